@@ -1,0 +1,1 @@
+"""Losses: the transducer lattice and alpha-divergence distillation on it."""

@@ -1,0 +1,140 @@
+"""In-place knowledge distillation by alpha-divergence (Wang et al. 2021, AlphaNet,
+arXiv:2102.07954).
+
+With teacher p, student q and w = p / q,
+
+    D_a(p || q) = (sum_i q_i w_i^a - 1) / (a (a - 1)),
+
+KL(p || q) in the limit a -> 1 and KL(q || p) in the limit a -> 0. A negative alpha punishes a
+student that is over-confident where the teacher is not, a positive one a student that misses
+the teacher's modes; the adaptive loss takes, at each node, whichever side is worse.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+CLASSES = ("vocabulary", "three")
+
+# Stands for log 0 on both sides, where a node has no label: the class then weighs nothing.
+_ABSENT = -1e4
+
+
+class AlphaDivergence:
+    """Divergence of a student from a teacher at each lattice node.
+
+    Args:
+        alphas: the sides compared; the larger divergence counts. ``(-1, 1)`` is adaptive,
+            one number a fixed alpha, ``(1,)`` is KL.
+        clip: bound beta on ``w^a`` for a other than 0 and 1, against the heavy tail of
+            importance ratios (AlphaNet, Sec. 4.2).
+        classes: ``vocabulary`` compares all labels; ``three`` the probabilities of blank, of the
+            correct label and of all others together (Panchapagesan et al. 2021,
+            arXiv:2011.06110).
+
+    Raises:
+        ValueError: on an unknown ``classes``, no alpha, or a clip below 1.
+    """
+
+    def __init__(
+        self,
+        alphas: Sequence[float] = (-1.0, 1.0),
+        clip: float = 5.0,
+        classes: str = "vocabulary",
+    ) -> None:
+        if classes not in CLASSES:
+            raise ValueError(f"classes must be one of {CLASSES}, not {classes!r}")
+        if not alphas:
+            raise ValueError("alphas must hold at least one number")
+        if clip < 1:
+            raise ValueError(f"clip must be at least 1, the ratio of equal distributions: {clip}")
+        self.alphas = tuple(float(a) for a in alphas)
+        self.clip = clip
+        self.classes = classes
+
+    def __call__(
+        self, student: Tensor, teacher: Tensor, labels: Tensor, blank: int
+    ) -> Tensor:
+        """Divergence at each node; gradients reach the student alone.
+
+        Args:
+            student: (..., V) log-probabilities of the student.
+            teacher: (..., V) log-probabilities of the teacher.
+            labels: (...) integers, the label after each node, or blank where none follows.
+            blank: id of blank.
+
+        Returns:
+            (...), at least 0 up to rounding and clipping.
+        """
+        if self.classes == "three":
+            student = three_classes(student, labels, blank)
+            teacher = three_classes(teacher, labels, blank)
+        return _AlphaDivergence.apply(student, teacher, self.alphas, math.log(self.clip))
+
+
+def three_classes(log_probs: Tensor, labels: Tensor, blank: int) -> Tensor:
+    """Log-probabilities of blank, the next label, and the rest.
+
+    Args:
+        log_probs: (..., V).
+        labels: (...) integers, the label after each node, or blank where none follows.
+        blank: id of blank.
+
+    Returns:
+        (..., 3)
+    """
+    labels = labels.unsqueeze(-1).expand(*log_probs.shape[:-1], 1)
+    is_blank = torch.arange(log_probs.shape[-1], device=labels.device) == blank
+    rest = log_probs.masked_fill(is_blank, _ABSENT).scatter(-1, labels, _ABSENT)
+    label = log_probs.gather(-1, labels).masked_fill(labels == blank, _ABSENT)
+    return torch.cat(
+        [log_probs[..., blank, None], label, rest.logsumexp(-1, keepdim=True)], dim=-1
+    )
+
+
+class _AlphaDivergence(torch.autograd.Function):
+    """Value: the formula above. Gradient: AlphaNet eq. 5, ``-E_q[rho(w) grad log q]`` with
+    ``rho(w) = w f'(w) - f(w)`` and w held fixed, where clipping bounds ``w^a`` in both."""
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        log_q: Tensor,
+        log_p: Tensor,
+        alphas: tuple[float, ...],
+        log_clip: float,
+    ) -> Tensor:
+        value, weight = _value_and_weight(log_q, log_p, alphas[0], log_clip)
+        for alpha in alphas[1:]:
+            other, other_weight = _value_and_weight(log_q, log_p, alpha, log_clip)
+            weight = torch.where((other > value).unsqueeze(-1), other_weight, weight)
+            value = torch.maximum(value, other)
+        ctx.save_for_backward(weight)
+        return value
+
+    @staticmethod
+    def backward(
+        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
+    ) -> tuple[Tensor, None, None, None]:
+        (weight,) = ctx.saved_tensors
+        return -weight * grad.unsqueeze(-1), None, None, None
+
+
+def _value_and_weight(
+    log_q: Tensor, log_p: Tensor, alpha: float, log_clip: float
+) -> tuple[Tensor, Tensor]:
+    """D_a and ``q rho(w)`` of each class, up to terms constant in w, which add nothing to the
+    gradient since ``E_q[grad log q] = 0``."""
+    log_w = log_p - log_q
+    if alpha == 1:
+        p = log_p.exp()
+        return (p * log_w).sum(-1), p
+    if alpha == 0:
+        weight = log_q.exp() * log_w
+        return -weight.sum(-1), weight
+    q_w_alpha = torch.exp(log_q + (alpha * log_w).clamp(max=log_clip))
+    return (q_w_alpha.sum(-1) - 1) / (alpha * (alpha - 1)), q_w_alpha / alpha

@@ -1,0 +1,1 @@
+"""Networks: MH-SSM encoder with elastic depth and width, predictors and the joiner."""

@@ -1,0 +1,165 @@
+"""The MH-SSM encoder, elastic in depth and FFN width."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from todm_sb.nnet.elastic import ElasticFFN, Subnet
+from todm_sb.nnet.masking import frame_mask
+from todm_sb.nnet.ssm import MultiHeadSSM
+from todm_sb.nnet.subsampling import ConvSubsampling
+
+
+class MHSSMLayer(nn.Module):
+    """One encoder block: pre-norm MH-SSM and pre-norm elastic FFN, each with a residual.
+
+    Args:
+        ssm: mixes frames.
+        ffn: mixes channels.
+        d_model: width of input and output.
+        dropout: probability on the SSM branch; the FFN has its own, adaptive one.
+    """
+
+    def __init__(
+        self, ssm: MultiHeadSSM, ffn: ElasticFFN, d_model: int, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.norm_ssm = nn.LayerNorm(d_model)
+        self.ssm = ssm
+        self.norm_ffn = nn.LayerNorm(d_model)
+        self.ffn = ffn
+        self.dropout = dropout
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        ffn_dim: int | None = None,
+        spectra: list[Tensor] | None = None,
+    ) -> Tensor:
+        """(batch, T, d_model) -> (batch, T, d_model); arguments as of the two sublayers."""
+        y = self.ssm(self.norm_ssm(x), mask, spectra)
+        x = x + F.dropout(y, self.dropout, self.training)
+        return x + self.ffn(self.norm_ffn(x), ffn_dim)
+
+    def chunk(self, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The same block chunk by chunk; see :meth:`MultiHeadSSM.chunk`."""
+        y, state = self.ssm.chunk(self.norm_ssm(x), state)
+        x = x + y
+        return x + self.ffn(self.norm_ffn(x)), state
+
+
+class MHSSMEncoder(nn.Module):
+    """Convolutional subsampling and a stack of MH-SSM blocks.
+
+    A supernet and a plain network are the same class: the active subnet is an argument of
+    :meth:`forward`, and a network cut out by :func:`todm_sb.supernet.extract_subnet` simply has
+    fewer layers of its own widths.
+
+    Args:
+        n_features: feature bins a frame.
+        d_model: width of the residual stream.
+        ffn_dims: FFN width of each layer (of the largest subnet); its length is the depth.
+        n_heads, d_inner, state_size, n_stack, dt_range: see :class:`MultiHeadSSM`.
+        causal: see no future frame (for streaming).
+        dropout: probability at full width.
+        adaptive_dropout: see :class:`ElasticFFN`.
+        channels, time_strides: see :class:`ConvSubsampling`.
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        d_model: int,
+        ffn_dims: Sequence[int],
+        n_heads: int = 8,
+        d_inner: int | None = None,
+        state_size: int = 16,
+        n_stack: int = 1,
+        dt_range: tuple[float, float] = (0.005, 0.5),
+        causal: bool = False,
+        dropout: float = 0.0,
+        adaptive_dropout: bool = True,
+        channels: tuple[int, ...] = (32, 32),
+        time_strides: tuple[int, ...] = (2, 2),
+    ) -> None:
+        super().__init__()
+        self.subsampling = ConvSubsampling(n_features, d_model, channels, time_strides, causal)
+        self.layers = nn.ModuleList(
+            MHSSMLayer(
+                MultiHeadSSM(d_model, n_heads, d_inner, state_size, not causal, n_stack, dt_range),
+                ElasticFFN(d_model, ffn_dim, dropout, adaptive_dropout),
+                d_model,
+                dropout,
+            )
+            for ffn_dim in ffn_dims
+        )
+        self.norm = nn.LayerNorm(d_model)
+
+    @property
+    def d_model(self) -> int:
+        """Width of the output."""
+        return self.norm.normalized_shape[0]
+
+    @property
+    def ffn_dims(self) -> tuple[int, ...]:
+        """FFN width of each layer, at its largest."""
+        return tuple(layer.ffn.d_hidden for layer in self.layers)
+
+    def spectra(self, n_frames: int) -> list[list[Tensor]]:
+        """SSM kernel spectra of every layer, to be shared by the subnets of a step.
+
+        Args:
+            n_frames: frames after subsampling.
+        """
+        return [layer.ssm.spectra(n_frames) for layer in self.layers]
+
+    def forward(
+        self, features: Tensor, lengths: Tensor, subnet: Subnet | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Encodes a batch.
+
+        Args:
+            features: (batch, T, n_features).
+            lengths: (batch,), integer feature frames of each utterance.
+            subnet: layers and widths to use; None for all of them.
+
+        Returns:
+            (batch, T', d_model), exactly zero on padded frames, and the lengths in frames T'.
+        """
+        frames, lengths = self.subsampling(features, lengths)
+        return self.encode(frames, lengths, subnet), lengths
+
+    def encode(
+        self,
+        frames: Tensor,
+        lengths: Tensor,
+        subnet: Subnet | None = None,
+        spectra: list[list[Tensor]] | None = None,
+    ) -> Tensor:
+        """The elastic part: everything after subsampling.
+
+        Args:
+            frames: (batch, T', d_model), subsampled frames.
+            lengths: (batch,), integer frames of each utterance.
+            subnet: layers and widths to use; None for all of them.
+            spectra: what :meth:`spectra` returned for T' frames, or None to compute it.
+
+        Returns:
+            (batch, T', d_model), exactly zero on padded frames.
+
+        Raises:
+            IndexError: if the subnet names a layer that does not exist.
+        """
+        mask = frame_mask(lengths, frames.shape[1], self.norm.weight.dtype)
+        if subnet is None:
+            active = [(i, None) for i in range(len(self.layers))]
+        else:
+            active = list(zip(subnet.layers, subnet.ffn_dims, strict=True))
+        x = frames
+        for i, ffn_dim in active:
+            x = self.layers[i](x, mask, ffn_dim, spectra and spectra[i])
+        return self.norm(x) * mask

@@ -1,0 +1,333 @@
+"""Diagonal state space models and their multi-head arrangement (MH-SSM).
+
+A diagonal SSM maps a sequence u to y, one channel at a time, by the linear recurrence
+
+    s_t = w * s_{t-1} + u_t          y_t = 2 Re(sum_n c_n s_t[n]) + D u_t
+
+with N complex modes, each standing for a conjugate pair. The same map is a convolution with
+the kernel ``K[l] = 2 Re(sum_n c_n w_n^l)``: training convolves by FFT, streaming runs the
+recurrence, and the chunked form convolves inside a chunk and carries the state across.
+
+Sources: S4D (Gu et al. 2022, arXiv:2206.11893) for the diagonal SSM, its zero-order hold and the
+S4D-Lin initialisation; Fathullah et al. 2023 (arXiv:2305.12498) for heads and inter-head gating.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class DiagonalSSM(nn.Module):
+    """Independent diagonal SSMs, one a channel, running forward in time.
+
+    Every parameter is an offset from the S4D-Lin initialisation ``A_n = -1/2 + i pi n``, so that
+    optimizers which scale updates by a parameter's RMS (ScaledAdam) and weight decay both act on
+    the deviation, not on ``pi n`` itself.
+
+    Args:
+        channels: number of channels.
+        state_size: number N of complex modes a channel (conjugate pairs).
+        dt_range: smallest and largest time step of the channels, in frames; a mode forgets
+            within about ``2 / dt`` frames.
+        heads: the range is cut, on the log scale, into this many equal parts and each head's
+            channels start inside theirs, so that heads cover local to global context.
+
+    Raises:
+        ValueError: if ``channels`` is not a multiple of ``heads`` or ``dt_range`` is not ascending.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        state_size: int = 16,
+        dt_range: tuple[float, float] = (0.005, 0.5),
+        heads: int = 1,
+    ) -> None:
+        super().__init__()
+        if channels % heads:
+            raise ValueError(f"channels ({channels}) must be a multiple of heads ({heads})")
+        low, high = dt_range
+        if not 0 < low <= high:
+            raise ValueError(f"dt_range must be ascending and positive, not {tuple(dt_range)}")
+        span = math.log(high / low) / heads
+        centres = math.log(low) + span * (torch.arange(heads) + 0.5)
+        per_head = channels // heads
+        self.register_buffer("log_dt_centre", centres.repeat_interleave(per_head))
+        self.log_dt = nn.Parameter(span * (torch.rand(channels) - 0.5))
+        self.log_decay = nn.Parameter(torch.zeros(channels, state_size))
+        self.frequency = nn.Parameter(torch.zeros(channels, state_size))
+        # The last axis holds the real and the imaginary part.
+        self.C = nn.Parameter(torch.randn(channels, state_size, 2) * math.sqrt(0.5))
+        self.D = nn.Parameter(torch.ones(channels))
+
+    @property
+    def state_size(self) -> int:
+        """Number N of complex modes a channel."""
+        return self.C.shape[1]
+
+    def discretise(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Zero-order hold with B = 1 (S4D eq. 2; C carries B).
+
+        Returns:
+            ``(log_r, theta, c_re, c_im)``, each (channels, N): ``w = exp(log_r + i theta)`` and
+            ``c = C (w - 1) / A``.
+        """
+        dt = torch.exp(self.log_dt_centre + self.log_dt).unsqueeze(-1)
+        a_re = -0.5 * torch.exp(self.log_decay)
+        modes = torch.arange(self.state_size, device=dt.device, dtype=dt.dtype)
+        a_im = math.pi * (modes + self.frequency)
+        log_r, theta = dt * a_re, dt * a_im
+        # w - 1 without cancellation for small dt.
+        wm1_re = torch.expm1(log_r) * torch.cos(theta) - 2 * torch.sin(theta / 2).square()
+        wm1_im = torch.exp(log_r) * torch.sin(theta)
+        # (w - 1) / A, with 1 / A = conj(A) / |A|^2.
+        norm = a_re.square() + a_im.square()
+        b_re = (wm1_re * a_re + wm1_im * a_im) / norm
+        b_im = (wm1_im * a_re - wm1_re * a_im) / norm
+        c_re, c_im = self.C.unbind(-1)
+        return log_r, theta, c_re * b_re - c_im * b_im, c_re * b_im + c_im * b_re
+
+    def kernel(self, length: int) -> Tensor:
+        """The convolution kernel, K[0] including D.
+
+        With ``l = i + block * j`` the powers factor as ``w^l = w^i * w^(block j)``: two short
+        tables of exponentials and one real matrix product replace N * length complex
+        exponentials a channel.
+
+        Args:
+            length: number of taps L.
+
+        Returns:
+            (channels, L)
+        """
+        log_r, theta, c_re, c_im = self.discretise()
+        block = max(1, math.isqrt(length))
+        n_blocks = -(-length // block)
+        inner_re, inner_im = powers(log_r, theta, torch.arange(block, device=theta.device))
+        steps = block * torch.arange(n_blocks, device=theta.device)
+        outer_re, outer_im = complex_mul(
+            *powers(log_r, theta, steps), c_re.unsqueeze(-1), c_im.unsqueeze(-1)
+        )
+        outer = torch.cat([outer_re, -outer_im], dim=1).transpose(1, 2)
+        kernel = 2 * torch.bmm(outer, torch.cat([inner_re, inner_im], dim=1))
+        kernel = kernel.flatten(1)[:, :length]
+        return torch.cat([kernel[:, :1] + self.D.unsqueeze(-1), kernel[:, 1:]], dim=1)
+
+    def initial_state(self, batch: int) -> Tensor:
+        """The zero state: (batch, channels, 2 N), real parts of the modes before imaginary."""
+        return self.D.new_zeros(batch, len(self.D), 2 * self.state_size)
+
+    def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of the recurrence.
+
+        Args:
+            u: (batch, channels), one frame.
+            state: (batch, channels, 2 N).
+
+        Returns:
+            The output (batch, channels) and the next state.
+        """
+        log_r, theta, c_re, c_im = self.discretise()
+        w_re, w_im = torch.exp(log_r) * torch.cos(theta), torch.exp(log_r) * torch.sin(theta)
+        s_re, s_im = complex_mul(*state.chunk(2, dim=-1), w_re, w_im)
+        s_re = s_re + u.unsqueeze(-1)
+        y = 2 * (s_re * c_re - s_im * c_im).sum(-1) + self.D * u
+        return y, torch.cat([s_re, s_im], dim=-1)
+
+    def chunk(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The chunked form: a convolution inside the chunk, the state carried across.
+
+        Args:
+            u: (batch, L, channels), a chunk of any length L >= 1.
+            state: (batch, channels, 2 N).
+
+        Returns:
+            The output (batch, L, channels) and the state after the chunk.
+        """
+        length = u.shape[1]
+        log_r, theta, c_re, c_im = self.discretise()
+        steps = torch.arange(length + 1, device=u.device)
+        w_re, w_im = powers(log_r, theta, steps)  # (channels, N, L + 1)
+        out_re, out_im = complex_mul(
+            w_re[..., 1:], w_im[..., 1:], c_re.unsqueeze(-1), c_im.unsqueeze(-1)
+        )
+        read_out = 2 * torch.cat([out_re, -out_im], dim=1)  # (channels, 2 N, L)
+        y = torch.einsum("bcn,cnl->blc", state, read_out)
+        y = y + fft_convolve(u, kernel_spectrum(self.kernel(length), None, length))
+        s_re, s_im = complex_mul(*state.chunk(2, dim=-1), w_re[..., -1], w_im[..., -1])
+        write_in = torch.cat([w_re, w_im], dim=1)[..., :-1].flip(-1)  # w^(L-1-l)
+        return y, torch.cat([s_re, s_im], dim=-1) + torch.einsum("blc,cnl->bcn", u, write_in)
+
+
+def powers(log_r: Tensor, theta: Tensor, exponents: Tensor) -> tuple[Tensor, Tensor]:
+    """Real and imaginary part of ``exp(log_r + i theta) ** exponents``: (..., len(exponents))."""
+    exponents = exponents.to(theta.dtype)
+    radius = torch.exp(log_r.unsqueeze(-1) * exponents)
+    angle = theta.unsqueeze(-1) * exponents
+    return radius * torch.cos(angle), radius * torch.sin(angle)
+
+
+def complex_mul(a_re: Tensor, a_im: Tensor, b_re: Tensor, b_im: Tensor) -> tuple[Tensor, Tensor]:
+    """Complex product of two numbers given by their parts (real arithmetic exports to ONNX)."""
+    return a_re * b_re - a_im * b_im, a_re * b_im + a_im * b_re
+
+
+def fft_size(length: int) -> int:
+    """The smallest power of two that holds a linear convolution of two ``length``-sequences."""
+    return 1 << max(1, 2 * length - 2).bit_length()
+
+
+def kernel_spectrum(forward: Tensor, backward: Tensor | None, length: int) -> Tensor:
+    """Spectrum of a two-sided kernel.
+
+    Args:
+        forward: (channels, length), taps at lags 0, 1, ... (past and present).
+        backward: (channels, length) or None, taps at lags -1, -2, ... (strictly the future, so
+            that the present is not counted twice); the last tap is out of reach and unused.
+        length: longest input in frames.
+
+    Returns:
+        complex (channels, fft_size(length) // 2 + 1)
+    """
+    n = fft_size(length)
+    if backward is None:
+        return torch.fft.rfft(forward, n)
+    past = F.pad(forward, (0, n - length))
+    future = F.pad(backward[:, : length - 1].flip(-1), (n - length + 1, 0))
+    return torch.fft.rfft(past + future)
+
+
+def fft_convolve(u: Tensor, spectrum: Tensor) -> Tensor:
+    """Linear convolution along time, by FFT.
+
+    Args:
+        u: (batch, T, channels).
+        spectrum: :func:`kernel_spectrum` made for this T, or for a longer one.
+
+    Returns:
+        (batch, T, channels)
+    """
+    n = 2 * (spectrum.shape[-1] - 1)
+    # FFTs along a contiguous axis are twice as fast as strided ones.
+    u_spectrum = torch.fft.rfft(u.transpose(1, 2).contiguous(), n)
+    y = torch.fft.irfft(u_spectrum * spectrum, n)[..., : u.shape[1]]
+    return y.transpose(1, 2)
+
+
+class MultiHeadSSM(nn.Module):
+    """Multi-head SSM: projection, H heads of SSMs, inter-head gating, projection.
+
+    The second half of the heads, through GELU, gates the first half (Fathullah et al. 2023,
+    Sec. 3.2).
+
+    Args:
+        d_model: width of input and output.
+        n_heads: number H of heads (even).
+        d_inner: channels of all heads together; ``d_model`` when None.
+        state_size: complex modes a channel.
+        bidirectional: whether future frames are seen.
+        n_stack: number of SSMs in sequence, GELU between them (without it, two linear systems in
+            sequence would be one).
+        dt_range: see :class:`DiagonalSSM`.
+
+    Raises:
+        ValueError: if ``n_heads`` is odd or does not divide ``d_inner``.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int = 8,
+        d_inner: int | None = None,
+        state_size: int = 16,
+        bidirectional: bool = True,
+        n_stack: int = 1,
+        dt_range: tuple[float, float] = (0.005, 0.5),
+    ) -> None:
+        super().__init__()
+        d_inner = d_inner or d_model
+        if n_heads % 2:
+            raise ValueError(f"n_heads must be even for inter-head gating, not {n_heads}")
+        if n_stack < 1:
+            raise ValueError(f"n_stack must be at least 1, not {n_stack}")
+
+        def ssms() -> nn.ModuleList:
+            return nn.ModuleList(
+                DiagonalSSM(d_inner, state_size, dt_range, n_heads) for _ in range(n_stack)
+            )
+
+        self.w_in = nn.Linear(d_model, d_inner)
+        self.forward_ssms = ssms()
+        self.backward_ssms = ssms() if bidirectional else None
+        self.w_out = nn.Linear(d_inner // 2, d_model)
+
+    def spectra(self, length: int) -> list[Tensor]:
+        """Kernel spectra of the stacked SSMs for inputs of up to ``length`` frames.
+
+        They depend on the parameters alone: all subnets of a step can share them.
+
+        Returns:
+            ``n_stack`` complex tensors (d_inner, fft_size(length) // 2 + 1).
+        """
+        backward_ssms = self.backward_ssms or [None] * len(self.forward_ssms)
+        with torch.autocast(self.w_in.weight.device.type, enabled=False):
+            return [
+                kernel_spectrum(fwd.kernel(length), bwd and bwd.kernel(length), length)
+                for fwd, bwd in zip(self.forward_ssms, backward_ssms, strict=True)
+            ]
+
+    def forward(self, x: Tensor, mask: Tensor, spectra: list[Tensor] | None = None) -> Tensor:
+        """Mixes frames within each utterance.
+
+        Args:
+            x: (batch, T, d_model).
+            mask: (batch, T, 1), 1 on an utterance's frames and 0 on padding. Projection biases
+                would otherwise wake padded frames, which the convolution then spreads.
+            spectra: what :meth:`spectra` returned, or None to compute it here.
+
+        Returns:
+            (batch, T, d_model); padded frames hold no meaning.
+        """
+        spectra = self.spectra(x.shape[1]) if spectra is None else spectra
+        y = self.w_in(x)
+        # FFTs keep float32 under autocast: half precision loses the kernels' long tails.
+        with torch.autocast(x.device.type, enabled=False):
+            y = y.to(mask.dtype)
+            for i, spectrum in enumerate(spectra):
+                y = fft_convolve((F.gelu(y) if i else y) * mask, spectrum)
+        return self.w_out(gate_heads(y))
+
+    def initial_state(self, batch: int) -> list[Tensor]:
+        """One zero state a stacked SSM, for :meth:`chunk`."""
+        return [ssm.initial_state(batch) for ssm in self.forward_ssms]
+
+    def chunk(self, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The same map for a causal network, chunk by chunk.
+
+        Args:
+            x: (batch, L, d_model), L >= 1 frames without padding.
+            state: what the last call, or :meth:`initial_state`, returned.
+
+        Returns:
+            (batch, L, d_model) and the next state.
+
+        Raises:
+            ValueError: if the network is bidirectional, since it would need the future.
+        """
+        if self.backward_ssms is not None:
+            raise ValueError("a bidirectional MH-SSM cannot run chunk by chunk")
+        y, next_state = self.w_in(x), []
+        for i, (ssm, s) in enumerate(zip(self.forward_ssms, state, strict=True)):
+            y, s = ssm.chunk(F.gelu(y) if i else y, s)
+            next_state.append(s)
+        return self.w_out(gate_heads(y)), next_state
+
+
+def gate_heads(y: Tensor) -> Tensor:
+    """Inter-head gating: (..., H heads side by side) -> (..., H / 2 heads)."""
+    values, gates = y.chunk(2, dim=-1)
+    return values * F.gelu(gates)
