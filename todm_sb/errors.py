@@ -15,6 +15,10 @@ class ConfigError(TODMError):
     """A setting does not make sense."""
 
 
+class DataError(TODMError):
+    """A corpus is not as it should be."""
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Ends a script with the message alone, and exit status 2, when the user can mend the cause."""

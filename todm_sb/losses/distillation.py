@@ -56,9 +56,7 @@ class AlphaDivergence:
         self.clip = clip
         self.classes = classes
 
-    def __call__(
-        self, student: Tensor, teacher: Tensor, labels: Tensor, blank: int
-    ) -> Tensor:
+    def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor, blank: int) -> Tensor:
         """Divergence at each node; gradients reach the student alone.
 
         Args:
@@ -91,9 +89,7 @@ def three_classes(log_probs: Tensor, labels: Tensor, blank: int) -> Tensor:
     is_blank = torch.arange(log_probs.shape[-1], device=labels.device) == blank
     rest = log_probs.masked_fill(is_blank, _ABSENT).scatter(-1, labels, _ABSENT)
     label = log_probs.gather(-1, labels).masked_fill(labels == blank, _ABSENT)
-    return torch.cat(
-        [log_probs[..., blank, None], label, rest.logsumexp(-1, keepdim=True)], dim=-1
-    )
+    return torch.cat([log_probs[..., blank, None], label, rest.logsumexp(-1, keepdim=True)], dim=-1)
 
 
 class _AlphaDivergence(torch.autograd.Function):

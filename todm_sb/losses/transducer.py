@@ -78,9 +78,7 @@ def lattice_loss(
         teachers = [None] * len(parts) if teacher is None else teacher.split(chunk, dim=1)
         values = torch.cat(
             [
-                checkpoint(
-                    nodes, part, predictor, t, use_reentrant=False, preserve_rng_state=False
-                )
+                checkpoint(nodes, part, predictor, t, use_reentrant=False, preserve_rng_state=False)
                 for part, t in zip(parts, teachers, strict=True)
             ],
             dim=1,

@@ -2,39 +2,69 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
+from todm_sb.errors import ConfigError
 from todm_sb.nnet.encoder import MHSSMEncoder
 from todm_sb.nnet.joiner import Joiner
 from todm_sb.nnet.predictor import LSTMPredictor, StatelessPredictor
+
+PREDICTORS = {"lstm": LSTMPredictor, "stateless": StatelessPredictor}
 
 
 class Transducer(nn.Module):
     """RNN transducer: encoder, predictor and joiner, sized to each other.
 
+    Built from plain types, which :attr:`config` keeps: ``Transducer(**network.config)`` is a
+    network of the same shape, wherever it is written down (YAML, JSON).
+
     Args:
-        encoder: from features to frames.
-        predictor: from labels to the expectation of the next.
+        vocab_size: labels with blank, which is label 0.
+        encoder: arguments of :class:`MHSSMEncoder`.
+        predictor: ``kind`` (``lstm`` or ``stateless``) and further arguments of that class.
         d_joint: width of the joint space.
-        vocab_size: labels with blank.
         ctc: whether to add a linear CTC head on the encoder, an auxiliary of training.
+
+    Raises:
+        ConfigError: on an unknown predictor kind, or arguments that a part does not have.
     """
+
+    blank = 0
 
     def __init__(
         self,
-        encoder: MHSSMEncoder,
-        predictor: LSTMPredictor | StatelessPredictor,
-        d_joint: int,
         vocab_size: int,
+        encoder: dict[str, Any],
+        predictor: dict[str, Any],
+        d_joint: int,
         ctc: bool = False,
     ) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.predictor = predictor
-        self.joiner = Joiner(encoder.d_model, predictor.d_model, d_joint, vocab_size)
-        self.ctc_output = nn.Linear(encoder.d_model, vocab_size) if ctc else None
+        self.config = {
+            "vocab_size": vocab_size,
+            "encoder": dict(encoder),
+            "predictor": dict(predictor),
+            "d_joint": d_joint,
+            "ctc": ctc,
+        }
+        kind = predictor.get("kind")
+        if kind not in PREDICTORS:
+            raise ConfigError(f"predictor: kind must be one of {tuple(PREDICTORS)}, not {kind!r}")
+        options = {key: value for key, value in predictor.items() if key != "kind"}
+        self.encoder = _build("encoder", MHSSMEncoder, encoder)
+        self.predictor = _build(
+            "predictor",
+            PREDICTORS[kind],
+            {"vocab_size": vocab_size, "blank": self.blank, **options},
+        )
+        self.joiner = Joiner(self.encoder.d_model, self.predictor.d_model, d_joint, vocab_size)
+        self.ctc_output = nn.Linear(self.encoder.d_model, vocab_size) if ctc else None
 
-    @property
-    def blank(self) -> int:
-        """Id of blank."""
-        return self.predictor.blank
+
+def _build(name: str, cls: type[nn.Module], options: dict[str, Any]) -> nn.Module:
+    try:
+        return cls(**options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{name}: {error}") from error

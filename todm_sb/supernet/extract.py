@@ -31,7 +31,9 @@ def extract_subnet(supernet: Transducer, config: SubnetConfig) -> Transducer:
         for i, width in zip(config.layers, config.ffn_dims, strict=True)
     )
     # A deep copy takes what its memo already holds as copied: the rest is not paid for.
-    return copy.deepcopy(supernet, {id(layers): active})
+    subnet = copy.deepcopy(supernet, {id(layers): active})
+    subnet.config["encoder"]["ffn_dims"] = list(config.ffn_dims)
+    return subnet
 
 
 def _extract_layer(layer: MHSSMLayer, width: int) -> MHSSMLayer:

@@ -143,9 +143,14 @@ class SearchSpace:
         }
 
     @property
+    def max_ffn_dims(self) -> list[int]:
+        """FFN width of each layer of the max subnet: the sizes to build a supernet with."""
+        return [self.ffn_dims[-1]] * self.n_layers
+
+    @property
     def max(self) -> SubnetConfig:
         """The largest subnet: every layer at its full width."""
-        return SubnetConfig(tuple(range(self.n_layers)), self.ffn_dims[-1:] * self.n_layers)
+        return SubnetConfig(tuple(range(self.n_layers)), tuple(self.max_ffn_dims))
 
     @property
     def min(self) -> SubnetConfig:
@@ -179,7 +184,8 @@ class SearchSpace:
         """
         if config not in self:
             raise ConfigError(
-                f"subnet {config.to_json()} is outside the search space {json.dumps(self.to_dict())}"
+                f"subnet {config.to_json()} is outside the search space "
+                f"{json.dumps(self.to_dict())}"
             )
         return config
 
@@ -255,9 +261,7 @@ class SearchSpace:
         widths = [dict(zip(p.layers, p.ffn_dims, strict=True)) for p in (a, b)]
         return SubnetConfig(
             layers,
-            tuple(
-                rng.choice([w[i] for w in widths if i in w] or self.ffn_dims) for i in layers
-            ),
+            tuple(rng.choice([w[i] for w in widths if i in w] or self.ffn_dims) for i in layers),
         )
 
     def _canonical_layers(self, depth: int) -> tuple[int, ...]:

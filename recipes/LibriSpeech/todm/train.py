@@ -1,0 +1,86 @@
+#!/usr/bin/env python3
+"""Trains a TODM supernet and measures its subnets.
+
+    python train.py hparams/mini.yaml
+    python train.py hparams/supernet.yaml --data_folder=/path/to/LibriSpeech
+    torchrun --nproc_per_node=8 train.py hparams/supernet.yaml --data_folder=...
+
+Everything else is told by the YAML; any key of it can be overridden as ``--key=value``.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import speechbrain as sb
+from hyperpyyaml import load_hyperpyyaml
+from speechbrain.utils.distributed import run_on_main
+
+from todm_sb.brain import TODMBrain
+from todm_sb.dataio.pipeline import get_tokenizer, make_dataset, make_loader_kwargs
+from todm_sb.errors import one_line_errors
+from todm_sb.report import results_table
+
+
+def main(argv: list[str]) -> None:
+    """Prepares the data, trains, tests, and prints the table of subnets."""
+    hparams_file, run_opts, overrides = sb.parse_arguments(argv)
+    sb.utils.distributed.ddp_init_group(run_opts)
+    with open(hparams_file, encoding="utf-8") as file:
+        hparams = load_hyperpyyaml(file, overrides)
+    sb.create_experiment_directory(
+        experiment_directory=hparams["output_folder"],
+        hyperparams_to_save=hparams_file,
+        overrides=overrides,
+    )
+    for prepare in hparams["prepare"]:
+        run_on_main(prepare)
+    tokenizer = get_tokenizer(
+        hparams["tokenizer_folder"],
+        hparams["vocab_size"],
+        hparams["train_csv"],
+        hparams["tokenizer_type"],
+    )
+    model, features = hparams["model"], hparams["features"]
+
+    def dataset(csv: str) -> sb.dataio.dataset.DynamicItemDataset:
+        def n_frames_of(seconds: float) -> int:
+            n_features = int(seconds * hparams["sample_rate"]) // features.hop + 1
+            return model.encoder.subsampling.output_lengths(n_features)
+
+        return make_dataset(csv, tokenizer, n_frames_of, hparams["max_duration"])
+
+    def loader_kwargs(data: sb.dataio.dataset.DynamicItemDataset, shuffle: bool) -> dict:
+        options = make_loader_kwargs(data, hparams["max_batch_seconds"], hparams["seed"], shuffle)
+        return {**options, "num_workers": hparams["num_workers"]}
+
+    brain = TODMBrain(
+        modules=hparams["modules"],
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+    )
+    brain.use_tokenizer(tokenizer)
+    train, valid = dataset(hparams["train_csv"]), dataset(hparams["valid_csv"])
+    brain.fit(
+        brain.hparams.epoch_counter,
+        train,
+        valid,
+        train_loader_kwargs=loader_kwargs(train, shuffle=True),
+        valid_loader_kwargs=loader_kwargs(valid, shuffle=False),
+    )
+    for test_csv in hparams["test_csv"]:
+        test = dataset(test_csv)
+        brain.evaluate(test, min_key="WER", test_loader_kwargs=loader_kwargs(test, shuffle=False))
+        name = Path(test_csv).stem
+        if sb.utils.distributed.if_main_process():
+            results = brain.results()
+            path = Path(hparams["output_folder"]) / f"results_{name}.json"
+            path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+            print(f"\n{name}\n{results_table(results)}")
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main(sys.argv[1:])

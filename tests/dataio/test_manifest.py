@@ -1,0 +1,91 @@
+import csv
+
+import pytest
+
+from todm_sb.dataio.manifest import (
+    Row,
+    is_current,
+    mark_current,
+    read_csv,
+    write_atomic,
+    write_csv,
+)
+
+ROWS = [
+    Row("b-1", 1.25, "/data/b-1.flac", "b", "OPEN THE DOOR"),
+    Row("a-1", 0.1, "/data/with, comma.flac", "a", "STOP"),
+]
+
+
+def test_a_manifest_has_speechbrains_columns_and_keeps_the_order(tmp_path):
+    write_csv(tmp_path / "new" / "train.csv", ROWS)
+
+    lines = (tmp_path / "new" / "train.csv").read_text().splitlines()
+    assert lines[0] == "ID,duration,wav,spk_id,wrds"
+    assert lines[1] == "b-1,1.25,/data/b-1.flac,b,OPEN THE DOOR"
+    with (tmp_path / "new" / "train.csv").open(newline="") as file:
+        assert [line["wav"] for line in csv.DictReader(file)] == [row.wav for row in ROWS]
+
+
+def test_a_manifest_reads_back_as_it_was_written(tmp_path):
+    write_csv(tmp_path / "train.csv", ROWS)
+    assert read_csv(tmp_path / "train.csv") == ROWS
+
+
+def test_speechbrain_loads_a_manifest(tmp_path):
+    dataset = pytest.importorskip("speechbrain.dataio.dataset")
+    write_csv(tmp_path / "train.csv", ROWS)
+
+    loaded = dataset.DynamicItemDataset.from_csv(str(tmp_path / "train.csv"))
+    loaded.set_output_keys(["id", "duration", "wrds"])
+    assert loaded[0] == {"id": "b-1", "duration": 1.25, "wrds": "OPEN THE DOOR"}
+    assert len(loaded) == 2
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_no_litter(tmp_path):
+    path = tmp_path / "train.csv"
+    write_csv(path, ROWS)
+    before = path.read_bytes()
+
+    def rows():
+        yield ROWS[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_csv(path, rows())
+    with pytest.raises(TypeError):
+        write_atomic(path, 5)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["train.csv"]
+
+
+def test_a_file_is_current_only_if_it_exists_and_its_options_are_the_same(tmp_path):
+    path, options = tmp_path / "train.csv", {"seed": 1, "splits": ("a", "b"), "n": None}
+    assert not is_current(path, options)
+    write_csv(path, ROWS)
+    assert not is_current(path, options)
+
+    mark_current(path, options)
+    assert is_current(path, options)
+    assert not is_current(path, options | {"seed": 2})
+
+    path.unlink()
+    assert not is_current(path, options)
+
+
+def test_files_of_one_folder_are_recorded_side_by_side(tmp_path):
+    for name in ("train.csv", "dev.csv"):
+        write_csv(tmp_path / name, ROWS)
+        mark_current(tmp_path / name, {"name": name})
+    assert is_current(tmp_path / "train.csv", {"name": "train.csv"})
+    assert is_current(tmp_path / "dev.csv", {"name": "dev.csv"})
+
+
+@pytest.mark.parametrize("broken", ["", "{", "[1]"])
+def test_a_broken_record_counts_as_none(tmp_path, broken):
+    write_csv(tmp_path / "train.csv", ROWS)
+    (tmp_path / "prepared.json").write_text(broken)
+    assert not is_current(tmp_path / "train.csv", {})
+
+    mark_current(tmp_path / "train.csv", {"seed": 1})
+    assert is_current(tmp_path / "train.csv", {"seed": 1})

@@ -1,0 +1,265 @@
+"""The training loop: a SpeechBrain Brain whose step is a sandwich of subnets."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import speechbrain as sb
+import torch
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.utils.metric_stats import ErrorRateStats
+from torch import Tensor
+
+from todm_sb.checkpoints import recover_average
+from todm_sb.curves import TrainingHistory
+from todm_sb.decoders.transducer import greedy_search
+from todm_sb.errors import ConfigError
+from todm_sb.optim import ScaledAdam
+from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters
+from todm_sb.supernet.sandwich import (
+    Labels,
+    Trunk,
+    sample_sandwich,
+    sandwich_backward,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class TODMBrain(sb.Brain):
+    """Trains a supernet and measures its subnets.
+
+    Needs in ``modules``: ``features`` (:class:`todm_sb.nnet.features.SpeechFeatures`), ``normalize``
+    (its normaliser, so that SpeechBrain moves it between devices) and ``model``
+    (:class:`todm_sb.nnet.transducer.Transducer`); in ``hparams``: ``space``, ``objective``,
+    ``n_random``, ``named_subnets``, ``max_symbols``, ``seed``, ``epoch_counter``, ``lr_annealing``
+    (:class:`todm_sb.optim.Eden`), ``train_logger``, ``output_folder``, ``avg_checkpoints``, and
+    optionally ``wav_augment``, ``feature_augment``, ``tensorboard_logger``. The tokenizer is given
+    to :meth:`use_tokenizer`.
+
+    All randomness of a step follows from the seed, the epoch and the step's number: a run that was
+    killed and resumed goes on as if it had not been.
+    """
+
+    def use_tokenizer(self, tokenizer: Any) -> None:
+        """Sets the tokenizer that turns label ids into words."""
+        self.tokenizer = tokenizer
+
+    @cached_property
+    def subnets(self) -> dict[str, SubnetConfig]:
+        """The subnets that validation and test measure, by name: max, min and the YAML's own.
+
+        Raises:
+            ConfigError: if one is outside the search space.
+        """
+        space: SearchSpace = self.hparams.space
+        if space.size == 1:
+            return {"max": space.max}
+        named = {
+            name: space.check(SubnetConfig.from_dict(subnet))
+            for name, subnet in (self.hparams.named_subnets or {}).items()
+        }
+        return {"max": space.max, **named, "min": space.min}
+
+    # Training
+
+    def on_fit_start(self) -> None:
+        """Prepares optimizer and checkpoint as SpeechBrain does, and checks the settings."""
+        super().on_fit_start()
+        if isinstance(self.optimizer, ScaledAdam) and np.isfinite(self.max_grad_norm):
+            raise ConfigError(
+                f"max_grad_norm is {self.max_grad_norm}, but ScaledAdam clips gradients itself: "
+                "set max_grad_norm: .inf"
+            )
+        self.history = TrainingHistory(Path(self.hparams.output_folder))
+
+    def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
+        """Resets the metrics; at the start of an epoch, also the schedule and the data order."""
+        if stage == sb.Stage.TRAIN:
+            self.train_sums: dict[str, float] = {}
+            self.train_batches = 0
+            self.hparams.lr_annealing.set_epoch(epoch - 1)
+            self.hparams.lr_annealing.apply(self.optimizer)
+        else:
+            self.error_rates = {
+                name: (ErrorRateStats(), ErrorRateStats(split_tokens=True)) for name in self.subnets
+            }
+
+    def make_dataloader(self, dataset: Any, stage: sb.Stage, **kwargs: Any) -> Any:
+        """As SpeechBrain's, but a batch sampler is told the epoch, and so shuffles anew in each."""
+        loader = super().make_dataloader(dataset, stage, **kwargs)
+        if stage == sb.Stage.TRAIN and self.train_sampler is None:
+            self.train_sampler = kwargs.get("batch_sampler")
+        return loader
+
+    def fit_batch(self, batch: PaddedBatch) -> Tensor:
+        """One sandwich step; see :mod:`todm_sb.supernet.sandwich`.
+
+        Returns:
+            The max subnet's loss.
+        """
+        should_step = self.step % self.grad_accumulation_factor == 0
+        self.on_fit_batch_start(batch, should_step)
+        rng = self._seed_step()
+        subnets = sample_sandwich(self.hparams.space, self.hparams.n_random, rng)
+        with self.no_sync(not should_step):
+            with self.training_ctx:
+                trunk, labels = self._trunk(batch, sb.Stage.TRAIN)
+                losses = sandwich_backward(
+                    self.modules.model,
+                    self.hparams.objective,
+                    trunk,
+                    labels,
+                    subnets,
+                    self._backward,
+                )
+        self.check_loss_isfinite(sum(x.total for x in losses))
+        if should_step:
+            self.optimizers_step()
+            self.hparams.lr_annealing(self.optimizer)
+        self._count_losses(losses)
+        self.on_fit_batch_end(batch, None, losses[0].total, should_step)
+        return losses[0].total.cpu()
+
+    def _seed_step(self) -> random.Random:
+        """Seeds all generators for this step; the returned one is the same on every rank."""
+        epoch = self.hparams.epoch_counter.current
+        step = f"{self.hparams.seed}/{epoch}/{self.step}"
+        digest = hashlib.sha256(f"{step}/{getattr(self, 'rank', 0)}".encode()).digest()
+        torch.manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+        np.random.seed(int.from_bytes(digest[8:12], "little"))  # noqa: NPY002: augmenters use it
+        random.seed(digest)
+        return random.Random(step)
+
+    def _backward(self, loss: Tensor) -> None:
+        # Backward repeats each operation in the precision that its forward had.
+        with torch.autocast(self.device_type, enabled=False):
+            self.scaler.scale(loss / self.grad_accumulation_factor).backward()
+
+    def _count_losses(self, losses: list[Any]) -> None:
+        """Sums up the losses of the max subnet, the mean of the others, and the divergence."""
+        parts = {"max": [losses[0].transducer], "ctc": [losses[0].ctc]}
+        parts["others"] = [x.transducer for x in losses[1:]]
+        parts["kd"] = [x.divergence for x in losses[1:]]
+        for name, values in parts.items():
+            known = [float(v) for v in values if v is not None]
+            if known:
+                mean = sum(known) / len(known)
+                self.train_sums[name] = self.train_sums.get(name, 0.0) + mean
+        self.train_batches += 1
+
+    # Both training and evaluation
+
+    def _trunk(self, batch: PaddedBatch, stage: sb.Stage) -> tuple[Trunk, Labels]:
+        """Features, augmented in training, and all that the subnets share."""
+        batch = batch.to(self.device)
+        wavs, wav_lens = batch.sig
+        tokens, token_lens = batch.tokens
+        training = stage == sb.Stage.TRAIN
+        wav_augment = getattr(self.hparams, "wav_augment", None)
+        feature_augment = getattr(self.hparams, "feature_augment", None)
+        if training and wav_augment is not None:
+            wavs, wav_lens = wav_augment(wavs, wav_lens)
+            tokens = wav_augment.replicate_labels(tokens)
+            token_lens = wav_augment.replicate_labels(token_lens)
+        features, n_frames = self.modules.features(
+            wavs, wav_lens, epoch=self.hparams.epoch_counter.current
+        )
+        if training and feature_augment is not None:
+            features, _ = feature_augment(features, n_frames / features.shape[1])
+        n_tokens = (token_lens * tokens.shape[1]).round().long()
+        trunk = Trunk.compute(self.modules.model, features, n_frames, tokens)
+        return trunk, Labels(tokens, n_tokens)
+
+    # Evaluation
+
+    def compute_forward(self, batch: PaddedBatch, stage: sb.Stage) -> tuple[Trunk, Labels]:
+        """The trunk, once for all subnets measured."""
+        return self._trunk(batch, stage)
+
+    def compute_objectives(
+        self, predictions: tuple[Trunk, Labels], batch: PaddedBatch, stage: sb.Stage
+    ) -> Tensor:
+        """Reads the batch with every measured subnet.
+
+        Returns:
+            The max subnet's loss.
+        """
+        trunk, labels = predictions
+        model = self.modules.model
+        losses, _ = self.hparams.objective(model, trunk, labels, None)
+        for name, subnet in self.subnets.items():
+            encoded = model.encoder.encode(trunk.frames, trunk.n_frames, subnet, trunk.spectra)
+            hypotheses = greedy_search(model, encoded, trunk.n_frames, self.hparams.max_symbols)
+            words = [self.tokenizer.decode_ids(h.tokens).split() for h in hypotheses]
+            for stats in self.error_rates[name]:
+                stats.append(batch.id, words, batch.words)
+        return losses.total
+
+    def on_stage_end(self, stage: sb.Stage, stage_loss: float, epoch: int | None = None) -> None:
+        """Logs; after validation saves a checkpoint, after a test writes the alignments."""
+        if stage == sb.Stage.TRAIN:
+            n = max(1, self.train_batches)
+            self.train_stats = {name: total / n for name, total in self.train_sums.items()}
+            return
+        rates = {
+            name: {"WER": wer.summarize("error_rate"), "CER": cer.summarize("error_rate")}
+            for name, (wer, cer) in self.error_rates.items()
+        }
+        mean_wer = sum(r["WER"] for r in rates.values()) / len(rates)
+        flat = {f"{key} {name}": v for name, r in rates.items() for key, v in r.items()}
+        if stage == sb.Stage.VALID:
+            self._end_of_validation(epoch, stage_loss, mean_wer, flat)
+        else:
+            self.test_rates = rates
+            self.hparams.train_logger.log_stats({"test": "done"}, test_stats=flat)
+            self._write_alignments()
+
+    def _end_of_validation(
+        self, epoch: int, valid_loss: float, mean_wer: float, rates: dict[str, float]
+    ) -> None:
+        stats = {"epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"]}
+        valid = {"loss": valid_loss, **rates}
+        for train_logger in (
+            self.hparams.train_logger,
+            getattr(self.hparams, "tensorboard_logger", None),
+        ):
+            if train_logger is not None and sb.utils.distributed.if_main_process():
+                train_logger.log_stats(stats, self.train_stats, valid)
+        self.history.add(epoch, {**stats, **self.train_stats}, valid)
+        self.checkpointer.save_and_keep_only(
+            meta={"WER": mean_wer, "epoch": epoch},
+            min_keys=["WER"],
+            num_to_keep=self.hparams.avg_checkpoints,
+        )
+
+    def _write_alignments(self) -> None:
+        if sb.utils.distributed.if_main_process():
+            for name, (wer, _) in self.error_rates.items():
+                path = Path(self.hparams.output_folder) / f"wer_{name}.txt"
+                with path.open("w", encoding="utf-8") as file:
+                    wer.write_stats(file)
+
+    def on_evaluate_start(self, max_key: str | None = None, min_key: str | None = None) -> None:
+        """Loads the average of the best checkpoints."""
+        recover_average(
+            self.checkpointer, self.modules.model, self.hparams.avg_checkpoints, max_key, min_key
+        )
+
+    def results(self) -> list[dict[str, Any]]:
+        """After a test: layers, FFN widths, parameters, WER and CER of each measured subnet."""
+        return [
+            {
+                "subnet": name,
+                **subnet.to_dict(),
+                "parameters": count_parameters(self.modules.model, subnet),
+                **self.test_rates[name],
+            }
+            for name, subnet in self.subnets.items()
+        ]

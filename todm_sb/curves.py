@@ -1,0 +1,52 @@
+"""The course of a training run, kept as JSON lines and drawn as a PNG."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+
+class TrainingHistory:
+    """Appends each epoch's figures to ``history.jsonl`` and redraws ``curves.png``.
+
+    Args:
+        folder: where both files live; an earlier history there is continued.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "history.jsonl"
+        self.picture = folder / "curves.png"
+
+    def add(self, epoch: int, train: dict[str, float], valid: dict[str, float]) -> None:
+        """Adds an epoch; one that is repeated after a restart replaces its first record."""
+        records = [r for r in self.read() if r["epoch"] < epoch]
+        records.append({"epoch": epoch, "train": train, "valid": valid})
+        self.path.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
+        self._draw(records)
+
+    def read(self) -> list[dict]:
+        """The records so far, one an epoch: ``epoch``, ``train`` and ``valid``."""
+        if not self.path.exists():
+            return []
+        return [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
+
+    def _draw(self, records: list[dict]) -> None:
+        epochs = [r["epoch"] for r in records]
+        figure = Figure(figsize=(10, 4), layout="constrained")
+        losses, rates = figure.subplots(1, 2)
+        for name in records[-1]["train"]:
+            if name not in ("epoch", "lr"):
+                values = [r["train"].get(name) for r in records]
+                losses.plot(epochs, values, label=f"train {name}")
+        losses.plot(epochs, [r["valid"]["loss"] for r in records], label="valid max", linestyle="--")
+        losses.set(xlabel="epoch", ylabel="nats an utterance", yscale="log", title="Losses")
+        for name in records[-1]["valid"]:
+            if name.startswith("WER"):
+                rates.plot(epochs, [r["valid"].get(name) for r in records], label=name)
+        rates.set(xlabel="epoch", ylabel="%", ylim=(0, None), title="Word error rate (valid)")
+        for axes in (losses, rates):
+            axes.grid(alpha=0.3)
+            axes.legend(fontsize="small")
+        figure.savefig(self.picture, dpi=100)

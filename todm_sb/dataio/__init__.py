@@ -1,0 +1,1 @@
+"""Corpora as SpeechBrain manifests: LibriSpeech, spoken digits and a synthesised mini corpus."""

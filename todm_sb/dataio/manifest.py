@@ -1,0 +1,121 @@
+"""Writing the CSV manifests that SpeechBrain's data pipeline reads.
+
+Every corpus of this package ends in the same five columns, so that one recipe reads them all. A
+finished CSV is recorded with the options that made it, in ``prepared.json`` beside it; a
+preparation asked for again with the same options has nothing to do.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+RECORD_NAME = "prepared.json"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One utterance of a manifest; the fields are the CSV's columns, in their order.
+
+    Args:
+        ID: name of the utterance, unique in the manifest.
+        duration: length in seconds.
+        wav: path of the audio file.
+        spk_id: name of the speaker (for LibriSpeech, of the speaker and chapter).
+        wrds: upper-case words with single spaces.
+    """
+
+    ID: str
+    duration: float
+    wav: str
+    spk_id: str
+    wrds: str
+
+
+def write_atomic(path: str | Path, content: str | bytes) -> None:
+    """Writes a file so that it is there whole or not at all, whenever the run is interrupted.
+
+    Args:
+        path: the file; its folder is made if need be.
+        content: text (written as UTF-8) or bytes.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The process id keeps two runs that prepare the same folder out of each other's way.
+    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        tmp.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(tmp, path)
+    finally:
+        tmp.unlink(missing_ok=True)
+
+
+def write_csv(path: str | Path, rows: Iterable[Row]) -> None:
+    """Writes a manifest with the columns ``ID,duration,wav,spk_id,wrds``, atomically.
+
+    Args:
+        path: the CSV file.
+        rows: the utterances, written in the given order.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(field.name for field in fields(Row))
+    writer.writerows(astuple(row) for row in rows)
+    write_atomic(path, text.getvalue())
+
+
+def read_csv(path: str | Path) -> list[Row]:
+    """Reads a manifest that `write_csv` wrote.
+
+    Args:
+        path: the CSV file.
+
+    Returns:
+        The utterances in the file's order.
+    """
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        return [
+            Row(**{**line, "duration": float(line["duration"])}) for line in csv.DictReader(file)
+        ]
+
+
+def is_current(path: str | Path, options: dict[str, Any]) -> bool:
+    """Whether a file is there and was made from just these options.
+
+    Args:
+        path: the finished file.
+        options: plain values (what JSON can hold).
+
+    Returns:
+        True if there is nothing to do.
+    """
+    path = Path(path)
+    # Through JSON and back, so that a tuple compares equal to the list it was stored as.
+    return path.exists() and _record(path).get(path.name) == json.loads(json.dumps(options))
+
+
+def mark_current(path: str | Path, options: dict[str, Any]) -> None:
+    """Records the options a finished file was made from, for `is_current`.
+
+    Args:
+        path: the finished file.
+        options: plain values (what JSON can hold).
+    """
+    path = Path(path)
+    record = _record(path) | {path.name: options}
+    write_atomic(path.parent / RECORD_NAME, json.dumps(record, indent=2, sort_keys=True) + "\n")
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """The options of all files prepared in the same folder; none if there is no sound record."""
+    try:
+        record = json.loads((path.parent / RECORD_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}

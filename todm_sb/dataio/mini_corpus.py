@@ -1,0 +1,375 @@
+"""A small corpus of spoken commands, synthesised on the spot in LibriSpeech's own layout.
+
+It lets every recipe run in minutes and without a download: a grammar writes the sentences,
+espeak-ng speaks them in many voices, and `todm_sb.dataio.librispeech` reads the result as it reads
+LibriSpeech. Sentences and voices of ``dev-clean`` and ``test-clean`` are unseen in ``train``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import random
+import re
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+import torchaudio.functional
+from tqdm import tqdm
+
+from todm_sb.dataio.espeak import SAMPLE_RATE as ESPEAK_RATE
+from todm_sb.dataio.espeak import Voice, synthesize
+from todm_sb.dataio.manifest import write_atomic
+from todm_sb.errors import DataError
+
+OPTIONS_NAME = "mini_corpus.json"
+
+# To be raised with any change in how an utterance of the plan is turned into audio.
+AUDIO_VERSION = 1
+
+# Capitals stand for any one of their alternatives. The words are kept apart in sound: no two of
+# them are homophones but FOR and FOUR, TO and TWO, which the sentence tells apart. Each sentence
+# pattern has hundreds of variations, so that none is used up and all words stay frequent.
+GRAMMAR: dict[str, tuple[str, ...]] = {
+    "SENTENCE": (
+        "turn the ROOM DEVICE POWER WHEN",
+        "turn POWER the DEVICE in the ROOM WHEN",
+        "please turn POWER the DEVICE WHEN",
+        "turn the DEVICE POWER and DO the THING",
+        "DO the ROOM THING WHEN",
+        "please DO the THING in the ROOM WHEN",
+        "make the ROOM light COLOUR WHEN",
+        "turn POWER the COLOUR light in the ROOM",
+        "set the ROOM heater to NUMBER degrees",
+        "set the ROOM timer for NUMBER minutes",
+        "set an alarm for HOUR to CHORE",
+        "wake PERSON WHEN",
+        "remind me to CHORE WHEN",
+        "remind PERSON to CHORE",
+        "CHORE WHEN",
+        "tell PERSON dinner is ready in NUMBER minutes",
+        "call PERSON WHEN and say WISH",
+        "play some SOUND in the ROOM WHEN",
+        "play SOUND for PERSON WHEN",
+        "stop the SOUND after NUMBER minutes",
+        "LEVEL the ROOM volume by NUMBER percent",
+        "add NUMBER GOODS and some GROCERY to the list",
+        "buy GROCERY and NUMBER GOODS WHEN",
+        "how WARM will the ROOM be WHEN",
+        "will the weather be WARM for PERSON WHEN",
+        "check if PERSON locked the ROOM THING",
+        "show me the ROOM camera WHEN",
+        "read the message from PERSON WHEN",
+    ),
+    "ROOM": ("kitchen", "bedroom", "bathroom", "office", "garden"),
+    "DEVICE": ("light", "heater", "fan", "radio", "television"),
+    "POWER": ("on", "off"),
+    "THING": ("door", "window", "gate", "curtain"),
+    "DO": ("open", "close", "lock", "check"),
+    "COLOUR": ("red", "blue", "green"),
+    "LEVEL": ("raise", "lower"),
+    "SOUND": ("music", "jazz", "news", "piano"),
+    "PERSON": ("anna", "peter", "maria", "simon"),
+    "CHORE": (
+        "feed the PET",
+        "water the flowers",
+        "buy some GROCERY",
+        "call PERSON",
+    ),
+    "PET": ("dog", "cat"),
+    "WARM": ("warm", "cold"),
+    "GROCERY": ("bread", "milk", "coffee"),
+    "GOODS": ("apples", "lemons", "eggs"),
+    "WISH": ("good night", "thank you"),
+    "WHEN": ("now", "tonight", "at HOUR", "in NUMBER minutes", "tomorrow morning", "this evening"),
+    "HOUR": ("six", "seven", "eight", "nine", "noon"),
+    "NUMBER": ("UNIT", "TEEN", "TENS", "TENS UNIT"),
+    "UNIT": ("two", "three", "four", "five", "six", "seven", "eight", "nine"),
+    "TEEN": ("ten", "eleven", "twelve", "fifteen"),
+    "TENS": ("twenty", "thirty", "forty", "fifty"),
+}
+MIN_WORDS, MAX_WORDS = 4, 9
+
+# One speaker a line: accent, variant, pitch, rate. No variant is in two splits, and none whispers,
+# croaks or plays the robot. Those of dev and test lie within what the training voices span.
+VOICES: dict[str, tuple[Voice, ...]] = {
+    "train": (
+        Voice("en-us", "m1", 50, 165),
+        Voice("en-us", "m3", 44, 180),
+        Voice("en-us", "max", 60, 155),
+        Voice("en-us", "f2", 50, 170),
+        Voice("en-us", "f4", 42, 160),
+        Voice("en-us", "linda", 46, 185),
+        Voice("en", "m4", 56, 170),
+        Voice("en", "Alex", 48, 150),
+        Voice("en", "f1", 52, 175),
+        Voice("en", "Annie", 40, 165),
+        Voice("en-gb-x-rp", "m6", 42, 160),
+        Voice("en-gb-x-rp", "Denis", 54, 185),
+        Voice("en-gb-x-rp", "Andrea", 44, 155),
+        Voice("en-gb-scotland", "m7", 50, 155),
+        Voice("en-gb-scotland", "quincy", 55, 170),
+        Voice("en-gb-scotland", "steph", 58, 180),
+        Voice("en-029", "Michael", 46, 165),
+        Voice("en-029", "Alicia", 45, 180),
+        Voice("en-gb-x-gbclan", "paul", 52, 180),
+        Voice("en-gb-x-gbclan", "shelby", 50, 160),
+        Voice("en-gb-x-gbcwmd", "Diogo", 48, 170),
+        Voice("en-gb-x-gbcwmd", "marcelo", 58, 160),
+        Voice("en-us-nyc", "robert", 50, 175),
+        Voice("en-us-nyc", "Gene", 46, 165),
+    ),
+    "dev-clean": (
+        Voice("en-us", "m5", 49, 162),
+        Voice("en", "f5", 45, 172),
+        Voice("en-gb-x-rp", "Mike", 53, 168),
+        Voice("en-gb-x-gbcwmd", "victor", 51, 177),
+    ),
+    "test-clean": (
+        Voice("en-us", "m2", 51, 172),
+        Voice("en-us", "f3", 47, 163),
+        Voice("en", "rob", 47, 167),
+        Voice("en-gb-x-rp", "aunty", 49, 178),
+        Voice("en-gb-scotland", "Mario", 49, 164),
+        Voice("en-029", "m8", 53, 173),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One sentence as one speaker is to say it.
+
+    Args:
+        split: folder of the split.
+        speaker: LibriSpeech-like number of the speaker.
+        index: number of the utterance among the speaker's.
+        sentence: lower-case words.
+        voice: the speaker's voice.
+    """
+
+    split: str
+    speaker: int
+    index: int
+    sentence: str
+    voice: Voice
+
+    @property
+    def chapter(self) -> str:
+        """The one chapter each speaker reads, as LibriSpeech's file names spell it."""
+        return f"{self.speaker}-{1000 + self.speaker}"
+
+    @property
+    def id(self) -> str:
+        """LibriSpeech's name of the utterance."""
+        return f"{self.chapter}-{self.index:04d}"
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the chapter inside the corpus."""
+        return Path(self.split, *self.chapter.split("-"))
+
+    @property
+    def path(self) -> Path:
+        """The audio file inside the corpus."""
+        return self.folder / f"{self.id}.flac"
+
+
+def prepare_mini_corpus(
+    data_folder: str | Path,
+    seed: int = 1234,
+    n_train: int = 2000,
+    n_dev: int = 100,
+    n_test: int = 200,
+    sample_rate: int = 16000,
+    skip_prep: bool = False,
+    num_threads: int = 4,
+) -> None:
+    """Synthesises the corpus into ``<data_folder>/{train,dev-clean,test-clean}``.
+
+    The same options give the same bytes. What is already there is kept, so that an interrupted
+    run goes on where it stopped; a corpus made with other options is replaced.
+
+    Args:
+        data_folder: where the corpus goes; `prepare_librispeech` takes the same folder.
+        seed: chooses the sentences, who says which, and how.
+        n_train: utterances of ``train``.
+        n_dev: utterances of ``dev-clean``.
+        n_test: utterances of ``test-clean``.
+        sample_rate: of the FLAC files, in Hz.
+        skip_prep: if True, nothing is done.
+        num_threads: utterances worked on at a time (no bearing on the result).
+
+    Raises:
+        DataError: if espeak-ng is not installed, if the folder holds another corpus, or if the
+            grammar does not yield so many sentences.
+    """
+    if skip_prep:
+        return
+    data_folder = Path(data_folder)
+    sizes = {"train": n_train, "dev-clean": n_dev, "test-clean": n_test}
+    plan = plan_corpus(seed, sizes)
+    options = {
+        "seed": seed,
+        "sizes": sizes,
+        "sample_rate": sample_rate,
+        "audio_version": AUDIO_VERSION,
+        "plan": hashlib.sha256(repr(plan).encode()).hexdigest(),
+    }
+
+    _clear_other_corpus(data_folder, options)
+    write_atomic(data_folder / OPTIONS_NAME, json.dumps(options, indent=2) + "\n")
+
+    def render(utterance: Utterance) -> None:
+        write_atomic(data_folder / utterance.path, _flac(utterance, seed, sample_rate))
+
+    missing = [utterance for utterance in plan if not (data_folder / utterance.path).exists()]
+    if missing:
+        with ThreadPoolExecutor(num_threads) as pool:
+            work = pool.map(render, missing)
+            for _ in tqdm(work, total=len(missing), desc="mini corpus", unit="utt"):
+                pass
+
+    for chapter, utterances in groupby(plan, key=lambda utterance: utterance.folder):
+        lines = [f"{utterance.id} {utterance.sentence.upper()}\n" for utterance in utterances]
+        name = "-".join(chapter.parts[1:]) + ".trans.txt"
+        write_atomic(data_folder / chapter / name, "".join(lines))
+
+
+def plan_corpus(seed: int, sizes: dict[str, int]) -> list[Utterance]:
+    """Says which speaker says what, without making a sound.
+
+    Args:
+        seed: chooses the sentences and their speakers.
+        sizes: number of utterances of each split.
+
+    Returns:
+        The utterances, each speaker's together. No sentence occurs twice.
+
+    Raises:
+        DataError: if the grammar does not yield so many sentences.
+    """
+    sentences = distinct_sentences(random.Random(f"sentences {seed}"))
+    plan = []
+    # Training comes last, so that its size does not change what is tested on.
+    for number, split in enumerate(reversed(VOICES)):
+        said = [next(sentences) for _ in range(sizes[split])]
+        voices = VOICES[split]
+        for position, voice in enumerate(voices):
+            speaker = 100 * (number + 1) + position + 1
+            plan += [
+                Utterance(split, speaker, index, sentence, voice)
+                for index, sentence in enumerate(said[position :: len(voices)])
+            ]
+    return plan
+
+
+def distinct_sentences(rng: random.Random) -> Iterator[str]:
+    """Draws sentences of the grammar, each at most once.
+
+    Args:
+        rng: source of the draws.
+
+    Yields:
+        Lower-case sentences of `MIN_WORDS` to `MAX_WORDS` words.
+
+    Raises:
+        DataError: once hardly any new sentence turns up.
+    """
+    seen: set[str] = set()
+    while True:
+        for _ in range(10_000):
+            sentence = _expand("SENTENCE", rng)
+            if sentence not in seen and MIN_WORDS <= len(sentence.split()) <= MAX_WORDS:
+                break
+        else:
+            raise DataError(
+                f"the mini corpus's grammar yields no more than {len(seen)} sentences: "
+                "ask for fewer utterances"
+            )
+        seen.add(sentence)
+        yield sentence
+
+
+def vocabulary() -> list[str]:
+    """Lists the words of the grammar.
+
+    Returns:
+        The distinct words, lower case, in alphabetical order.
+    """
+    texts = " ".join(text for alternatives in GRAMMAR.values() for text in alternatives)
+    return sorted({word for word in texts.split() if word not in GRAMMAR})
+
+
+def _expand(symbol: str, rng: random.Random) -> str:
+    """Writes out one symbol of the grammar, alternatives being equally likely."""
+    alternative = rng.choice(GRAMMAR[symbol])
+    return re.sub(r"[A-Z]+", lambda match: _expand(match[0], rng), alternative)
+
+
+def _flac(utterance: Utterance, seed: int, sample_rate: int) -> bytes:
+    """Speaks an utterance, with the small accidents of a recording, as a 16-bit FLAC file."""
+    # The draws hang on the utterance alone, so that order and threads do not matter.
+    rng = random.Random(f"{utterance.id} {seed}")
+    voice = replace(
+        utterance.voice,
+        pitch=utterance.voice.pitch + rng.randint(-4, 4),
+        rate=round(utterance.voice.rate * rng.uniform(0.94, 1.06)),
+        pitch_range=rng.randint(35, 65),
+    )
+    audio = _resample(_trim(synthesize(utterance.sentence, voice), ESPEAK_RATE), sample_rate)
+    audio *= 10 ** (rng.uniform(-30, -20) / 20) / audio.std()  # RMS in dB of full scale
+    audio += _noise(len(audio), rng) * audio.std() * 10 ** (-rng.uniform(20, 35) / 20)
+    audio *= min(1.0, 0.95 / np.abs(audio).max())  # no clipping
+
+    file = io.BytesIO()
+    soundfile.write(file, audio, sample_rate, format="FLAC", subtype="PCM_16")
+    return file.getvalue()
+
+
+def _trim(audio: np.ndarray, rate: int, keep_s: float = 0.1, floor_db: float = -45) -> np.ndarray:
+    """Leaves just `keep_s` of silence before and after the speech."""
+    loud = np.flatnonzero(np.abs(audio) > np.abs(audio).max() * 10 ** (floor_db / 20))
+    return np.pad(audio[loud[0] : loud[-1] + 1], round(keep_s * rate))
+
+
+def _resample(audio: np.ndarray, rate: int) -> np.ndarray:
+    """From espeak-ng's sample rate to another, in float64: rounding must not reach bit 16."""
+    return torchaudio.functional.resample(torch.from_numpy(audio), ESPEAK_RATE, rate).numpy()
+
+
+def _noise(length: int, rng: random.Random) -> np.ndarray:
+    """Noise of unit RMS whose spectrum is between white and pink."""
+    white = np.random.default_rng(rng.getrandbits(64)).standard_normal(length)
+    slope = rng.uniform(0, 0.5)  # 0.5 is pink: power falls with 1/f
+    bins = np.arange(length // 2 + 1).clip(min=1)
+    noise = np.fft.irfft(np.fft.rfft(white) / bins**slope, length)
+    return noise / noise.std()
+
+
+def _clear_other_corpus(data_folder: Path, options: dict) -> None:
+    """Removes what was made with other options, and refuses a folder that is not ours."""
+    ours = data_folder / OPTIONS_NAME
+    splits = [data_folder / split for split in VOICES if (data_folder / split).exists()]
+    if not splits:
+        return
+    if not ours.exists():
+        raise DataError(
+            f"{data_folder} holds a corpus that is not the mini corpus ('{splits[0].name}'): "
+            "choose another data_folder"
+        )
+    try:
+        same = json.loads(ours.read_text(encoding="utf-8")) == options
+    except ValueError:
+        same = False
+    if not same:
+        for folder in splits:
+            shutil.rmtree(folder)

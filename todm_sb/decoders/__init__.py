@@ -1,0 +1,1 @@
+"""Searches for the best label sequence of a transducer."""

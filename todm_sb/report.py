@@ -1,0 +1,40 @@
+"""Results as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def results_table(results: Sequence[dict[str, Any]]) -> str:
+    """A Markdown table of measured subnets.
+
+    Args:
+        results: what :meth:`todm_sb.brain.TODMBrain.results` returned.
+    """
+    rows = [("subnet", "layers", "FFN", "parameters", "WER %", "CER %")]
+    rows += [
+        (
+            result["subnet"],
+            str(len(result["layers"])),
+            widths(result["ffn_dims"]),
+            f"{result['parameters'] / 1e6:.2f} M",
+            f"{result['WER']:.2f}",
+            f"{result['CER']:.2f}",
+        )
+        for result in results
+    ]
+    columns = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["| " + " | ".join(map(str.ljust, row, columns)) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "|".join("-" * (n + 2) for n in columns) + "|", *lines[1:]])
+
+
+def widths(ffn_dims: Sequence[int]) -> str:
+    """FFN widths of the layers, runs of equal ones as ``width x layers``."""
+    runs: list[list[int]] = []
+    for width in ffn_dims:
+        if runs and runs[-1][0] == width:
+            runs[-1][1] += 1
+        else:
+            runs.append([width, 1])
+    return ", ".join(f"{width} x {count}" for width, count in runs)
