@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 class TODMBrain(sb.Brain):
     """Trains a supernet and measures its subnets.
 
-    Needs in ``modules``: ``features`` (:class:`todm_sb.nnet.features.SpeechFeatures`), ``normalize``
-    (its normaliser, so that SpeechBrain moves it between devices) and ``model``
+    Needs in ``modules``: ``features`` (:class:`todm_sb.nnet.features.SpeechFeatures`),
+    ``normalize`` (its normaliser, so that SpeechBrain moves it between devices) and ``model``
     (:class:`todm_sb.nnet.transducer.Transducer`); in ``hparams``: ``space``, ``objective``,
     ``n_random``, ``named_subnets``, ``max_symbols``, ``seed``, ``epoch_counter``, ``lr_annealing``
     (:class:`todm_sb.optim.Eden`), ``train_logger``, ``output_folder``, ``avg_checkpoints``, and
@@ -108,17 +108,16 @@ class TODMBrain(sb.Brain):
         self.on_fit_batch_start(batch, should_step)
         rng = self._seed_step()
         subnets = sample_sandwich(self.hparams.space, self.hparams.n_random, rng)
-        with self.no_sync(not should_step):
-            with self.training_ctx:
-                trunk, labels = self._trunk(batch, sb.Stage.TRAIN)
-                losses = sandwich_backward(
-                    self.modules.model,
-                    self.hparams.objective,
-                    trunk,
-                    labels,
-                    subnets,
-                    self._backward,
-                )
+        with self.no_sync(not should_step), self.training_ctx:
+            trunk, labels = self._trunk(batch, sb.Stage.TRAIN)
+            losses = sandwich_backward(
+                self.modules.model,
+                self.hparams.objective,
+                trunk,
+                labels,
+                subnets,
+                self._backward,
+            )
         self.check_loss_isfinite(sum(x.total for x in losses))
         if should_step:
             self.optimizers_step()
@@ -131,9 +130,10 @@ class TODMBrain(sb.Brain):
         """Seeds all generators for this step; the returned one is the same on every rank."""
         epoch = self.hparams.epoch_counter.current
         step = f"{self.hparams.seed}/{epoch}/{self.step}"
+        # SpeechBrain's augmenters draw from the global generators.
         digest = hashlib.sha256(f"{step}/{getattr(self, 'rank', 0)}".encode()).digest()
         torch.manual_seed(int.from_bytes(digest[:8], "little", signed=True))
-        np.random.seed(int.from_bytes(digest[8:12], "little"))  # noqa: NPY002: augmenters use it
+        np.random.seed(int.from_bytes(digest[8:12], "little"))  # noqa: NPY002
         random.seed(digest)
         return random.Random(step)
 

@@ -1,0 +1,1 @@
+../../LibriSpeech/todm/train.py

@@ -1,0 +1,113 @@
+"""Eden follows its formula and survives a SpeechBrain checkpoint."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from speechbrain.utils.checkpoints import Checkpointer
+
+from todm_sb.optim import Eden, ScaledAdam
+
+
+def make_optimizer(*lrs: float) -> ScaledAdam:
+    return ScaledAdam([{"params": [torch.nn.Parameter(torch.ones(2))], "lr": lr} for lr in lrs])
+
+
+@pytest.mark.parametrize(
+    ("batch", "epoch", "expected"),
+    [
+        (0, 0, 0.5),  # warm-up starts at a half
+        (250, 0, ((250**2 + 5000**2) / 5000**2) ** -0.25 * 0.75),
+        (500, 0, ((500**2 + 5000**2) / 5000**2) ** -0.25),
+        (5000, 0, 2**-0.25),
+        (5000, 6, 2**-0.5),
+        (7500, 1.5, (3.25**-0.25) * (1.0625**-0.25)),
+        (100_000, 30, ((1e10 + 2.5e7) / 2.5e7) ** -0.25 * ((900 + 36) / 36) ** -0.25),
+    ],
+)
+def test_the_rate_follows_the_formula(batch, epoch, expected):
+    eden = Eden(0.045, lr_batches=5000, lr_epochs=6)
+    eden.batch = batch
+    eden.set_epoch(epoch)
+    optimizer = make_optimizer(0.045)
+    eden.apply(optimizer)
+    assert eden.factor() == pytest.approx(expected, rel=1e-12)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.045 * expected, rel=1e-12)
+
+
+def test_a_call_counts_a_batch_and_returns_old_and_new_rate():
+    eden = Eden(1.0, lr_batches=1e9, lr_epochs=1e9, warmup_batches=4, warmup_start=0.2)
+    optimizer = make_optimizer(1.0)
+    assert eden.apply(optimizer) == (1.0, 0.2)
+    rates = [eden(optimizer) for _ in range(5)]
+    assert [old for old, _ in rates] == [0.2] + [new for _, new in rates[:-1]]
+    assert [new for _, new in rates] == pytest.approx([0.4, 0.6, 0.8, 1.0, 1.0])
+
+
+def test_no_warmup_is_a_length_of_zero():
+    assert Eden(1.0, lr_batches=10, lr_epochs=10, warmup_batches=0).factor() == 1.0
+
+
+def test_groups_keep_their_ratio_and_the_first_follows_lr_initial():
+    optimizer = make_optimizer(0.03, 0.06, 0.003)
+    eden = Eden(0.05, lr_batches=3, lr_epochs=3, warmup_batches=2)
+    for _ in range(10):
+        _, lr = eden(optimizer)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        assert rates == pytest.approx([lr, 2 * lr, lr / 10])
+    assert lr == pytest.approx(0.05 * (109 / 9) ** -0.25)
+
+
+def test_a_checkpoint_brings_back_batch_epoch_and_ratios(tmp_path):
+    def build() -> tuple[Eden, ScaledAdam, Checkpointer]:
+        eden, optimizer = Eden(0.05, lr_batches=7, lr_epochs=2), make_optimizer(0.05, 0.01)
+        return eden, optimizer, Checkpointer(tmp_path, {"eden": eden, "optimizer": optimizer})
+
+    eden, optimizer, checkpointer = build()
+    eden.set_epoch(1.25)
+    for _ in range(11):
+        eden(optimizer)
+    checkpointer.save_checkpoint()
+    resumed, resumed_optimizer, checkpointer = build()
+    checkpointer.recover_if_possible()
+
+    assert (resumed.batch, resumed.epoch) == (11, 1.25)
+    assert resumed(resumed_optimizer) == eden(optimizer)
+    assert [g["lr"] for g in resumed_optimizer.param_groups] == [
+        g["lr"] for g in optimizer.param_groups
+    ]
+
+
+def test_both_are_named_in_yaml_as_speechbrain_does():
+    hparams = load_hyperpyyaml("""
+        opt_class: !name:todm_sb.optim.ScaledAdam
+            lr: 0.045
+        schedule: !new:todm_sb.optim.Eden
+            lr_initial: 0.045
+            lr_batches: 5000
+            lr_epochs: 6
+    """)
+    optimizer = hparams["opt_class"](torch.nn.Linear(2, 2).parameters())
+    assert hparams["schedule"](optimizer)[0] == 0.045
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("lr_initial", 0.0),
+        ("lr_batches", 0),
+        ("lr_epochs", -1),
+        ("warmup_batches", -1),
+        ("warmup_start", 1.5),
+    ],
+)
+def test_an_argument_out_of_range_is_named(name, value):
+    arguments = {"lr_initial": 1.0, "lr_batches": 1, "lr_epochs": 1, name: value}
+    with pytest.raises(ValueError, match=f"{name} must"):
+        Eden(**arguments)
+
+
+def test_a_negative_epoch_is_refused():
+    with pytest.raises(ValueError, match="epoch must"):
+        Eden(1.0, lr_batches=1, lr_epochs=1).set_epoch(-1)

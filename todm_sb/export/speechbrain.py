@@ -1,0 +1,98 @@
+"""Folders that SpeechBrain's ``from_hparams`` loads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from speechbrain.processing.features import InputNormalization
+
+from todm_sb import __version__
+from todm_sb.nnet.transducer import Transducer
+from todm_sb.supernet import SearchSpace
+
+_TEMPLATE = """\
+# A {what} written by todm_sb {version}. Load it with
+#   todm_sb.inference.SubnetASR.from_hparams(source=<this folder>), or with
+#   speechbrain.inference.ASR.EncoderDecoderASR.from_hparams(source=<this folder>)
+
+sample_rate: {sample_rate}
+{space}
+model: !new:todm_sb.nnet.transducer.Transducer {network}
+
+normalize: !new:speechbrain.processing.features.InputNormalization
+    norm_type: global
+features: !new:todm_sb.nnet.features.SpeechFeatures
+    fbank: !new:speechbrain.lobes.features.Fbank {fbank}
+    normalizer: !ref <normalize>
+    hop: {hop}
+
+encoder: !new:todm_sb.inference.asr.WaveformEncoder
+    features: !ref <features>
+    model: !ref <model>
+decoder: !new:todm_sb.decoders.transducer.TransducerSearcher
+    model: !ref <model>
+    max_symbols: {max_symbols}
+modules:
+    normalize: !ref <normalize>
+    encoder: !ref <encoder>
+    decoder: !ref <decoder>
+
+audio_normalizer: !new:speechbrain.dataio.preprocess.AudioNormalizer
+    sample_rate: !ref <sample_rate>
+tokenizer: !new:sentencepiece.SentencePieceProcessor
+pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
+    loadables:
+        model: !ref <model>
+        normalize: !ref <normalize>
+        tokenizer: !ref <tokenizer>
+"""
+
+
+def export_folder(
+    folder: str | Path,
+    model: Transducer,
+    normalize: InputNormalization,
+    tokenizer_path: str | Path,
+    fbank: dict[str, float],
+    hop: int,
+    max_symbols: int = 5,
+    space: SearchSpace | None = None,
+) -> None:
+    """Writes ``hyperparams.yaml``, ``model.ckpt``, ``normalize.ckpt`` and ``tokenizer.ckpt``.
+
+    The CTC head, an auxiliary of training, is left out.
+
+    Args:
+        folder: made if need be; files of an earlier export there are replaced.
+        model: the network; a supernet if ``space`` is given.
+        normalize: holds the feature statistics.
+        tokenizer_path: SentencePiece model.
+        fbank: arguments of SpeechBrain's ``Fbank``, ``sample_rate`` in Hz among them.
+        hop: samples between feature frames.
+        max_symbols: labels a frame at most.
+        space: of a supernet, so that subnets can be chosen when it is loaded.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {k: v for k, v in model.state_dict().items() if not k.startswith("ctc_output.")}
+    torch.save(weights, folder / "model.ckpt")
+    normalize._save(folder / "normalize.ckpt")
+    shutil.copyfile(tokenizer_path, folder / "tokenizer.ckpt")
+    # JSON is YAML.
+    space_line = ""
+    if space is not None:
+        space_line = f"space: !new:todm_sb.supernet.SearchSpace {json.dumps(space.to_dict())}"
+    text = _TEMPLATE.format(
+        what="subnet" if space is None else "supernet",
+        version=__version__,
+        sample_rate=fbank["sample_rate"],
+        space=space_line,
+        network=json.dumps({**model.config, "ctc": False}),
+        fbank=json.dumps(fbank),
+        hop=hop,
+        max_symbols=max_symbols,
+    )
+    (folder / "hyperparams.yaml").write_text(text, encoding="utf-8")

@@ -1,0 +1,145 @@
+"""Ready-to-use recognisers, in the manner of SpeechBrain's ``EncoderDecoderASR``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import soundfile
+import torch
+from speechbrain.inference.ASR import EncoderDecoderASR
+from torch import Tensor, nn
+
+from todm_sb.errors import ConfigError, DataError
+from todm_sb.nnet.features import SpeechFeatures
+from todm_sb.nnet.transducer import Transducer
+from todm_sb.supernet import SearchSpace, SubnetConfig, extract_subnet
+
+
+class WaveformEncoder(nn.Module):
+    """Features and encoder as one module, with the call shape that SpeechBrain expects.
+
+    Args:
+        features: from waveforms to features.
+        model: its encoder is used.
+    """
+
+    def __init__(self, features: SpeechFeatures, model: Transducer) -> None:
+        super().__init__()
+        self.features = features
+        self.model = model
+
+    def forward(self, wavs: Tensor, wav_lens: Tensor) -> Tensor:
+        """(batch, samples) and lengths as fractions -> (batch, T, d_model), exactly zero on
+        padded frames, which is how :class:`todm_sb.decoders.transducer.TransducerSearcher` knows
+        them."""
+        encoded, _ = self.model.encoder(*self.features(wavs, wav_lens))
+        return encoded
+
+
+class SubnetASR(EncoderDecoderASR):
+    """A subnet that reads speech.
+
+    Example:
+        >>> asr = SubnetASR.from_hparams(source="exported/min")  # doctest: +SKIP
+        >>> asr.transcribe_file("speech.flac")  # doctest: +SKIP
+        'TURN ON THE KITCHEN LIGHT'
+    """
+
+    @classmethod
+    def from_hparams(cls, source: str | Path, *args: Any, **kwargs: Any) -> SubnetASR:
+        """Loads a folder that ``export.py`` wrote.
+
+        The folder's YAML can run any code: load only what you trust.
+
+        Args:
+            source: the folder.
+            *args, **kwargs: as of SpeechBrain's ``from_hparams``.
+
+        Raises:
+            ConfigError: if the folder holds no ``hyperparams.yaml``.
+        """
+        if not (Path(source) / kwargs.get("hparams_file", "hyperparams.yaml")).is_file():
+            raise ConfigError(f"{source} holds no exported network: run export.py to make one")
+        return super().from_hparams(str(source), *args, **kwargs)
+
+    @classmethod
+    def from_supernet(
+        cls, source: str | Path, subnet: SubnetConfig | str = "max", **kwargs: Any
+    ) -> SubnetASR:
+        """Loads one subnet of an exported supernet.
+
+        Args:
+            source: folder that ``export.py --subnet supernet`` wrote.
+            subnet: ``max``, ``min``, or a config of the supernet's search space.
+            **kwargs: as of SpeechBrain's ``from_hparams``.
+
+        Raises:
+            ConfigError: if the folder is no supernet, or the subnet is outside its space.
+        """
+        asr = cls.from_hparams(source, **kwargs)
+        space = getattr(asr.hparams, "space", None)
+        if space is None:
+            raise ConfigError(f"{source} holds a single subnet, not a supernet: use from_hparams")
+        asr._use(extract_subnet(asr.mods.encoder.model, choose_subnet(space, subnet)))
+        return asr
+
+    def _use(self, model: Transducer) -> None:
+        self.mods.encoder.model = model
+        self.mods.decoder.model = model
+
+    def load_audio(self, path: str, savedir: str | None = None) -> Tensor:
+        """Loads a file as one channel at the network's sampling rate.
+
+        Raises:
+            DataError: if it is missing, is no audio, or holds no sample.
+        """
+        if not Path(path).is_file():
+            raise DataError(f"audio file {path} does not exist")
+        try:
+            frames = soundfile.info(str(path)).frames
+        except soundfile.LibsndfileError as error:
+            raise DataError(f"{path} cannot be read as audio: {error}") from None
+        if frames == 0:
+            raise DataError(f"{path} holds no audio")
+        return super().load_audio(str(Path(path).resolve()), savedir)
+
+    def transcribe_batch(
+        self, wavs: Tensor, wav_lens: Tensor
+    ) -> tuple[list[str], list[list[int]]]:
+        """Reads a batch; each utterance reads as it would alone.
+
+        Args:
+            wavs: (batch, samples), at the network's sampling rate.
+            wav_lens: (batch,), lengths as fractions of ``samples``.
+
+        Returns:
+            Words and label ids of each utterance.
+
+        Raises:
+            DataError: if a sample is not a finite number.
+        """
+        if not bool(torch.isfinite(wavs).all()):
+            raise DataError("the audio holds samples that are not finite numbers")
+        return super().transcribe_batch(wavs, wav_lens)
+
+
+def choose_subnet(space: SearchSpace, subnet: SubnetConfig | str) -> SubnetConfig:
+    """A subnet by config, JSON, or one of the names ``max`` and ``min``.
+
+    Args:
+        space: it has to be in.
+        subnet: what to choose.
+
+    Raises:
+        ConfigError: if it is outside the space, or not understood.
+    """
+    if isinstance(subnet, SubnetConfig):
+        return space.check(subnet)
+    if subnet in ("max", "min"):
+        return getattr(space, subnet)
+    if not subnet.lstrip().startswith("{"):
+        raise ConfigError(
+            f"unknown subnet {subnet!r}: give max, min, or JSON such as {space.min.to_json()}"
+        )
+    return space.check(SubnetConfig.from_json(subnet))
