@@ -176,9 +176,19 @@ def read_split(
     return [item for item in examined if isinstance(item, Row)], problems
 
 
-def _read_transcripts(folder: Path) -> Iterator[_Line]:
+def reference_of(audio: Path) -> str | None:
+    """The transcript of an audio file in LibriSpeech's layout; None if it has none.
+
+    Args:
+        audio: ``<speaker>-<chapter>-<nnnn>.flac`` beside ``<speaker>-<chapter>.trans.txt``.
+    """
+    transcripts = _read_transcripts(audio.parent, f"{audio.stem.rpartition('-')[0]}.trans.txt")
+    return next((line.words for line in transcripts if line.id == audio.stem), None)
+
+
+def _read_transcripts(folder: Path, files: str = TRANSCRIPTS) -> Iterator[_Line]:
     """All lines of a split's transcripts, by path and then in the file's order."""
-    for file in sorted(folder.glob(TRANSCRIPTS)):
+    for file in sorted(folder.glob(files)):
         try:
             text = file.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:

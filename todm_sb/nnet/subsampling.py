@@ -11,7 +11,10 @@ KERNEL = 3
 
 
 class ConvSubsampling(nn.Module):
-    """Strided 3 x 3 convolutions over (time, frequency), then a projection.
+    """Strided 3 x 3 convolutions over (time, frequency), a projection and a norm.
+
+    The norm puts frames on the scale of the residual branches that are added to them; without it,
+    an untrained encoder drowns them.
 
     Padded frames are zeroed before every convolution, as a lone utterance's surroundings are, so
     that the output does not depend on the batch.
@@ -53,6 +56,7 @@ class ConvSubsampling(nn.Module):
         for _ in channels:
             n_features = -(-n_features // 2)
         self.projection = nn.Linear(channels[-1] * n_features, d_model)
+        self.norm = nn.LayerNorm(d_model)
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Output frames of utterances of so many feature frames (integers)."""
@@ -75,4 +79,4 @@ class ConvSubsampling(nn.Module):
             mask = frame_mask(lengths, x.shape[2], x.dtype).unsqueeze(1)
             x = F.silu(conv(F.pad(x * mask, (0, 0, *self.time_padding))))
             lengths = (lengths + stride - 1) // stride
-        return self.projection(x.transpose(1, 2).flatten(2)), lengths
+        return self.norm(self.projection(x.transpose(1, 2).flatten(2))), lengths

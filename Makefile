@@ -1,0 +1,43 @@
+# Every target sets up what it needs in .venv, once; `make help` lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+INSTALLED := $(VENV)/.installed
+RECIPE := recipes/LibriSpeech/todm
+# Threads that sleep while they wait, instead of spinning: on cores that other processes share,
+# small layers run ten times faster so, and on idle ones hardly slower.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+$(INSTALLED): setup.py constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(INSTALLED) ## train a supernet on synthesised speech, cut out a subnet, read a file with it
+	cd $(RECIPE) && $(BIN)/python train.py hparams/mini.yaml
+	cd $(RECIPE) && $(BIN)/python export.py results/mini/1234 results/mini/1234/exported/min --subnet min
+	cd $(RECIPE) && $(BIN)/python transcribe.py results/mini/1234/exported/min \
+	    $$(ls results/mini_corpus/test-clean/*/*/*.flac | head -n 3)
+
+test: $(INSTALLED) ## the fast tests (under 6 minutes on 2 cores)
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-all: $(INSTALLED) ## all tests, whole training runs among them
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED) ## ruff, rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: $(INSTALLED) ## every claim of benchmarks/README.md, measured here
+	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean: ## remove the environment, not the results
+	rm -rf $(VENV) *.egg-info

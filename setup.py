@@ -1,0 +1,31 @@
+"""Packaging of todm_sb."""
+
+from setuptools import find_packages, setup
+
+DEMO = ["espeakng-loader>=0.2"]
+
+setup(
+    name="todm_sb",
+    version="0.1.0",
+    description="Train one speech-recognition supernet, deploy many on-device models (SpeechBrain)",
+    license="Apache-2.0",
+    packages=find_packages(include=["todm_sb", "todm_sb.*"]),
+    python_requires=">=3.10",
+    install_requires=[
+        "hyperpyyaml>=1.2",
+        "matplotlib>=3.8",
+        "numpy>=1.26",
+        "sentencepiece>=0.2",
+        "soundfile>=0.12",
+        "speechbrain>=1.1,<2",
+        "tensorboard>=2.16",
+        "torch>=2.6",
+        "torchaudio>=2.6",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        # Speech synthesis for the mini corpus.
+        "demo": DEMO,
+        "dev": [*DEMO, "pytest>=8", "ruff>=0.9"],
+    },
+)

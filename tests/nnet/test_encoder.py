@@ -1,0 +1,187 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from todm_sb.nnet.encoder import MHSSMEncoder
+from todm_sb.supernet.space import SubnetConfig
+
+SUBNETS = [None, SubnetConfig((0, 2, 3), (12, 5, 9)), SubnetConfig((1,), (1,))]
+LENGTHS = torch.tensor([37, 20, 5])
+
+
+@pytest.fixture
+def make_encoder(scatter_parameters):
+    def make(dtype=torch.double, **options):
+        torch.manual_seed(0)
+        encoder = MHSSMEncoder(
+            n_features=6,
+            d_model=8,
+            ffn_dims=[12, 12, 12, 12],
+            n_heads=4,
+            state_size=3,
+            channels=(3, 4),
+            **options,
+        )
+        return scatter_parameters(encoder.to(dtype)).eval()
+
+    return make
+
+
+def batch_with_garbage(dtype=torch.double):
+    features = torch.randn(3, 37, 6, dtype=dtype)
+    for row, length in enumerate(LENGTHS):
+        features[row, length:] = 1e4 * torch.randn(37 - length, 6, dtype=dtype)
+    return features
+
+
+@pytest.mark.parametrize("subnet", SUBNETS)
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float, 1e-5), (torch.double, 1e-10)])
+@torch.no_grad()
+def test_an_utterance_is_encoded_the_same_alone_and_in_a_padded_batch(
+    make_encoder, subnet, causal, dtype, tolerance
+):
+    encoder = make_encoder(dtype, causal=causal)
+    features = batch_with_garbage(dtype)
+    together, n_frames = encoder(features, LENGTHS, subnet)
+    for row, length in enumerate(LENGTHS):
+        alone, n = encoder(features[row : row + 1, :length], LENGTHS[row : row + 1], subnet)
+        assert n.item() == n_frames[row].item() == alone.shape[1]
+        torch.testing.assert_close(
+            together[row, : n_frames[row]], alone[0], rtol=tolerance, atol=tolerance
+        )
+
+
+@pytest.mark.parametrize("subnet", SUBNETS)
+@torch.no_grad()
+def test_padded_outputs_are_exactly_zero(make_encoder, subnet):
+    outputs, n_frames = make_encoder()(batch_with_garbage(), LENGTHS, subnet)
+    assert n_frames.tolist() == [10, 5, 2]
+    for row, n in enumerate(n_frames):
+        assert (outputs[row, n:] == 0).all()
+        assert (outputs[row, :n] != 0).any(-1).all()
+
+
+@pytest.mark.parametrize("subnet", SUBNETS)
+@torch.no_grad()
+def test_the_active_layers_run_in_order_with_pre_norms_and_residuals(make_encoder, subnet):
+    encoder = make_encoder()
+    x = torch.randn(2, 9, 8, dtype=torch.double)
+    lengths = torch.tensor([9, 9])
+    outputs = encoder.encode(x, lengths, subnet)
+
+    def norm(x, module):
+        centred = x - x.mean(-1, keepdim=True)
+        variance = centred.square().mean(-1, keepdim=True)
+        return centred / (variance + 1e-5).sqrt() * module.weight + module.bias
+
+    layers, widths = (range(4), [12] * 4) if subnet is None else (subnet.layers, subnet.ffn_dims)
+    mask = torch.ones(2, 9, 1, dtype=torch.double)
+    for i, width in zip(layers, widths, strict=True):
+        layer = encoder.layers[i]
+        x = x + layer.ssm(norm(x, layer.norm_ssm), mask)
+        w_1, w_2 = layer.ffn.w_1, layer.ffn.w_2
+        hidden = norm(x, layer.norm_ffn) @ w_1.weight[:width].T + w_1.bias[:width]
+        x = x + (hidden * torch.sigmoid(hidden)) @ w_2.weight[:, :width].T + w_2.bias
+    torch.testing.assert_close(outputs, norm(x, encoder.norm), rtol=1e-10, atol=1e-10)
+
+
+@torch.no_grad()
+def test_a_subnet_leaves_no_trace_in_the_network(make_encoder):
+    encoder = make_encoder()
+    features = batch_with_garbage()
+    before, _ = encoder(features, LENGTHS)
+    state = {name: value.clone() for name, value in encoder.state_dict().items()}
+    small, _ = encoder(features, LENGTHS, SUBNETS[1])
+    after, _ = encoder(features, LENGTHS)
+    assert not torch.allclose(small, before)
+    assert torch.equal(before, after)
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(value, state[name])
+
+
+@torch.no_grad()
+def test_the_max_config_and_no_config_are_the_same_network(make_encoder):
+    encoder = make_encoder()
+    features = batch_with_garbage()
+    config = SubnetConfig((0, 1, 2, 3), (12, 12, 12, 12))
+    assert torch.equal(encoder(features, LENGTHS)[0], encoder(features, LENGTHS, config)[0])
+
+
+@pytest.mark.parametrize("subnet", SUBNETS)
+@torch.no_grad()
+def test_shared_spectra_change_nothing(make_encoder, subnet):
+    encoder = make_encoder(n_stack=2)
+    frames, n_frames = encoder.subsampling(batch_with_garbage(), LENGTHS)
+    shared = encoder.encode(frames, n_frames, subnet, encoder.spectra(frames.shape[1]))
+    assert torch.equal(shared, encoder.encode(frames, n_frames, subnet))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@torch.no_grad()
+def test_only_a_causal_encoder_ignores_later_features(make_encoder, causal):
+    encoder = make_encoder(causal=causal)
+    features = torch.randn(1, 40, 6, dtype=torch.double)
+    changed = features.clone()
+    changed[:, 24:] += 1
+    lengths = torch.tensor([40])
+    difference = (encoder(features, lengths)[0] - encoder(changed, lengths)[0]).abs().amax((0, 2))
+    # Output frame t stands for feature frames up to 4 t: frames 0 to 5 know nothing of frame 24.
+    assert (difference[:6] < 1e-12).all() if causal else (difference[:6] > 1e-9).all()
+    assert (difference[6:] > 1e-6).all()
+
+
+@torch.no_grad()
+def test_a_causal_block_runs_chunk_by_chunk(make_encoder):
+    encoder = make_encoder(causal=True, n_stack=2)
+    layer = encoder.layers[0]
+    x = torch.randn(2, 11, 8, dtype=torch.double)
+    state, outputs = layer.ssm.initial_state(2), []
+    for part in x.split([3, 1, 7], dim=1):
+        y, state = layer.chunk(part, state)
+        outputs.append(y)
+    whole = layer(x, torch.ones(2, 11, 1, dtype=torch.double))
+    torch.testing.assert_close(torch.cat(outputs, dim=1), whole, rtol=1e-10, atol=1e-10)
+
+
+@torch.no_grad()
+def test_the_encoder_runs_under_bfloat16_autocast(make_encoder):
+    encoder = make_encoder(torch.float)
+    features = torch.randn(2, 37, 6)
+    lengths = torch.tensor([37, 20])
+    exact, _ = encoder(features, lengths)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs, _ = encoder(features, lengths)
+    torch.testing.assert_close(outputs.float(), exact, rtol=0, atol=0.1)
+    assert (outputs[1, 5:] == 0).all()
+
+
+def test_dropout_follows_the_width_in_the_ffn_and_not_in_the_ssm_branch(make_encoder, monkeypatch):
+    encoder = make_encoder(dropout=0.4).train()
+    used = []
+
+    def dropout(x, p, training):
+        used.append((x.shape[-1], p, training))
+        return x
+
+    monkeypatch.setattr(F, "dropout", dropout)
+    encoder(torch.randn(1, 8, 6, dtype=torch.double), torch.tensor([8]), SUBNETS[1])
+    expected = []
+    for width in SUBNETS[1].ffn_dims:
+        expected += [(8, 0.4, True), (width, pytest.approx(0.4 * width / 12), True)]
+    assert used == expected
+
+
+def test_layers_and_widths_that_do_not_exist_are_refused(make_encoder):
+    encoder = make_encoder()
+    features = torch.randn(1, 8, 6, dtype=torch.double)
+    with pytest.raises(IndexError):
+        encoder(features, torch.tensor([8]), SubnetConfig((0, 4), (12, 12)))
+    with pytest.raises(ValueError, match=r"13 is outside 1\.\.12"):
+        encoder(features, torch.tensor([8]), SubnetConfig((0,), (13,)))
+
+
+def test_sizes_are_told(make_encoder):
+    encoder = make_encoder()
+    assert encoder.d_model == 8
+    assert encoder.ffn_dims == (12, 12, 12, 12)

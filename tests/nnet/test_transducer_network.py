@@ -1,0 +1,98 @@
+import copy
+import json
+
+import pytest
+import torch
+
+from todm_sb.errors import ConfigError
+from todm_sb.nnet.joiner import Joiner
+from todm_sb.nnet.predictor import LSTMPredictor, StatelessPredictor
+from todm_sb.nnet.transducer import Transducer
+
+
+def config(**changes):
+    return {
+        "vocab_size": 7,
+        "encoder": {"n_features": 6, "d_model": 8, "ffn_dims": [12, 12], "n_heads": 4},
+        "predictor": {"kind": "lstm", "d_model": 6},
+        "d_joint": 10,
+        **changes,
+    }
+
+
+@torch.no_grad()
+def test_the_joiner_is_a_linear_layer_on_the_tanh_of_the_sum():
+    joiner = Joiner(4, 3, 5, 6).double()
+    encoder, predictor = torch.randn(4, dtype=torch.double), torch.randn(3, dtype=torch.double)
+    joint = torch.tanh(
+        joiner.project_encoder.weight @ encoder
+        + joiner.project_encoder.bias
+        + joiner.project_predictor.weight @ predictor
+    )
+    expected = joiner.output.weight @ joint + joiner.output.bias
+    logits = joiner(joiner.project_encoder(encoder), joiner.project_predictor(predictor))
+    torch.testing.assert_close(logits, expected)
+    assert joiner.vocab_size == 6
+
+
+@torch.no_grad()
+def test_the_joiner_takes_every_frame_to_every_label():
+    joiner = Joiner(4, 3, 5, 6)
+    encoder, predictor = torch.randn(2, 7, 5), torch.randn(2, 3, 5)
+    logits = joiner(encoder.unsqueeze(2), predictor.unsqueeze(1))
+    assert logits.shape == (2, 7, 3, 6)
+    torch.testing.assert_close(logits[1, 4, 2], joiner(encoder[1, 4], predictor[1, 2]))
+
+
+@pytest.mark.parametrize("kind", ["lstm", "stateless"])
+@pytest.mark.parametrize("ctc", [False, True])
+def test_a_network_is_rebuilt_from_its_config_also_through_json(kind, ctc):
+    network = Transducer(**config(predictor={"kind": kind, "d_model": 6}, ctc=ctc))
+    again = Transducer(**json.loads(json.dumps(network.config)))
+    again.load_state_dict(network.state_dict())
+    assert again.config == network.config
+    assert isinstance(
+        again.predictor, {"lstm": LSTMPredictor, "stateless": StatelessPredictor}[kind]
+    )
+    assert (again.ctc_output is not None) == ctc
+
+
+def test_building_leaves_the_callers_config_alone():
+    given = config()
+    before = copy.deepcopy(given)
+    network = Transducer(**given)
+    network.config["encoder"]["d_model"] = 99
+    network.config["predictor"]["d_model"] = 99
+    assert given == before
+
+
+def test_the_parts_are_sized_to_each_other():
+    network = Transducer(**config(ctc=True))
+    encoded, n_frames = network.encoder(torch.randn(2, 9, 6), torch.tensor([9, 9]))
+    outputs, _ = network.predictor(torch.tensor([[0, 6], [0, 1]]))
+    joiner = network.joiner
+    logits = joiner(
+        joiner.project_encoder(encoded).unsqueeze(2), joiner.project_predictor(outputs).unsqueeze(1)
+    )
+    assert logits.shape == (2, 3, 2, 7)
+    assert n_frames.tolist() == [3, 3]
+    assert network.ctc_output(encoded).shape == (2, 3, 7)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"predictor": {"kind": "gru", "d_model": 6}}, r"predictor: kind must be .*'gru'"),
+        ({"predictor": {"d_model": 6}}, r"predictor: kind must be .*None"),
+        ({"predictor": {"kind": "lstm", "d_model": 6, "context": 2}}, r"predictor: .*context"),
+        ({"predictor": {"kind": "stateless", "n_layers": 2}}, r"predictor: .*n_layers"),
+        ({"encoder": {"n_features": 6, "d_model": 8}}, r"encoder: .*ffn_dims"),
+        ({"encoder": {**config()["encoder"], "d_modle": 8}}, r"encoder: .*d_modle"),
+        ({"encoder": {**config()["encoder"], "n_heads": 3}}, r"encoder: n_heads must be even"),
+        ({"encoder": {**config()["encoder"], "channels": [1]}}, r"encoder: 1 channels but 2"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_part(changes, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        Transducer(**config(**changes))
+    assert "\n" not in str(caught.value)

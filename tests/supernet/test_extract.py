@@ -1,0 +1,143 @@
+import random
+
+import pytest
+import torch
+
+from todm_sb.nnet.transducer import Transducer
+from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters, extract_subnet
+
+SPACE = SearchSpace(4, 1, (3, 7, 12))
+RNG = random.Random(0)
+CONFIGS = [SPACE.max, SPACE.min, *(SPACE.random(RNG) for _ in range(20))]
+LABELS = torch.tensor([[0, 3, 1, 6], [0, 2, 2, 0]])
+LENGTHS = torch.tensor([30, 17])
+
+of_each_subnet = pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.id)
+
+
+def features():
+    return torch.randn(2, 30, 6, generator=torch.Generator().manual_seed(5))
+
+
+@torch.no_grad()
+def outputs(network, config=None):
+    """Encoder output and the logits of all lattice nodes."""
+    encoded, _ = network.encoder(features(), LENGTHS, config)
+    predicted, _ = network.predictor(LABELS)
+    joiner = network.joiner
+    projected = joiner.project_encoder(encoded).unsqueeze(2)
+    return encoded, joiner(projected, joiner.project_predictor(predicted).unsqueeze(1))
+
+
+@of_each_subnet
+def test_an_extracted_subnet_is_the_supernet_under_its_config(make_transducer, config):
+    supernet = make_transducer()
+    subnet = extract_subnet(supernet, config)
+    for got, expected in zip(outputs(subnet), outputs(supernet, config), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options", [{"causal": True}, {"n_stack": 2}, {"d_inner": 16}, {"predictor": "stateless"}]
+)
+def test_every_kind_of_network_can_be_extracted_from(make_transducer, options):
+    supernet = make_transducer(**options)
+    config = SubnetConfig((0, 2), (12, 5))
+    subnet = extract_subnet(supernet, config)
+    for got, expected in zip(outputs(subnet), outputs(supernet, config), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_subnet_of_a_subnet_is_a_subnet(make_transducer):
+    supernet = make_transducer()
+    larger = extract_subnet(supernet, SubnetConfig((0, 2, 3), (12, 7, 7)))
+    smaller = extract_subnet(larger, SubnetConfig((1, 2), (3, 7)))
+    expected = outputs(supernet, SubnetConfig((2, 3), (3, 7)))
+    for got, exact in zip(outputs(smaller), expected, strict=True):
+        torch.testing.assert_close(got, exact, rtol=1e-5, atol=1e-5)
+
+
+def test_an_extracted_subnet_stands_alone(make_transducer):
+    supernet = make_transducer(ctc=True)
+    state = {key: value.clone() for key, value in supernet.state_dict().items()}
+    config = supernet.config["encoder"].copy()
+    subnet = extract_subnet(supernet, SubnetConfig((1, 3), (5, 12)))
+    before = outputs(subnet)
+
+    assert supernet.config["encoder"] == config
+    assert supernet.encoder.ffn_dims == (12, 12, 12, 12)
+    for key, value in supernet.state_dict().items():
+        assert torch.equal(value, state[key])
+
+    with torch.no_grad():
+        for p in supernet.parameters():
+            p.fill_(7)
+    for got, expected in zip(outputs(subnet), before, strict=True):
+        assert torch.equal(got, expected)
+    storages = {p.untyped_storage().data_ptr() for p in supernet.parameters()}
+    assert not storages & {p.untyped_storage().data_ptr() for p in subnet.parameters()}
+
+
+@of_each_subnet
+def test_the_config_of_an_extracted_subnet_rebuilds_it(make_transducer, config):
+    subnet = extract_subnet(make_transducer(), config)
+    again = Transducer(**subnet.config).eval()
+    again.load_state_dict(subnet.state_dict())
+    assert again.encoder.ffn_dims == config.ffn_dims
+    for got, expected in zip(outputs(again), outputs(subnet), strict=True):
+        assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_an_extracted_subnet_trains_with_the_dropout_it_had(make_transducer, adaptive):
+    supernet = make_transducer(dropout=0.4, adaptive_dropout=adaptive).train()
+    config = SubnetConfig((0, 3), (3, 9))
+    subnet = extract_subnet(supernet, config)
+    assert subnet.training
+    torch.manual_seed(1)
+    expected = outputs(supernet, config)
+    torch.manual_seed(1)
+    for got, exact in zip(outputs(subnet), expected, strict=True):
+        torch.testing.assert_close(got, exact, rtol=1e-5, atol=1e-5)
+    torch.manual_seed(2)
+    assert not torch.allclose(outputs(subnet)[0], expected[0])
+
+
+@pytest.mark.xfail(strict=True, reason="the new list of layers says it is training")
+def test_an_extracted_subnet_is_in_evaluation_where_the_supernet_is(make_transducer):
+    subnet = extract_subnet(make_transducer().eval(), SubnetConfig((0, 3), (3, 9)))
+    assert [name for name, module in subnet.named_modules() if module.training] == []
+
+
+def test_an_extracted_subnet_has_the_type_of_the_supernet_and_can_be_trained(make_transducer):
+    subnet = extract_subnet(make_transducer(dtype=torch.double), SubnetConfig((0, 3), (3, 9)))
+    assert all(p.dtype == torch.double for p in subnet.parameters())
+    assert all(p.requires_grad and p.is_leaf for p in subnet.parameters())
+
+
+def test_extraction_after_a_training_step_carries_no_graph(make_transducer):
+    supernet = make_transducer()
+    encoded, _ = supernet.encoder(features(), LENGTHS)
+    encoded.sum().backward()
+    subnet = extract_subnet(supernet, SPACE.min)
+    assert all(p.grad_fn is None for p in subnet.parameters())
+
+
+def test_layers_and_widths_that_the_supernet_lacks_are_refused(make_transducer):
+    supernet = make_transducer()
+    with pytest.raises(IndexError):
+        extract_subnet(supernet, SubnetConfig((0, 4), (12, 12)))
+    with pytest.raises(ValueError, match=r"13 is outside 1\.\.12"):
+        extract_subnet(supernet, SubnetConfig((0,), (13,)))
+
+
+@of_each_subnet
+@pytest.mark.parametrize("predictor", ["lstm", "stateless"])
+@pytest.mark.parametrize("ctc", [True, False])
+def test_the_cost_is_the_number_of_parameters_of_what_is_deployed(
+    make_transducer, config, predictor, ctc
+):
+    supernet = make_transducer(predictor=predictor, ctc=ctc, n_stack=2)
+    deployed = extract_subnet(supernet, config)
+    deployed.ctc_output = None
+    assert count_parameters(supernet, config) == sum(p.numel() for p in deployed.parameters())

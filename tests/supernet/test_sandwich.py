@@ -1,0 +1,276 @@
+import random
+import weakref
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchaudio
+
+from todm_sb.losses.distillation import AlphaDivergence
+from todm_sb.supernet import SearchSpace, SubnetConfig
+from todm_sb.supernet.sandwich import (
+    Labels,
+    Objective,
+    Trunk,
+    ctc_loss,
+    sample_sandwich,
+    sandwich_backward,
+)
+
+SPACE = SearchSpace(4, 1, (3, 7, 12))
+SUBNETS = [
+    SPACE.max,
+    SPACE.min,
+    SubnetConfig((0, 2, 3), (7, 12, 3)),
+    SubnetConfig((1, 2), (12, 7)),
+]
+LENGTHS = torch.tensor([40, 27])
+LABELS = Labels(torch.tensor([[3, 1, 6, 6], [2, 5, 0, 0]]), torch.tensor([4, 2]))
+
+
+def features(dtype):
+    return torch.randn(2, 40, 6, generator=torch.Generator().manual_seed(5), dtype=dtype)
+
+
+def explicit_losses(model, subnet, teacher_log_probs=None):
+    """Transducer, CTC and KL losses of one subnet on a graph of its own, from public parts."""
+    encoded, n_frames = model.encoder(features(next(model.parameters()).dtype), LENGTHS, subnet)
+    predicted, _ = model.predictor(F.pad(LABELS.ids, (1, 0), value=0))
+    joint = torch.tanh(
+        model.joiner.project_encoder(encoded).unsqueeze(2)
+        + model.joiner.project_predictor(predicted).unsqueeze(1)
+    )
+    logits = joint @ model.joiner.output.weight.T + model.joiner.output.bias
+    transducer = torchaudio.functional.rnnt_loss(
+        logits.float(), LABELS.ids.int(), n_frames.int(), LABELS.lengths.int(), blank=0
+    )
+    ctc = 0
+    for i in range(2):
+        log_probs = model.ctc_output(encoded[i, : n_frames[i]]).log_softmax(-1)
+        labels = LABELS.ids[i, : LABELS.lengths[i]]
+        n = (torch.tensor([len(log_probs)]), torch.tensor([len(labels)]))
+        ctc = ctc + F.ctc_loss(log_probs.unsqueeze(1), labels.unsqueeze(0), *n, reduction="sum") / 2
+    q = logits.log_softmax(-1)
+    kl = 0
+    if teacher_log_probs is not None:
+        for i in range(2):
+            T, U = n_frames[i], LABELS.lengths[i]
+            p = teacher_log_probs[i, :T, : U + 1]
+            nodes = (p.exp() * (p - q[i, :T, : U + 1])).sum(-1)
+            kl = kl + nodes.mean() * (T + U) / 2
+    return transducer, ctc, kl, q.detach()
+
+
+def gradients(model):
+    grads = {
+        name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()
+    }
+    model.zero_grad()
+    return grads
+
+
+def step(model, objective, subnets, **options):
+    dtype = next(model.parameters()).dtype
+    trunk = Trunk.compute(model, features(dtype), LENGTHS, LABELS.ids)
+    return sandwich_backward(model, objective, trunk, LABELS, subnets, **options)
+
+
+@pytest.mark.parametrize("predictor", ["lstm", "stateless"])
+@pytest.mark.parametrize(("ctc_weight", "kd_weight"), [(0.3, 0.7), (0.0, 1.0), (0.3, 0.0)])
+def test_a_step_adds_up_the_gradients_of_each_subnet_on_its_own(
+    make_transducer, predictor, ctc_weight, kd_weight
+):
+    model = make_transducer(predictor, ctc=True, dtype=torch.double).train()
+    teacher, expected_losses = None, []
+    for subnet in SUBNETS:
+        transducer, ctc, kl, log_probs = explicit_losses(model, subnet, teacher)
+        total = transducer + ctc_weight * ctc + kd_weight * kl
+        total.backward()
+        teacher = log_probs if teacher is None else teacher
+        expected_losses.append(
+            [float(torch.as_tensor(x).detach()) for x in (total, transducer, ctc, kl)]
+        )
+    expected = gradients(model)
+
+    objective = Objective(ctc_weight, kd_weight, AlphaDivergence((1,)))
+    losses = step(model, objective, SUBNETS)
+    got = gradients(model)
+
+    for i, (loss, (total, transducer, ctc, kl)) in enumerate(
+        zip(losses, expected_losses, strict=True)
+    ):
+        assert loss.total.item() == pytest.approx(total, rel=1e-5)
+        assert loss.transducer.item() == pytest.approx(transducer, rel=1e-5)
+        assert (loss.ctc is None) == (not ctc_weight)
+        assert loss.ctc is None or loss.ctc.item() == pytest.approx(ctc, rel=1e-5)
+        assert (loss.divergence is None) == (i == 0 or not kd_weight)
+        assert loss.divergence is None or loss.divergence.item() == pytest.approx(kl, rel=1e-5)
+    for name, exact in expected.items():
+        if exact is None or (not ctc_weight and name.startswith("ctc_output")):
+            assert got[name] is None or (got[name] == 0).all()
+            continue
+        # torchaudio computes in float32.
+        scale = exact.abs().max()
+        assert scale > 1e-6, name
+        assert (got[name] - exact).abs().max() < 1e-4 * scale + 1e-7, name
+
+
+def test_gradients_add_to_those_already_there(make_transducer):
+    model = make_transducer()
+    objective = Objective(kd_weight=1.0, divergence=AlphaDivergence())
+    step(model, objective, SUBNETS)
+    once = gradients(model)
+    step(model, objective, SUBNETS)
+    step(model, objective, SUBNETS)
+    for name, twice in gradients(model).items():
+        torch.testing.assert_close(twice, 2 * once[name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_loss_can_be_scaled_on_its_way_back(make_transducer):
+    model = make_transducer()
+    objective = Objective(kd_weight=1.0, divergence=AlphaDivergence())
+    plain = step(model, objective, SUBNETS)
+    expected = gradients(model)
+    scaled = step(model, objective, SUBNETS, backward=lambda loss: (8 * loss).backward())
+    for name, got in gradients(model).items():
+        torch.testing.assert_close(got, 8 * expected[name], rtol=1e-4, atol=1e-4)
+    for a, b in zip(plain, scaled, strict=True):
+        assert a == b
+
+
+def test_layers_in_no_subnet_of_the_step_get_no_gradient(make_transducer):
+    model = make_transducer()
+    step(model, Objective(kd_weight=0.0), [SubnetConfig((0, 2), (12, 12))])
+    for name, grad in gradients(model).items():
+        if name.startswith(("encoder.layers.1.", "encoder.layers.3.")):
+            assert grad is None or (grad == 0).all()
+        else:
+            assert grad is not None, name
+
+
+def test_the_max_subnet_teaches_and_does_not_learn_from_its_students(make_transducer):
+    model = make_transducer()
+    taught = Objective(kd_weight=1.0, divergence=AlphaDivergence())
+    losses = step(model, taught, SUBNETS)
+    assert losses[0].divergence is None
+    assert all(loss.divergence > 0 for loss in losses[1:])
+    assert not any(loss.total.requires_grad for loss in losses)
+    model.zero_grad()
+    alone = step(model, taught, SUBNETS[:1])
+    assert torch.equal(alone[0].total, losses[0].total)
+
+
+def test_what_a_subnet_teaches_with_is_cut_off_from_its_graph(make_transducer):
+    model = make_transducer()
+    trunk = Trunk.compute(model, features(torch.float), LENGTHS, LABELS.ids)
+    losses, projected = Objective(kd_weight=0.0)(model, trunk, LABELS, SPACE.max)
+    assert losses.total.requires_grad
+    assert not projected.requires_grad
+    encoded, _ = model.encoder(features(torch.float), LENGTHS)
+    torch.testing.assert_close(projected, model.joiner.project_encoder(encoded).detach())
+
+
+def test_a_student_as_large_as_its_teacher_has_nothing_to_learn(make_transducer):
+    model = make_transducer()
+    losses = step(
+        model, Objective(kd_weight=1.0, divergence=AlphaDivergence()), [SPACE.max, SPACE.max]
+    )
+    assert losses[1].divergence.item() == pytest.approx(0, abs=1e-5)
+
+
+def test_no_weight_means_no_ctc_head_and_no_teacher_are_needed(make_transducer):
+    model = make_transducer(ctc=False)
+    losses = step(model, Objective(ctc_weight=0.0, kd_weight=0.0), SUBNETS)
+    assert all(loss.ctc is None and loss.divergence is None for loss in losses)
+    assert all(torch.equal(loss.total, loss.transducer) for loss in losses)
+
+
+def test_the_trunk_is_computed_once_a_step(make_transducer):
+    model = make_transducer()
+    calls = []
+    for module in (model.encoder.subsampling, model.predictor, model.joiner.project_predictor):
+        module.register_forward_hook(lambda m, *_: calls.append(type(m).__name__))
+    for layer in model.encoder.layers:
+        original = layer.ssm.spectra
+        layer.ssm.spectra = lambda n, f=original: calls.append("spectra") or f(n)
+    step(model, Objective(kd_weight=1.0, divergence=AlphaDivergence()), SUBNETS)
+    assert sorted(calls) == ["ConvSubsampling", "LSTMPredictor", "Linear"] + ["spectra"] * 4
+
+
+class Held:
+    """Stands for a tensor that a graph holds for its backward pass."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+
+def test_a_subnets_graph_is_gone_before_the_next_is_built(make_transducer):
+    model = make_transducer(ctc=True).train()
+    objective = Objective(0.3, 1.0, AlphaDivergence())
+    alive, before, after = weakref.WeakSet(), [], []
+
+    def pack(tensor):
+        held = Held(tensor)
+        alive.add(held)
+        return held
+
+    def recorded(*args):
+        before.append(len(alive))
+        result = objective(*args)
+        after.append(len(alive))
+        return result
+
+    trunk = Trunk.compute(model, features(torch.float), LENGTHS, LABELS.ids)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda held: held.tensor):
+        sandwich_backward(model, recorded, trunk, LABELS, SUBNETS)
+    assert before == [0, 0, 0, 0]
+    assert all(n > 20 for n in after)
+
+
+def test_a_step_under_bfloat16_autocast_has_about_the_gradients_of_float32(make_transducer):
+    model = make_transducer(ctc=True)
+    objective = Objective(0.3, 1.0, AlphaDivergence())
+    exact_losses = step(model, objective, SUBNETS)
+    exact = torch.cat([g.flatten() for g in gradients(model).values()])
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = step(model, objective, SUBNETS)
+    got = gradients(model)
+    assert all(grad is not None and grad.isfinite().all() for grad in got.values())
+    got = torch.cat([g.flatten() for g in got.values()])
+    assert F.cosine_similarity(got, exact, dim=0) > 0.99
+    for a, b in zip(losses, exact_losses, strict=True):
+        assert a.total.item() == pytest.approx(b.total.item(), rel=0.02)
+
+
+def test_ctc_is_zero_where_labels_need_more_frames_than_there_are(make_transducer):
+    model = make_transducer(ctc=True)
+    encoded = torch.randn(2, 3, 8)
+    labels = Labels(torch.tensor([[1, 2, 3], [1, 1, 1]]), torch.tensor([3, 3]))
+    losses = ctc_loss(model, encoded, torch.tensor([3, 3]), labels)
+    log_probs = model.ctc_output(encoded[0]).log_softmax(-1)
+    expected = -(log_probs[0, 1] + log_probs[1, 2] + log_probs[2, 3])  # the only alignment
+    assert losses[0].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert losses[1] == 0
+
+
+@pytest.mark.parametrize("n_random", [0, 1, 4])
+def test_a_sandwich_is_max_min_and_random_subnets(n_random):
+    sandwich = sample_sandwich(SPACE, n_random, random.Random(0))
+    assert sandwich[:2] == [SPACE.max, SPACE.min]
+    assert len(sandwich) == 2 + n_random
+    assert all(config in SPACE for config in sandwich)
+
+
+def test_a_space_of_one_subnet_is_trained_as_a_plain_network():
+    assert sample_sandwich(SearchSpace(2, 2, (8,)), 3, random.Random(0)) == [
+        SubnetConfig((0, 1), (8, 8))
+    ]
+
+
+def test_sandwiches_repeat_with_the_seed_and_vary_over_steps():
+    draws = []
+    for seed in (1, 1, 2):
+        rng = random.Random(seed)
+        draws.append([sample_sandwich(SPACE, 2, rng) for _ in range(3)])
+    assert draws[0] == draws[1] != draws[2]
+    assert draws[0][0] != draws[0][1]
