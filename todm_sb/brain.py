@@ -37,11 +37,13 @@ class TODMBrain(sb.Brain):
 
     Needs in ``modules``: ``features`` (:class:`todm_sb.nnet.features.SpeechFeatures`),
     ``normalize`` (its normaliser, so that SpeechBrain moves it between devices) and ``model``
-    (:class:`todm_sb.nnet.transducer.Transducer`); in ``hparams``: ``space``, ``objective``,
-    ``n_random``, ``named_subnets``, ``max_symbols``, ``seed``, ``epoch_counter``, ``lr_annealing``
-    (:class:`todm_sb.optim.Eden`), ``train_logger``, ``output_folder``, ``avg_checkpoints``, and
-    optionally ``wav_augment``, ``feature_augment``, ``tensorboard_logger``. The tokenizer is given
-    to :meth:`use_tokenizer`.
+    (:class:`todm_sb.nnet.transducer.Transducer`).
+
+    Needs in ``hparams``: ``space``, ``objective``, ``n_random``, ``sandwich_warmup``,
+    ``named_subnets``, ``max_symbols``, ``seed``, ``epoch_counter``, ``lr_annealing``
+    (:class:`todm_sb.optim.Eden`), ``train_logger``, ``output_folder``, ``avg_checkpoints``; may
+    have ``wav_augment``, ``feature_augment``, ``tensorboard_logger``. The recipes' YAMLs explain
+    them. The tokenizer is given to :meth:`use_tokenizer`.
 
     All randomness of a step follows from the seed, the epoch and the step's number: a run that was
     killed and resumed goes on as if it had not been.
@@ -107,7 +109,9 @@ class TODMBrain(sb.Brain):
         should_step = self.step % self.grad_accumulation_factor == 0
         self.on_fit_batch_start(batch, should_step)
         rng = self._seed_step()
-        subnets = sample_sandwich(self.hparams.space, self.hparams.n_random, rng)
+        subnets = [self.hparams.space.max]
+        if self.optimizer_step >= self.hparams.sandwich_warmup:
+            subnets = sample_sandwich(self.hparams.space, self.hparams.n_random, rng)
         with self.no_sync(not should_step), self.training_ctx:
             trunk, labels = self._trunk(batch, sb.Stage.TRAIN)
             losses = sandwich_backward(

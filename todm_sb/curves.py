@@ -40,7 +40,9 @@ class TrainingHistory:
             if name not in ("epoch", "lr"):
                 values = [r["train"].get(name) for r in records]
                 losses.plot(epochs, values, label=f"train {name}")
-        losses.plot(epochs, [r["valid"]["loss"] for r in records], label="valid max", linestyle="--")
+        losses.plot(
+            epochs, [r["valid"]["loss"] for r in records], label="valid max", linestyle="--"
+        )
         losses.set(xlabel="epoch", ylabel="nats an utterance", yscale="log", title="Losses")
         for name in records[-1]["valid"]:
             if name.startswith("WER"):

@@ -137,7 +137,6 @@ def test_a_network_without_blanks_is_stopped_at_each_frame(make_transducer):
         assert 0 not in hypothesis.tokens
 
 
-@pytest.mark.xfail(strict=True, reason="the label is the argmax of rounded log-probabilities")
 def test_blank_is_never_emitted_as_a_label_however_close(make_transducer):
     model = make_transducer("lstm")
     with torch.no_grad():

@@ -286,7 +286,6 @@ def test_kernel_spectra_are_the_same_under_autocast(make_multi_head):
         assert torch.equal(got, expected)
 
 
-@pytest.mark.xfail(strict=True, reason="MultiHeadSSM.chunk does not leave autocast for its SSMs")
 @torch.no_grad()
 def test_ffts_of_chunks_keep_float32_under_autocast(make_multi_head, dtypes_of_ffts):
     module = make_multi_head(n_stack=2, bidirectional=False).float()
@@ -315,7 +314,7 @@ def test_an_odd_number_of_heads_cannot_gate():
 
 def test_heads_must_divide_the_channels():
     with pytest.raises(ValueError, match=r"channels \(10\).*heads \(4\)"):
-        MultiHeadSSM(10, n_heads=4)
+        MultiHeadSSM(5, n_heads=4)
 
 
 def test_a_stack_needs_an_ssm():

@@ -103,7 +103,6 @@ def test_an_extracted_subnet_trains_with_the_dropout_it_had(make_transducer, ada
     assert not torch.allclose(outputs(subnet)[0], expected[0])
 
 
-@pytest.mark.xfail(strict=True, reason="the new list of layers says it is training")
 def test_an_extracted_subnet_is_in_evaluation_where_the_supernet_is(make_transducer):
     subnet = extract_subnet(make_transducer().eval(), SubnetConfig((0, 3), (3, 9)))
     assert [name for name, module in subnet.named_modules() if module.training] == []

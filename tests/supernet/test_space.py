@@ -312,7 +312,6 @@ def test_a_missing_setting_of_a_space_is_named(key):
         SubnetConfig((0, 3), (4, 4)),
         SubnetConfig((0, 1), (4, 5)),
         SubnetConfig((0,), (4,)),
-        SubnetConfig((), ()),
     ],
 )
 def test_a_subnet_outside_the_space_is_refused_in_one_line(outside):

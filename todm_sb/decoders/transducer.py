@@ -66,8 +66,9 @@ def greedy_search(
         is_label[:, 0] &= emitted_here < max_symbols
         emits = is_label.any(1)
         offset = is_label.long().argmax(1)
-        log_probs = logits[rows, offset].float().log_softmax(-1)
-        log_prob, label = log_probs.max(-1)
+        chosen = logits[rows, offset]
+        label = chosen.argmax(-1)
+        log_prob = chosen.float().log_softmax(-1)[rows, label]
         turns.append((emits, label, frame + offset, log_prob))
 
         emitted_here = torch.where(emits, torch.where(offset == 0, emitted_here, 0) + 1, 0)

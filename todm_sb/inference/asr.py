@@ -104,9 +104,7 @@ class SubnetASR(EncoderDecoderASR):
             raise DataError(f"{path} holds no audio")
         return super().load_audio(str(Path(path).resolve()), savedir)
 
-    def transcribe_batch(
-        self, wavs: Tensor, wav_lens: Tensor
-    ) -> tuple[list[str], list[list[int]]]:
+    def transcribe_batch(self, wavs: Tensor, wav_lens: Tensor) -> tuple[list[str], list[list[int]]]:
         """Reads a batch; each utterance reads as it would alone.
 
         Args:

@@ -19,23 +19,31 @@ class ElasticFFN(nn.Module):
     """Feed-forward layer of which any leading part of the hidden units can be used.
 
     Dropout adapts to the width in use (TODM, arXiv:2309.01947, Sec. 3.2): narrow subnets have
-    less capacity and need less regularisation, so ``p = dropout * width / d_hidden``.
+    less capacity and need less regularisation, so ``p = dropout * width / dropout_width``.
 
     Args:
         d_model: width of input and output.
         d_hidden: number of hidden units of the widest subnet.
         dropout: probability on the hidden units at full width.
         adaptive_dropout: scale the probability with the width; if False it is always ``dropout``.
+        dropout_width: the full width of the rule, ``d_hidden`` when None. A layer cut out of a
+            wider one keeps the wider one's.
     """
 
     def __init__(
-        self, d_model: int, d_hidden: int, dropout: float = 0.0, adaptive_dropout: bool = True
+        self,
+        d_model: int,
+        d_hidden: int,
+        dropout: float = 0.0,
+        adaptive_dropout: bool = True,
+        dropout_width: int | None = None,
     ) -> None:
         super().__init__()
         self.w_1 = nn.Linear(d_model, d_hidden)
         self.w_2 = nn.Linear(d_hidden, d_model)
         self.dropout = dropout
         self.adaptive_dropout = adaptive_dropout
+        self.dropout_width = dropout_width or d_hidden
 
     @property
     def d_hidden(self) -> int:
@@ -44,7 +52,7 @@ class ElasticFFN(nn.Module):
 
     def dropout_of(self, width: int) -> float:
         """Dropout probability of a subnet of this width."""
-        return self.dropout * width / self.d_hidden if self.adaptive_dropout else self.dropout
+        return self.dropout * width / self.dropout_width if self.adaptive_dropout else self.dropout
 
     def forward(self, x: Tensor, width: int | None = None) -> Tensor:
         """Applies the first ``width`` hidden units, all when None.
@@ -71,7 +79,11 @@ class ElasticFFN(nn.Module):
             ValueError: if the width does not fit.
         """
         small = ElasticFFN(
-            self.w_1.in_features, self._check(width), self.dropout_of(width), self.adaptive_dropout
+            self.w_1.in_features,
+            self._check(width),
+            self.dropout,
+            self.adaptive_dropout,
+            self.dropout_width,
         ).train(self.training)
         small.load_state_dict(
             {

@@ -67,6 +67,7 @@ class MHSSMEncoder(nn.Module):
         causal: see no future frame (for streaming).
         dropout: probability at full width.
         adaptive_dropout: see :class:`ElasticFFN`.
+        dropout_width: see :class:`ElasticFFN`; the largest of ``ffn_dims`` when None.
         channels, time_strides: see :class:`ConvSubsampling`.
     """
 
@@ -83,15 +84,17 @@ class MHSSMEncoder(nn.Module):
         causal: bool = False,
         dropout: float = 0.0,
         adaptive_dropout: bool = True,
+        dropout_width: int | None = None,
         channels: tuple[int, ...] = (32, 32),
         time_strides: tuple[int, ...] = (2, 2),
     ) -> None:
         super().__init__()
+        dropout_width = dropout_width or max(ffn_dims)
         self.subsampling = ConvSubsampling(n_features, d_model, channels, time_strides, causal)
         self.layers = nn.ModuleList(
             MHSSMLayer(
                 MultiHeadSSM(d_model, n_heads, d_inner, state_size, not causal, n_stack, dt_range),
-                ElasticFFN(d_model, ffn_dim, dropout, adaptive_dropout),
+                ElasticFFN(d_model, ffn_dim, dropout, adaptive_dropout, dropout_width),
                 d_model,
                 dropout,
             )

@@ -30,9 +30,12 @@ def extract_subnet(supernet: Transducer, config: SubnetConfig) -> Transducer:
         _extract_layer(layers[i], width)
         for i, width in zip(config.layers, config.ffn_dims, strict=True)
     )
+    active.training = layers.training
     # A deep copy takes what its memo already holds as copied: the rest is not paid for.
     subnet = copy.deepcopy(supernet, {id(layers): active})
-    subnet.config["encoder"]["ffn_dims"] = list(config.ffn_dims)
+    subnet.config["encoder"].update(
+        ffn_dims=list(config.ffn_dims), dropout_width=layers[0].ffn.dropout_width
+    )
     return subnet
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -125,7 +125,7 @@ class Objective:
 
     ctc_weight: float = 0.0
     kd_weight: float = 1.0
-    divergence: AlphaDivergence | None = None
+    divergence: AlphaDivergence = field(default_factory=AlphaDivergence)
 
     def __call__(
         self,

@@ -23,19 +23,20 @@ class SubnetConfig:
         ffn_dims: FFN width of each active layer.
 
     Raises:
-        ConfigError: if the two differ in length, or the layers are not ascending.
+        ConfigError: if they hold other than integers, differ in length or are empty, or the
+            layers are not ascending.
     """
 
     layers: tuple[int, ...]
     ffn_dims: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", tuple(self.layers))
-        object.__setattr__(self, "ffn_dims", tuple(self.ffn_dims))
-        if len(self.layers) != len(self.ffn_dims):
+        for key in ("layers", "ffn_dims"):
+            object.__setattr__(self, key, _integers(f"subnet: {key}", getattr(self, key)))
+        if len(self.layers) != len(self.ffn_dims) or not self.layers:
             raise ConfigError(
                 f"subnet has {len(self.layers)} layers but {len(self.ffn_dims)} ffn_dims: "
-                "give one width a layer"
+                "give one width a layer, and at least one layer"
             )
         if any(a >= b for a, b in zip((-1, *self.layers), self.layers, strict=False)):
             raise ConfigError(f"subnet layers must be ascending and >= 0, not {self.layers}")
@@ -55,15 +56,11 @@ class SubnetConfig:
         """Inverse of :meth:`to_dict`.
 
         Raises:
-            ConfigError: if the keys are not ``layers`` and ``ffn_dims``, or hold other than
-                integers.
+            ConfigError: if the keys are not ``layers`` and ``ffn_dims``.
         """
         if not isinstance(data, dict) or set(data) != {"layers", "ffn_dims"}:
             raise ConfigError(f"a subnet is a mapping of layers and ffn_dims, not {data!r}")
-        for key, values in data.items():
-            if not isinstance(values, Sequence) or not all(type(v) is int for v in values):
-                raise ConfigError(f"{key} of a subnet must be a list of integers, not {values!r}")
-        return cls(**{key: tuple(values) for key, values in data.items()})
+        return cls(**data)
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -103,7 +100,9 @@ class SearchSpace:
     layer_drop: str = "any"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ffn_dims", tuple(self.ffn_dims))
+        widths = _integers("search space: ffn_dims", self.ffn_dims)
+        object.__setattr__(self, "ffn_dims", widths)
+        _integers("search space: n_layers and min_layers", (self.n_layers, self.min_layers))
         if not 1 <= self.min_layers <= self.n_layers:
             raise ConfigError(
                 f"search space: min_layers ({self.min_layers}) must be in 1..{self.n_layers}"
@@ -289,6 +288,12 @@ class SearchSpace:
             return [tuple(x for x in layers if x != drop) for drop in layers]
         missing = [i for i in range(self.n_layers) if i not in layers]
         return [tuple(sorted((*layers, i))) for i in missing]
+
+
+def _integers(name: str, values: Sequence[int]) -> tuple[int, ...]:
+    if not isinstance(values, Sequence) or not all(type(v) is int for v in values):
+        raise ConfigError(f"{name} must be integers, not {values!r}")
+    return tuple(values)
 
 
 def _spread(count: int, total: int) -> tuple[int, ...]:

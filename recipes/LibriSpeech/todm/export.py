@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Cuts a subnet out of a trained supernet and writes it as a folder that loads anywhere.
 
-    python export.py results/mini/1234 exported/min --subnet min
-    python export.py results/mini/1234 exported/own --subnet '{"layers": [0, 3], "ffn_dims": [...]}'
-    python export.py results/mini/1234 exported/all --subnet supernet
+python export.py results/mini/1234 exported/min --subnet min
+python export.py results/mini/1234 exported/own --subnet '{"layers": [0, 3], "ffn_dims": [...]}'
+python export.py results/mini/1234 exported/all --subnet supernet
 """
 
 import argparse

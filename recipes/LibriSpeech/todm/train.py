@@ -70,10 +70,9 @@ def main(argv: list[str]) -> None:
         train_loader_kwargs=loader_kwargs(train, shuffle=True),
         valid_loader_kwargs=loader_kwargs(valid, shuffle=False),
     )
-    for test_csv in hparams["test_csv"]:
-        test = dataset(test_csv)
+    for name in hparams["test_splits"]:
+        test = dataset(f"{hparams['manifests']}/{name}.csv")
         brain.evaluate(test, min_key="WER", test_loader_kwargs=loader_kwargs(test, shuffle=False))
-        name = Path(test_csv).stem
         if sb.utils.distributed.if_main_process():
             results = brain.results()
             path = Path(hparams["output_folder"]) / f"results_{name}.json"
