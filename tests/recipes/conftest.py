@@ -1,0 +1,82 @@
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LIBRISPEECH = ROOT / "recipes" / "LibriSpeech" / "todm"
+FSDD = ROOT / "recipes" / "FSDD" / "todm"
+
+
+def load_script(path):
+    """A recipe script as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """A mini corpus of a few utterances."""
+    from todm_sb.dataio.mini_corpus import prepare_mini_corpus
+
+    folder = tmp_path_factory.mktemp("corpus")
+    prepare_mini_corpus(folder, **CORPUS_SIZE)
+    return folder
+
+
+CORPUS_SIZE = {"n_train": 24, "n_dev": 6, "n_test": 6}
+
+# mini.yaml made tiny: two epochs of a few steps.
+TINY = {
+    "vocab_size": 40,
+    "number_of_epochs": 2,
+    "max_batch_seconds": 16.0,
+    "avg_checkpoints": 1,
+    "search_space": "{n_layers: 2, min_layers: 1, ffn_dims: [16, 32], layer_drop: any}",
+    "named_subnets": "{wide: {layers: [1], ffn_dims: [32]}, "
+    "deep: {layers: [0, 1], ffn_dims: [16, 16]}}",
+    "model": "{d_joint: 24, encoder: {d_model: 16, n_heads: 4, channels: [4, 4]}, "
+    "predictor: {d_model: 16}}",
+    **CORPUS_SIZE,
+}
+
+
+def arguments(corpus, output, **overrides):
+    """Command line of a tiny run of mini.yaml."""
+    options = {**TINY, "data_folder": corpus, "output_folder": output, **overrides}
+    return [
+        str(LIBRISPEECH / "hparams" / "mini.yaml"),
+        *(f"--{key}={value}" for key, value in options.items()),
+        "--noprogressbar",
+        "--device=cpu",
+    ]
+
+
+@pytest.fixture(scope="session")
+def train():
+    """The ``main`` of train.py."""
+    return load_script(LIBRISPEECH / "train.py").main
+
+
+@pytest.fixture(scope="session")
+def tiny_run(corpus, train, tmp_path_factory):
+    """Output folder of a finished tiny run."""
+    output = tmp_path_factory.mktemp("run") / "tiny"
+    train(arguments(corpus, output))
+    return output
+
+
+@pytest.fixture(scope="session")
+def exported(tiny_run, tmp_path_factory):
+    """Folders with the min subnet, and with the supernet, of the tiny run."""
+    main = load_script(LIBRISPEECH / "export.py").main
+    folder = tmp_path_factory.mktemp("exported")
+    main(tiny_run, folder / "min", "min")
+    main(tiny_run, folder / "all", "supernet")
+    return folder
+
+
+sys.path.insert(0, str(Path(__file__).parent))

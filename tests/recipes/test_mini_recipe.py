@@ -1,0 +1,232 @@
+"""Whole runs of the mini recipe, made tiny."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import LIBRISPEECH, arguments, load_script
+from speechbrain.inference.ASR import EncoderDecoderASR
+
+from todm_sb.brain import TODMBrain
+from todm_sb.dataio.pipeline import UNKNOWN
+from todm_sb.errors import ConfigError, one_line_errors
+from todm_sb.inference import SubnetASR
+from todm_sb.supernet import SubnetConfig
+
+
+def weights(output):
+    """Final weights of a run, from its last checkpoint."""
+    newest = max((output / "save").glob("CKPT*"), key=lambda p: p.stat().st_mtime)
+    return {
+        name: torch.load(newest / f"{name}.ckpt", weights_only=False)
+        for name in ("model", "optimizer", "normalize")
+    }
+
+
+def same(a, b):
+    """Whether two nested structures are equal bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def test_a_run_leaves_log_curves_results_and_alignments(tiny_run):
+    history = [json.loads(x) for x in (tiny_run / "history.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in history] == [1, 2]
+    assert {"WER max", "WER min", "WER deep", "CER max", "loss"} <= history[0]["valid"].keys()
+    assert history[1]["train"]["max"] < history[0]["train"]["max"]
+    assert (tiny_run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert list((tiny_run / "tensorboard").iterdir())
+    assert "epoch: 2" in (tiny_run / "train_log.txt").read_text()
+    results = json.loads((tiny_run / "results_test-clean.json").read_text())
+    assert [result["subnet"] for result in results] == ["max", "wide", "deep", "min"]
+    sizes = [result["parameters"] for result in results]
+    assert sizes[0] == max(sizes) > sizes[-1] == min(sizes)
+    for result in results:
+        assert result["WER"] >= 0
+        assert "%WER" in (tiny_run / f"wer_{result['subnet']}.txt").read_text()
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(
+    corpus, train, tiny_run, tmp_path
+):
+    for seed, equal in ((1234, True), (1, False)):
+        output = tmp_path / str(seed)
+        train(arguments(corpus, output, seed=seed))
+        assert same(weights(output), weights(tiny_run)) == equal
+
+
+@pytest.mark.parametrize("stop", [2, 5])
+def test_a_run_broken_off_and_started_again_ends_as_an_unbroken_one(
+    corpus, train, tiny_run, tmp_path, monkeypatch, stop
+):
+    class BrokenOffError(Exception):
+        pass
+
+    steps = 0
+    fit_batch = TODMBrain.fit_batch
+
+    def breaks_off(self, batch):
+        nonlocal steps
+        if steps == stop:
+            raise BrokenOffError
+        steps += 1
+        return fit_batch(self, batch)
+
+    command = arguments(corpus, tmp_path / "run", ckpt_interval_steps=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(TODMBrain, "fit_batch", breaks_off)
+        with pytest.raises(BrokenOffError):
+            train(command)
+    train(command)
+    assert same(weights(tmp_path / "run"), weights(tiny_run))
+
+
+@pytest.mark.slow
+def test_a_killed_process_started_again_ends_as_an_unbroken_one(corpus, tiny_run, tmp_path):
+    script = [sys.executable, str(LIBRISPEECH / "train.py")]
+    command = [*script, *arguments(corpus, tmp_path / "run", ckpt_interval_steps=1)]
+    process = subprocess.Popen(command)
+    deadline = time.time() + 120
+    while not list(tmp_path.glob("run/save/CKPT*/brain.ckpt")):
+        assert time.time() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    subprocess.run(command, check=True)
+    assert same(weights(tmp_path / "run"), weights(tiny_run))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"objective": "{kd_weight: 0.0, ctc_weight: 0.0}"},
+        {"objective": "{divergence: {alphas: [1], classes: three}}"},
+        {"lr": 0.001, "opt_class": "!name:torch.optim.AdamW"},
+        {
+            "model": "{encoder: {adaptive_dropout: False, causal: True}, predictor: {kind: stateless}}"
+        },
+        {"sandwich_warmup": 1, "n_random": 0, "grad_accumulation_factor": 2},
+        {"precision": "bf16", "wav_augment": "null", "feature_augment": "null"},
+    ],
+)
+def test_each_technique_can_be_switched_by_its_key(corpus, train, tmp_path, overrides):
+    train(arguments(corpus, tmp_path / "run", number_of_epochs=1, **overrides))
+    assert (tmp_path / "run" / "results_test-clean.json").exists()
+
+
+def test_an_exported_subnet_reads_as_speechbrains_own_class_reads_it(exported, corpus):
+    paths = sorted(corpus.glob("test-clean/*/*/*.flac"))[:4]
+    ours = SubnetASR.from_hparams(exported / "min")
+    theirs = EncoderDecoderASR.from_hparams(source=str(exported / "min"))
+    from_supernet = SubnetASR.from_supernet(exported / "all", "min")
+    for path in paths:
+        text = ours.transcribe_file(str(path))
+        assert theirs.transcribe_file(str(path)) == text
+        assert from_supernet.transcribe_file(str(path)) == text
+
+
+def test_an_exported_network_reads_alone_as_in_a_padded_batch(exported, corpus):
+    for make in (SubnetASR.from_hparams, EncoderDecoderASR.from_hparams):
+        asr = make(source=str(exported / "min"))
+        # Untrained joiners say little: fewer blanks make sure that padding could be read.
+        model = asr.mods.decoder.model
+        model.joiner.output.bias[model.blank] -= 5.5
+        wavs = [asr.load_audio(str(p)) for p in sorted(corpus.glob("test-clean/*/*/*.flac"))]
+        alone = [asr.transcribe_batch(w.unsqueeze(0), torch.ones(1))[1][0] for w in wavs]
+        longest = max(map(len, wavs))
+        batch = torch.zeros(len(wavs), longest + 16000)
+        for row, wav in zip(batch, wavs, strict=True):
+            row[: len(wav)] = wav
+        lens = torch.tensor([len(wav) / batch.shape[1] for wav in wavs])
+        together = asr.transcribe_batch(batch, lens)[1]
+        assert together == alone
+        assert all(len(tokens) > 2 for tokens in alone)
+        assert all(UNKNOWN not in tokens for tokens in alone)
+
+
+def test_a_supernet_folder_gives_any_subnet_of_its_space(exported, corpus):
+    path = str(next(corpus.glob("test-clean/*/*/*.flac")))
+    config = SubnetConfig((1,), (32,))
+    for subnet in (config, config.to_json()):
+        asr = SubnetASR.from_supernet(exported / "all", subnet)
+        assert asr.mods.encoder.model.encoder.ffn_dims == (32,)
+        assert isinstance(asr.transcribe_file(path), str)
+
+
+@pytest.mark.parametrize(
+    ("subnet", "message"),
+    [
+        (SubnetConfig((0, 1, 2), (16, 16, 16)), "outside the search space"),
+        ('{"layers": [0], "ffn_dims": [17]}', "outside the search space"),
+        ("huge", "unknown subnet 'huge'"),
+        ("{", "not the JSON of a subnet"),
+    ],
+)
+def test_a_subnet_that_the_supernet_does_not_have_is_refused(exported, subnet, message):
+    with pytest.raises(ConfigError, match=message):
+        SubnetASR.from_supernet(exported / "all", subnet)
+
+
+def test_a_single_subnet_is_no_supernet(exported):
+    with pytest.raises(ConfigError, match="single subnet"):
+        SubnetASR.from_supernet(exported / "min")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "does not exist"),
+        (b"no audio", "cannot be read as audio"),
+    ],
+)
+def test_broken_audio_is_named(exported, tmp_path, content, message):
+    path = tmp_path / "broken.flac"
+    if content is not None:
+        path.write_bytes(content)
+    asr = SubnetASR.from_hparams(exported / "min")
+    with pytest.raises(ValueError, match=message) as caught:
+        asr.transcribe_file(str(path))
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"search_space": "{n_layer: 2}"}, "unknown key 'n_layer'"),
+        (
+            {"named_subnets": "{deep: {layers: [0, 1], ffn_dims: [16, 17]}}"},
+            "outside the search space",
+        ),
+        ({"vocab_size": 5000}, "5000 pieces"),
+        ({"max_grad_norm": 5.0}, "max_grad_norm"),
+        ({"model": "{encoder: {n_head: 4}}"}, "encoder: .*n_head"),
+        ({"max_duration": 0.1}, "no utterance can be used"),
+    ],
+)
+def test_a_bad_setting_ends_in_one_line(corpus, train, tmp_path, capsys, overrides, message):
+    with pytest.raises(SystemExit) as ended, one_line_errors():
+        train(arguments(corpus, tmp_path / "run", **overrides))
+    assert ended.value.code == 2
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
+    assert re.search(message, line)
+
+
+def test_transcribe_prints_reference_and_hypothesis(exported, corpus, capsys):
+    path = next(corpus.glob("test-clean/*/*/*.flac"))
+    load_script(LIBRISPEECH / "transcribe.py").main([str(exported / "min"), str(path)])
+    out = capsys.readouterr().out.splitlines()
+    transcripts = next(path.parent.glob("*.trans.txt")).read_text()
+    assert f"{path.stem} {out[1].removeprefix('  reference   ')}\n" in transcripts
+    assert out[2].startswith("  hypothesis")
