@@ -114,9 +114,8 @@ def test_a_killed_process_started_again_ends_as_an_unbroken_one(corpus, tiny_run
         {"objective": "{kd_weight: 0.0, ctc_weight: 0.0}"},
         {"objective": "{divergence: {alphas: [1], classes: three}}"},
         {"lr": 0.001, "opt_class": "!name:torch.optim.AdamW"},
-        {
-            "model": "{encoder: {adaptive_dropout: False, causal: True}, predictor: {kind: stateless}}"
-        },
+        {"model": "{encoder: {adaptive_dropout: False}, predictor: {kind: stateless}}"},
+        {"model": "{encoder: {causal: True}}"},
         {"sandwich_warmup": 1, "n_random": 0, "grad_accumulation_factor": 2},
         {"precision": "bf16", "wav_augment": "null", "feature_augment": "null"},
     ],

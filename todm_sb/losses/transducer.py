@@ -22,18 +22,64 @@ from todm_sb.nnet.joiner import Joiner
 LOGITS_AT_ONCE = 1 << 22
 
 
+NODE_WEIGHTS = ("occupancy", "uniform")
+
+
 @dataclass(frozen=True)
 class LatticeLoss:
     """Losses of each utterance of a batch.
 
     Args:
         transducer: (batch,), negative log-likelihood in nats.
-        divergence: (batch,), the mean divergence of the valid nodes times the T + U steps of a
-            path, or None without a teacher: in nats as well, and no larger for longer lattices.
+        divergence: (batch,), the divergence from the teacher, weighted over nodes, in nats; None
+            without a teacher.
+        occupancy: (batch, T, U + 1), the probability that an alignment passes each node.
     """
 
     transducer: Tensor
     divergence: Tensor | None
+    occupancy: Tensor
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """What distillation needs of a teacher that shares the student's joiner and predictor.
+
+    Args:
+        encoder: (batch, T, d_joint), its projected encoder output; its logits are had from this.
+        node_weights: (batch, T, U + 1), what each node's divergence counts, from
+            :func:`node_weights`.
+    """
+
+    encoder: Tensor
+    node_weights: Tensor
+
+
+def node_weights(kind: str, occupancy: Tensor, n_frames: Tensor, n_labels: Tensor) -> Tensor:
+    """How much the divergence at each node counts.
+
+    Args:
+        kind: ``occupancy`` counts a node as often as the teacher's alignments pass it: the
+            divergence is that expected along a path. ``uniform`` counts all nodes of an
+            utterance's lattice alike, those far from any alignment among them.
+        occupancy: (batch, T, U + 1), the teacher's.
+        n_frames: (batch,), integer frames of each utterance.
+        n_labels: (batch,), integer labels of each utterance.
+
+    Returns:
+        (batch, T, U + 1), zero outside each utterance's lattice; either kind adds up to the
+        ``n_frames + n_labels`` steps of a path.
+
+    Raises:
+        ValueError: on an unknown kind.
+    """
+    if kind == "occupancy":
+        return occupancy
+    if kind == "uniform":
+        valid = valid_nodes(n_frames, n_labels, *occupancy.shape[1:]).to(occupancy.dtype)
+        share = (n_frames + n_labels) / valid.sum((1, 2))
+        return valid * share[:, None, None]
+    raise ValueError(f"node weights must be one of {NODE_WEIGHTS}, not {kind!r}")
 
 
 def lattice_loss(
@@ -44,7 +90,7 @@ def lattice_loss(
     n_frames: Tensor,
     n_labels: Tensor,
     blank: int = 0,
-    teacher: Tensor | None = None,
+    teacher: Teacher | None = None,
     divergence: AlphaDivergence | None = None,
 ) -> LatticeLoss:
     """Transducer loss and, with a teacher, distillation on the full lattice.
@@ -57,8 +103,7 @@ def lattice_loss(
         n_frames: (batch,), integer frames of each utterance.
         n_labels: (batch,), integer labels of each utterance.
         blank: id of blank.
-        teacher: (batch, T, d_joint), the teacher's projected encoder output. Teacher and student
-            share joiner and predictor, so its logits are had from this alone.
+        teacher: None for no distillation.
         divergence: how the teacher's nodes are compared; needed with a teacher.
 
     Returns:
@@ -72,10 +117,10 @@ def lattice_loss(
     logits_a_frame = predictor.shape[0] * predictor.shape[1] * joiner.vocab_size
     chunk = max(1, LOGITS_AT_ONCE // logits_a_frame)
     if chunk >= encoder.shape[1]:
-        values = nodes(encoder, predictor, teacher)
+        values = nodes(encoder, predictor, teacher and teacher.encoder)
     else:
         parts = encoder.split(chunk, dim=1)
-        teachers = [None] * len(parts) if teacher is None else teacher.split(chunk, dim=1)
+        teachers = teacher.encoder.split(chunk, dim=1) if teacher else [None] * len(parts)
         values = torch.cat(
             [
                 checkpoint(nodes, part, predictor, t, use_reentrant=False, preserve_rng_state=False)
@@ -83,12 +128,10 @@ def lattice_loss(
             ],
             dim=1,
         )
-    loss = two_channel_loss(values[..., :2], n_frames, n_labels)
+    loss, occupancy = two_channel_loss(values[..., :2], n_frames, n_labels)
     if teacher is None:
-        return LatticeLoss(loss, None)
-    valid = valid_nodes(n_frames, n_labels, *values.shape[1:3])
-    mean = (values[..., 2] * valid).sum((1, 2)) / valid.sum((1, 2))
-    return LatticeLoss(loss, mean * (n_frames + n_labels))
+        return LatticeLoss(loss, None, occupancy)
+    return LatticeLoss(loss, (values[..., 2] * teacher.node_weights).sum((1, 2)), occupancy)
 
 
 def node_values(
@@ -147,11 +190,14 @@ def valid_nodes(n_frames: Tensor, n_labels: Tensor, T: int, rows: int) -> Tensor
     return (frames < n_frames[:, None, None]) & (labels <= n_labels[:, None, None])
 
 
-def two_channel_loss(log_probs: Tensor, n_frames: Tensor, n_labels: Tensor) -> Tensor:
+def two_channel_loss(
+    log_probs: Tensor, n_frames: Tensor, n_labels: Tensor
+) -> tuple[Tensor, Tensor]:
     """Transducer loss from two log-probabilities a node.
 
     torchaudio's loss without its own softmax is just this on a vocabulary of two, where blank is
-    0 and every target is 1; its gradient with respect to them is exact.
+    0 and every target is 1. Its gradient is exact, and minus the probability that an alignment
+    takes the arc.
 
     Args:
         log_probs: (batch, T, U + 1, 2), log p(blank) and log p(next label).
@@ -159,16 +205,22 @@ def two_channel_loss(log_probs: Tensor, n_frames: Tensor, n_labels: Tensor) -> T
         n_labels: (batch,), integer labels, the largest of them U.
 
     Returns:
-        (batch,), negative log-likelihood in nats.
+        (batch,), negative log-likelihood in nats, and (batch, T, U + 1), the occupancy of each
+        node, without gradient.
     """
     batch, _, rows, _ = log_probs.shape
-    ones = torch.ones(batch, rows - 1, dtype=torch.int32, device=log_probs.device)
-    return torchaudio.functional.rnnt_loss(
-        log_probs.float().contiguous(),
-        ones,
-        n_frames.int(),
-        n_labels.int(),
-        blank=0,
-        reduction="none",
-        fused_log_softmax=False,
-    )
+    arcs = log_probs.detach().float().contiguous().requires_grad_()
+    with torch.enable_grad():
+        loss = torchaudio.functional.rnnt_loss(
+            arcs,
+            torch.ones(batch, rows - 1, dtype=torch.int32, device=arcs.device),
+            n_frames.int(),
+            n_labels.int(),
+            blank=0,
+            reduction="none",
+            fused_log_softmax=False,
+        )
+        (gradient,) = torch.autograd.grad(loss.sum(), arcs)
+    # Loss and gradient are known by now; a product with the latter hands it on to the graph.
+    through = (log_probs * gradient).sum((1, 2, 3))
+    return loss.detach() + (through - through.detach()), -gradient.sum(-1)

@@ -14,6 +14,7 @@ S4D-Lin initialisation; Fathullah et al. 2023 (arXiv:2305.12498) for heads and i
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -180,9 +181,13 @@ def complex_mul(a_re: Tensor, a_im: Tensor, b_re: Tensor, b_im: Tensor) -> tuple
     return a_re * b_re - a_im * b_im, a_re * b_im + a_im * b_re
 
 
+@functools.cache
 def fft_size(length: int) -> int:
-    """The smallest power of two that holds a linear convolution of two ``length``-sequences."""
-    return 1 << max(1, 2 * length - 2).bit_length()
+    """An FFT size that holds a linear convolution of two ``length``-sequences: the next even
+    ``2^a 3^b 5^c`` with at most one factor beyond the twos, which FFT libraries do best."""
+    enough = max(2, 2 * length - 1)
+    sizes = ((1 << a) * odd for odd in (1, 3, 5, 9) for a in range(1, enough.bit_length() + 1))
+    return min(size for size in sizes if size >= enough)
 
 
 def kernel_spectrum(forward: Tensor, backward: Tensor | None, length: int) -> Tensor:
@@ -215,11 +220,39 @@ def fft_convolve(u: Tensor, spectrum: Tensor) -> Tensor:
     Returns:
         (batch, T, channels)
     """
-    n = 2 * (spectrum.shape[-1] - 1)
     # FFTs along a contiguous axis are twice as fast as strided ones.
-    u_spectrum = torch.fft.rfft(u.transpose(1, 2).contiguous(), n)
-    y = torch.fft.irfft(u_spectrum * spectrum, n)[..., : u.shape[1]]
-    return y.transpose(1, 2)
+    return _FFTConvolution.apply(u.transpose(1, 2).contiguous(), spectrum).transpose(1, 2)
+
+
+class _FFTConvolution(torch.autograd.Function):
+    """(batch, channels, T) by a spectrum (channels, n / 2 + 1), n even.
+
+    Autograd's own backward of a real FFT is a complex one of twice the length and, for its
+    padding, fills of zeros: a third of an encoder's step. Both gradients need real FFTs only.
+    """
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, u: Tensor, spectrum: Tensor) -> Tensor:
+        n = 2 * (spectrum.shape[-1] - 1)
+        u_spectrum = torch.fft.rfft(u, n)
+        ctx.save_for_backward(u_spectrum, spectrum)
+        return torch.fft.irfft(u_spectrum * spectrum, n)[..., : u.shape[-1]]
+
+    @staticmethod
+    def backward(
+        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
+        u_spectrum, spectrum = ctx.saved_tensors
+        n = 2 * (spectrum.shape[-1] - 1)
+        grad_spectrum = torch.fft.rfft(grad.contiguous(), n)
+        grad_u = grad_kernel = None
+        if ctx.needs_input_grad[1]:
+            # irfft counts each frequency twice, but for the first and the last.
+            grad_kernel = torch.einsum("bcf,bcf->cf", u_spectrum.conj(), grad_spectrum) * (2 / n)
+            grad_kernel[:, :: n // 2] /= 2
+        if ctx.needs_input_grad[0]:
+            grad_u = torch.fft.irfft(grad_spectrum * spectrum.conj(), n)[..., : grad.shape[-1]]
+        return grad_u, grad_kernel
 
 
 class MultiHeadSSM(nn.Module):

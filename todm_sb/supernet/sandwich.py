@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from todm_sb.losses.distillation import AlphaDivergence
-from todm_sb.losses.transducer import lattice_loss, log_softmax
+from todm_sb.losses.transducer import Teacher, lattice_loss, log_softmax, node_weights
 from todm_sb.nnet.predictor import start_with_blank
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.supernet.space import SearchSpace, SubnetConfig
@@ -121,11 +121,13 @@ class Objective:
         ctc_weight: 0 for none; else the model needs a CTC head.
         kd_weight: 0 for none.
         divergence: how students are compared with the teacher.
+        kd_nodes: ``occupancy`` or ``uniform``, see :func:`node_weights`.
     """
 
     ctc_weight: float = 0.0
     kd_weight: float = 1.0
     divergence: AlphaDivergence = field(default_factory=AlphaDivergence)
+    kd_nodes: str = "occupancy"
 
     def __call__(
         self,
@@ -133,8 +135,8 @@ class Objective:
         trunk: Trunk,
         labels: Labels,
         subnet: SubnetConfig | None,
-        teacher: Tensor | None = None,
-    ) -> tuple[SubnetLosses, Tensor]:
+        teacher: Teacher | None = None,
+    ) -> tuple[SubnetLosses, Teacher]:
         """Losses of one subnet.
 
         Args:
@@ -142,10 +144,10 @@ class Objective:
             trunk: of this batch.
             labels: of this batch.
             subnet: None for the max subnet.
-            teacher: (batch, T, d_joint), the teacher's projected encoder output, or None.
+            teacher: None for the first subnet, which teaches the others.
 
         Returns:
-            The losses, and this subnet's projected encoder output, with which it can teach.
+            The losses, and what this subnet can teach with.
         """
         encoded = model.encoder.encode(trunk.frames, trunk.n_frames, subnet, trunk.spectra)
         projected = model.joiner.project_encoder(encoded)
@@ -168,7 +170,10 @@ class Objective:
         if lattice.divergence is not None:
             divergence = lattice.divergence.mean()
             total = total + self.kd_weight * divergence
-        return SubnetLosses(total, transducer, ctc, divergence), projected.detach()
+        weights = node_weights(self.kd_nodes, lattice.occupancy, trunk.n_frames, labels.lengths)
+        return SubnetLosses(total, transducer, ctc, divergence), Teacher(
+            projected.detach(), weights
+        )
 
 
 def ctc_loss(model: Transducer, encoded: Tensor, n_frames: Tensor, labels: Labels) -> Tensor:
@@ -217,9 +222,9 @@ def sandwich_backward(
     teacher = None
     losses = []
     for subnet in subnets:
-        subnet_losses, projected = objective(model, leaves, labels, subnet, teacher)
+        subnet_losses, as_teacher = objective(model, leaves, labels, subnet, teacher)
         backward(subnet_losses.total)
-        teacher = projected if teacher is None else teacher
+        teacher = teacher or as_teacher
         losses.append(_detached(subnet_losses))
     trunk.backward(leaves)
     return losses
