@@ -1,0 +1,110 @@
+"""What of a manifest is trained on, and in which batches."""
+
+import logging
+
+import numpy as np
+import pytest
+import soundfile
+
+from todm_sb.dataio.manifest import Row, write_csv
+from todm_sb.dataio.pipeline import UNKNOWN, get_tokenizer, make_dataset, make_loader_kwargs
+from todm_sb.errors import ConfigError, DataError
+
+WORDS = ["TURN ON THE LIGHT", "TURN OFF THE LIGHT", "THE RADIO IS ON", "IS THE DOOR OPEN"]
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    rows = []
+    for i, words in enumerate(WORDS * 3):
+        wav = folder / f"{i}.flac"
+        soundfile.write(wav, np.full(1600 * (12 - i), 0.25), 16000)
+        rows.append(Row(f"u{i}", (12 - i) / 10, str(wav), "spk", words))
+    write_csv(folder / "train.csv", rows)
+    return folder, rows
+
+
+@pytest.fixture(scope="module")
+def tokenizer(manifest):
+    folder, _ = manifest
+    return get_tokenizer(str(folder / "tokenizer"), 20, str(folder / "train.csv"))
+
+
+def no_limit(seconds):
+    return 1000
+
+
+def test_an_utterance_becomes_samples_words_and_labels_without_blank(manifest, tokenizer):
+    folder, rows = manifest
+    dataset = make_dataset(str(folder / "train.csv"), tokenizer, no_limit)
+    assert len(dataset) == len(rows)
+    item = dataset[len(dataset) - 1]
+    assert item["id"] == "u0"
+    assert item["sig"].shape == (19200,)
+    assert float(item["sig"].mean()) == pytest.approx(0.25, abs=1e-4)
+    assert item["words"] == WORDS[0].split()
+    assert tokenizer.decode_ids(item["tokens"].tolist()) == WORDS[0]
+    assert UNKNOWN not in item["tokens"]
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        ({"wrds": ""}, "empty transcript"),
+        ({"wrds": "THE QUIZ"}, "characters that the tokenizer does not know"),
+        ({"duration": 50.0}, "longer than max_duration"),
+        ({"duration": 0.01}, "more labels than the audio has frames"),
+    ],
+)
+def test_an_utterance_that_cannot_be_trained_on_is_left_out_and_counted(
+    manifest, tokenizer, tmp_path, caplog, change, cause
+):
+    _, rows = manifest
+    bad = Row(**{**vars(rows[0]), "ID": "bad", **change})
+    write_csv(tmp_path / "mixed.csv", [*rows, bad])
+    write_csv(tmp_path / "bad.csv", [bad])
+
+    def frames(seconds):
+        return int(seconds * 300)
+
+    with caplog.at_level(logging.WARNING):
+        dataset = make_dataset(str(tmp_path / "mixed.csv"), tokenizer, frames, max_duration=20.0)
+    assert set(dataset.data_ids) == {row.ID for row in rows}
+    (line,) = [r.getMessage() for r in caplog.records if "left out" in r.getMessage()]
+    assert "mixed.csv: 1 utterances left out" in line
+    assert cause in line
+    with pytest.raises(DataError, match=f"no utterance can be used .*{cause}"):
+        make_dataset(str(tmp_path / "bad.csv"), tokenizer, frames, max_duration=20.0)
+
+
+def test_a_missing_manifest_is_named(tokenizer, tmp_path):
+    with pytest.raises(DataError, match=r"none\.csv does not exist"):
+        make_dataset(str(tmp_path / "none.csv"), tokenizer, no_limit)
+
+
+def test_a_vocabulary_that_the_text_cannot_fill_is_refused_with_its_limit(manifest, tmp_path):
+    folder, _ = manifest
+    with pytest.raises(ConfigError, match=r"500 pieces.*too high.*<= \d+"):
+        get_tokenizer(str(tmp_path), 500, str(folder / "train.csv"))
+
+
+def test_batches_hold_similar_durations_up_to_a_length_in_an_order_of_seed_and_epoch(
+    manifest, tokenizer
+):
+    folder, rows = manifest
+    dataset = make_dataset(str(folder / "train.csv"), tokenizer, no_limit)
+    duration = {i: dataset.data[dataset.data_ids[i]]["duration"] for i in range(len(dataset))}
+
+    def batches(seed, epoch, shuffle=True):
+        sampler = make_loader_kwargs(dataset, 3.0, seed, shuffle)["batch_sampler"]
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    first = batches(1, 1)
+    assert sorted(i for batch in first for i in batch) == list(range(len(rows)))
+    assert all(len(b) * max(duration[i] for i in b) <= 3.0 + 1e-9 for b in first)
+    assert batches(1, 1) == first
+    assert batches(1, 2) != first
+    assert batches(2, 1) != first
+    assert batches(1, 1, shuffle=False) == batches(2, 7, shuffle=False)
