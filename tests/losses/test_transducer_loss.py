@@ -9,9 +9,12 @@ from torch import nn
 from todm_sb.losses import transducer
 from todm_sb.losses.distillation import AlphaDivergence
 from todm_sb.losses.transducer import (
+    NODE_WEIGHTS,
+    Teacher,
     following_labels,
     lattice_loss,
     log_softmax,
+    node_weights,
     two_channel_loss,
     valid_nodes,
 )
@@ -22,31 +25,52 @@ SINGLE = {"rtol": 1e-5, "atol": 1e-5}
 VOCAB = 5
 
 
-def enumerate_loss(logits, labels):
-    """-log of the summed probabilities of all alignments of one utterance.
+def alignments(T, U):
+    """Every alignment of U labels to T frames, as the arcs (t, u, 0 for blank or 1 for a label).
 
     An alignment orders T blanks, each a step to the next frame, and the U labels; its last step
-    is a blank. logits: (T, U + 1, V).
+    is a blank.
     """
-    T, rows, _ = logits.shape
-    U = rows - 1
-    assert len(labels) == U
-    log_probs = logits.double().log_softmax(-1)
-    scores = []
+    paths = []
     for label_steps in itertools.combinations(range(T - 1 + U), U):
         t = u = 0
-        score = 0
+        path = []
         for step in range(T + U):
-            if step in label_steps:
-                score = score + log_probs[t, u, labels[u]]
-                u += 1
-            else:
-                score = score + log_probs[t, u, 0]
-                t += 1
+            is_label = step in label_steps
+            path.append((t, u, int(is_label)))
+            t, u = (t, u + 1) if is_label else (t + 1, u)
         assert (t, u) == (T, U)
-        scores.append(score)
-    assert len(scores) == math.comb(T - 1 + U, U)
-    return -torch.stack(scores).logsumexp(0)
+        paths.append(path)
+    assert len(paths) == math.comb(T - 1 + U, U)
+    return paths
+
+
+def enumerate_arcs(arcs):
+    """Loss and occupancy of one utterance by going through its alignments, in float64.
+
+    arcs: (T, U + 1, 2), log-probabilities of blank and of the next label.
+    """
+    T, rows, _ = arcs.shape
+    paths = alignments(T, rows - 1)
+    scores = torch.stack([sum(arcs.double()[arc] for arc in path) for path in paths])
+    occupancy = torch.zeros(T, rows, dtype=torch.double)
+    for path, share in zip(paths, scores.detach().softmax(0), strict=True):
+        for t, u, _ in path:
+            occupancy[t, u] += share
+    return -scores.logsumexp(0), occupancy
+
+
+def enumerate_logits(logits, labels):
+    """The same from logits (T, U + 1, V) and the labels that follow."""
+    assert len(labels) == logits.shape[1] - 1
+    log_probs = logits.double().log_softmax(-1)
+    rows = [torch.stack([log_probs[:, u, 0], log_probs[:, u, v]], -1) for u, v in enumerate(labels)]
+    last = log_probs[:, -1, 0]
+    return enumerate_arcs(torch.stack([*rows, torch.stack([last, 0 * last], -1)], 1))
+
+
+def enumerate_loss(logits, labels):
+    return enumerate_logits(logits, labels)[0]
 
 
 class Table(nn.Module):
@@ -67,15 +91,15 @@ class Batch:
             self.joiner.output.weight.mul_(3)
         self.encoder = torch.randn(3, 5, 6, dtype=dtype, requires_grad=True)
         self.predictor = torch.randn(3, 4, 6, dtype=dtype, requires_grad=True)
-        self.teacher = torch.randn(3, 5, 6, dtype=dtype)
+        self.teacher_encoder = torch.randn(3, 5, 6, dtype=dtype)
         self.labels = torch.tensor([[1, 3, 3], [4, 2, 0], [0, 0, 0]])
         self.n_frames = torch.tensor([3, 5, 2])
         self.n_labels = torch.tensor([3, 2, 0])
 
-    def loss(self, **options):
+    def loss(self, encoder=None, **options):
         return lattice_loss(
             joiner=self.joiner,
-            encoder=self.encoder,
+            encoder=self.encoder if encoder is None else encoder,
             predictor=self.predictor,
             labels=self.labels,
             n_frames=self.n_frames,
@@ -83,23 +107,42 @@ class Batch:
             **options,
         )
 
+    def teacher(self, kind):
+        """The teacher as a training step has it, from its own pass through the lattice."""
+        with torch.no_grad():
+            occupancy = self.loss(self.teacher_encoder).occupancy
+        weights = node_weights(kind, occupancy, self.n_frames, self.n_labels)
+        return Teacher(self.teacher_encoder, weights)
+
+    def teacher_with(self, weights):
+        return Teacher(self.teacher_encoder, weights)
+
     def logits(self, encoder=None):
         """The joiner's formula at all nodes."""
         encoder = self.encoder if encoder is None else encoder
         joint = torch.tanh(encoder.unsqueeze(2) + self.predictor.unsqueeze(1))
         return joint @ self.joiner.output.weight.T + self.joiner.output.bias
 
-    def brute_force(self):
-        logits = self.logits()
-        return torch.stack(
-            [
-                enumerate_loss(
-                    logits[i, : self.n_frames[i], : self.n_labels[i] + 1],
-                    self.labels[i, : self.n_labels[i]].tolist(),
-                )
-                for i in range(3)
-            ]
-        )
+    def brute_force(self, encoder=None):
+        """Loss of each utterance, and occupancy with zeros around each utterance's lattice."""
+        logits = self.logits(encoder)
+        losses, occupancy = [], torch.zeros(logits.shape[:3], dtype=torch.double)
+        for i in range(3):
+            T, U = self.n_frames[i].item(), self.n_labels[i].item()
+            loss, own = enumerate_logits(logits[i, :T, : U + 1], self.labels[i, :U].tolist())
+            losses.append(loss)
+            occupancy[i, :T, : U + 1] = own
+        return torch.stack(losses), occupancy
+
+    def brute_force_weights(self, kind):
+        """How much each node counts, written out."""
+        if kind == "occupancy":
+            return self.brute_force(self.teacher_encoder)[1].detach()
+        weights = torch.zeros(3, 5, 4, dtype=torch.double)
+        for i in range(3):
+            T, U = self.n_frames[i].item(), self.n_labels[i].item()
+            weights[i, :T, : U + 1] = (T + U) / (T * (U + 1))
+        return weights
 
     def gradients(self, loss):
         inputs = [
@@ -139,7 +182,7 @@ def test_the_loss_and_its_gradient_to_logits_are_those_of_enumerated_alignments(
 
 
 def test_each_utterance_of_a_padded_batch_has_its_own_loss_and_gradients(batch):
-    expected = batch.brute_force()
+    expected, _ = batch.brute_force()
     loss = batch.loss().transducer
     torch.testing.assert_close(loss.double(), expected, **SINGLE)
     weights = torch.tensor([1.0, -2.0, 0.5], dtype=torch.double)
@@ -156,8 +199,11 @@ def test_no_utterance_of_a_batch_needs_labels():
     batch = Batch()
     batch.predictor = batch.predictor.detach()[:, :1].requires_grad_()
     batch.labels, batch.n_labels = torch.zeros(3, 0, dtype=torch.long), torch.tensor([0, 0, 0])
-    expected = batch.brute_force()
+    expected, occupancy = batch.brute_force()
     torch.testing.assert_close(batch.loss().transducer.double(), expected, **SINGLE)
+    # Without labels the only alignment passes every frame.
+    torch.testing.assert_close(batch.loss().occupancy.double(), occupancy, **SINGLE)
+    assert occupancy.sum((1, 2)).tolist() == batch.n_frames.tolist()
 
 
 def test_a_blank_other_than_zero():
@@ -203,16 +249,96 @@ def test_the_loss_is_torchaudios_on_all_logits():
     )
 
 
-def explicit_divergence(batch, alphas, clip):
-    """Node by node: the mean over an utterance's own nodes, times its T + U path steps."""
-    with torch.no_grad():
-        students, teachers = batch.logits().softmax(-1), batch.logits(batch.teacher).softmax(-1)
-    results = []
+def test_the_occupancy_is_the_share_of_alignments_that_pass_a_node(batch):
+    _, expected = batch.brute_force()
+    occupancy = batch.loss().occupancy
+    torch.testing.assert_close(occupancy.double(), expected, **SINGLE)
     for i in range(3):
         T, U = batch.n_frames[i].item(), batch.n_labels[i].item()
+        assert occupancy[i].sum().item() == pytest.approx(T + U, rel=1e-5)
+        # All alignments start at the first node and end in the last.
+        assert occupancy[i, 0, 0].item() == pytest.approx(1, rel=1e-5)
+        assert occupancy[i, T - 1, U].item() == pytest.approx(1, rel=1e-5)
+
+
+def test_the_occupancy_is_exactly_zero_outside_an_utterances_lattice(batch):
+    occupancy = batch.loss().occupancy
+    assert occupancy.shape == (3, 5, 4)
+    for i in range(3):
+        T, U = batch.n_frames[i].item(), batch.n_labels[i].item()
+        assert (occupancy[i, T:] == 0).all()
+        assert (occupancy[i, :, U + 1 :] == 0).all()
+
+
+def test_the_occupancy_of_a_long_lattice_still_adds_up_to_the_steps_of_a_path():
+    n_frames, n_labels = torch.tensor([400, 271]), torch.tensor([60, 80])
+    arcs = 2 * torch.randn(2, 400, 81, 2)
+    _, occupancy = two_channel_loss(arcs.logsumexp(-1, True).neg() + arcs, n_frames, n_labels)
+    for got, steps in zip(occupancy.double().sum((1, 2)), n_frames + n_labels, strict=True):
+        assert got.item() == pytest.approx(steps.item(), rel=1e-3)
+    # Every alignment passes each frame and each row of labels.
+    assert occupancy[0].sum(1).min() >= 1 - 1e-3
+    assert occupancy[1, :271].sum(0).min() >= 1 - 1e-3
+
+
+def test_the_occupancy_carries_no_gradient_with_or_without_recording(batch):
+    recorded = batch.loss()
+    assert recorded.transducer.requires_grad
+    assert not recorded.occupancy.requires_grad
+    with torch.no_grad():
+        silent = batch.loss()
+    assert not silent.transducer.requires_grad
+    assert torch.equal(silent.transducer, recorded.transducer)
+    assert torch.equal(silent.occupancy, recorded.occupancy)
+
+
+def test_occupancy_weights_are_the_occupancy(batch):
+    occupancy = batch.loss().occupancy
+    weights = node_weights("occupancy", occupancy, batch.n_frames, batch.n_labels)
+    assert torch.equal(weights, occupancy)
+
+
+@pytest.mark.parametrize("dtype", [torch.float, torch.double])
+def test_uniform_weights_are_alike_on_an_utterances_own_nodes(batch, dtype):
+    occupancy = batch.loss().occupancy.to(dtype)
+    weights = node_weights("uniform", occupancy, batch.n_frames, batch.n_labels)
+    assert weights.dtype == dtype
+    expected = batch.brute_force_weights("uniform").to(dtype)
+    torch.testing.assert_close(weights, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("kind", NODE_WEIGHTS)
+def test_node_weights_add_up_to_the_steps_of_a_path_and_are_zero_on_padding(batch, kind):
+    weights = batch.teacher(kind).node_weights
+    torch.testing.assert_close(weights.double(), batch.brute_force_weights(kind), **SINGLE)
+    torch.testing.assert_close(weights.sum((1, 2)), batch.n_frames + batch.n_labels + 0.0, **SINGLE)
+    valid = valid_nodes(batch.n_frames, batch.n_labels, 5, 4)
+    assert (weights[~valid] == 0).all()
+    assert (weights[valid] > 0).all()
+    assert not weights.requires_grad
+
+
+def test_the_two_kinds_of_node_weights_differ(batch):
+    occupancy, uniform = (batch.teacher(kind).node_weights for kind in NODE_WEIGHTS)
+    assert (occupancy - uniform).abs().max() > 0.1
+
+
+def test_an_unknown_kind_of_node_weights_is_refused():
+    one = torch.tensor([1])
+    with pytest.raises(ValueError, match=r"node weights must be one of .*'best path'"):
+        node_weights("best path", torch.ones(1, 1, 2), one, one)
+
+
+def explicit_divergence(batch, weights, alphas, clip):
+    """Node by node, over each utterance's own lattice."""
+    with torch.no_grad():
+        students = batch.logits().softmax(-1)
+        teachers = batch.logits(batch.teacher_encoder).softmax(-1)
+    results = []
+    for i in range(3):
         total = 0.0
-        for t in range(T):
-            for u in range(U + 1):
+        for t in range(batch.n_frames[i]):
+            for u in range(batch.n_labels[i] + 1):
                 q, p = students[i, t, u], teachers[i, t, u]
                 sides = []
                 for alpha in alphas:
@@ -221,29 +347,58 @@ def explicit_divergence(batch, alphas, clip):
                     else:
                         ratios = ((p / q) ** alpha).clamp(max=clip)
                         sides.append(((q * ratios).sum().item() - 1) / (alpha * (alpha - 1)))
-                total += max(sides)
-        results.append(total / (T * (U + 1)) * (T + U))
+                total += weights[i, t, u].item() * max(sides)
+        results.append(total)
     return torch.tensor(results, dtype=torch.double)
 
 
+@pytest.mark.parametrize("kind", NODE_WEIGHTS)
 @pytest.mark.parametrize("alphas", [(1,), (-1, 1), (2,)])
-def test_the_divergence_is_the_mean_of_an_utterances_own_nodes_times_its_steps(batch, alphas):
-    loss = batch.loss(teacher=batch.teacher, divergence=AlphaDivergence(alphas, clip=5.0))
-    torch.testing.assert_close(
-        loss.divergence.double(), explicit_divergence(batch, alphas, 5.0), rtol=1e-9, atol=1e-9
-    )
+def test_the_divergence_adds_up_an_utterances_own_nodes_by_their_weight(batch, kind, alphas):
+    loss = batch.loss(teacher=batch.teacher(kind), divergence=AlphaDivergence(alphas, clip=5.0))
+    expected = explicit_divergence(batch, batch.brute_force_weights(kind), alphas, 5.0)
+    torch.testing.assert_close(loss.divergence.double(), expected, **SINGLE)
     torch.testing.assert_close(loss.transducer, batch.loss().transducer)
+    assert torch.equal(loss.occupancy, batch.loss().occupancy)
 
 
-def test_the_gradient_of_the_divergence_is_that_of_kl_written_out(batch):
-    loss = batch.loss(teacher=batch.teacher, divergence=AlphaDivergence((1,)))
-    q, p = batch.logits().log_softmax(-1), batch.logits(batch.teacher).log_softmax(-1).detach()
+def test_the_divergence_follows_any_weights_exactly(batch):
+    weights = torch.rand(3, 5, 4, dtype=torch.double)
+    weights[~valid_nodes(batch.n_frames, batch.n_labels, 5, 4)] = 0
+    loss = batch.loss(teacher=batch.teacher_with(weights), divergence=AlphaDivergence((-1, 1)))
+    torch.testing.assert_close(
+        loss.divergence, explicit_divergence(batch, weights, (-1, 1), 5.0), rtol=1e-9, atol=1e-9
+    )
+
+
+def test_occupancy_weights_give_the_divergence_expected_along_the_teachers_alignments(batch):
+    """The mean over alignments, drawn from the teacher, of the sum over the nodes passed."""
+    loss = batch.loss(teacher=batch.teacher("occupancy"), divergence=AlphaDivergence((1,)))
+    with torch.no_grad():
+        p = batch.logits(batch.teacher_encoder).log_softmax(-1)
+        kl = (p.exp() * (p - batch.logits().log_softmax(-1))).sum(-1)
+    for i in range(3):
+        labels = [*batch.labels[i, : batch.n_labels[i]].tolist(), None]
+        expected = total = 0.0
+        for path in alignments(batch.n_frames[i].item(), len(labels) - 1):
+            probability = math.exp(sum(p[i, t, u, labels[u] if up else 0] for t, u, up in path))
+            expected += probability * sum(kl[i, t, u].item() for t, u, _ in path)
+            total += probability
+        assert loss.divergence[i].item() == pytest.approx(expected / total, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", NODE_WEIGHTS)
+def test_the_gradient_of_the_divergence_is_that_of_kl_written_out(batch, kind):
+    teacher = batch.teacher(kind)
+    loss = batch.loss(teacher=teacher, divergence=AlphaDivergence((1,)))
+    q = batch.logits().log_softmax(-1)
+    p = batch.logits(batch.teacher_encoder).log_softmax(-1).detach()
     expected = 0
     for i in range(3):
-        T, U = batch.n_frames[i].item(), batch.n_labels[i].item()
-        nodes = (slice(T), slice(U + 1))
-        kl = (p[i][nodes].exp() * (p[i][nodes] - q[i][nodes])).sum()
-        expected = expected + kl / (T * (U + 1)) * (T + U)
+        for t in range(batch.n_frames[i]):
+            for u in range(batch.n_labels[i] + 1):
+                kl = (p[i, t, u].exp() * (p[i, t, u] - q[i, t, u])).sum()
+                expected = expected + teacher.node_weights[i, t, u] * kl
     for got, exact in zip(
         batch.gradients(loss.divergence.sum()), batch.gradients(expected), strict=True
     ):
@@ -251,20 +406,22 @@ def test_the_gradient_of_the_divergence_is_that_of_kl_written_out(batch):
 
 
 def test_three_classes_on_the_lattice_look_at_the_label_that_follows(batch):
-    loss = batch.loss(teacher=batch.teacher, divergence=AlphaDivergence((1,), classes="three"))
+    weights = batch.brute_force_weights("uniform")
+    loss = batch.loss(
+        teacher=batch.teacher_with(weights), divergence=AlphaDivergence((1,), classes="three")
+    )
     with torch.no_grad():
-        q, p = batch.logits().softmax(-1), batch.logits(batch.teacher).softmax(-1)
+        q, p = batch.logits().softmax(-1), batch.logits(batch.teacher_encoder).softmax(-1)
     for i in range(3):
-        T, U = batch.n_frames[i].item(), batch.n_labels[i].item()
-        total = 0.0
-        for t in range(T):
+        U = batch.n_labels[i].item()
+        expected = 0.0
+        for t in range(batch.n_frames[i]):
             for u in range(U + 1):
                 groups = [[0], [batch.labels[i, u].item()]] if u < U else [[0]]
                 groups.append([v for v in range(VOCAB) if [v] not in groups])
                 for group in groups:
                     a, b = p[i, t, u, group].sum().item(), q[i, t, u, group].sum().item()
-                    total += a * math.log(a / b)
-        expected = total / (T * (U + 1)) * (T + U)
+                    expected += weights[i, t, u].item() * a * math.log(a / b)
         assert loss.divergence[i].item() == pytest.approx(expected, rel=1e-9)
 
 
@@ -273,7 +430,10 @@ def test_three_classes_on_the_lattice_look_at_the_label_that_follows(batch):
 def test_a_few_frames_at_a_time_give_the_same_losses_and_gradients(
     batch, monkeypatch, teaching, frames_at_once
 ):
-    options = {"teacher": batch.teacher, "divergence": AlphaDivergence((-1, 1))} if teaching else {}
+    options = {}
+    if teaching:
+        teacher = batch.teacher("occupancy")
+        options = {"teacher": teacher, "divergence": AlphaDivergence((-1, 1))}
 
     def run():
         loss = batch.loss(**options)
@@ -293,6 +453,7 @@ def test_a_few_frames_at_a_time_give_the_same_losses_and_gradients(
 
     assert max(seen) == frames_at_once
     torch.testing.assert_close(parts.transducer, whole.transducer, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(parts.occupancy, whole.occupancy, rtol=1e-6, atol=1e-6)
     if teaching:
         torch.testing.assert_close(parts.divergence, whole.divergence, rtol=1e-12, atol=1e-12)
     for got, exact in zip(gradients, expected, strict=True):
@@ -305,21 +466,28 @@ def test_logits_too_many_for_even_one_frame_still_run(batch, monkeypatch):
     torch.testing.assert_close(batch.loss().transducer, expected)
 
 
+@pytest.mark.parametrize("kind", NODE_WEIGHTS)
 @pytest.mark.parametrize("at_once", [1, 1 << 22])
-def test_padding_changes_no_loss_and_gets_no_gradient(batch, monkeypatch, at_once):
+def test_padding_changes_no_loss_and_gets_no_gradient(batch, monkeypatch, kind, at_once):
     monkeypatch.setattr(transducer, "LOGITS_AT_ONCE", at_once)
-    options = {"teacher": batch.teacher, "divergence": AlphaDivergence((-1, 1))}
-    before = batch.loss(**options)
+
+    def run():
+        teacher = batch.teacher(kind)
+        return teacher, batch.loss(teacher=teacher, divergence=AlphaDivergence((-1, 1)))
+
+    teacher_before, before = run()
     with torch.no_grad():
         for i in range(3):
             T, U = batch.n_frames[i], batch.n_labels[i]
-            batch.encoder[i, T:] = 1e3 * torch.randn_like(batch.encoder[i, T:])
-            batch.teacher[i, T:] = 1e3 * torch.randn_like(batch.teacher[i, T:])
+            for x in (batch.encoder[i, T:], batch.teacher_encoder[i, T:]):
+                x.copy_(1e3 * torch.randn_like(x))
             batch.predictor[i, U + 1 :] = 1e3 * torch.randn_like(batch.predictor[i, U + 1 :])
             batch.labels[i, U:] = VOCAB - 1
-    after = batch.loss(**options)
+    teacher_after, after = run()
+    assert torch.equal(teacher_after.node_weights, teacher_before.node_weights)
     assert torch.equal(after.transducer, before.transducer)
     assert torch.equal(after.divergence, before.divergence)
+    assert torch.equal(after.occupancy, before.occupancy)
 
     to_encoder, to_predictor, *_ = batch.gradients(
         after.transducer.double().sum() + after.divergence.sum()
@@ -332,10 +500,10 @@ def test_padding_changes_no_loss_and_gets_no_gradient(batch, monkeypatch, at_onc
 
 
 def test_the_teacher_and_what_it_reads_get_no_gradient(batch):
-    batch.teacher.requires_grad_()
-    loss = batch.loss(teacher=batch.teacher, divergence=AlphaDivergence((-1, 1)))
+    batch.teacher_encoder.requires_grad_()
+    loss = batch.loss(teacher=batch.teacher("occupancy"), divergence=AlphaDivergence((-1, 1)))
     (loss.transducer.double().sum() + loss.divergence.sum()).backward()
-    assert batch.teacher.grad is None
+    assert batch.teacher_encoder.grad is None
 
 
 def test_no_graph_is_built_for_the_teachers_logits(batch):
@@ -345,33 +513,38 @@ def test_no_graph_is_built_for_the_teachers_logits(batch):
         seen.append((student.requires_grad, teacher.requires_grad))
         return AlphaDivergence((1,))(student, teacher, labels, blank)
 
-    batch.loss(teacher=batch.teacher, divergence=divergence)
+    batch.loss(teacher=batch.teacher("uniform"), divergence=divergence)
     assert seen == [(True, False)]
 
 
 def test_a_students_own_encoding_as_teacher_has_no_divergence(batch):
-    loss = batch.loss(teacher=batch.encoder.detach(), divergence=AlphaDivergence((-1, 1)))
+    teacher = Teacher(batch.encoder.detach(), batch.loss().occupancy)
+    loss = batch.loss(teacher=teacher, divergence=AlphaDivergence((-1, 1)))
     torch.testing.assert_close(
         loss.divergence, torch.zeros(3, dtype=torch.double), rtol=0, atol=1e-12
     )
 
 
+@pytest.mark.parametrize("kind", NODE_WEIGHTS)
 @pytest.mark.parametrize("at_once", [1, 1 << 22])
-def test_half_precision_joiners_give_float32_losses_and_gradients_to_all(monkeypatch, at_once):
+def test_half_precision_joiners_give_float32_losses_and_gradients_to_all(
+    monkeypatch, kind, at_once
+):
     batch = Batch(torch.float)
-    options = {"teacher": batch.teacher, "divergence": AlphaDivergence((-1, 1))}
 
     def run():
-        loss = batch.loss(**options)
+        loss = batch.loss(teacher=batch.teacher(kind), divergence=AlphaDivergence((-1, 1)))
         return loss, batch.gradients(loss.transducer.sum() + loss.divergence.sum())
 
     exact, expected = run()
     monkeypatch.setattr(transducer, "LOGITS_AT_ONCE", at_once)
     with torch.autocast("cpu", torch.bfloat16):
         half, gradients = run()
-    assert half.transducer.dtype == half.divergence.dtype == torch.float32
+    for x in (half.transducer, half.divergence, half.occupancy):
+        assert x.dtype == torch.float32
     torch.testing.assert_close(half.transducer, exact.transducer, rtol=0.02, atol=0.05)
     torch.testing.assert_close(half.divergence, exact.divergence, rtol=0.05, atol=0.05)
+    torch.testing.assert_close(half.occupancy, exact.occupancy, rtol=0, atol=0.05)
     for got, reference in zip(gradients, expected, strict=True):
         assert (
             torch.nn.functional.cosine_similarity(got.flatten(), reference.flatten(), dim=0) > 0.99
@@ -416,5 +589,71 @@ def test_the_two_channel_loss_sums_the_alignments_of_a_lattice():
                 ways.append(alpha[t, u - 1] + label[t, u - 1].item())
             alpha[t, u] = torch.tensor(ways, dtype=torch.double).logsumexp(0).item()
     expected = -(alpha[2, 2] + blank[2, 2].item())
-    loss = two_channel_loss(log_probs, torch.tensor([3]), torch.tensor([2]))
+    loss, _ = two_channel_loss(log_probs, torch.tensor([3]), torch.tensor([2]))
     assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def two_channels(dtype):
+    """Log-probabilities of three lattices of different shapes, with their sizes."""
+    n_frames, n_labels = torch.tensor([4, 2, 3]), torch.tensor([1, 3, 0])
+    return (2 * torch.randn(3, 4, 4, 3)).log_softmax(-1)[..., :2].to(dtype), n_frames, n_labels
+
+
+def enumerate_two_channels(log_probs, n_frames, n_labels):
+    sizes = zip(log_probs, n_frames, n_labels, strict=True)
+    return torch.stack([enumerate_arcs(x[:T, : U + 1])[0] for x, T, U in sizes])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.double, 1e-5), (torch.float, 1e-5), (torch.bfloat16, 0.01)]
+)
+@pytest.mark.parametrize(
+    "weigh",
+    [
+        lambda loss: loss.sum(),
+        lambda loss: loss.mean(),
+        lambda loss: 1024 * loss.sum() / 1024,
+        lambda loss: (loss * torch.tensor([0.5, -3.0, 7.0])).sum(),
+        lambda loss: loss[1],
+        lambda loss: loss.square().sum(),
+    ],
+    ids=["sum", "mean", "scaled", "weighted", "one-utterance", "squared"],
+)
+def test_the_two_channel_gradient_is_that_of_enumerated_alignments(dtype, tolerance, weigh):
+    log_probs, n_frames, n_labels = two_channels(dtype)
+    exact = log_probs.double().requires_grad_()
+    expected = enumerate_two_channels(exact, n_frames, n_labels)
+    (expected_gradient,) = torch.autograd.grad(weigh(expected), exact)
+
+    log_probs.requires_grad_()
+    loss, occupancy = two_channel_loss(log_probs, n_frames, n_labels)
+    (gradient,) = torch.autograd.grad(weigh(loss), log_probs)
+    assert loss.dtype == torch.promote_types(dtype, torch.float32)
+    assert (occupancy.dtype, gradient.dtype) == (torch.float32, dtype)
+    torch.testing.assert_close(loss.double(), expected, **SINGLE)
+    scale = expected_gradient.abs().max().item()
+    torch.testing.assert_close(
+        gradient.double(), expected_gradient, rtol=tolerance, atol=tolerance * scale
+    )
+
+
+def test_a_loss_scaled_on_its_way_back_scales_the_gradient_and_not_the_occupancy():
+    log_probs, n_frames, n_labels = two_channels(torch.float)
+    log_probs.requires_grad_()
+    gradients, occupancies = [], []
+    for scale in (1, 65536):
+        loss, occupancy = two_channel_loss(log_probs, n_frames, n_labels)
+        gradients += torch.autograd.grad(scale * loss.sum(), log_probs)
+        occupancies.append(occupancy)
+    assert torch.equal(gradients[1], 65536 * gradients[0])
+    assert torch.equal(*occupancies)
+    assert torch.equal(occupancies[0], -gradients[0].sum(-1))
+
+
+def test_the_two_channel_loss_leaves_its_input_alone():
+    log_probs, n_frames, n_labels = two_channels(torch.float)
+    log_probs.requires_grad_()
+    before = log_probs.detach().clone()
+    two_channel_loss(log_probs, n_frames, n_labels)
+    assert log_probs.grad is None
+    assert torch.equal(log_probs, before)

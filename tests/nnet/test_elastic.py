@@ -55,6 +55,26 @@ def test_the_fraction_dropped_is_in_proportion_to_the_width_where_adaptive(
     assert dropped == [pytest.approx(0.4 * width / 120 if adaptive else 0.4, abs=0.01)]
 
 
+@pytest.mark.parametrize("width", [3, 6, 12])
+def test_dropout_is_in_proportion_to_a_full_width_that_can_be_larger_than_the_layer(width):
+    ffn = ElasticFFN(4, 12, dropout=0.4, dropout_width=48)
+    assert ffn.dropout_of(width) == pytest.approx(0.4 * width / 48)
+    constant = ElasticFFN(4, 12, dropout=0.4, adaptive_dropout=False, dropout_width=48)
+    assert constant.dropout_of(width) == 0.4
+
+
+def test_the_full_width_of_the_dropout_rule_is_the_layers_own_unless_told_otherwise():
+    ffn = ElasticFFN(4, 12, dropout=0.4)
+    assert ffn.dropout_width == 12
+    assert ffn.dropout_of(12) == pytest.approx(0.4)
+
+
+def test_the_full_width_of_the_dropout_rule_survives_repeated_extraction():
+    small = ElasticFFN(4, 12, dropout=0.4, dropout_width=24).extract(6).extract(3)
+    assert (small.d_hidden, small.dropout_width) == (3, 24)
+    assert small.dropout_of(3) == pytest.approx(0.4 * 3 / 24)
+
+
 def test_nothing_is_dropped_in_evaluation(ffn):
     x = torch.randn(6, 5, dtype=torch.double)
     ffn.eval()

@@ -172,6 +172,15 @@ def test_dropout_follows_the_width_in_the_ffn_and_not_in_the_ssm_branch(make_enc
     assert used == expected
 
 
+@pytest.mark.parametrize(("dropout_width", "full"), [(None, 20), (40, 40)])
+def test_layers_of_different_widths_share_the_full_width_of_the_dropout_rule(dropout_width, full):
+    encoder = MHSSMEncoder(
+        6, 8, [5, 20, 10], n_heads=4, dropout=0.4, dropout_width=dropout_width, channels=(3, 4)
+    )
+    rates = [layer.ffn.dropout_of(layer.ffn.d_hidden) for layer in encoder.layers]
+    assert rates == pytest.approx([0.4 * width / full for width in (5, 20, 10)])
+
+
 def test_layers_and_widths_that_do_not_exist_are_refused(make_encoder):
     encoder = make_encoder()
     features = torch.randn(1, 8, 6, dtype=torch.double)

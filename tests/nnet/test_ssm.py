@@ -160,12 +160,110 @@ def test_a_spectrum_made_for_longer_inputs_serves_shorter_ones(two_sided):
     torch.testing.assert_close(y, fft_convolve(u, short), **EXACT)
 
 
-def test_the_fft_is_the_smallest_power_of_two_that_holds_the_convolution():
-    for length in range(1, 300):
-        size = fft_size(length)
-        assert size & (size - 1) == 0
-        assert size >= 2 * length - 1
-        assert size == 2 or size / 2 < 2 * length - 1
+def test_the_fft_is_the_smallest_even_size_of_small_factors_that_holds_the_convolution():
+    sizes = sorted(2**a * odd for a in range(1, 13) for odd in (1, 3, 5, 9))
+    for length in range(1, 1000):
+        assert fft_size(length) == next(n for n in sizes if n >= 2 * length - 1)
+
+
+@pytest.mark.parametrize(
+    ("length", "size"), [(1, 2), (2, 4), (3, 6), (5, 10), (7, 16), (9, 18), (71, 144), (1025, 2304)]
+)
+def test_some_fft_sizes_by_hand(length, size):
+    assert fft_size(length) == size
+
+
+LENGTHS = [1, 2, 5, 7, 71]
+
+
+def convolution_inputs(length):
+    """Frames of two utterances of two channels, and the kernels of both directions."""
+    shapes = [(2, length, 2), (2, length), (2, length)]
+    return [torch.randn(*shape, dtype=torch.double, requires_grad=True) for shape in shapes]
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_gradients_to_frames_and_kernels_are_the_numerical_ones(length):
+    u, past, future = convolution_inputs(length)
+    assert torch.autograd.gradcheck(
+        lambda u, past: fft_convolve(u, kernel_spectrum(past, None, length)), (u, past)
+    )
+    assert torch.autograd.gradcheck(
+        lambda u, past, future: fft_convolve(u, kernel_spectrum(past, future, length)),
+        (u, past, future),
+    )
+
+
+def random_spectrum(length, requires_grad=True):
+    """Not of any kernel: also its first and last frequency are complex."""
+    shape = (2, fft_size(length) // 2 + 1)
+    return torch.randn(*shape, dtype=torch.cdouble, requires_grad=requires_grad)
+
+
+@pytest.mark.parametrize("made_for", [0, 1, 30])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_gradients_to_frames_and_spectrum_are_the_numerical_ones(length, made_for):
+    u, *_ = convolution_inputs(length)
+    assert torch.autograd.gradcheck(fft_convolve, (u, random_spectrum(length + made_for)))
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_either_input_alone_gets_the_gradient_it_gets_along_with_the_other(length):
+    u, *_ = convolution_inputs(length)
+    spectrum, weights = random_spectrum(length), torch.randn_like(u)
+    to_u, to_spectrum = torch.autograd.grad(
+        (fft_convolve(u, spectrum) * weights).sum(), (u, spectrum)
+    )
+    (fft_convolve(u, spectrum.detach()) * weights).sum().backward()
+    assert spectrum.grad is None
+    assert torch.equal(u.grad, to_u)
+    u.grad = None
+    (fft_convolve(u.detach(), spectrum) * weights).sum().backward()
+    assert u.grad is None
+    assert torch.equal(spectrum.grad, to_spectrum)
+    assert not fft_convolve(u.detach(), spectrum.detach()).requires_grad
+
+
+def test_gradients_of_the_convolution_are_those_of_autograd_on_the_two_sided_sum():
+    length = 7
+    u, past, future = convolution_inputs(length)
+    rows = []
+    for t in range(length):
+        taps = [past[:, t - s] if s <= t else future[:, s - t - 1] for s in range(length)]
+        rows.append((torch.stack(taps) * u).sum(1))
+    weights = torch.randn_like(u)
+    expected = torch.autograd.grad((torch.stack(rows, 1) * weights).sum(), (u, past, future))
+    y = fft_convolve(u, kernel_spectrum(past, future, length))
+    got = torch.autograd.grad((y * weights).sum(), (u, past, future))
+    torch.testing.assert_close(got, expected, **EXACT)
+
+
+def test_a_spectrum_gathers_the_gradients_of_all_its_uses():
+    """As the subnets of a step share it."""
+    spectrum = random_spectrum(5)
+    inputs = [torch.randn(2, 5, 2, dtype=torch.double) for _ in range(3)]
+    expected = sum(
+        torch.autograd.grad(fft_convolve(u, spectrum).square().sum(), spectrum)[0] for u in inputs
+    )
+    for u in inputs:
+        fft_convolve(u, spectrum).square().sum().backward()
+    torch.testing.assert_close(spectrum.grad, expected, **EXACT)
+
+
+@pytest.mark.parametrize("two_sided", [False, True])
+@pytest.mark.parametrize("longer", [6, 7, 8, 11, 71])
+def test_gradients_through_a_spectrum_made_for_longer_inputs_are_the_same(two_sided, longer):
+    u = torch.randn(2, 5, 2, dtype=torch.double, requires_grad=True)
+    kernels = torch.randn(1 + two_sided, 2, longer, dtype=torch.double, requires_grad=True)
+    weights = torch.randn_like(u)
+
+    def run(length):
+        past, *future = kernels[..., :length]
+        spectrum = kernel_spectrum(past, future[0] if future else None, length)
+        y = fft_convolve(u, spectrum)
+        return y, *torch.autograd.grad((y * weights).sum(), (u, kernels))
+
+    torch.testing.assert_close(run(longer), run(5), **EXACT)
 
 
 def test_each_head_starts_in_its_own_part_of_the_time_scales():

@@ -1,5 +1,6 @@
 import copy
 import json
+import math
 
 import pytest
 import torch
@@ -77,6 +78,29 @@ def test_the_parts_are_sized_to_each_other():
     assert logits.shape == (2, 3, 2, 7)
     assert n_frames.tolist() == [3, 3]
     assert network.ctc_output(encoded).shape == (2, 3, 7)
+
+
+@pytest.mark.parametrize("vocab_size", [2, 7, 1000])
+@torch.no_grad()
+def test_an_untrained_network_expects_nine_blanks_in_ten_and_all_labels_alike(vocab_size):
+    network = Transducer(**config(vocab_size=vocab_size, ctc=True))
+    for logits in (
+        network.joiner(torch.zeros(3, 10), torch.zeros(3, 10)),
+        network.ctc_output(torch.zeros(3, 8)),
+    ):
+        probs = logits.double().softmax(-1)
+        for frame in probs:
+            assert frame[Transducer.blank].item() == pytest.approx(0.9, rel=1e-5)
+            labels = [p for i, p in enumerate(frame.tolist()) if i != Transducer.blank]
+            assert labels == pytest.approx([0.1 / (vocab_size - 1)] * (vocab_size - 1), rel=1e-5)
+
+
+def test_the_bias_towards_blank_can_be_learned():
+    network = Transducer(**config(ctc=True))
+    for output in (network.joiner.output, network.ctc_output):
+        assert output.bias.requires_grad
+        assert output.bias.is_leaf
+        assert output.bias.tolist() == pytest.approx([math.log(9 * 6), *[0.0] * 6])
 
 
 @pytest.mark.parametrize(

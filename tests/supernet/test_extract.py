@@ -1,3 +1,4 @@
+import json
 import random
 
 import pytest
@@ -101,6 +102,39 @@ def test_an_extracted_subnet_trains_with_the_dropout_it_had(make_transducer, ada
         torch.testing.assert_close(got, exact, rtol=1e-5, atol=1e-5)
     torch.manual_seed(2)
     assert not torch.allclose(outputs(subnet)[0], expected[0])
+
+
+def dropout_rates(network):
+    return [layer.ffn.dropout_of(layer.ffn.d_hidden) for layer in network.encoder.layers]
+
+
+@pytest.mark.parametrize("options", [{}, {"dropout_width": 24}, {"adaptive_dropout": False}])
+@of_each_subnet
+def test_the_config_of_an_extracted_subnet_keeps_its_dropout(make_transducer, options, config):
+    supernet = make_transducer(dropout=0.4, **options)
+    subnet = extract_subnet(supernet, config)
+    again = Transducer(**json.loads(json.dumps(subnet.config)))
+    full = options.get("dropout_width", 12)
+    expected = [
+        0.4 if "adaptive_dropout" in options else 0.4 * width / full for width in config.ffn_dims
+    ]
+    assert dropout_rates(subnet) == pytest.approx(expected)
+    assert dropout_rates(again) == dropout_rates(subnet)
+    smaller = extract_subnet(again, SubnetConfig((0,), (3,)))
+    expected = [0.4 if "adaptive_dropout" in options else 0.4 * 3 / full]
+    assert dropout_rates(Transducer(**smaller.config)) == pytest.approx(expected)
+
+
+def test_a_rebuilt_subnet_trains_like_the_extracted_one(make_transducer):
+    subnet = extract_subnet(make_transducer(dropout=0.4).train(), SubnetConfig((0, 3), (3, 7)))
+    again = Transducer(**subnet.config).train()
+    again.load_state_dict(subnet.state_dict())
+    runs = []
+    for network in (subnet, again):
+        torch.manual_seed(1)
+        runs.append(outputs(network))
+    for got, expected in zip(*runs, strict=True):
+        assert torch.equal(got, expected)
 
 
 def test_an_extracted_subnet_is_in_evaluation_where_the_supernet_is(make_transducer):

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 import torchaudio
 
 from todm_sb.losses.distillation import AlphaDivergence
+from todm_sb.losses.transducer import NODE_WEIGHTS, Teacher
 from todm_sb.supernet import SearchSpace, SubnetConfig
 from todm_sb.supernet.sandwich import (
     Labels,
@@ -32,7 +33,27 @@ def features(dtype):
     return torch.randn(2, 40, 6, generator=torch.Generator().manual_seed(5), dtype=dtype)
 
 
-def explicit_losses(model, subnet, teacher_log_probs=None):
+def explicit_occupancy(log_probs, labels):
+    """How probable it is that an alignment of one utterance passes each node, (T, U + 1).
+
+    Each node adds a zero to the score of the alignments that pass it: the derivative of their
+    summed log-probability with respect to it is the share of these alignments.
+    """
+    T, rows, _ = log_probs.shape
+    passed = torch.zeros(T, rows, dtype=torch.double, requires_grad=True)
+    score = {}
+    for t in range(T):
+        for u in range(rows):
+            ways = [log_probs.new_zeros(())] if t == u == 0 else []
+            if t:
+                ways.append(score[t - 1, u] + log_probs[t - 1, u, 0])
+            if u:
+                ways.append(score[t, u - 1] + log_probs[t, u - 1, labels[u - 1]])
+            score[t, u] = torch.stack(ways).logsumexp(0) + passed[t, u]
+    return torch.autograd.grad(score[T - 1, rows - 1], passed)[0]
+
+
+def explicit_losses(model, subnet, kd_nodes, teacher_log_probs=None):
     """Transducer, CTC and KL losses of one subnet on a graph of its own, from public parts."""
     encoded, n_frames = model.encoder(features(next(model.parameters()).dtype), LENGTHS, subnet)
     predicted, _ = model.predictor(F.pad(LABELS.ids, (1, 0), value=0))
@@ -57,7 +78,10 @@ def explicit_losses(model, subnet, teacher_log_probs=None):
             T, U = n_frames[i], LABELS.lengths[i]
             p = teacher_log_probs[i, :T, : U + 1]
             nodes = (p.exp() * (p - q[i, :T, : U + 1])).sum(-1)
-            kl = kl + nodes.mean() * (T + U) / 2
+            if kd_nodes == "occupancy":
+                kl = kl + (nodes * explicit_occupancy(p, LABELS.ids[i])).sum() / 2
+            else:
+                kl = kl + nodes.mean() * (T + U) / 2
     return transducer, ctc, kl, q.detach()
 
 
@@ -75,15 +99,16 @@ def step(model, objective, subnets, **options):
     return sandwich_backward(model, objective, trunk, LABELS, subnets, **options)
 
 
+@pytest.mark.parametrize("kd_nodes", NODE_WEIGHTS)
 @pytest.mark.parametrize("predictor", ["lstm", "stateless"])
 @pytest.mark.parametrize(("ctc_weight", "kd_weight"), [(0.3, 0.7), (0.0, 1.0), (0.3, 0.0)])
 def test_a_step_adds_up_the_gradients_of_each_subnet_on_its_own(
-    make_transducer, predictor, ctc_weight, kd_weight
+    make_transducer, predictor, ctc_weight, kd_weight, kd_nodes
 ):
     model = make_transducer(predictor, ctc=True, dtype=torch.double).train()
     teacher, expected_losses = None, []
     for subnet in SUBNETS:
-        transducer, ctc, kl, log_probs = explicit_losses(model, subnet, teacher)
+        transducer, ctc, kl, log_probs = explicit_losses(model, subnet, kd_nodes, teacher)
         total = transducer + ctc_weight * ctc + kd_weight * kl
         total.backward()
         teacher = log_probs if teacher is None else teacher
@@ -92,7 +117,7 @@ def test_a_step_adds_up_the_gradients_of_each_subnet_on_its_own(
         )
     expected = gradients(model)
 
-    objective = Objective(ctc_weight, kd_weight, AlphaDivergence((1,)))
+    objective = Objective(ctc_weight, kd_weight, AlphaDivergence((1,)), kd_nodes)
     losses = step(model, objective, SUBNETS)
     got = gradients(model)
 
@@ -160,21 +185,81 @@ def test_the_max_subnet_teaches_and_does_not_learn_from_its_students(make_transd
     assert torch.equal(alone[0].total, losses[0].total)
 
 
-def test_what_a_subnet_teaches_with_is_cut_off_from_its_graph(make_transducer):
+@pytest.mark.parametrize("kd_nodes", NODE_WEIGHTS)
+def test_what_a_subnet_teaches_with_is_cut_off_from_its_graph(make_transducer, kd_nodes):
     model = make_transducer()
     trunk = Trunk.compute(model, features(torch.float), LENGTHS, LABELS.ids)
-    losses, projected = Objective(kd_weight=0.0)(model, trunk, LABELS, SPACE.max)
+    objective = Objective(kd_weight=0.0, kd_nodes=kd_nodes)
+    losses, teacher = objective(model, trunk, LABELS, SPACE.max)
     assert losses.total.requires_grad
-    assert not projected.requires_grad
+    assert not teacher.encoder.requires_grad
+    assert not teacher.node_weights.requires_grad
     encoded, _ = model.encoder(features(torch.float), LENGTHS)
-    torch.testing.assert_close(projected, model.joiner.project_encoder(encoded).detach())
+    torch.testing.assert_close(teacher.encoder, model.joiner.project_encoder(encoded).detach())
 
 
-def test_a_student_as_large_as_its_teacher_has_nothing_to_learn(make_transducer):
+@pytest.mark.parametrize("kd_nodes", NODE_WEIGHTS)
+def test_a_subnet_teaches_at_the_nodes_of_its_own_alignments_or_at_all(make_transducer, kd_nodes):
     model = make_transducer()
-    losses = step(
-        model, Objective(kd_weight=1.0, divergence=AlphaDivergence()), [SPACE.max, SPACE.max]
-    )
+    trunk = Trunk.compute(model, features(torch.float), LENGTHS, LABELS.ids)
+    subnet = SUBNETS[2]
+    _, teacher = Objective(kd_nodes=kd_nodes)(model, trunk, LABELS, subnet)
+    with torch.no_grad():
+        encoded, n_frames = model.encoder(features(torch.float), LENGTHS, subnet)
+        frames = model.joiner.project_encoder(encoded).unsqueeze(2)
+        log_probs = model.joiner(frames, trunk.predictor.unsqueeze(1)).double().log_softmax(-1)
+    expected = torch.zeros(log_probs.shape[:3], dtype=torch.double)
+    for i in range(2):
+        T, U = n_frames[i], LABELS.lengths[i]
+        nodes = (i, slice(T), slice(U + 1))
+        if kd_nodes == "occupancy":
+            expected[nodes] = explicit_occupancy(log_probs[nodes], LABELS.ids[i])
+        else:
+            expected[nodes] = (T + U) / (T * (U + 1))
+    torch.testing.assert_close(teacher.node_weights.double(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_first_subnet_teaches_all_others(make_transducer):
+    model = make_transducer()
+    objective = Objective(kd_weight=1.0)
+    taught_by, offered = [], []
+
+    def recorded(model, trunk, labels, subnet, teacher):
+        taught_by.append(teacher)
+        losses, as_teacher = objective(model, trunk, labels, subnet, teacher)
+        offered.append(as_teacher)
+        return losses, as_teacher
+
+    step(model, recorded, SUBNETS)
+    assert isinstance(offered[0], Teacher)
+    assert taught_by[0] is None
+    assert len(taught_by) == 4
+    assert all(teacher is offered[0] for teacher in taught_by[1:])
+
+
+def test_nodes_count_by_occupancy_unless_told_otherwise(make_transducer):
+    model = make_transducer()
+    runs = {
+        name: [loss.divergence for loss in step(model, Objective(**options), SUBNETS)[1:]]
+        for name, options in [
+            ("default", {}),
+            ("occupancy", {"kd_nodes": "occupancy"}),
+            ("uniform", {"kd_nodes": "uniform"}),
+        ]
+    }
+    assert runs["default"] == runs["occupancy"]
+    assert all(a != b for a, b in zip(runs["default"], runs["uniform"], strict=True))
+
+
+def test_an_unknown_kind_of_node_weights_is_refused(make_transducer):
+    with pytest.raises(ValueError, match=r"node weights must be one of .*'best path'"):
+        step(make_transducer(), Objective(kd_nodes="best path"), SUBNETS)
+
+
+@pytest.mark.parametrize("kd_nodes", NODE_WEIGHTS)
+def test_a_student_as_large_as_its_teacher_has_nothing_to_learn(make_transducer, kd_nodes):
+    model = make_transducer()
+    losses = step(model, Objective(kd_nodes=kd_nodes), [SPACE.max, SPACE.max])
     assert losses[1].divergence.item() == pytest.approx(0, abs=1e-5)
 
 
@@ -227,9 +312,12 @@ def test_a_subnets_graph_is_gone_before_the_next_is_built(make_transducer):
     assert all(n > 20 for n in after)
 
 
-def test_a_step_under_bfloat16_autocast_has_about_the_gradients_of_float32(make_transducer):
+@pytest.mark.parametrize("kd_nodes", NODE_WEIGHTS)
+def test_a_step_under_bfloat16_autocast_has_about_the_gradients_of_float32(
+    make_transducer, kd_nodes
+):
     model = make_transducer(ctc=True)
-    objective = Objective(0.3, 1.0, AlphaDivergence())
+    objective = Objective(0.3, 1.0, AlphaDivergence(), kd_nodes)
     exact_losses = step(model, objective, SUBNETS)
     exact = torch.cat([g.flatten() for g in gradients(model).values()])
     with torch.autocast("cpu", torch.bfloat16):
