@@ -18,7 +18,7 @@ from torch import Tensor
 
 from todm_sb.checkpoints import recover_average
 from todm_sb.curves import TrainingHistory
-from todm_sb.decoders.transducer import greedy_search
+from todm_sb.decoders.greedy import greedy_search
 from todm_sb.errors import ConfigError
 from todm_sb.optim import ScaledAdam
 from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters

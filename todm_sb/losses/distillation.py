@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 CLASSES = ("vocabulary", "three")
 
@@ -113,6 +114,7 @@ class _AlphaDivergence(torch.autograd.Function):
         return value
 
     @staticmethod
+    @once_differentiable
     def backward(
         ctx: torch.autograd.function.FunctionCtx, grad: Tensor
     ) -> tuple[Tensor, None, None, None]:

@@ -221,6 +221,7 @@ def two_channel_loss(
             fused_log_softmax=False,
         )
         (gradient,) = torch.autograd.grad(loss.sum(), arcs)
-    # Loss and gradient are known by now; a product with the latter hands it on to the graph.
-    through = (log_probs * gradient).sum((1, 2, 3))
+    # Loss and gradient are known by now; a product with the latter hands it on to the graph. Arcs
+    # that no alignment takes have none, whatever their value is.
+    through = torch.where(gradient == 0, 0, log_probs * gradient).sum((1, 2, 3))
     return loss.detach() + (through - through.detach()), -gradient.sum(-1)

@@ -20,6 +20,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 # S4D draws C with unit variance. A quarter of that keeps the slow heads' sums over time from
 # drowning the residual stream: on connected digits, learning sets in after 60 % of the steps.
@@ -183,8 +184,8 @@ def complex_mul(a_re: Tensor, a_im: Tensor, b_re: Tensor, b_im: Tensor) -> tuple
 
 @functools.cache
 def fft_size(length: int) -> int:
-    """An FFT size that holds a linear convolution of two ``length``-sequences: the next even
-    ``2^a 3^b 5^c`` with at most one factor beyond the twos, which FFT libraries do best."""
+    """An FFT size that holds a linear convolution of two ``length``-sequences: the next power of
+    two times 1, 3, 5 or 9, which FFT libraries do best."""
     enough = max(2, 2 * length - 1)
     sizes = ((1 << a) * odd for odd in (1, 3, 5, 9) for a in range(1, enough.bit_length() + 1))
     return min(size for size in sizes if size >= enough)
@@ -239,6 +240,7 @@ class _FFTConvolution(torch.autograd.Function):
         return torch.fft.irfft(u_spectrum * spectrum, n)[..., : u.shape[-1]]
 
     @staticmethod
+    @once_differentiable
     def backward(
         ctx: torch.autograd.function.FunctionCtx, grad: Tensor
     ) -> tuple[Tensor | None, Tensor | None]:

@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from todm_sb.errors import ConfigError
 from todm_sb.losses.distillation import AlphaDivergence
-from todm_sb.losses.transducer import Teacher, lattice_loss, log_softmax, node_weights
+from todm_sb.losses.transducer import NODE_WEIGHTS, Teacher, lattice_loss, log_softmax, node_weights
 from todm_sb.nnet.predictor import start_with_blank
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.supernet.space import SearchSpace, SubnetConfig
@@ -122,12 +123,19 @@ class Objective:
         kd_weight: 0 for none.
         divergence: how students are compared with the teacher.
         kd_nodes: ``occupancy`` or ``uniform``, see :func:`node_weights`.
+
+    Raises:
+        ConfigError: on an unknown ``kd_nodes``.
     """
 
     ctc_weight: float = 0.0
     kd_weight: float = 1.0
     divergence: AlphaDivergence = field(default_factory=AlphaDivergence)
     kd_nodes: str = "occupancy"
+
+    def __post_init__(self) -> None:
+        if self.kd_nodes not in NODE_WEIGHTS:
+            raise ConfigError(f"kd_nodes must be one of {NODE_WEIGHTS}, not {self.kd_nodes!r}")
 
     def __call__(
         self,

@@ -1,0 +1,135 @@
+"""Beam search against an exhaustive sum over alignments and a search by dictionary."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from todm_sb.decoders.beam import beam_search
+from todm_sb.decoders.greedy import greedy_search
+from todm_sb.decoders.transducer import TransducerSearcher
+
+
+def next_log_probs(model, frame, labels):
+    """Log-probabilities of the next symbol at one frame, after these labels, run from the start."""
+    history = torch.tensor([[model.blank, *labels]])
+    outputs, _ = model.predictor(history)
+    logits = model.joiner(
+        model.joiner.project_encoder(frame), model.joiner.project_predictor(outputs[0, -1])
+    )
+    return logits.log_softmax(-1).tolist()
+
+
+def exhaustive(model, frames):
+    """Log-probability of every label sequence, by enumerating all alignments."""
+    vocabulary = range(model.joiner.vocab_size)
+    totals = {}
+    for alignment in itertools.product(vocabulary, repeat=len(frames)):
+        labels, score = (), 0.0
+        for frame, symbol in zip(frames, alignment, strict=True):
+            score += next_log_probs(model, frame, labels)[symbol]
+            labels += () if symbol == model.blank else (symbol,)
+        totals.setdefault(labels, []).append(score)
+    return {labels: math.log(sum(map(math.exp, scores))) for labels, scores in totals.items()}
+
+
+def by_dictionary(model, frames, beam_size):
+    """The same search, an utterance and a hypothesis at a time."""
+    beam = {(): 0.0}
+    for frame in frames:
+        extensions = [
+            (score + log_prob, labels if symbol == model.blank else (*labels, symbol))
+            for labels, score in beam.items()
+            for symbol, log_prob in enumerate(next_log_probs(model, frame, labels))
+        ]
+        extensions.sort(reverse=True)
+        merged = {}
+        for score, labels in extensions[: 2 * beam_size]:
+            merged.setdefault(labels, []).append(score)
+        totals = {k: math.log(sum(map(math.exp, v))) for k, v in merged.items()}
+        beam = dict(sorted(totals.items(), key=lambda item: -item[1])[:beam_size])
+    return beam
+
+
+@pytest.fixture(params=["lstm", "stateless"])
+def model(request, make_transducer):
+    return make_transducer(predictor=request.param, vocab_size=4, seed=3)
+
+
+def frames_of(model, *lengths, seed=0):
+    """Encoder outputs of utterances of these lengths, garbage after their ends."""
+    torch.manual_seed(seed)
+    encoded = 2 * torch.randn(len(lengths), max(lengths) + 2, model.encoder.d_model)
+    return encoded, torch.tensor(lengths)
+
+
+@torch.no_grad()
+def test_a_beam_that_holds_everything_sums_all_alignments(model):
+    encoded, lengths = frames_of(model, 4, 3)
+    found = beam_search(model, encoded, lengths, beam_size=128, nbest=128)
+    for row, length, hypotheses in zip(encoded, lengths, found, strict=True):
+        expected = exhaustive(model, row[:length])
+        assert {tuple(h.tokens) for h in hypotheses} == expected.keys()
+        for h in hypotheses:
+            assert h.score == pytest.approx(expected[tuple(h.tokens)], abs=1e-4)
+        assert [h.score for h in hypotheses] == sorted((h.score for h in hypotheses), reverse=True)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("beam_size", [1, 2, 3, 5])
+def test_a_small_beam_is_the_search_by_dictionary(model, beam_size):
+    encoded, lengths = frames_of(model, 9, 5, 12)
+    found = beam_search(model, encoded, lengths, beam_size, nbest=beam_size)
+    for row, length, hypotheses in zip(encoded, lengths, found, strict=True):
+        expected = by_dictionary(model, row[:length], beam_size)
+        got = {tuple(h.tokens): h.score for h in hypotheses}
+        assert got == pytest.approx(expected, abs=1e-4)
+
+
+@torch.no_grad()
+def test_an_utterance_reads_alone_as_in_a_padded_batch(model):
+    encoded, lengths = frames_of(model, 9, 1, 6, 12)
+    together = beam_search(model, encoded, lengths, beam_size=3)
+    for i, n in enumerate(lengths):
+        (alone,) = beam_search(model, encoded[i : i + 1, :n], n[None], beam_size=3)
+        assert alone[0].tokens == together[i][0].tokens
+        assert alone[0].frames == together[i][0].frames
+
+
+@torch.no_grad()
+def test_each_label_has_its_frame_and_log_probability(model):
+    model.joiner.output.bias[model.blank] -= 4
+    encoded, lengths = frames_of(model, 10)
+    ((best,),) = beam_search(model, encoded, lengths, beam_size=4)
+    assert len(best.tokens) > 2
+    assert best.frames == sorted(set(best.frames))
+    for i, (label, frame, log_prob) in enumerate(
+        zip(best.tokens, best.frames, best.log_probs, strict=True)
+    ):
+        expected = next_log_probs(model, encoded[0, frame], best.tokens[:i])[label]
+        assert log_prob == pytest.approx(expected, abs=1e-5)
+
+
+def test_more_results_than_hypotheses_cannot_be_asked_for(model):
+    encoded, lengths = frames_of(model, 3)
+    with pytest.raises(ValueError, match=r"nbest \(3\)"):
+        beam_search(model, encoded, lengths, beam_size=2, nbest=3)
+
+
+@torch.no_grad()
+def test_the_searcher_returns_what_speechbrains_does(model):
+    encoded, lengths = frames_of(model, 8, 5)
+    encoded[1, 5:] = 0
+    encoded = encoded[:, :8]
+    best, score, nbest, nbest_scores = TransducerSearcher(model, beam_size=3, nbest=2)(encoded)
+    expected = beam_search(model, encoded, lengths, 3, 2)
+    assert nbest == [[h.tokens for h in hypotheses] for hypotheses in expected]
+    assert nbest_scores == [[h.score for h in hypotheses] for hypotheses in expected]
+    assert best == [row[0] for row in nbest]
+    mean = sum(math.exp(row[0]) for row in nbest_scores) / 2
+    assert float(score) == pytest.approx(mean, rel=1e-5)
+    greedy, _, none, scores = TransducerSearcher(model)(encoded)
+    assert greedy == [h.tokens for h in greedy_search(model, encoded, lengths)]
+    assert none is None
+    assert scores is None
