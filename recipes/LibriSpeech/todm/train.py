@@ -18,7 +18,7 @@ from speechbrain.utils.distributed import run_on_main
 
 from todm_sb.brain import TODMBrain
 from todm_sb.dataio.pipeline import get_tokenizer, make_dataset, make_loader_kwargs
-from todm_sb.errors import one_line_errors
+from todm_sb.errors import ConfigError, one_line_errors
 from todm_sb.report import results_table
 
 
@@ -26,8 +26,13 @@ def main(argv: list[str]) -> None:
     """Prepares the data, trains, tests, and prints the table of subnets."""
     hparams_file, run_opts, overrides = sb.parse_arguments(argv)
     sb.utils.distributed.ddp_init_group(run_opts)
-    with open(hparams_file, encoding="utf-8") as file:
-        hparams = load_hyperpyyaml(file, overrides)
+    try:
+        with open(hparams_file, encoding="utf-8") as file:
+            hparams = load_hyperpyyaml(file, overrides)
+    except ValueError as error:
+        if "PLACEHOLDER" not in str(error):
+            raise
+        raise ConfigError(f"{hparams_file}: {error} Give it as --data_folder=...") from None
     sb.create_experiment_directory(
         experiment_directory=hparams["output_folder"],
         hyperparams_to_save=hparams_file,
