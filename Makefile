@@ -24,7 +24,7 @@ demo: $(INSTALLED) ## train a supernet on synthesised speech, cut out a subnet, 
 	cd $(RECIPE) && $(BIN)/python train.py hparams/mini.yaml
 	cd $(RECIPE) && $(BIN)/python export.py results/mini/1234 results/mini/1234/exported/min --subnet min
 	cd $(RECIPE) && $(BIN)/python transcribe.py results/mini/1234/exported/min \
-	    $$(ls results/mini_corpus/test-clean/*/*/*.flac | head -n 3)
+	    $$(ls results/mini_corpus/test-clean/*/*/*-0001.flac | head -n 3)
 
 test: $(INSTALLED) ## the fast tests (under 6 minutes on 2 cores)
 	$(BIN)/python -m pytest -m 'not slow'

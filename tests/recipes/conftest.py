@@ -44,12 +44,12 @@ TINY = {
 }
 
 
-def arguments(corpus, output, **overrides):
-    """Command line of a tiny run of mini.yaml."""
+def arguments(corpus, output, recipe="mini.yaml", **overrides):
+    """Command line of a tiny run."""
     options = {**TINY, "data_folder": corpus, "output_folder": output, **overrides}
     return [
-        str(LIBRISPEECH / "hparams" / "mini.yaml"),
-        *(f"--{key}={value}" for key, value in options.items()),
+        str(LIBRISPEECH / "hparams" / recipe),
+        *(f"--{key}={value}" for key, value in options.items() if value is not None),
         "--noprogressbar",
         "--device=cpu",
     ]

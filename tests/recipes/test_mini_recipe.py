@@ -125,6 +125,41 @@ def test_each_technique_can_be_switched_by_its_key(corpus, train, tmp_path, over
     assert (tmp_path / "run" / "results_test-clean.json").exists()
 
 
+# The 960 h recipes take the mini corpus for LibriSpeech; the keys are those that mini.yaml lacks.
+ON_MINI_CORPUS = {
+    **dict.fromkeys(["n_train", "n_dev", "n_test"]),
+    "train_splits": "[train]",
+    "test_splits": "[test-clean]",
+    "num_workers": 0,
+    "sandwich_warmup": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "subnets"),
+    [
+        (
+            "supernet.yaml",
+            {"named_subnets": "{shallow: {layers: [1], ffn_dims: [32]}}"},
+            ["max", "shallow", "min"],
+        ),
+        (
+            "individual.yaml",
+            {"search_space": None, "named_subnets": None, "n_layers": 2, "ffn_dim": 32},
+            ["max"],
+        ),
+    ],
+)
+def test_the_recipes_for_960_hours_run_on_a_small_folder(
+    corpus, train, tmp_path, recipe, overrides, subnets
+):
+    train(arguments(corpus, tmp_path / "run", recipe, **{**ON_MINI_CORPUS, **overrides}))
+    results = json.loads((tmp_path / "run" / "results_test-clean.json").read_text())
+    assert [result["subnet"] for result in results] == subnets
+    history = (tmp_path / "run" / "history.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in history] == [1, 2]
+
+
 def test_an_exported_subnet_reads_as_speechbrains_own_class_reads_it(exported, corpus):
     paths = sorted(corpus.glob("test-clean/*/*/*.flac"))[:4]
     ours = SubnetASR.from_hparams(exported / "min")
