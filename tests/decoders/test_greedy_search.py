@@ -3,12 +3,9 @@ import itertools
 import pytest
 import torch
 
-from todm_sb.decoders.transducer import (
-    Hypothesis,
-    TransducerSearcher,
-    greedy_search,
-    padded_lengths,
-)
+from todm_sb.decoders.greedy import greedy_search
+from todm_sb.decoders.hypothesis import Hypothesis
+from todm_sb.decoders.transducer import TransducerSearcher, padded_lengths
 
 # Longer than what a search may look at together.
 LONG = 40

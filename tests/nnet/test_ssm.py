@@ -3,14 +3,8 @@ import math
 import pytest
 import torch
 
-from todm_sb.nnet.ssm import (
-    DiagonalSSM,
-    MultiHeadSSM,
-    fft_convolve,
-    fft_size,
-    gate_heads,
-    kernel_spectrum,
-)
+from todm_sb.nnet.fft_convolution import fft_convolve, fft_size, kernel_spectrum
+from todm_sb.nnet.ssm import DiagonalSSM, MultiHeadSSM, gate_heads
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 

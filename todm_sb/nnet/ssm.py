@@ -14,16 +14,17 @@ S4D-Lin initialisation; Fathullah et al. 2023 (arXiv:2305.12498) for heads and i
 
 from __future__ import annotations
 
-import functools
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+
+from todm_sb.nnet.fft_convolution import fft_convolve, kernel_spectrum
 
 # S4D draws C with unit variance. A quarter of that keeps the slow heads' sums over time from
-# drowning the residual stream: on connected digits, learning sets in after 60 % of the steps.
+# drowning the residual stream: on connected digits, CTC alone, the loss after 160 steps is 1.5
+# instead of 2.4 nats a label.
 INITIAL_C = 0.25 * math.sqrt(0.5)
 
 
@@ -180,81 +181,6 @@ def powers(log_r: Tensor, theta: Tensor, exponents: Tensor) -> tuple[Tensor, Ten
 def complex_mul(a_re: Tensor, a_im: Tensor, b_re: Tensor, b_im: Tensor) -> tuple[Tensor, Tensor]:
     """Complex product of two numbers given by their parts (real arithmetic exports to ONNX)."""
     return a_re * b_re - a_im * b_im, a_re * b_im + a_im * b_re
-
-
-@functools.cache
-def fft_size(length: int) -> int:
-    """An FFT size that holds a linear convolution of two ``length``-sequences: the next power of
-    two times 1, 3, 5 or 9, which FFT libraries do best."""
-    enough = max(2, 2 * length - 1)
-    sizes = ((1 << a) * odd for odd in (1, 3, 5, 9) for a in range(1, enough.bit_length() + 1))
-    return min(size for size in sizes if size >= enough)
-
-
-def kernel_spectrum(forward: Tensor, backward: Tensor | None, length: int) -> Tensor:
-    """Spectrum of a two-sided kernel.
-
-    Args:
-        forward: (channels, length), taps at lags 0, 1, ... (past and present).
-        backward: (channels, length) or None, taps at lags -1, -2, ... (strictly the future, so
-            that the present is not counted twice); the last tap is out of reach and unused.
-        length: longest input in frames.
-
-    Returns:
-        complex (channels, fft_size(length) // 2 + 1)
-    """
-    n = fft_size(length)
-    if backward is None:
-        return torch.fft.rfft(forward, n)
-    past = F.pad(forward, (0, n - length))
-    future = F.pad(backward[:, : length - 1].flip(-1), (n - length + 1, 0))
-    return torch.fft.rfft(past + future)
-
-
-def fft_convolve(u: Tensor, spectrum: Tensor) -> Tensor:
-    """Linear convolution along time, by FFT.
-
-    Args:
-        u: (batch, T, channels).
-        spectrum: :func:`kernel_spectrum` made for this T, or for a longer one.
-
-    Returns:
-        (batch, T, channels)
-    """
-    # FFTs along a contiguous axis are twice as fast as strided ones.
-    return _FFTConvolution.apply(u.transpose(1, 2).contiguous(), spectrum).transpose(1, 2)
-
-
-class _FFTConvolution(torch.autograd.Function):
-    """(batch, channels, T) by a spectrum (channels, n / 2 + 1), n even.
-
-    Autograd's own backward of a real FFT is a complex one of twice the length and, for its
-    padding, fills of zeros: a third of an encoder's step. Both gradients need real FFTs only.
-    """
-
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, u: Tensor, spectrum: Tensor) -> Tensor:
-        n = 2 * (spectrum.shape[-1] - 1)
-        u_spectrum = torch.fft.rfft(u, n)
-        ctx.save_for_backward(u_spectrum, spectrum)
-        return torch.fft.irfft(u_spectrum * spectrum, n)[..., : u.shape[-1]]
-
-    @staticmethod
-    @once_differentiable
-    def backward(
-        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
-    ) -> tuple[Tensor | None, Tensor | None]:
-        u_spectrum, spectrum = ctx.saved_tensors
-        n = 2 * (spectrum.shape[-1] - 1)
-        grad_spectrum = torch.fft.rfft(grad.contiguous(), n)
-        grad_u = grad_kernel = None
-        if ctx.needs_input_grad[1]:
-            # irfft counts each frequency twice, but for the first and the last.
-            grad_kernel = torch.einsum("bcf,bcf->cf", u_spectrum.conj(), grad_spectrum) * (2 / n)
-            grad_kernel[:, :: n // 2] /= 2
-        if ctx.needs_input_grad[0]:
-            grad_u = torch.fft.irfft(grad_spectrum * spectrum.conj(), n)[..., : grad.shape[-1]]
-        return grad_u, grad_kernel
 
 
 class MultiHeadSSM(nn.Module):
