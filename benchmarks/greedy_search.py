@@ -34,15 +34,15 @@ def make_network() -> Transducer:
         d_joint=640,
     ).eval()
     with torch.no_grad():
-        network.joiner.output.weight.mul_(20)
+        network.joiner.output.weight.mul_(10)
     return network
 
 
 def tune_blank(network: Transducer, encoded: Tensor, n_frames: Tensor) -> None:
     """Sets the bias of blank by bisection so that the wanted number of labels is read."""
     bias = network.joiner.output.bias.data
-    low, high = 0.0, 100.0
-    for _ in range(20):
+    low, high = 0.0, 1000.0
+    for _ in range(24):
         bias[0] = (low + high) / 2
         n_labels = sum(len(h.tokens) for h in greedy_search(network, encoded, n_frames))
         low, high = (bias[0], high) if n_labels > LABELS_A_FRAME * BATCH * T else (low, bias[0])

@@ -7,6 +7,7 @@ import logging
 import random
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from todm_sb.optim import ScaledAdam
 from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters
 from todm_sb.supernet.sandwich import (
     Labels,
+    SubnetLosses,
     Trunk,
     sample_sandwich,
     sandwich_backward,
@@ -84,8 +86,7 @@ class TODMBrain(sb.Brain):
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Resets the metrics; at the start of an epoch, also the schedule and the data order."""
         if stage == sb.Stage.TRAIN:
-            self.train_sums: dict[str, float] = {}
-            self.train_batches = 0
+            self.train_losses: dict[str, list[float]] = {}
             self.hparams.lr_annealing.set_epoch(epoch - 1)
             self.hparams.lr_annealing.apply(self.optimizer)
         else:
@@ -146,17 +147,19 @@ class TODMBrain(sb.Brain):
         with torch.autocast(self.device_type, enabled=False):
             self.scaler.scale(loss / self.grad_accumulation_factor).backward()
 
-    def _count_losses(self, losses: list[Any]) -> None:
-        """Sums up the losses of the max subnet, the mean of the others, and the divergence."""
-        parts = {"max": [losses[0].transducer], "ctc": [losses[0].ctc]}
-        parts["others"] = [x.transducer for x in losses[1:]]
-        parts["kd"] = [x.divergence for x in losses[1:]]
+    def _count_losses(self, losses: list[SubnetLosses]) -> None:
+        """Notes the losses of the max subnet, the means of the others, and the divergence."""
+        students = losses[1:]
+        parts = {
+            "max": [losses[0].transducer],
+            "ctc": [losses[0].ctc],
+            "others": [x.transducer for x in students],
+            "kd": [x.divergence for x in students],
+        }
         for name, values in parts.items():
             known = [float(v) for v in values if v is not None]
             if known:
-                mean = sum(known) / len(known)
-                self.train_sums[name] = self.train_sums.get(name, 0.0) + mean
-        self.train_batches += 1
+                self.train_losses.setdefault(name, []).append(fmean(known))
 
     # Both training and evaluation
 
@@ -209,8 +212,7 @@ class TODMBrain(sb.Brain):
     def on_stage_end(self, stage: sb.Stage, stage_loss: float, epoch: int | None = None) -> None:
         """Logs; after validation saves a checkpoint, after a test writes the alignments."""
         if stage == sb.Stage.TRAIN:
-            n = max(1, self.train_batches)
-            self.train_stats = {name: total / n for name, total in self.train_sums.items()}
+            self.train_stats = {name: fmean(x) for name, x in self.train_losses.items()}
             return
         rates = {
             name: {"WER": wer.summarize("error_rate"), "CER": cer.summarize("error_rate")}

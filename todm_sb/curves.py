@@ -41,7 +41,7 @@ class TrainingHistory:
                 values = [r["train"].get(name) for r in records]
                 losses.plot(epochs, values, label=f"train {name}")
         losses.plot(
-            epochs, [r["valid"]["loss"] for r in records], label="valid max", linestyle="--"
+            epochs, [r["valid"]["loss"] for r in records], label="valid, all of max", linestyle="--"
         )
         losses.set(xlabel="epoch", ylabel="nats an utterance", yscale="log", title="Losses")
         for name in records[-1]["valid"]:
