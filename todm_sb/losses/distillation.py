@@ -32,7 +32,7 @@ class AlphaDivergence:
         alphas: the sides compared; the larger divergence counts. ``(-1, 1)`` is adaptive,
             one number a fixed alpha, ``(1,)`` is KL.
         clip: bound beta on ``w^a`` for a other than 0 and 1, against the heavy tail of
-            importance ratios (AlphaNet, Sec. 4.2).
+            importance ratios (AlphaNet).
         classes: ``vocabulary`` compares all labels; ``three`` the probabilities of blank, of the
             correct label and of all others together (Panchapagesan et al. 2021,
             arXiv:2011.06110).
@@ -94,7 +94,7 @@ def three_classes(log_probs: Tensor, labels: Tensor, blank: int) -> Tensor:
 
 
 class _AlphaDivergence(torch.autograd.Function):
-    """Value: the formula above. Gradient: AlphaNet eq. 5, ``-E_q[rho(w) grad log q]`` with
+    """Value: the formula above. Gradient: AlphaNet's, ``-E_q[rho(w) grad log q]`` with
     ``rho(w) = w f'(w) - f(w)`` and w held fixed, where clipping bounds ``w^a`` in both."""
 
     @staticmethod

@@ -18,7 +18,7 @@ class Subnet(Protocol):
 class ElasticFFN(nn.Module):
     """Feed-forward layer of which any leading part of the hidden units can be used.
 
-    Dropout adapts to the width in use (TODM, arXiv:2309.01947, Sec. 3.2): narrow subnets have
+    Dropout adapts to the width in use (TODM, arXiv:2309.01947): narrow subnets have
     less capacity and need less regularisation, so ``p = dropout * width / dropout_width``.
 
     Args:

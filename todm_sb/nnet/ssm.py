@@ -77,7 +77,7 @@ class DiagonalSSM(nn.Module):
         return self.C.shape[1]
 
     def discretise(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Zero-order hold with B = 1 (S4D eq. 2; C carries B).
+        """Zero-order hold with B = 1 (S4D; C carries B).
 
         Returns:
             ``(log_r, theta, c_re, c_im)``, each (channels, N): ``w = exp(log_r + i theta)`` and
@@ -186,8 +186,8 @@ def complex_mul(a_re: Tensor, a_im: Tensor, b_re: Tensor, b_im: Tensor) -> tuple
 class MultiHeadSSM(nn.Module):
     """Multi-head SSM: projection, H heads of SSMs, inter-head gating, projection.
 
-    The second half of the heads, through GELU, gates the first half (Fathullah et al. 2023,
-    Sec. 3.2).
+    The second half of the heads, through GELU, gates the first half (Fathullah et al.
+    2023).
 
     Args:
         d_model: width of input and output.
