@@ -15,6 +15,7 @@ setup(
         "hyperpyyaml>=1.2",
         "matplotlib>=3.8",
         "numpy>=1.26",
+        "safetensors>=0.4.5",
         "sentencepiece>=0.2",
         "soundfile>=0.12",
         "speechbrain>=1.1,<2",
@@ -23,6 +24,7 @@ setup(
         "torchaudio>=2.6",
         "tqdm>=4.66",
     ],
+    entry_points={"console_scripts": ["todm-sb=todm_sb.cli:main"]},
     extras_require={
         # Speech synthesis for the mini corpus.
         "demo": DEMO,

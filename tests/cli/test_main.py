@@ -1,0 +1,59 @@
+import sys
+from types import ModuleType
+
+import pytest
+
+from todm_sb import __version__
+from todm_sb.cli import FAILED
+from todm_sb.cli.main import COMMANDS, main
+from todm_sb.errors import ConfigError
+
+
+@pytest.fixture
+def half_done(monkeypatch):
+    """A subcommand ``half-done FOLDER``."""
+    module = ModuleType("todm_sb.cli.half_done")
+    module.add_arguments = lambda parser: parser.add_argument("folder")
+
+    def run(arguments):
+        if arguments.folder == "missing":
+            raise ConfigError("missing: no such folder")
+        print(arguments.folder)
+        return FAILED
+
+    module.run = run
+    monkeypatch.setitem(sys.modules, "todm_sb.cli.half_done", module)
+    monkeypatch.setitem(COMMANDS, "half-done", "does half")
+
+
+def test_a_subcommand_gets_its_arguments_and_gives_the_exit_code(half_done, capsys):
+    assert main(["half-done", "here"]) == FAILED == 1
+    assert capsys.readouterr().out == "here\n"
+
+
+def test_an_error_of_the_user_is_one_line_and_exit_code_2(half_done, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["half-done", "missing"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: missing: no such folder\n"
+
+
+@pytest.mark.parametrize("argv", [[], ["unknown"], ["half-done"], ["half-done", "a", "b"]])
+def test_wrong_usage_is_exit_code_2(half_done, argv):
+    with pytest.raises(SystemExit) as ended:
+        main(argv)
+    assert ended.value.code == 2
+
+
+def test_help_lists_the_subcommands_without_importing_them(half_done, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "todm_sb.cli.half_done", None)
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    assert "half-done" in capsys.readouterr().out
+
+
+def test_the_version_is_the_packages(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"{__version__}\n"

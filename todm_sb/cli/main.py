@@ -1,0 +1,43 @@
+"""Finds the subcommand and runs it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from todm_sb import __version__
+from todm_sb.errors import one_line_errors
+
+OK, FAILED = 0, 1
+
+# Only the subcommand that is called is imported: help does not wait for PyTorch.
+COMMANDS: dict[str, str] = {}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs ``todm-sb``.
+
+    Args:
+        argv: arguments; those of the process when None.
+
+    Returns:
+        The exit code; see :mod:`todm_sb.cli`.
+
+    Raises:
+        SystemExit: with status 2, after one line on stderr, if the user can mend the cause.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="todm-sb", description="Speech recognition by subnets.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary)
+        if name in argv[:1]:
+            module = import_module(f"todm_sb.cli.{name.replace('-', '_')}")
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    arguments = parser.parse_args(argv)
+    with one_line_errors():
+        return arguments.run(arguments)
