@@ -1,21 +1,18 @@
 """Time of one optimizer step: ScaledAdam against torch.optim.AdamW(foreach=True).
 
-    python benchmarks/scaled_adam.py [--threads 2] [--steps 30]
+    python benchmarks/scaled_adam.py [--steps 30]
 
 31.7 M float32 parameters in 132 tensors: ten blocks of width 512 with an FFN of 2048, convolutional
-subsampling, predictor and joiner. The two step in turn in one process, so that whatever else the
-machine does falls on both; the medians count every kind of step ScaledAdam has (with and without a
-change of sizes).
+subsampling, predictor and joiner. The medians count every kind of step ScaledAdam has (with and
+without a change of sizes).
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 
 import torch
-from torch.optim import Optimizer
+from measure import Row, print_table, time_in_turn
 
 from todm_sb.optim import ScaledAdam
 
@@ -36,38 +33,23 @@ def make_params() -> list[torch.nn.Parameter]:
     return params
 
 
-def step_ms(optimizer: Optimizer) -> float:
-    """Milliseconds of one step."""
-    start = time.perf_counter()
-    optimizer.step()
-    return 1e3 * (time.perf_counter() - start)
-
-
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--steps", type=int, default=30)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
     torch.manual_seed(0)
 
     params = make_params()
-    ours = ScaledAdam(params)
-    peer = torch.optim.AdamW(make_params(), foreach=True)
-    for _ in range(4):  # states are made, caches and allocator settle
-        ours.step()
-        peer.step()
-    times = [(step_ms(ours), step_ms(peer)) for _ in range(args.steps)]
-    ours_ms, peer_ms = (statistics.median(column) for column in zip(*times, strict=True))
-
-    print(
-        f"{sum(p.numel() for p in params) / 1e6:.1f} M parameters, {len(params)} tensors, "
-        f"{args.threads} thread(s), median of {args.steps} steps, torch {torch.__version__}\n"
+    ours, peer = time_in_turn(
+        ScaledAdam(params).step,
+        torch.optim.AdamW(make_params(), foreach=True).step,
+        repeats=args.steps,
+        warmup=4,  # states are made, caches and allocator settle
     )
-    print("| ScaledAdam ms | AdamW(foreach=True) ms | ratio |")
-    print("| ---: | ---: | ---: |")
-    print(f"| {ours_ms:.1f} | {peer_ms:.1f} | {ours_ms / peer_ms:.2f} |")
+    shapes = f"{sum(p.numel() for p in params) / 1e6:.1f} M parameters, {len(params)} tensors"
+    claim = "ScaledAdam step, peer AdamW(foreach=True)"
+    print_table([Row(claim, shapes, 1e3 * ours.median, 1e3 * peer.median, "ms", target=1.5)])
 
 
 if __name__ == "__main__":
