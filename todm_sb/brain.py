@@ -122,6 +122,7 @@ class TODMBrain(sb.Brain):
                 labels,
                 subnets,
                 self._backward,
+                self.optimizer_step,
             )
         self.check_loss_isfinite(sum(x.total for x in losses))
         if should_step:
@@ -153,6 +154,7 @@ class TODMBrain(sb.Brain):
         parts = {
             "max": [losses[0].transducer],
             "ctc": [losses[0].ctc],
+            "simple": [losses[0].simple],
             "others": [x.transducer for x in students],
             "kd": [x.divergence for x in students],
         }

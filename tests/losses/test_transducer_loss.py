@@ -8,16 +8,8 @@ from torch import nn
 
 from todm_sb.losses import transducer
 from todm_sb.losses.distillation import AlphaDivergence
-from todm_sb.losses.transducer import (
-    NODE_WEIGHTS,
-    Teacher,
-    following_labels,
-    lattice_loss,
-    log_softmax,
-    node_weights,
-    two_channel_loss,
-    valid_nodes,
-)
+from todm_sb.losses.lattice import following_labels, log_softmax, two_channel_loss, valid_nodes
+from todm_sb.losses.transducer import NODE_WEIGHTS, Teacher, lattice_loss, node_weights
 from todm_sb.nnet.joiner import Joiner
 
 # torchaudio computes the lattice in float32.
@@ -312,7 +304,7 @@ def test_node_weights_add_up_to_the_steps_of_a_path_and_are_zero_on_padding(batc
     weights = batch.teacher(kind).node_weights
     torch.testing.assert_close(weights.double(), batch.brute_force_weights(kind), **SINGLE)
     torch.testing.assert_close(weights.sum((1, 2)), batch.n_frames + batch.n_labels + 0.0, **SINGLE)
-    valid = valid_nodes(batch.n_frames, batch.n_labels, 5, 4)
+    valid = valid_nodes(batch.n_frames, batch.n_labels, 5, torch.arange(4))
     assert (weights[~valid] == 0).all()
     assert (weights[valid] > 0).all()
     assert not weights.requires_grad
@@ -364,7 +356,7 @@ def test_the_divergence_adds_up_an_utterances_own_nodes_by_their_weight(batch, k
 
 def test_the_divergence_follows_any_weights_exactly(batch):
     weights = torch.rand(3, 5, 4, dtype=torch.double)
-    weights[~valid_nodes(batch.n_frames, batch.n_labels, 5, 4)] = 0
+    weights[~valid_nodes(batch.n_frames, batch.n_labels, 5, torch.arange(4))] = 0
     loss = batch.loss(teacher=batch.teacher_with(weights), divergence=AlphaDivergence((-1, 1)))
     torch.testing.assert_close(
         loss.divergence, explicit_divergence(batch, weights, (-1, 1), 5.0), rtol=1e-9, atol=1e-9
@@ -570,7 +562,7 @@ def test_each_row_is_left_by_its_label_and_the_last_by_none():
 
 
 def test_valid_nodes_are_those_of_an_utterances_own_lattice():
-    valid = valid_nodes(torch.tensor([3, 1]), torch.tensor([1, 2]), 3, 3)
+    valid = valid_nodes(torch.tensor([3, 1]), torch.tensor([1, 2]), 3, torch.arange(3))
     assert valid[0].tolist() == [[True, True, False]] * 3
     assert valid[1].tolist() == [[True] * 3, [False] * 3, [False] * 3]
 

@@ -191,7 +191,8 @@ def test_what_a_subnet_teaches_with_is_cut_off_from_its_graph(make_transducer, k
     model = make_transducer()
     trunk = Trunk.compute(model, features(torch.float), LENGTHS, LABELS.ids)
     objective = Objective(kd_weight=0.0, kd_nodes=kd_nodes)
-    losses, teacher = objective(model, trunk, LABELS, SPACE.max)
+    losses, lead = objective(model, trunk, LABELS, SPACE.max)
+    teacher = lead.teacher
     assert losses.total.requires_grad
     assert not teacher.encoder.requires_grad
     assert not teacher.node_weights.requires_grad
@@ -204,7 +205,7 @@ def test_a_subnet_teaches_at_the_nodes_of_its_own_alignments_or_at_all(make_tran
     model = make_transducer()
     trunk = Trunk.compute(model, features(torch.float), LENGTHS, LABELS.ids)
     subnet = SUBNETS[2]
-    _, teacher = Objective(kd_nodes=kd_nodes)(model, trunk, LABELS, subnet)
+    teacher = Objective(kd_nodes=kd_nodes)(model, trunk, LABELS, subnet)[1].teacher
     with torch.no_grad():
         encoded, n_frames = model.encoder(features(torch.float), LENGTHS, subnet)
         frames = model.joiner.project_encoder(encoded).unsqueeze(2)
@@ -220,22 +221,22 @@ def test_a_subnet_teaches_at_the_nodes_of_its_own_alignments_or_at_all(make_tran
     torch.testing.assert_close(teacher.node_weights.double(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_first_subnet_teaches_all_others(make_transducer):
+def test_the_first_subnet_leads_all_others(make_transducer):
     model = make_transducer()
     objective = Objective(kd_weight=1.0)
-    taught_by, offered = [], []
+    led_by, offered = [], []
 
-    def recorded(model, trunk, labels, subnet, teacher):
-        taught_by.append(teacher)
-        losses, as_teacher = objective(model, trunk, labels, subnet, teacher)
-        offered.append(as_teacher)
-        return losses, as_teacher
+    def recorded(model, trunk, labels, subnet, lead, step):
+        led_by.append(lead)
+        losses, own_lead = objective(model, trunk, labels, subnet, lead, step)
+        offered.append(own_lead)
+        return losses, own_lead
 
     step(model, recorded, SUBNETS)
-    assert isinstance(offered[0], Teacher)
-    assert taught_by[0] is None
-    assert len(taught_by) == 4
-    assert all(teacher is offered[0] for teacher in taught_by[1:])
+    assert isinstance(offered[0].teacher, Teacher)
+    assert led_by[0] is None
+    assert len(led_by) == 4
+    assert all(lead is offered[0] for lead in led_by[1:])
 
 
 def test_nodes_count_by_occupancy_unless_told_otherwise(make_transducer):

@@ -63,7 +63,7 @@ def export_folder(
 ) -> None:
     """Writes ``hyperparams.yaml``, ``model.ckpt``, ``normalize.ckpt`` and ``tokenizer.ckpt``.
 
-    The CTC head, an auxiliary of training, is left out.
+    The auxiliaries of training are left out.
 
     Args:
         folder: made if need be; files of an earlier export there are replaced.
@@ -77,8 +77,8 @@ def export_folder(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {k: v for k, v in model.state_dict().items() if not k.startswith("ctc_output.")}
-    torch.save(weights, folder / "model.ckpt")
+    model = model.deployed()
+    torch.save(model.state_dict(), folder / "model.ckpt")
     normalize._save(folder / "normalize.ckpt")
     shutil.copyfile(tokenizer_path, folder / "tokenizer.ckpt")
     # JSON is YAML.
@@ -90,7 +90,7 @@ def export_folder(
         version=__version__,
         sample_rate=fbank["sample_rate"],
         space=space_line,
-        network=json.dumps({**model.config, "ctc": False}),
+        network=json.dumps(model.config),
         fbank=json.dumps(fbank),
         hop=hop,
         max_symbols=max_symbols,

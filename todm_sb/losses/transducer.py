@@ -3,6 +3,7 @@
 The loss needs two numbers a node: log p(blank) and log p(next label). They are taken from the
 joiner a few frames at a time, and recomputed in the backward pass, so that the logits of all
 nodes over the vocabulary never exist together; distillation is measured on the way, where they do.
+With a band, the joiner runs on a few labels a frame only.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-import torchaudio
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from todm_sb.losses.distillation import AlphaDivergence
+from todm_sb.losses.lattice import following_labels, log_softmax, two_channel_loss, valid_nodes
+from todm_sb.losses.pruning import Band
 from todm_sb.nnet.joiner import Joiner
 
 # Logits held at once: 16 MiB in float32, about what a core's caches and their neighbours stand.
@@ -27,13 +28,13 @@ NODE_WEIGHTS = ("occupancy", "uniform")
 
 @dataclass(frozen=True)
 class LatticeLoss:
-    """Losses of each utterance of a batch.
+    """Losses of each utterance of a batch; S is U + 1, or the width of the band.
 
     Args:
         transducer: (batch,), negative log-likelihood in nats.
         divergence: (batch,), the divergence from the teacher, weighted over nodes, in nats; None
             without a teacher.
-        occupancy: (batch, T, U + 1), the probability that an alignment passes each node.
+        occupancy: (batch, T, S), the probability that an alignment passes each node.
     """
 
     transducer: Tensor
@@ -43,11 +44,11 @@ class LatticeLoss:
 
 @dataclass(frozen=True)
 class Teacher:
-    """What distillation needs of a teacher that shares the student's joiner and predictor.
+    """What distillation needs of a teacher that shares the student's joiner, predictor and band.
 
     Args:
         encoder: (batch, T, d_joint), its projected encoder output; its logits are had from this.
-        node_weights: (batch, T, U + 1), what each node's divergence counts, from
+        node_weights: (batch, T, S), what each node's divergence counts, from
             :func:`node_weights`.
     """
 
@@ -55,19 +56,22 @@ class Teacher:
     node_weights: Tensor
 
 
-def node_weights(kind: str, occupancy: Tensor, n_frames: Tensor, n_labels: Tensor) -> Tensor:
+def node_weights(
+    kind: str, occupancy: Tensor, n_frames: Tensor, n_labels: Tensor, band: Band | None = None
+) -> Tensor:
     """How much the divergence at each node counts.
 
     Args:
         kind: ``occupancy`` counts a node as often as the teacher's alignments pass it: the
             divergence is that expected along a path. ``uniform`` counts all nodes of an
-            utterance's lattice alike, those far from any alignment among them.
-        occupancy: (batch, T, U + 1), the teacher's.
+            utterance's lattice (within the band) alike, those far from any alignment among them.
+        occupancy: (batch, T, S), the teacher's.
         n_frames: (batch,), integer frames of each utterance.
         n_labels: (batch,), integer labels of each utterance.
+        band: the nodes looked at; None for all.
 
     Returns:
-        (batch, T, U + 1), zero outside each utterance's lattice; either kind adds up to the
+        (batch, T, S), zero outside each utterance's lattice; either kind adds up to the
         ``n_frames + n_labels`` steps of a path.
 
     Raises:
@@ -76,7 +80,9 @@ def node_weights(kind: str, occupancy: Tensor, n_frames: Tensor, n_labels: Tenso
     if kind == "occupancy":
         return occupancy
     if kind == "uniform":
-        valid = valid_nodes(n_frames, n_labels, *occupancy.shape[1:]).to(occupancy.dtype)
+        T, S = occupancy.shape[1:]
+        rows = torch.arange(S, device=occupancy.device) if band is None else band.rows
+        valid = valid_nodes(n_frames, n_labels, T, rows).to(occupancy.dtype)
         share = (n_frames + n_labels) / valid.sum((1, 2))
         return valid * share[:, None, None]
     raise ValueError(f"node weights must be one of {NODE_WEIGHTS}, not {kind!r}")
@@ -92,8 +98,9 @@ def lattice_loss(
     blank: int = 0,
     teacher: Teacher | None = None,
     divergence: AlphaDivergence | None = None,
+    band: Band | None = None,
 ) -> LatticeLoss:
-    """Transducer loss and, with a teacher, distillation on the full lattice.
+    """Transducer loss and, with a teacher, distillation.
 
     Args:
         joiner: from projected outputs to logits.
@@ -105,30 +112,37 @@ def lattice_loss(
         blank: id of blank.
         teacher: None for no distillation.
         divergence: how the teacher's nodes are compared; needed with a teacher.
+        band: the nodes that alignments may pass; None for all.
 
     Returns:
         The losses of each utterance.
     """
     following = following_labels(labels, n_labels, blank)
 
-    def nodes(encoder: Tensor, predictor: Tensor, teacher: Tensor | None) -> Tensor:
-        return node_values(joiner, encoder, predictor, following, blank, teacher, divergence)
+    def nodes(encoder: Tensor, teacher: Tensor | None, start: Tensor | None) -> Tensor:
+        part = None if band is None else Band(start, band.width)
+        return node_values(joiner, encoder, predictor, following, blank, teacher, divergence, part)
 
-    logits_a_frame = predictor.shape[0] * predictor.shape[1] * joiner.vocab_size
+    inputs = (encoder, teacher and teacher.encoder, band and band.start)
+    n_rows = predictor.shape[1]
+    logits_a_frame = len(predictor) * (n_rows if band is None else band.width) * joiner.vocab_size
     chunk = max(1, LOGITS_AT_ONCE // logits_a_frame)
     if chunk >= encoder.shape[1]:
-        values = nodes(encoder, predictor, teacher and teacher.encoder)
+        values = nodes(*inputs)
     else:
-        parts = encoder.split(chunk, dim=1)
-        teachers = teacher.encoder.split(chunk, dim=1) if teacher else [None] * len(parts)
+        n_chunks = -(-encoder.shape[1] // chunk)
+        parts = ([None] * n_chunks if x is None else x.split(chunk, dim=1) for x in inputs)
         values = torch.cat(
             [
-                checkpoint(nodes, part, predictor, t, use_reentrant=False, preserve_rng_state=False)
-                for part, t in zip(parts, teachers, strict=True)
+                checkpoint(nodes, *part, use_reentrant=False, preserve_rng_state=False)
+                for part in zip(*parts, strict=True)
             ],
             dim=1,
         )
-    loss, occupancy = two_channel_loss(values[..., :2], n_frames, n_labels)
+    arcs = values[..., :2] if band is None else band.spread(values[..., :2], n_rows)
+    loss, occupancy = two_channel_loss(arcs, n_frames, n_labels)
+    if band is not None:
+        occupancy = band.take(occupancy)
     if teacher is None:
         return LatticeLoss(loss, None, occupancy)
     return LatticeLoss(loss, (values[..., 2] * teacher.node_weights).sum((1, 2)), occupancy)
@@ -142,8 +156,9 @@ def node_values(
     blank: int,
     teacher: Tensor | None = None,
     divergence: AlphaDivergence | None = None,
+    band: Band | None = None,
 ) -> Tensor:
-    """What the losses need of each node.
+    """What the losses need of each node; S is U + 1, or the width of the band.
 
     Args:
         joiner: from projected outputs to logits.
@@ -153,15 +168,19 @@ def node_values(
         blank: id of blank.
         teacher: (batch, T, d_joint) or None.
         divergence: needed with a teacher.
+        band: the nodes looked at, in these T frames; None for all.
 
     Returns:
-        (batch, T, U + 1, 2 or 3): log p(blank), log p(next label) and, with a teacher, the
+        (batch, T, S, 2 or 3): log p(blank), log p(next label) and, with a teacher, the
         divergence from it.
     """
-    predictor = predictor.unsqueeze(1)
+    index = following.unsqueeze(1).expand(-1, encoder.shape[1], -1)
+    if band is None:
+        predictor = predictor.unsqueeze(1)
+    else:
+        predictor, index = band.select(predictor), band.take(index)
     # Logarithms of probabilities keep float32 under autocast.
     log_probs = log_softmax(joiner(encoder.unsqueeze(2), predictor))
-    index = following.unsqueeze(1).expand(log_probs.shape[:3])
     label = log_probs.gather(-1, index.unsqueeze(-1))
     values = [log_probs[..., blank, None], label]
     if teacher is not None:
@@ -170,58 +189,3 @@ def node_values(
         node_divergence = divergence(log_probs, teacher_log_probs, index, blank)
         values.append(node_divergence.unsqueeze(-1))
     return torch.cat(values, dim=-1)
-
-
-def log_softmax(logits: Tensor) -> Tensor:
-    """Log-probabilities over the last axis, in float32 or better."""
-    return F.log_softmax(logits, -1, dtype=torch.promote_types(logits.dtype, torch.float32))
-
-
-def following_labels(labels: Tensor, n_labels: Tensor, blank: int) -> Tensor:
-    """The label that leaves each lattice row upwards: (batch, U + 1), blank where none does."""
-    rows = torch.arange(labels.shape[1] + 1, device=labels.device)
-    return F.pad(labels, (0, 1)).masked_fill(rows >= n_labels.unsqueeze(1), blank)
-
-
-def valid_nodes(n_frames: Tensor, n_labels: Tensor, T: int, rows: int) -> Tensor:
-    """(batch, T, rows) booleans: nodes within each utterance's own lattice."""
-    frames = torch.arange(T, device=n_frames.device).unsqueeze(1)
-    labels = torch.arange(rows, device=n_frames.device)
-    return (frames < n_frames[:, None, None]) & (labels <= n_labels[:, None, None])
-
-
-def two_channel_loss(
-    log_probs: Tensor, n_frames: Tensor, n_labels: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Transducer loss from two log-probabilities a node.
-
-    torchaudio's loss without its own softmax is just this on a vocabulary of two, where blank is
-    0 and every target is 1. Its gradient is exact, and minus the probability that an alignment
-    takes the arc.
-
-    Args:
-        log_probs: (batch, T, U + 1, 2), log p(blank) and log p(next label).
-        n_frames: (batch,), integer frames, the largest of them T.
-        n_labels: (batch,), integer labels, the largest of them U.
-
-    Returns:
-        (batch,), negative log-likelihood in nats, and (batch, T, U + 1), the occupancy of each
-        node, without gradient.
-    """
-    batch, _, rows, _ = log_probs.shape
-    arcs = log_probs.detach().float().contiguous().requires_grad_()
-    with torch.enable_grad():
-        loss = torchaudio.functional.rnnt_loss(
-            arcs,
-            torch.ones(batch, rows - 1, dtype=torch.int32, device=arcs.device),
-            n_frames.int(),
-            n_labels.int(),
-            blank=0,
-            reduction="none",
-            fused_log_softmax=False,
-        )
-        (gradient,) = torch.autograd.grad(loss.sum(), arcs)
-    # Loss and gradient are known by now; a product with the latter hands it on to the graph. Arcs
-    # that no alignment takes have none, whatever their value is.
-    through = torch.where(gradient == 0, 0, log_probs * gradient).sum((1, 2, 3))
-    return loss.detach() + (through - through.detach()), -gradient.sum(-1)

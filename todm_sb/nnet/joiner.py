@@ -1,4 +1,4 @@
-"""The joiner: from encoder and predictor to label logits."""
+"""Joiners: from encoder and predictor to label logits."""
 
 from __future__ import annotations
 
@@ -41,3 +41,21 @@ class Joiner(nn.Module):
             (..., vocab_size)
         """
         return self.output(torch.tanh(encoder + predictor))
+
+
+class SimpleJoiner(nn.Module):
+    """``logits = W_enc enc + W_pred pred``, whose lattice costs little (Kuang et al. 2022,
+    arXiv:2206.13236).
+
+    An auxiliary of training: its alignments tell where the real joiner has to look.
+
+    Args:
+        d_encoder: width of the encoder's output.
+        d_predictor: width of the predictor's output.
+        vocab_size: labels with blank.
+    """
+
+    def __init__(self, d_encoder: int, d_predictor: int, vocab_size: int) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(d_encoder, vocab_size)
+        self.predictor = nn.Linear(d_predictor, vocab_size, bias=False)

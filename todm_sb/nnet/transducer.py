@@ -10,11 +10,14 @@ from torch import nn
 
 from todm_sb.errors import ConfigError
 from todm_sb.nnet.encoder import MHSSMEncoder
-from todm_sb.nnet.joiner import Joiner
+from todm_sb.nnet.joiner import Joiner, SimpleJoiner
 from todm_sb.nnet.predictor import LSTMPredictor, StatelessPredictor
 
 # Share of blanks that an untrained network expects; an alignment has about ten frames a label.
 BLANK_PRIOR = 0.9
+
+# Parts that only training needs, and the arguments that ask for them.
+AUXILIARIES = {"ctc_output": "ctc", "simple_joiner": "simple_joiner"}
 
 PREDICTORS = {"lstm": LSTMPredictor, "stateless": StatelessPredictor}
 
@@ -31,6 +34,7 @@ class Transducer(nn.Module):
         predictor: ``kind`` (``lstm`` or ``stateless``) and further arguments of that class.
         d_joint: width of the joint space.
         ctc: whether to add a linear CTC head on the encoder, an auxiliary of training.
+        simple_joiner: whether to add the joiner that prunes the lattice, an auxiliary of training.
 
     Raises:
         ConfigError: on an unknown predictor kind, or arguments that a part does not have.
@@ -45,6 +49,7 @@ class Transducer(nn.Module):
         predictor: dict[str, Any],
         d_joint: int,
         ctc: bool = False,
+        simple_joiner: bool = False,
     ) -> None:
         super().__init__()
         self.config = {
@@ -53,6 +58,7 @@ class Transducer(nn.Module):
             "predictor": dict(predictor),
             "d_joint": d_joint,
             "ctc": ctc,
+            "simple_joiner": simple_joiner,
         }
         kind = predictor.get("kind")
         if kind not in PREDICTORS:
@@ -64,11 +70,30 @@ class Transducer(nn.Module):
             PREDICTORS[kind],
             {"vocab_size": vocab_size, "blank": self.blank, **options},
         )
-        self.joiner = Joiner(self.encoder.d_model, self.predictor.d_model, d_joint, vocab_size)
-        self.ctc_output = nn.Linear(self.encoder.d_model, vocab_size) if ctc else None
-        for output in (self.joiner.output, self.ctc_output):
+        d_encoder, d_predictor = self.encoder.d_model, self.predictor.d_model
+        self.joiner = Joiner(d_encoder, d_predictor, d_joint, vocab_size)
+        self.ctc_output = nn.Linear(d_encoder, vocab_size) if ctc else None
+        self.simple_joiner = (
+            SimpleJoiner(d_encoder, d_predictor, vocab_size) if simple_joiner else None
+        )
+        for output in (
+            self.joiner.output,
+            self.ctc_output,
+            self.simple_joiner and self.simple_joiner.encoder,
+        ):
             if output is not None:
                 _expect_blank(output, self.blank)
+
+    def deployed(self) -> Transducer:
+        """A copy without the auxiliaries of training."""
+        network = Transducer(**{**self.config, **dict.fromkeys(AUXILIARIES.values(), False)})
+        weights = {
+            name: weight
+            for name, weight in self.state_dict().items()
+            if name.split(".")[0] not in AUXILIARIES
+        }
+        network.load_state_dict(weights)
+        return network.to(self.joiner.output.weight).train(self.training)
 
 
 @torch.no_grad()

@@ -19,7 +19,9 @@ from torch import Tensor
 
 from todm_sb.errors import ConfigError
 from todm_sb.losses.distillation import AlphaDivergence
-from todm_sb.losses.transducer import NODE_WEIGHTS, Teacher, lattice_loss, log_softmax, node_weights
+from todm_sb.losses.lattice import log_softmax
+from todm_sb.losses.pruning import Band, Pruning, choose_band, simple_lattice
+from todm_sb.losses.transducer import NODE_WEIGHTS, Teacher, lattice_loss, node_weights
 from todm_sb.nnet.predictor import start_with_blank
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.supernet.space import SearchSpace, SubnetConfig
@@ -47,12 +49,14 @@ class Trunk:
         n_frames: (batch,), integer frames of each utterance.
         spectra: SSM kernel spectra, a list a layer.
         predictor: (batch, U + 1, d_joint), projected predictor outputs.
+        simple_predictor: (batch, U + 1, V), the same for the simple joiner; None without one.
     """
 
     frames: Tensor
     n_frames: Tensor
     spectra: list[list[Tensor]]
     predictor: Tensor
+    simple_predictor: Tensor | None = None
 
     @classmethod
     def compute(
@@ -73,28 +77,35 @@ class Trunk:
             n_frames,
             model.encoder.spectra(frames.shape[1]),
             model.joiner.project_predictor(outputs),
+            model.simple_joiner and model.simple_joiner.predictor(outputs),
         )
 
     def cut(self) -> Trunk:
         """The same values as leaves of a graph of their own, to gather gradients in."""
 
-        def leaf(x: Tensor) -> Tensor:
-            return x.detach().requires_grad_(x.requires_grad)
+        def leaf(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x.detach().requires_grad_(x.requires_grad)
 
-        spectra = [[leaf(s) for s in layer] for layer in self.spectra]
-        return Trunk(leaf(self.frames), self.n_frames, spectra, leaf(self.predictor))
+        return Trunk(
+            leaf(self.frames),
+            self.n_frames,
+            [[leaf(s) for s in layer] for layer in self.spectra],
+            leaf(self.predictor),
+            leaf(self.simple_predictor),
+        )
 
     def backward(self, leaves: Trunk) -> None:
         """One backward through the trunk with the gradients gathered in :meth:`cut`'s leaves."""
         pairs = [
             (tensor, leaf.grad)
             for tensor, leaf in zip(self._tensors(), leaves._tensors(), strict=True)
-            if leaf.grad is not None
+            if leaf is not None and leaf.grad is not None
         ]
         torch.autograd.backward(*zip(*pairs, strict=True))
 
-    def _tensors(self) -> list[Tensor]:
-        return [self.frames, self.predictor, *(s for layer in self.spectra for s in layer)]
+    def _tensors(self) -> list[Tensor | None]:
+        spectra = [s for layer in self.spectra for s in layer]
+        return [self.frames, self.predictor, self.simple_predictor, *spectra]
 
 
 @dataclass(frozen=True)
@@ -106,23 +117,42 @@ class SubnetLosses:
         transducer: transducer loss.
         ctc: CTC loss, or None.
         divergence: from the teacher, or None.
+        simple: transducer loss of the simple joiner, or None.
     """
 
     total: Tensor
     transducer: Tensor
     ctc: Tensor | None
     divergence: Tensor | None
+    simple: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Lead:
+    """What the first subnet of a step hands to the others.
+
+    Args:
+        teacher: its outputs.
+        band: the lattice nodes looked at; None for all.
+    """
+
+    teacher: Teacher
+    band: Band | None
 
 
 @dataclass(frozen=True)
 class Objective:
     """How subnets are trained: ``transducer + ctc_weight * ctc + kd_weight * divergence``.
 
+    With pruning, the first subnet of a step also trains the simple joiner, which chooses the band
+    for all subnets of the step.
+
     Args:
         ctc_weight: 0 for none; else the model needs a CTC head.
         kd_weight: 0 for none.
         divergence: how students are compared with the teacher.
         kd_nodes: ``occupancy`` or ``uniform``, see :func:`node_weights`.
+        pruning: None for the full lattice; else the model needs a simple joiner.
 
     Raises:
         ConfigError: on an unknown ``kd_nodes``.
@@ -132,6 +162,7 @@ class Objective:
     kd_weight: float = 1.0
     divergence: AlphaDivergence = field(default_factory=AlphaDivergence)
     kd_nodes: str = "occupancy"
+    pruning: Pruning | None = None
 
     def __post_init__(self) -> None:
         if self.kd_nodes not in NODE_WEIGHTS:
@@ -143,8 +174,9 @@ class Objective:
         trunk: Trunk,
         labels: Labels,
         subnet: SubnetConfig | None,
-        teacher: Teacher | None = None,
-    ) -> tuple[SubnetLosses, Teacher]:
+        lead: Lead | None = None,
+        step: int | None = None,
+    ) -> tuple[SubnetLosses, Lead]:
         """Losses of one subnet.
 
         Args:
@@ -152,13 +184,23 @@ class Objective:
             trunk: of this batch.
             labels: of this batch.
             subnet: None for the max subnet.
-            teacher: None for the first subnet, which teaches the others.
+            lead: None for the first subnet, which leads the others.
+            step: optimizer steps so far, for the warm-up of pruning; None for its end.
 
         Returns:
-            The losses, and what this subnet can teach with.
+            The losses, and what this subnet would lead others with.
+
+        Raises:
+            ConfigError: if the model lacks the head that a loss needs.
         """
         encoded = model.encoder.encode(trunk.frames, trunk.n_frames, subnet, trunk.spectra)
         projected = model.joiner.project_encoder(encoded)
+        pruned_weight, simple_total, simple, band = 1.0, 0.0, None, lead and lead.band
+        if self.pruning is not None:
+            simple_weight, pruned_weight = self.pruning.weights(step)
+            if lead is None:
+                simple, band = prune(model, self.pruning, encoded, trunk, labels)
+                simple_total = simple_weight * simple
         lattice = lattice_loss(
             model.joiner,
             projected,
@@ -167,10 +209,12 @@ class Objective:
             trunk.n_frames,
             labels.lengths,
             model.blank,
-            teacher if self.kd_weight else None,
+            lead.teacher if lead and self.kd_weight else None,
             self.divergence,
+            band,
         )
-        total = transducer = lattice.transducer.mean()
+        transducer = lattice.transducer.mean()
+        total = pruned_weight * transducer + simple_total
         ctc = divergence = None
         if self.ctc_weight:
             ctc = ctc_loss(model, encoded, trunk.n_frames, labels).mean()
@@ -178,14 +222,44 @@ class Objective:
         if lattice.divergence is not None:
             divergence = lattice.divergence.mean()
             total = total + self.kd_weight * divergence
-        weights = node_weights(self.kd_nodes, lattice.occupancy, trunk.n_frames, labels.lengths)
-        return SubnetLosses(total, transducer, ctc, divergence), Teacher(
-            projected.detach(), weights
+        weights = node_weights(
+            self.kd_nodes, lattice.occupancy, trunk.n_frames, labels.lengths, band
         )
+        losses = SubnetLosses(total, transducer, ctc, divergence, simple)
+        return losses, Lead(Teacher(projected.detach(), weights), band)
+
+
+def prune(
+    model: Transducer, pruning: Pruning, encoded: Tensor, trunk: Trunk, labels: Labels
+) -> tuple[Tensor, Band]:
+    """The simple joiner's loss, the mean over utterances, and the band that it chooses.
+
+    Raises:
+        ConfigError: if the model has no simple joiner.
+    """
+    if model.simple_joiner is None:
+        raise ConfigError("pruning needs a simple joiner: set the model's simple_joiner: True")
+    loss, occupancy = simple_lattice(
+        model.simple_joiner.encoder(encoded),
+        trunk.simple_predictor,
+        labels.ids,
+        trunk.n_frames,
+        labels.lengths,
+        model.blank,
+        pruning,
+    )
+    band = choose_band(occupancy, trunk.n_frames, labels.lengths, pruning.s_range)
+    return loss.mean(), band
 
 
 def ctc_loss(model: Transducer, encoded: Tensor, n_frames: Tensor, labels: Labels) -> Tensor:
-    """CTC loss of each utterance in nats: (batch,); 0 where the labels need more frames."""
+    """CTC loss of each utterance in nats: (batch,); 0 where the labels need more frames.
+
+    Raises:
+        ConfigError: if the model has no CTC head.
+    """
+    if model.ctc_output is None:
+        raise ConfigError("ctc_weight needs a CTC head: set the model's ctc: True")
     log_probs = log_softmax(model.ctc_output(encoded)).transpose(0, 1)
     return F.ctc_loss(
         log_probs,
@@ -212,6 +286,7 @@ def sandwich_backward(
     labels: Labels,
     subnets: Sequence[SubnetConfig],
     backward: Callable[[Tensor], None] = Tensor.backward,
+    step: int | None = None,
 ) -> list[SubnetLosses]:
     """Adds the gradients of all subnets' losses to the parameters' ``grad``.
 
@@ -220,19 +295,20 @@ def sandwich_backward(
         objective: how each subnet is trained.
         trunk: of this batch, computed with gradients.
         labels: of this batch.
-        subnets: the first teaches the others.
+        subnets: the first leads the others.
         backward: runs a loss backward; the place to scale it.
+        step: optimizer steps so far, see :class:`Objective`.
 
     Returns:
         The losses of each subnet, detached.
     """
     leaves = trunk.cut()
-    teacher = None
+    lead = None
     losses = []
     for subnet in subnets:
-        subnet_losses, as_teacher = objective(model, leaves, labels, subnet, teacher)
+        subnet_losses, own_lead = objective(model, leaves, labels, subnet, lead, step)
         backward(subnet_losses.total)
-        teacher = teacher or as_teacher
+        lead = lead or own_lead
         losses.append(_detached(subnet_losses))
     trunk.backward(leaves)
     return losses

@@ -1,0 +1,200 @@
+"""Pruning of the transducer lattice (Kuang et al. 2022, arXiv:2206.13236).
+
+A simple joiner that adds logits needs no tensor over lattice nodes and vocabulary, so its loss on
+the full lattice is cheap. Where its alignments pass tells which ``s_range`` consecutive labels of
+each frame matter: the band, in which alone the real joiner runs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from todm_sb.errors import ConfigError
+from todm_sb.losses.lattice import following_labels, log_softmax, two_channel_loss
+
+# Log-probability of arcs outside the band. Its exponential is 0; sums over a path stay finite.
+OUTSIDE = -1e4
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """How the lattice is pruned; the defaults are the paper's and icefall's.
+
+    Args:
+        s_range: labels a frame in the band; more where an utterance has so few frames that no
+            alignment would fit.
+        simple_weight: weight of the simple joiner's loss.
+        predictor_smoothing: share of the predictor's logits alone in the simple lattice's
+            log-probabilities ("lm_scale").
+        encoder_smoothing: share of the encoder's logits with averaged predictor ("am_scale").
+        warmup_steps: optimizer steps over which the weight of the simple loss falls from 1 and
+            that of the pruned loss rises from 0.1 to 1, since early bands are poor.
+
+    Raises:
+        ConfigError: on a value out of range.
+    """
+
+    s_range: int = 5
+    simple_weight: float = 0.5
+    predictor_smoothing: float = 0.25
+    encoder_smoothing: float = 0.0
+    warmup_steps: int = 2000
+
+    def __post_init__(self) -> None:
+        if self.s_range < 2:
+            raise ConfigError(f"s_range is {self.s_range}: a band needs at least 2 labels a frame")
+        if not 0 <= self.predictor_smoothing + self.encoder_smoothing <= 1:
+            raise ConfigError(
+                f"predictor_smoothing ({self.predictor_smoothing}) and encoder_smoothing "
+                f"({self.encoder_smoothing}) are shares: together at most 1"
+            )
+
+    def weights(self, step: int | None) -> tuple[float, float]:
+        """Weights of the simple and of the pruned loss at an optimizer step; None for the end."""
+        if step is None or step >= self.warmup_steps:
+            return self.simple_weight, 1.0
+        done = step / self.warmup_steps
+        return 1.0 - done * (1.0 - self.simple_weight), 0.1 + 0.9 * done
+
+
+@dataclass(frozen=True)
+class Band:
+    """The lattice nodes that are looked at: ``width`` consecutive rows in each frame.
+
+    Args:
+        start: (batch, T), the first row of each frame, integers.
+        width: rows a frame.
+    """
+
+    start: Tensor
+    width: int
+
+    @property
+    def rows(self) -> Tensor:
+        """(batch, T, width), the row of each node."""
+        return self.start.unsqueeze(-1) + torch.arange(self.width, device=self.start.device)
+
+    def take(self, lattice: Tensor) -> Tensor:
+        """(batch, T, U + 1) -> (batch, T, width): values of the nodes in the band."""
+        return lattice.gather(2, self.rows)
+
+    def spread(self, values: Tensor, n_rows: int, outside: float = OUTSIDE) -> Tensor:
+        """(batch, T, width, channels) -> (batch, T, n_rows, channels), ``outside`` elsewhere."""
+        batch, T, _, channels = values.shape
+        lattice = values.new_full((batch, T, n_rows, channels), outside)
+        return lattice.scatter(2, self.rows.unsqueeze(-1).expand_as(values), values)
+
+    def select(self, rows: Tensor) -> Tensor:
+        """(batch, U + 1, d) -> (batch, T, width, d): what belongs to each node's row."""
+        first = rows.shape[1] * torch.arange(len(rows), device=rows.device)
+        # An embedding adds up the gradients of equal rows several times faster than indexing.
+        return F.embedding(first[:, None, None] + self.rows, rows.flatten(0, 1))
+
+
+def choose_band(occupancy: Tensor, n_frames: Tensor, n_labels: Tensor, s_range: int) -> Band:
+    """The rows of each frame that alignments pass most, made into a passable band.
+
+    Each frame asks for the ``s_range`` rows of the largest summed occupancy (section 3.2 of the
+    paper). A path can follow if the band starts in row 0, ends in the last one, never goes back
+    and never leaves its own rows in one step; where the wishes of the frames break that, earlier
+    frames give way to later ones.
+
+    Args:
+        occupancy: (batch, T, U + 1), how probable it is that an alignment passes each node.
+        n_frames: (batch,), integer frames of each utterance.
+        n_labels: (batch,), integer labels of each utterance.
+        s_range: rows a frame; widened where U labels do not fit into T steps of such a band.
+
+    Returns:
+        The band, at most U + 1 wide.
+    """
+    T, n_rows = occupancy.shape[1:]
+    # A frame can climb width - 1 rows: U <= T (width - 1).
+    labels_a_frame = int((-(-n_labels // n_frames)).max())
+    width = min(max(s_range, labels_a_frame + 1), n_rows)
+    climb = width - 1
+    summed = F.pad(occupancy.cumsum(-1), (1, 0))
+    wished = (summed[..., width:] - summed[..., :-width]).argmax(-1)
+
+    frame = torch.arange(T, device=occupancy.device)
+    last = (n_labels - climb).clamp(min=0).unsqueeze(1)
+    start = torch.where(frame >= n_frames.unsqueeze(1) - 1, last, torch.minimum(wished, last))
+    start = torch.minimum(start, climb * frame)
+    start = start.flip(1).cummin(1).values.flip(1)
+    start = (start - climb * frame).flip(1).cummax(1).values.flip(1) + climb * frame
+    return Band(start, width)
+
+
+def simple_lattice(
+    encoder: Tensor,
+    predictor: Tensor,
+    labels: Tensor,
+    n_frames: Tensor,
+    n_labels: Tensor,
+    blank: int,
+    pruning: Pruning,
+) -> tuple[Tensor, Tensor]:
+    """Transducer loss of a joiner that adds logits, smoothed.
+
+    Log-probabilities at a node are a weighted mean of those of the sum of both logits, of the
+    predictor's alone, and of the encoder's with the predictor's average (section 3.4 of the
+    paper); the last two keep either side from leaning on the other.
+
+    Args:
+        encoder: (batch, T, V) logits.
+        predictor: (batch, U + 1, V) logits.
+        labels: (batch, U), integer targets; padding is ignored.
+        n_frames: (batch,), integer frames of each utterance.
+        n_labels: (batch,), integer labels of each utterance.
+        blank: id of blank.
+        pruning: the shares.
+
+    Returns:
+        (batch,), the loss in nats, and (batch, T, U + 1), the occupancy of each node.
+    """
+    dtype = torch.promote_types(encoder.dtype, torch.float32)
+    encoder, predictor = encoder.to(dtype), predictor.to(dtype)
+    following = following_labels(labels, n_labels, blank)
+    arcs = _arcs(encoder, following, blank) + _row_arcs(predictor, following, blank)
+    # No smaller than any one term of its sum, should the others vanish in float32.
+    normaliser = torch.maximum(_log_sum_exp_of_sums(encoder, predictor), arcs.amax(-1).detach())
+    mean = (arcs - normaliser.unsqueeze(-1)) * (
+        1 - pruning.predictor_smoothing - pruning.encoder_smoothing
+    )
+    if pruning.predictor_smoothing:
+        alone = _row_arcs(log_softmax(predictor), following, blank)
+        mean = mean + pruning.predictor_smoothing * alone
+    if pruning.encoder_smoothing:
+        own = torch.arange(predictor.shape[1], device=n_labels.device) <= n_labels.unsqueeze(1)
+        rows = log_softmax(predictor)[own]
+        average = rows.logsumexp(0) - math.log(len(rows))
+        alone = _arcs(log_softmax(encoder + average), following, blank)
+        mean = mean + pruning.encoder_smoothing * alone
+    return two_channel_loss(mean, n_frames, n_labels)
+
+
+def _log_sum_exp_of_sums(encoder: Tensor, predictor: Tensor) -> Tensor:
+    """``log sum_v exp(encoder[t, v] + predictor[u, v])`` by a matrix product: (batch, T, U + 1)."""
+    encoder_max = encoder.amax(-1, keepdim=True).detach()
+    predictor_max = predictor.amax(-1, keepdim=True).detach()
+    product = (encoder - encoder_max).exp() @ (predictor - predictor_max).exp().transpose(1, 2)
+    tiny = torch.finfo(product.dtype).tiny
+    return product.clamp(min=tiny).log() + encoder_max + predictor_max.transpose(1, 2)
+
+
+def _arcs(frames: Tensor, following: Tensor, blank: int) -> Tensor:
+    """(batch, T, V) -> (batch, T, U + 1, 2): a frame's values of blank and of each next label."""
+    index = following.unsqueeze(1).expand(-1, frames.shape[1], -1)
+    label = frames.gather(2, index)
+    return torch.stack([frames[..., blank, None].expand_as(label), label], -1)
+
+
+def _row_arcs(rows: Tensor, following: Tensor, blank: int) -> Tensor:
+    """(batch, U + 1, V) -> (batch, 1, U + 1, 2): a row's values of blank and its next label."""
+    label = rows.gather(2, following.unsqueeze(-1)).squeeze(-1)
+    return torch.stack([rows[..., blank], label], -1).unsqueeze(1)
