@@ -1,0 +1,332 @@
+"""What a bundle says of itself: its JSON, checked key by key before anything is built from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from todm_sb.errors import ConfigError
+from todm_sb.export.schema import (
+    flag,
+    integer,
+    mapping,
+    nullable,
+    number,
+    one_of,
+    sequence,
+    table,
+    text,
+)
+from todm_sb.supernet import SearchSpace, SubnetConfig
+
+FORMAT, VERSION = "todm_sb bundle", 1
+# A file's name is a constant of the format: no name from a bundle is ever used as a path.
+WEIGHTS, TOKENIZER = "weights.safetensors", "tokenizer.model"
+MAX_SUBNETS = 1000
+
+# Far beyond any network that speech needs, and small enough to be harmless.
+_WIDTH = integer(1, 65536)
+_SHARE = number(0, 1)
+_ENCODER = mapping(
+    {
+        "n_features": integer(1, 1024),
+        "d_model": _WIDTH,
+        "ffn_dims": sequence(_WIDTH, 1, 128),
+    },
+    {
+        "n_heads": integer(2, 1024),
+        "d_inner": nullable(_WIDTH),
+        "state_size": integer(1, 1024),
+        "n_stack": integer(1, 8),
+        "dt_range": sequence(number(1e-9, 1e3), 2, 2),
+        "causal": flag,
+        "dropout": _SHARE,
+        "adaptive_dropout": flag,
+        "dropout_width": nullable(_WIDTH),
+        "channels": sequence(integer(1, 4096), 1, 8),
+        "time_strides": sequence(integer(1, 64), 1, 8),
+    },
+)
+_PREDICTOR = mapping(
+    {"kind": one_of("lstm", "stateless"), "d_model": _WIDTH},
+    {"n_layers": integer(1, 16), "context": integer(1, 64), "dropout": _SHARE},
+)
+_NETWORK = {
+    "vocab_size": integer(2, 1 << 20),
+    "d_joint": _WIDTH,
+    "encoder": _ENCODER,
+    "predictor": _PREDICTOR,
+}
+NETWORK_KEYS = tuple(_NETWORK)
+_STATISTICS = sequence(number(-1e6, 1e6), 1, 1024)
+_FEATURES = mapping(
+    {
+        "kind": one_of("fbank"),
+        "sample_rate": integer(1000, 384_000),
+        "n_mels": integer(1, 1024),
+        "n_fft": integer(16, 16384),
+        "win_length": number(1, 1000),
+        "hop_length": number(1, 1000),
+        "mean": _STATISTICS,
+        "std": sequence(number(1e-10, 1e6), 1, 1024),
+    }
+)
+_SPACE = mapping(
+    {
+        "n_layers": integer(1, 128),
+        "min_layers": integer(1, 128),
+        "ffn_dims": sequence(_WIDTH, 1, 128),
+        "layer_drop": text("any|top|even"),
+    }
+)
+_NAME = text(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+_FIGURES = table(_NAME, number(0, 1e18), 64)
+_SUBNET = mapping(
+    {
+        "name": _NAME,
+        "layers": sequence(integer(0, 127), 1, 128),
+        "ffn_dims": sequence(_WIDTH, 1, 128),
+        "cost": _FIGURES,
+        "error_rates": _FIGURES,
+    }
+)
+_FILE = mapping({"bytes": integer(1, 1 << 40), "sha256": text("[0-9a-f]{64}")})
+_MANIFEST = mapping(
+    {
+        "format": one_of(FORMAT),
+        "version": one_of(VERSION),
+        "files": mapping({WEIGHTS: _FILE, TOKENIZER: _FILE}),
+        "network": mapping(_NETWORK),
+        "features": _FEATURES,
+        "max_symbols": integer(1, 100),
+        "space": nullable(_SPACE),
+        "subnets": sequence(_SUBNET, 1, MAX_SUBNETS),
+    }
+)
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """Size and hash that a file of a bundle has to have."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class BundledSubnet:
+    """A subnet that was measured before the bundle was written.
+
+    Args:
+        name: to choose it by.
+        config: the subnet, by the layers of the supernet it was trained in.
+        cost: figures by name; ``parameters`` is always there, ``latency_ms`` where measured.
+        error_rates: percentages by name, such as ``WER`` and ``CER``.
+    """
+
+    name: str
+    config: SubnetConfig
+    cost: dict[str, float]
+    error_rates: dict[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON."""
+        return {
+            "name": self.name,
+            **self.config.to_dict(),
+            "cost": self.cost,
+            "error_rates": self.error_rates,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> BundledSubnet:
+        """Inverse of :meth:`to_dict`, for checked data."""
+        config = SubnetConfig(tuple(data["layers"]), tuple(data["ffn_dims"]))
+        return cls(data["name"], config, data["cost"], data["error_rates"])
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything in a bundle but weights and tokenizer.
+
+    Args:
+        files: record of each file, by name.
+        network: arguments of :class:`todm_sb.nnet.transducer.Transducer`, those of training left
+            out.
+        features: kind and settings of the features, and their statistics.
+        max_symbols: labels a frame at most in greedy search.
+        space: of a supernet; None of a single subnet.
+        subnets: those that were measured; the one subnet itself, if it is a single one.
+    """
+
+    files: dict[str, FileRecord]
+    network: dict[str, Any]
+    features: dict[str, Any]
+    max_symbols: int
+    space: SearchSpace | None
+    subnets: tuple[BundledSubnet, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "files": {name: dataclasses.asdict(record) for name, record in self.files.items()},
+            "network": self.network,
+            "features": self.features,
+            "max_symbols": self.max_symbols,
+            "space": self.space and self.space.to_dict(),
+            "subnets": [subnet.to_dict() for subnet in self.subnets],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Manifest:
+        """Inverse of :meth:`to_dict`; the data may be anything at all.
+
+        Raises:
+            ConfigError: if it is not a manifest of this version, or contradicts itself.
+        """
+        _check_version(data)
+        _MANIFEST(data, "bundle")
+        manifest = cls(
+            files={name: FileRecord(**record) for name, record in data["files"].items()},
+            network=data["network"],
+            features=data["features"],
+            max_symbols=data["max_symbols"],
+            space=data["space"] and SearchSpace.from_dict(data["space"]),
+            subnets=tuple(BundledSubnet.from_dict(subnet) for subnet in data["subnets"]),
+        )
+        manifest._check_features()
+        manifest._check_subnets()
+        return manifest
+
+    def _check_features(self) -> None:
+        features = self.features
+        sizes = {
+            "network.encoder.n_features": self.network["encoder"]["n_features"],
+            "the length of features.mean": len(features["mean"]),
+            "the length of features.std": len(features["std"]),
+        }
+        for name, size in sizes.items():
+            if size != features["n_mels"]:
+                raise ConfigError(f"{name} is {size}, but features.n_mels {features['n_mels']}")
+        window = round(features["sample_rate"] / 1000 * features["win_length"])
+        if window > features["n_fft"]:
+            raise ConfigError(
+                f"features: a window of {window} samples is longer than n_fft {features['n_fft']}"
+            )
+
+    def _check_subnets(self) -> None:
+        full = self.network["encoder"]["ffn_dims"]
+        if self.space is None:
+            if len(self.subnets) > 1 or list(self.subnets[0].config.ffn_dims) != list(full):
+                raise ConfigError("without a space, the one subnet must be the network itself")
+            return
+        if self.space.max_ffn_dims != list(full):
+            raise ConfigError("the max subnet of the space is not the network")
+        names = [subnet.name for subnet in self.subnets]
+        if len(set(names)) < len(names):
+            raise ConfigError("two subnets have the same name")
+        for subnet in self.subnets:
+            self.space.check(subnet.config)
+            if subnet.name in ("max", "min") and subnet.config != getattr(self.space, subnet.name):
+                raise ConfigError(f"the subnet named {subnet.name} is another one in the space")
+
+    def choose(
+        self,
+        subnet: SubnetConfig | str | None = None,
+        max_params: int | None = None,
+        max_latency_ms: float | None = None,
+    ) -> SubnetConfig | None:
+        """The subnet to use.
+
+        Args:
+            subnet: name of a recorded subnet, ``max``, ``min``, or any config of the space, also
+                as JSON.
+            max_params: instead, the best recorded subnet of at most so many parameters.
+            max_latency_ms: and of at most this recorded latency, in milliseconds.
+
+        Returns:
+            A config of the space: max if nothing is asked for. None of a single subnet, which
+            there is no choice of.
+
+        Raises:
+            ConfigError: if there is no such subnet, or both a subnet and limits are given.
+        """
+        limits = {"parameters": max_params, "latency_ms": max_latency_ms}
+        limits = {key: limit for key, limit in limits.items() if limit is not None}
+        if subnet is not None and limits:
+            raise ConfigError("give a subnet or limits to choose it by, not both")
+        if limits:
+            found = best_within(self.subnets, limits).config
+        elif subnet is None and self.space is not None:
+            found = self.space.max
+        else:
+            found = self._named(subnet)
+        return None if self.space is None else found
+
+    def _named(self, subnet: SubnetConfig | str | None) -> SubnetConfig:
+        recorded = {s.name: s.config for s in self.subnets}
+        if self.space is None:
+            (config,) = recorded.values()
+            if subnet in (None, config, *recorded) or subnet == config.to_json():
+                return config
+            raise ConfigError(f"holds the single subnet {next(iter(recorded))}, not {subnet!r}")
+        if isinstance(subnet, SubnetConfig):
+            return self.space.check(subnet)
+        if subnet in recorded:
+            return recorded[subnet]
+        if subnet in ("max", "min"):
+            return getattr(self.space, subnet)
+        if subnet.lstrip().startswith("{"):
+            return self.space.check(SubnetConfig.from_json(subnet))
+        names = ", ".join(dict.fromkeys(["max", "min", *list(recorded)[:20]]))
+        raise ConfigError(
+            f"unknown subnet {subnet!r}: give one of {names}, or JSON such as "
+            f"{json.dumps(self.space.min.to_dict())}"
+        )
+
+
+def _check_version(data: Any) -> None:
+    """A bundle of another version gets a message of its own, whatever else differs."""
+    if type(data) is not dict or data.get("format") != FORMAT:
+        raise ConfigError(f"bundle.json does not say that its format is {FORMAT!r}")
+    version = data.get("version")
+    integer(1, 1 << 30)(version, "version")
+    if version != VERSION:
+        raise ConfigError(f"is of version {version}, but this todm_sb reads {VERSION}: update it")
+
+
+def best_within(subnets: Sequence[BundledSubnet], limits: dict[str, float]) -> BundledSubnet:
+    """The subnet of the lowest WER among those within limits; of equal or unknown WER, the one
+    with the most parameters.
+
+    Args:
+        subnets: to choose from; one without the figure that a limit is on is not chosen.
+        limits: largest figure of ``cost`` by name.
+
+    Raises:
+        ConfigError: if none is within the limits, saying what there is.
+    """
+    for key, limit in limits.items():
+        figures = [subnet.cost[key] for subnet in subnets if key in subnet.cost]
+        if not figures:
+            raise ConfigError(f"records no {key} of any subnet, which a limit could apply to")
+        if min(figures) > limit:
+            raise ConfigError(
+                f"no recorded subnet has {key} <= {limit:,}: least is {min(figures):,}"
+            )
+    within = [
+        subnet
+        for subnet in subnets
+        if all(subnet.cost.get(key, float("inf")) <= limit for key, limit in limits.items())
+    ]
+    if not within:
+        raise ConfigError(f"no recorded subnet is within all of the limits {json.dumps(limits)}")
+    return min(
+        within,
+        key=lambda s: (s.error_rates.get("WER", float("inf")), -s.cost["parameters"]),
+    )
