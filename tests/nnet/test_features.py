@@ -1,7 +1,10 @@
+import pytest
 import torch
+from speechbrain.lobes.features import Fbank
 from torch import nn
 
-from todm_sb.nnet.features import SpeechFeatures
+from todm_sb.errors import ConfigError
+from todm_sb.nnet.features import SpeechFeatures, make_fbank
 
 
 class FrameCounter(nn.Module):
@@ -45,3 +48,32 @@ def test_the_normaliser_is_told_lengths_as_fractions_of_frames_and_the_epoch():
     assert epoch == 3
     assert features.dtype == torch.float32
     assert features[0].flatten().tolist() == [i - 1 for i in range(10)]
+
+
+def test_kaldi_features_count_their_own_frames():
+    fbank = make_fbank(16000, 23, 400, 25, 10, fbank_kind="kaldi", snip_edges=True)
+    extractor = SpeechFeatures(fbank, Recorder(), hop=160)
+    wavs = torch.randn(2, 1000)
+    features, n_frames = extractor(wavs, torch.tensor([1.0, 0.5]))
+    assert n_frames.tolist() == [4, 1]
+    torch.testing.assert_close(features, fbank(wavs, torch.tensor([1000, 500]))[0] - 1)
+
+
+def test_a_filterbank_is_made_from_plain_types():
+    kaldi = make_fbank(8000, 40, 256, 25, 10, fbank_kind="kaldi")
+    assert (kaldi.window, kaldi.hop, kaldi.snip_edges) == (200, 80, False)
+    speechbrain = make_fbank(8000, 40, 256, 25, 10)
+    assert isinstance(speechbrain, Fbank)
+    assert speechbrain(torch.zeros(1, 800)).shape == (1, 11, 40)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fbank_kind": "mfcc"}, "must be speechbrain or kaldi, not 'mfcc'"),
+        ({"snip_edges": True}, "snip_edges"),
+    ],
+)
+def test_filterbanks_that_do_not_exist_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        make_fbank(8000, 40, 256, 25, 10, **options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from speechbrain.processing.features import InputNormalization
@@ -25,7 +26,7 @@ model: !new:todm_sb.nnet.transducer.Transducer {network}
 normalize: !new:speechbrain.processing.features.InputNormalization
     norm_type: global
 features: !new:todm_sb.nnet.features.SpeechFeatures
-    fbank: !new:speechbrain.lobes.features.Fbank {fbank}
+    fbank: !apply:todm_sb.nnet.features.make_fbank {fbank}
     normalizer: !ref <normalize>
     hop: {hop}
 
@@ -56,7 +57,7 @@ def export_folder(
     model: Transducer,
     normalize: InputNormalization,
     tokenizer_path: str | Path,
-    fbank: dict[str, float],
+    fbank: dict[str, Any],
     hop: int,
     max_symbols: int = 5,
     space: SearchSpace | None = None,
@@ -70,7 +71,7 @@ def export_folder(
         model: the network; a supernet if ``space`` is given.
         normalize: holds the feature statistics.
         tokenizer_path: SentencePiece model.
-        fbank: arguments of SpeechBrain's ``Fbank``, ``sample_rate`` in Hz among them.
+        fbank: arguments of :func:`todm_sb.nnet.features.make_fbank`.
         hop: samples between feature frames.
         max_symbols: labels a frame at most.
         space: of a supernet, so that subnets can be chosen when it is loaded.

@@ -3,18 +3,61 @@
 from __future__ import annotations
 
 import torch
+from speechbrain.lobes.features import Fbank
 from torch import Tensor, nn
+
+from todm_sb.errors import ConfigError
+from todm_sb.nnet.kaldi_fbank import KaldiFbank
+
+
+def make_fbank(
+    sample_rate: int,
+    n_mels: int,
+    n_fft: int,
+    win_length: float,
+    hop_length: float,
+    fbank_kind: str = "speechbrain",
+    snip_edges: bool = False,
+) -> nn.Module:
+    """A filterbank from plain types, so that a YAML or a bundle chooses it by its keys.
+
+    Args:
+        sample_rate: in Hz.
+        n_mels: mel filters.
+        n_fft: points of SpeechBrain's FFT; Kaldi's is the power of two that holds a window.
+        win_length: window in milliseconds.
+        hop_length: milliseconds between windows.
+        fbank_kind: ``speechbrain`` for SpeechBrain's own, ``kaldi`` for :class:`KaldiFbank`, which
+            streaming and sherpa-onnx need.
+        snip_edges: of Kaldi's.
+
+    Raises:
+        ConfigError: on an unknown kind, or on ``snip_edges`` without Kaldi's.
+    """
+    if fbank_kind == "kaldi":
+        return KaldiFbank(sample_rate, n_mels, win_length, hop_length, snip_edges=snip_edges)
+    if fbank_kind != "speechbrain":
+        raise ConfigError(f"fbank_kind must be speechbrain or kaldi, not {fbank_kind!r}")
+    if snip_edges:
+        raise ConfigError("snip_edges is an option of fbank_kind: kaldi")
+    return Fbank(
+        sample_rate=sample_rate,
+        n_mels=n_mels,
+        n_fft=n_fft,
+        win_length=win_length,
+        hop_length=hop_length,
+    )
 
 
 class SpeechFeatures(nn.Module):
-    """A SpeechBrain feature extractor and normaliser that keep count of frames.
+    """A filterbank and SpeechBrain's normaliser, with frames counted exactly.
 
     SpeechBrain passes lengths as fractions of the longest utterance; a frame count rounded from
     a fraction depends on what an utterance is batched with. Here it is taken from the samples.
 
     Args:
-        fbank: (batch, samples) -> (batch, frames, features), one frame at each multiple of
-            ``hop`` up to the end, e.g. :class:`speechbrain.lobes.features.Fbank`.
+        fbank: :class:`KaldiFbank`, or (batch, samples) -> (batch, frames, features), one frame at
+            each multiple of ``hop`` up to the end, e.g. :class:`speechbrain.lobes.features.Fbank`.
         normalizer: a :class:`speechbrain.processing.features.InputNormalization`.
         hop: samples between frames.
     """
@@ -40,7 +83,10 @@ class SpeechFeatures(nn.Module):
         """
         n_samples = (wav_lens.double() * wavs.shape[1]).round().long()
         with torch.autocast(wavs.device.type, enabled=False):
-            features = self.fbank(wavs.float())
-            n_frames = (n_samples // self.hop + 1).clamp(max=features.shape[1])
+            if isinstance(self.fbank, KaldiFbank):
+                features, n_frames = self.fbank(wavs.float(), n_samples)
+            else:
+                features = self.fbank(wavs.float())
+                n_frames = (n_samples // self.hop + 1).clamp(max=features.shape[1])
             features = self.normalizer(features, n_frames / features.shape[1], epoch=epoch)
         return features, n_frames

@@ -17,7 +17,15 @@ from todm_sb.export.speechbrain import export_folder
 from todm_sb.inference.asr import choose_subnet
 from todm_sb.supernet import SubnetConfig, count_parameters, extract_subnet
 
-FBANK_KEYS = ("sample_rate", "n_mels", "n_fft", "win_length", "hop_length")
+FBANK_KEYS = (
+    "sample_rate",
+    "n_mels",
+    "n_fft",
+    "win_length",
+    "hop_length",
+    "fbank_kind",
+    "snip_edges",
+)
 
 
 def main(run: Path, target: Path, subnet: str) -> None:
@@ -40,7 +48,7 @@ def main(run: Path, target: Path, subnet: str) -> None:
         model if subnet == "supernet" else extract_subnet(model, config),
         hparams["normalize"],
         next(Path(hparams["tokenizer_folder"]).glob("*.model")),
-        {key: hparams[key] for key in FBANK_KEYS},
+        {key: hparams[key] for key in FBANK_KEYS if key in hparams},
         hparams["features"].hop,
         hparams["max_symbols"],
         space if subnet == "supernet" else None,
