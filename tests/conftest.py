@@ -28,7 +28,15 @@ def _scatter_parameters():
 def make_transducer():
     """Builds a tiny network in evaluation mode; keywords go to the encoder."""
 
-    def make(predictor="lstm", ctc=False, dtype=torch.float32, seed=0, vocab_size=7, **encoder):
+    def make(
+        predictor="lstm",
+        ctc=False,
+        simple_joiner=False,
+        dtype=torch.float32,
+        seed=0,
+        vocab_size=7,
+        **encoder,
+    ):
         torch.manual_seed(seed)
         network = Transducer(
             vocab_size=vocab_size,
@@ -45,6 +53,7 @@ def make_transducer():
             predictor={"kind": predictor, "d_model": 6},
             d_joint=10,
             ctc=ctc,
+            simple_joiner=simple_joiner,
         )
         return scatter_parameters(network.to(dtype)).eval()
 

@@ -120,3 +120,20 @@ def test_a_wrong_setting_is_named_with_its_part(changes, message):
     with pytest.raises(ConfigError, match=message) as caught:
         Transducer(**config(**changes))
     assert "\n" not in str(caught.value)
+
+
+def test_a_deployed_network_has_the_same_outputs_without_the_auxiliaries_of_training():
+    network = Transducer(**config(ctc=True, simple_joiner=True)).eval()
+    deployed = network.deployed()
+    assert deployed.ctc_output is None
+    assert deployed.simple_joiner is None
+    assert not deployed.training
+    features, lengths = torch.randn(2, 20, 6), torch.tensor([20, 13])
+    for a, b in zip(
+        network.encoder(features, lengths), deployed.encoder(features, lengths), strict=True
+    ):
+        assert torch.equal(a, b)
+    with torch.no_grad():
+        network.joiner.output.bias.add_(1)
+    assert not torch.equal(network.joiner.output.bias, deployed.joiner.output.bias)
+    assert Transducer(**deployed.config).state_dict().keys() == deployed.state_dict().keys()

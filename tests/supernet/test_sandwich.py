@@ -8,13 +8,15 @@ import torchaudio
 
 from todm_sb.errors import ConfigError
 from todm_sb.losses.distillation import AlphaDivergence
+from todm_sb.losses.pruning import Pruning
 from todm_sb.losses.transducer import NODE_WEIGHTS, Teacher
-from todm_sb.supernet import SearchSpace, SubnetConfig
+from todm_sb.supernet import SearchSpace, SubnetConfig, sandwich
 from todm_sb.supernet.sandwich import (
     Labels,
     Objective,
     Trunk,
     ctc_loss,
+    prune,
     sample_sandwich,
     sandwich_backward,
 )
@@ -332,6 +334,68 @@ def test_a_step_under_bfloat16_autocast_has_about_the_gradients_of_float32(
         assert a.total.item() == pytest.approx(b.total.item(), rel=0.02)
 
 
+def test_a_band_of_all_labels_adds_the_simple_loss_of_the_first_subnet_to_a_plain_step(
+    make_transducer,
+):
+    model = make_transducer(ctc=True, simple_joiner=True, dtype=torch.double)
+    pruning = Pruning(s_range=9, simple_weight=0.5, warmup_steps=100)
+    trunk = Trunk.compute(model, features(torch.double), LENGTHS, LABELS.ids)
+    encoded = model.encoder.encode(trunk.frames, trunk.n_frames, SUBNETS[0], trunk.spectra)
+    simple, _ = prune(model, pruning, encoded, trunk, LABELS)
+    (0.5 * simple).backward()
+    plain = step(model, Objective(0.3, 0.7), SUBNETS)
+    expected = gradients(model)
+
+    pruned = step(model, Objective(0.3, 0.7, pruning=pruning), SUBNETS)
+    got = gradients(model)
+    for name, exact in expected.items():
+        torch.testing.assert_close(got[name], exact, rtol=1e-4, atol=1e-5)
+    assert pruned[0].simple.item() == pytest.approx(simple.item(), rel=1e-5)
+    for a, b in zip(pruned, plain, strict=True):
+        assert a.transducer.item() == pytest.approx(b.transducer.item(), rel=1e-5)
+        assert (a.simple is None) == (a is not pruned[0])
+
+
+def test_one_band_of_the_first_subnet_serves_all(make_transducer, monkeypatch):
+    model = make_transducer(simple_joiner=True)
+    bands, used = [], []
+    original, lattice = sandwich.choose_band, sandwich.lattice_loss
+
+    def choose_band(*args):
+        bands.append(original(*args))
+        return bands[-1]
+
+    def lattice_loss(*args):
+        used.append(args[-1])
+        return lattice(*args)
+
+    monkeypatch.setattr(sandwich, "choose_band", choose_band)
+    monkeypatch.setattr(sandwich, "lattice_loss", lattice_loss)
+    step(model, Objective(kd_weight=1.0, pruning=Pruning(s_range=2)), SUBNETS)
+    assert len(bands) == 1
+    assert bands[0].width == 2
+    assert len(used) == 4
+    assert all(band is bands[0] for band in used)
+
+
+def test_the_pruned_loss_warms_up_with_the_optimizers_steps(make_transducer):
+    model = make_transducer(simple_joiner=True)
+    objective = Objective(kd_weight=0.0, pruning=Pruning(warmup_steps=10))
+    for at, simple, pruned in [(0, 1.0, 0.1), (5, 0.75, 0.55), (10, 0.5, 1.0), (None, 0.5, 1.0)]:
+        first, second = step(model, objective, SUBNETS[:2], step=at)
+        total = simple * first.simple + pruned * first.transducer
+        assert first.total.item() == pytest.approx(total.item(), rel=1e-6)
+        assert second.total.item() == pytest.approx(pruned * second.transducer.item(), rel=1e-6)
+
+
+def test_a_loss_without_its_head_is_refused(make_transducer):
+    model = make_transducer()
+    with pytest.raises(ConfigError, match="pruning needs a simple joiner: set the model's simple"):
+        step(model, Objective(pruning=Pruning()), SUBNETS)
+    with pytest.raises(ConfigError, match="ctc_weight needs a CTC head: set the model's ctc: True"):
+        step(model, Objective(ctc_weight=0.3), SUBNETS)
+
+
 def test_ctc_is_zero_where_labels_need_more_frames_than_there_are(make_transducer):
     model = make_transducer(ctc=True)
     encoded = torch.randn(2, 3, 8)
@@ -345,10 +409,10 @@ def test_ctc_is_zero_where_labels_need_more_frames_than_there_are(make_transduce
 
 @pytest.mark.parametrize("n_random", [0, 1, 4])
 def test_a_sandwich_is_max_min_and_random_subnets(n_random):
-    sandwich = sample_sandwich(SPACE, n_random, random.Random(0))
-    assert sandwich[:2] == [SPACE.max, SPACE.min]
-    assert len(sandwich) == 2 + n_random
-    assert all(config in SPACE for config in sandwich)
+    subnets = sample_sandwich(SPACE, n_random, random.Random(0))
+    assert subnets[:2] == [SPACE.max, SPACE.min]
+    assert len(subnets) == 2 + n_random
+    assert all(config in SPACE for config in subnets)
 
 
 def test_a_space_of_one_subnet_is_trained_as_a_plain_network():
