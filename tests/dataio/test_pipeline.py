@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from todm_sb.dataio.check import UNKNOWN
 from todm_sb.dataio.manifest import Row, write_csv
-from todm_sb.dataio.pipeline import UNKNOWN, get_tokenizer, make_dataset, make_loader_kwargs
+from todm_sb.dataio.pipeline import get_tokenizer, make_dataset, make_loader_kwargs
 from todm_sb.errors import ConfigError, DataError
 
 WORDS = ["TURN ON THE LIGHT", "TURN OFF THE LIGHT", "THE RADIO IS ON", "IS THE DOOR OPEN"]

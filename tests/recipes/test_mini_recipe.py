@@ -14,7 +14,7 @@ from conftest import LIBRISPEECH, arguments, load_script
 from speechbrain.inference.ASR import EncoderDecoderASR
 
 from todm_sb.brain import TODMBrain
-from todm_sb.dataio.pipeline import UNKNOWN
+from todm_sb.dataio.check import UNKNOWN
 from todm_sb.errors import ConfigError, one_line_errors
 from todm_sb.inference import SubnetASR
 from todm_sb.supernet import SubnetConfig

@@ -13,7 +13,9 @@ from todm_sb.errors import one_line_errors
 OK, FAILED = 0, 1
 
 # Only the subcommand that is called is imported: help does not wait for PyTorch.
-COMMANDS: dict[str, str] = {}
+COMMANDS: dict[str, str] = {
+    "check-data": "Find what is wrong with a manifest before training.",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,13 @@ import speechbrain as sb
 import torch
 from sentencepiece import SentencePieceProcessor
 from speechbrain.dataio.batch import PaddedBatch
-from speechbrain.dataio.dataio import load_data_csv, read_audio
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.sampler import DynamicBatchSampler
 from speechbrain.tokenizers.SentencePiece import SentencePiece
 from speechbrain.utils.distributed import run_on_main
 
+from todm_sb.dataio.check import Limits, check_manifest, read_audio
 from todm_sb.errors import ConfigError, DataError
-
-logger = logging.getLogger(__name__)
-
-# SpeechBrain's tokenizers give unknown pieces this id; the transducer uses it for blank.
-UNKNOWN = 0
 
 
 def get_tokenizer(
@@ -64,40 +58,41 @@ def make_dataset(
     tokenizer: SentencePieceProcessor,
     n_frames_of: Callable[[float], int],
     max_duration: float = math.inf,
+    sample_rate: int | None = None,
+    strict: bool = False,
+    record: str | Path | None = None,
 ) -> DynamicItemDataset:
-    """Utterances of a manifest as ``id, sig, words, tokens``, longest last.
+    """Utterances of a manifest as ``id, duration, sig, words, tokens``, longest last.
 
-    Utterances that cannot be trained on are left out and counted by cause in the log.
+    Utterances that cannot be trained on are left out and counted by cause in the log. The audio
+    that breaks later on is a :class:`BrokenAudio` in place of ``sig``; :class:`SpeechBatch` leaves
+    it out. Of several processes one looks at the audio.
 
     Args:
         csv_path: manifest with the columns ``ID,duration,wav,spk_id,wrds``.
         tokenizer: from words to label ids.
         n_frames_of: encoder frames of an utterance of so many seconds.
         max_duration: seconds.
+        sample_rate: of the audio, in Hz; None for any.
+        strict: refuse a manifest with a fault.
+        record: where the faults of the audio are kept; see
+            :func:`todm_sb.dataio.check.check_manifest`.
 
     Raises:
         DataError: if the manifest is missing, or no utterance is left.
     """
-    if not Path(csv_path).is_file():
-        raise DataError(f"manifest {csv_path} does not exist: run the data preparation first")
-    data, skipped = {}, Counter()
-    for key, row in load_data_csv(csv_path).items():
-        cause = _unusable(row, tokenizer, n_frames_of, max_duration)
-        if cause is None:
-            data[key] = row
-        else:
-            skipped[cause] += 1
-            logger.debug("%s: %s: %s", csv_path, key, cause)
-    for cause, count in skipped.items():
-        logger.warning("%s: %d utterances left out: %s", csv_path, count, cause)
-    if not data:
-        causes = ", ".join(skipped) or "the manifest is empty"
-        raise DataError(f"{csv_path}: no utterance can be used ({causes})")
+    limits = Limits(sample_rate, max_duration, tokenizer, n_frames_of)
+    report = run_on_main(check_manifest, [csv_path, limits, "ends"], {"record": record})
+    report.log()
+    report.require(strict)
 
-    @sb.utils.data_pipeline.takes("wav")
+    @sb.utils.data_pipeline.takes("wav", "duration")
     @sb.utils.data_pipeline.provides("sig")
-    def audio(wav: str) -> Any:
-        return read_audio(wav)
+    def audio(wav: str, duration: float) -> torch.Tensor | BrokenAudio:
+        try:
+            return torch.from_numpy(read_audio(wav, duration, sample_rate))
+        except DataError as error:
+            return BrokenAudio(str(error))
 
     @sb.utils.data_pipeline.takes("wrds")
     @sb.utils.data_pipeline.provides("words", "tokens")
@@ -105,29 +100,43 @@ def make_dataset(
         yield words.split()
         yield torch.LongTensor(tokenizer.encode_as_ids(words))
 
+    columns = ("duration", "wav", "wrds")
     dataset = DynamicItemDataset(
-        data, dynamic_items=[audio, text], output_keys=["id", "sig", "words", "tokens"]
+        {row.ID: {key: getattr(row, key) for key in columns} for row in report.rows},
+        dynamic_items=[audio, text],
+        output_keys=["id", "duration", "sig", "words", "tokens"],
     )
     return dataset.filtered_sorted(sort_key="duration")
 
 
-def _unusable(
-    row: dict[str, Any],
-    tokenizer: SentencePieceProcessor,
-    n_frames_of: Callable[[float], int],
-    max_duration: float,
-) -> str | None:
-    """Why an utterance cannot be trained on, or None."""
-    labels = tokenizer.encode_as_ids(row["wrds"])
-    if not labels:
-        return "empty transcript"
-    if UNKNOWN in labels:
-        return "transcript with characters that the tokenizer does not know"
-    if row["duration"] > max_duration:
-        return f"longer than max_duration = {max_duration} s"
-    if len(labels) > n_frames_of(row["duration"]):
-        return "transcript with more labels than the audio has frames"
-    return None
+@dataclass(frozen=True)
+class BrokenAudio:
+    """Stands for samples that could not be read.
+
+    Args:
+        reason: what was wrong, with the file's name.
+    """
+
+    reason: str
+
+
+class SpeechBatch(PaddedBatch):
+    """A padded batch of the utterances whose audio could be read.
+
+    ``id`` lists them; it can be empty, and then there is nothing else. ``broken`` has the reason
+    for each of the others, by id.
+
+    Args:
+        examples: items of :func:`make_dataset`.
+    """
+
+    def __init__(self, examples: list[dict[str, Any]]) -> None:
+        broken = {x["id"]: x["sig"].reason for x in examples if isinstance(x["sig"], BrokenAudio)}
+        sound = [x for x in examples if x["id"] not in broken]
+        super().__init__(sound or [{}])
+        self.broken = broken
+        if not sound:
+            self.id: list[str] = []
 
 
 def make_loader_kwargs(
@@ -150,4 +159,4 @@ def make_loader_kwargs(
         batch_ordering="random" if shuffle else "ascending",
         seed=seed,
     )
-    return {"batch_sampler": sampler, "collate_fn": PaddedBatch}
+    return {"batch_sampler": sampler, "collate_fn": SpeechBatch}

@@ -5,7 +5,8 @@
     python train.py hparams/supernet.yaml --data_folder=/path/to/LibriSpeech
     torchrun --nproc_per_node=8 train.py hparams/supernet.yaml --data_folder=...
 
-Everything else is told by the YAML; any key of it can be overridden as ``--key=value``.
+Everything else is told by the YAML; any key of it can be overridden as ``--key=value``. Data that
+cannot be used is left out and counted; with ``--strict`` it is an error.
 """
 
 import json
@@ -24,6 +25,7 @@ from todm_sb.report import results_table
 
 def main(argv: list[str]) -> None:
     """Prepares the data, trains, tests, and prints the table of subnets."""
+    argv = ["--strict=True" if argument == "--strict" else argument for argument in argv]
     hparams_file, run_opts, overrides = sb.parse_arguments(argv)
     sb.utils.distributed.ddp_init_group(run_opts)
     try:
@@ -53,7 +55,15 @@ def main(argv: list[str]) -> None:
             n_features = int(seconds * hparams["sample_rate"]) // features.hop + 1
             return model.encoder.subsampling.output_lengths(n_features)
 
-        return make_dataset(csv, tokenizer, n_frames_of, hparams["max_duration"])
+        return make_dataset(
+            csv,
+            tokenizer,
+            n_frames_of,
+            hparams["max_duration"],
+            hparams["sample_rate"],
+            hparams["strict"],
+            record=Path(hparams["output_folder"]) / f"faults_{Path(csv).stem}.csv",
+        )
 
     def loader_kwargs(data: sb.dataio.dataset.DynamicItemDataset, shuffle: bool) -> dict:
         options = make_loader_kwargs(data, hparams["max_batch_seconds"], hparams["seed"], shuffle)

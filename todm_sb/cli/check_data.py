@@ -1,0 +1,79 @@
+"""``todm-sb check-data``: what is wrong with a manifest, before training.
+
+todm-sb check-data train.csv --tokenizer 1024_unigram.model
+todm-sb check-data train.csv --strict --report faults.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from sentencepiece import SentencePieceProcessor
+
+from todm_sb.cli.main import FAILED, OK
+from todm_sb.dataio.check import Limits, check_manifest, write_faults
+from todm_sb.errors import ConfigError
+
+# Faults printed; --report has them all.
+SHOWN = 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``check-data``."""
+    parser.add_argument("manifest", help="CSV with the columns ID,duration,wav,spk_id,wrds")
+    parser.add_argument("--sample-rate", type=int, default=16000, help="in Hz (16000)")
+    parser.add_argument("--max-duration", type=float, default=60.0, help="seconds (60)")
+    parser.add_argument("--tokenizer", help="SentencePiece model that must know the transcripts")
+    parser.add_argument(
+        "--frame-shift",
+        type=float,
+        default=0.04,
+        help="seconds between encoder frames, which limit the labels (0.04)",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="read only headers and ends of the audio files"
+    )
+    parser.add_argument("--threads", type=int, default=8, help="files opened at a time (8)")
+    parser.add_argument("--report", help="CSV to write all faults to")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 on any fault")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the faults and a summary.
+
+    Returns:
+        The exit code: with ``--strict``, 1 if there is a fault.
+
+    Raises:
+        DataError: if the manifest cannot be read, or no utterance of it can be used.
+        ConfigError: if the tokenizer cannot be read.
+    """
+    limits = Limits(
+        arguments.sample_rate,
+        arguments.max_duration,
+        _tokenizer(arguments.tokenizer),
+        lambda seconds: int(seconds / arguments.frame_shift),
+    )
+    audio = "ends" if arguments.quick else "whole"
+    report = check_manifest(arguments.manifest, limits, audio, arguments.threads)
+    if arguments.report:
+        write_faults(arguments.report, report.faults)
+    for fault in report.faults[:SHOWN]:
+        print(fault)
+    if len(report.faults) > SHOWN:
+        print(f"... and {len(report.faults) - SHOWN} more: --report FILE has them all")
+    print(report.summary())
+    report.require()
+    return FAILED if arguments.strict and report.faults else OK
+
+
+def _tokenizer(path: str | None) -> SentencePieceProcessor | None:
+    if path is None:
+        return None
+    if not Path(path).is_file():
+        raise ConfigError(f"tokenizer {path} does not exist")
+    try:
+        return SentencePieceProcessor(model_file=path)
+    except RuntimeError:
+        raise ConfigError(f"{path} is not a SentencePiece model") from None
