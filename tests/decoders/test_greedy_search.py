@@ -3,7 +3,7 @@ import itertools
 import pytest
 import torch
 
-from todm_sb.decoders.greedy import greedy_search
+from todm_sb.decoders.greedy import GreedyState, greedy_chunk, greedy_search
 from todm_sb.decoders.hypothesis import Hypothesis
 from todm_sb.decoders.transducer import TransducerSearcher, padded_lengths
 
@@ -103,6 +103,26 @@ def test_an_utterance_reads_the_same_alone_and_in_a_padded_batch(make_transducer
             n = n_frames[row : row + 1]
             (alone,) = search(model, encoded[row : row + 1, : n.item()], n, 5)
             same(together[row], alone)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sizes", [[1] * 90, [40, 0, 7, 43], [89, 1]])
+def test_any_chunking_finds_the_same_labels(make_transducer, kind, sizes):
+    for seed in SEEDS:
+        model = make_reader(make_transducer, kind, seed)
+        encoded, n_frames = make_encoded(seed)
+        state, begin = GreedyState.initial(model, 4), 0
+        found = [Hypothesis([], [], []) for _ in range(4)]
+        for chunk in encoded.split(sizes, dim=1):
+            n_new = (n_frames - begin).clamp(0, chunk.shape[1])
+            hypotheses, state = greedy_chunk(model, chunk, n_new, state, 3)
+            begin += chunk.shape[1]
+            for whole, part in zip(found, hypotheses, strict=True):
+                whole.tokens.extend(part.tokens)
+                whole.frames.extend(part.frames)
+                whole.log_probs.extend(part.log_probs)
+        for row, n in enumerate(n_frames):
+            same(found[row], read_one(model, encoded[row, :n], 3))
 
 
 def test_what_lies_in_the_padding_is_never_read(make_transducer):

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from todm_sb.nnet.encoder import MHSSMEncoder
+from todm_sb.nnet.subsampling import ENDLESS
 from todm_sb.supernet.space import SubnetConfig
 
 SUBNETS = [None, SubnetConfig((0, 2, 3), (12, 5, 9)), SubnetConfig((1,), (1,))]
@@ -142,6 +143,51 @@ def test_a_causal_block_runs_chunk_by_chunk(make_encoder):
         outputs.append(y)
     whole = layer(x, torch.ones(2, 11, 1, dtype=torch.double))
     torch.testing.assert_close(torch.cat(outputs, dim=1), whole, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("subnet", SUBNETS)
+@pytest.mark.parametrize("look_ahead", [0, 2])
+@pytest.mark.parametrize("sizes", [[37], [1] * 37, [8, 8, 16, 5], [3, 30, 4]])
+@torch.no_grad()
+def test_any_chunking_gives_the_frames_of_the_whole(make_encoder, subnet, look_ahead, sizes):
+    encoder = make_encoder(causal=True, look_ahead=look_ahead, n_stack=2)
+    features = batch_with_garbage()
+    whole, n_frames = encoder(features, LENGTHS, subnet)
+    state, parts, counts, seen = encoder.initial_state(3, subnet), [], 0, 0
+    after = torch.randn(3, encoder.subsampling.look_ahead, 6, dtype=torch.double)
+    for chunk in [*features.split(sizes, dim=1), after]:
+        seen += chunk.shape[1]
+        ends = torch.where(seen > LENGTHS, LENGTHS, ENDLESS) if seen <= 37 else LENGTHS
+        frames, n_new, state = encoder.chunk(chunk, state, ends, subnet)
+        for row, n in enumerate(n_new):
+            assert (frames[row, n:] == 0).all()
+        parts.append(frames)
+        counts = counts + n_new
+    together = torch.cat(parts, dim=1)
+    assert counts.tolist() == n_frames.tolist()
+    torch.testing.assert_close(together, whole, rtol=1e-9, atol=1e-9)
+
+
+@torch.no_grad()
+def test_a_long_stream_stays_close_to_the_whole_in_single_precision(make_encoder):
+    encoder = make_encoder(torch.float, causal=True)
+    features = torch.randn(1, 4000, 6)
+    whole, _ = encoder(features, torch.tensor([4000]))
+    state, parts = encoder.initial_state(1), []
+    for chunk in features.split(32, dim=1):
+        frames, _, state = encoder.chunk(chunk, state, torch.tensor([ENDLESS]))
+        parts.append(frames)
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=0, atol=1e-4)
+
+
+def test_a_bidirectional_encoder_cannot_run_in_chunks(make_encoder):
+    encoder = make_encoder()
+    with pytest.raises(ValueError, match="bidirectional"):
+        encoder.chunk(
+            torch.randn(1, 9, 6, dtype=torch.double),
+            encoder.initial_state(1),
+            torch.tensor([ENDLESS]),
+        )
 
 
 @torch.no_grad()

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from todm_sb.nnet.masking import frame_mask
-from todm_sb.nnet.subsampling import ConvSubsampling
+from todm_sb.nnet.subsampling import ENDLESS, ConvSubsampling
 
 
 @pytest.fixture
 def make(scatter_parameters):
-    def build(causal=False, channels=(3, 4), time_strides=(2, 2)):
-        module = ConvSubsampling(7, 5, channels, time_strides, causal)
+    def build(causal=False, channels=(3, 4), time_strides=(2, 2), look_ahead=0):
+        module = ConvSubsampling(7, 5, channels, time_strides, causal, look_ahead)
         return scatter_parameters(module.double())
 
     return build
@@ -39,11 +39,15 @@ def convolve(conv, x, stride, left):
     return y / (1 + torch.exp(-y))  # SiLU
 
 
-@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(
+    ("causal", "look_ahead", "left"), [(False, 0, 1), (True, 0, 2), (True, 1, 1), (True, 2, 0)]
+)
 @pytest.mark.parametrize("time_strides", [(2, 2), (3, 1)])
 @torch.no_grad()
-def test_each_utterance_of_a_batch_is_convolved_as_if_alone(make, causal, time_strides):
-    module = make(causal, time_strides=time_strides)
+def test_each_utterance_of_a_batch_is_convolved_as_if_alone(
+    make, causal, look_ahead, left, time_strides
+):
+    module = make(causal, time_strides=time_strides, look_ahead=look_ahead)
     lengths = torch.tensor([11, 6, 1])
     features = torch.randn(3, 11, 7, dtype=torch.double)
     for row, length in enumerate(lengths):
@@ -54,7 +58,7 @@ def test_each_utterance_of_a_batch_is_convolved_as_if_alone(make, causal, time_s
     for row, length in enumerate(lengths):
         x = features[row, :length].unsqueeze(-1)
         for conv, stride in zip(module.convs, time_strides, strict=True):
-            x = convolve(conv, x, stride, left=2 if causal else 1)
+            x = convolve(conv, x, stride, left)
         flat = x.transpose(1, 2).flatten(1)  # channels before bins
         expected = flat @ module.projection.weight.T + module.projection.bias
         expected = norm(expected, module.norm)
@@ -85,3 +89,68 @@ def test_a_mask_is_one_on_the_frames_of_each_utterance():
     assert mask.squeeze(-1).tolist() == [[1, 1, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1]]
     assert mask.dtype == torch.float32
     assert mask.shape == (3, 4, 1)
+
+
+CHUNKINGS = [[29], [1] * 29, [4, 8, 16, 1], [13, 0, 1, 2, 3, 10]]
+
+
+@pytest.mark.parametrize("look_ahead", [0, 1, 2])
+@pytest.mark.parametrize("time_strides", [(2, 2), (3, 1), (1, 3), (2, 3)])
+@pytest.mark.parametrize("sizes", CHUNKINGS)
+@torch.no_grad()
+def test_any_chunking_gives_the_frames_of_the_whole(make, look_ahead, time_strides, sizes):
+    module = make(True, time_strides=time_strides, look_ahead=look_ahead)
+    ends = torch.tensor([29, 17, 0])
+    features = torch.randn(3, 29, 7, dtype=torch.double)
+    whole, n_frames = module(features, ends)
+
+    # A stream's end is known once it has come.
+    parts, counts, state, seen = [], 0, module.initial_state(3), 0
+    after_the_end = torch.randn(3, module.look_ahead, 7, dtype=torch.double)
+    for chunk in [*features.split(sizes, dim=1), after_the_end]:
+        seen += chunk.shape[1]
+        lengths = torch.where(ends < seen, ends, ENDLESS) if seen <= 29 else ends
+        frames, n_new, state = module.chunk(chunk, state, lengths)
+        parts.append(frames)
+        counts = counts + n_new
+    together = torch.cat(parts, dim=1)
+
+    assert counts.tolist() == n_frames.tolist()
+    for row, n in enumerate(n_frames):
+        torch.testing.assert_close(together[row, :n], whole[row, :n], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("look_ahead", [0, 1, 2])
+@torch.no_grad()
+def test_a_frame_sees_as_far_ahead_as_is_told(make, look_ahead):
+    module = make(True, time_strides=(2, 3), look_ahead=look_ahead)
+    assert module.look_ahead == look_ahead * (1 + 2)
+    features = torch.randn(1, 36, 7, dtype=torch.double)
+    frames, _ = module(features, torch.tensor([36]))
+    for beyond, differs in ((0, True), (1, False)):
+        changed = features.clone()
+        changed[:, 12 + module.look_ahead + beyond :] += 1
+        difference = (module(changed, torch.tensor([36]))[0] - frames)[0, 2].abs().max()
+        assert (difference > 1e-6) == differs
+
+
+@torch.no_grad()
+def test_frames_come_as_soon_as_all_they_see_is_there(make):
+    module = make(True, look_ahead=1)
+    state, came = module.initial_state(1), []
+    for frame in torch.randn(1, 12, 7, dtype=torch.double).split(1, dim=1):
+        frames, _, state = module.chunk(frame, state, torch.tensor([ENDLESS]))
+        came.append(frames.shape[1])
+    # Output t sees feature frames up to 4 t + 3.
+    assert came == [0, 0, 0, 1] * 3
+
+
+def test_strides_that_leave_frames_out_cannot_run_in_chunks(make):
+    with pytest.raises(ValueError, match="time_strides above 3"):
+        make(True, time_strides=(4, 1)).initial_state(1)
+
+
+@pytest.mark.parametrize(("causal", "look_ahead"), [(True, 3), (True, -1), (False, 1)])
+def test_a_look_ahead_that_does_not_fit_is_refused(make, causal, look_ahead):
+    with pytest.raises(ValueError, match="look_ahead must be 0 to 2, of a causal network"):
+        make(causal, look_ahead=look_ahead)

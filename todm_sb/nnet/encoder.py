@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -45,11 +46,25 @@ class MHSSMLayer(nn.Module):
         x = x + F.dropout(y, self.dropout, self.training)
         return x + self.ffn(self.norm_ffn(x), ffn_dim)
 
-    def chunk(self, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def chunk(
+        self, x: Tensor, state: list[Tensor], ffn_dim: int | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
         """The same block chunk by chunk; see :meth:`MultiHeadSSM.chunk`."""
         y, state = self.ssm.chunk(self.norm_ssm(x), state)
         x = x + y
-        return x + self.ffn(self.norm_ffn(x)), state
+        return x + self.ffn(self.norm_ffn(x), ffn_dim), state
+
+
+class EncoderState(NamedTuple):
+    """What the chunked form carries from chunk to chunk; every tensor has the batch first.
+
+    Args:
+        subsampling: see :meth:`ConvSubsampling.initial_state`.
+        layers: see :meth:`MultiHeadSSM.initial_state`, of each active layer.
+    """
+
+    subsampling: tuple[Tensor, ...]
+    layers: list[list[Tensor]]
 
 
 class MHSSMEncoder(nn.Module):
@@ -64,7 +79,8 @@ class MHSSMEncoder(nn.Module):
         d_model: width of the residual stream.
         ffn_dims: FFN width of each layer (of the largest subnet); its length is the depth.
         n_heads, d_inner, state_size, n_stack, dt_range: see :class:`MultiHeadSSM`.
-        causal: see no future frame (for streaming).
+        causal: see no future frame (for streaming), but for ``look_ahead``.
+        look_ahead: see :class:`ConvSubsampling`.
         dropout: probability at full width.
         adaptive_dropout: see :class:`ElasticFFN`.
         dropout_width: see :class:`ElasticFFN`; the largest of ``ffn_dims`` when None.
@@ -82,6 +98,7 @@ class MHSSMEncoder(nn.Module):
         n_stack: int = 1,
         dt_range: tuple[float, float] = (0.005, 0.5),
         causal: bool = False,
+        look_ahead: int = 0,
         dropout: float = 0.0,
         adaptive_dropout: bool = True,
         dropout_width: int | None = None,
@@ -90,7 +107,9 @@ class MHSSMEncoder(nn.Module):
     ) -> None:
         super().__init__()
         dropout_width = dropout_width or max(ffn_dims)
-        self.subsampling = ConvSubsampling(n_features, d_model, channels, time_strides, causal)
+        self.subsampling = ConvSubsampling(
+            n_features, d_model, channels, time_strides, causal, look_ahead
+        )
         self.layers = nn.ModuleList(
             MHSSMLayer(
                 MultiHeadSSM(d_model, n_heads, d_inner, state_size, not causal, n_stack, dt_range),
@@ -158,11 +177,48 @@ class MHSSMEncoder(nn.Module):
             IndexError: if the subnet names a layer that does not exist.
         """
         mask = frame_mask(lengths, frames.shape[1], self.norm.weight.dtype)
-        if subnet is None:
-            active = [(i, None) for i in range(len(self.layers))]
-        else:
-            active = list(zip(subnet.layers, subnet.ffn_dims, strict=True))
         x = frames
-        for i, ffn_dim in active:
+        for i, ffn_dim in self._active(subnet):
             x = self.layers[i](x, mask, ffn_dim, spectra and spectra[i])
         return self.norm(x) * mask
+
+    def initial_state(self, batch: int, subnet: Subnet | None = None) -> EncoderState:
+        """What :meth:`chunk` starts from."""
+        return EncoderState(
+            self.subsampling.initial_state(batch),
+            [self.layers[i].ssm.initial_state(batch) for i, _ in self._active(subnet)],
+        )
+
+    def chunk(
+        self, features: Tensor, state: EncoderState, lengths: Tensor, subnet: Subnet | None = None
+    ) -> tuple[Tensor, Tensor, EncoderState]:
+        """The same map for a causal network, chunk by chunk: any chunking gives the same frames.
+
+        Args:
+            features: (batch, L, n_features), any number L of frames.
+            state: what the last call, or :meth:`initial_state`, returned.
+            lengths: see :meth:`ConvSubsampling.chunk`.
+            subnet: the same in every call.
+
+        Returns:
+            New frames (batch, n, d_model), n of any size or none, exactly zero after a stream's
+            end; how many of them are each stream's (batch,); and the next state.
+
+        Raises:
+            ValueError: if the network is bidirectional, since it would need the future.
+        """
+        x, lengths, subsampling = self.subsampling.chunk(features, state.subsampling, lengths)
+        layers = state.layers
+        if x.shape[1]:
+            layers = []
+            for (i, ffn_dim), s in zip(self._active(subnet), state.layers, strict=True):
+                x, s = self.layers[i].chunk(x, s, ffn_dim)
+                layers.append(s)
+        mask = frame_mask(lengths, x.shape[1], self.norm.weight.dtype)
+        return self.norm(x) * mask, lengths, EncoderState(subsampling, layers)
+
+    def _active(self, subnet: Subnet | None) -> list[tuple[int, int | None]]:
+        """Index and FFN width of each active layer."""
+        if subnet is None:
+            return [(i, None) for i in range(len(self.layers))]
+        return list(zip(subnet.layers, subnet.ffn_dims, strict=True))
