@@ -13,13 +13,24 @@ from typing import Any
 import numpy as np
 import speechbrain as sb
 import torch
-from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.metric_stats import ErrorRateStats
 from torch import Tensor
 
+from todm_sb.averages import Averages
 from todm_sb.checkpoints import recover_average
 from todm_sb.curves import TrainingHistory
+from todm_sb.dataio.pipeline import SpeechBatch
 from todm_sb.decoders.greedy import greedy_search
+from todm_sb.distributed import (
+    RankBatches,
+    broadcast_weights,
+    merge_error_rates,
+    n_ranks,
+    rank,
+    sum_gradients,
+    total,
+    update_statistics_with_nothing,
+)
 from todm_sb.errors import ConfigError
 from todm_sb.optim import ScaledAdam
 from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters
@@ -75,37 +86,59 @@ class TODMBrain(sb.Brain):
 
     def on_fit_start(self) -> None:
         """Prepares optimizer and checkpoint as SpeechBrain does, and checks the settings."""
+        # Kept in checkpoints, so that the means of an epoch that was broken off are of all of it.
+        self.train_losses = Averages()
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable(
+                "train_losses", self.train_losses, Averages.load, Averages.save, optional_load=True
+            )
         super().on_fit_start()
+        broadcast_weights(self.modules)
         if isinstance(self.optimizer, ScaledAdam) and np.isfinite(self.max_grad_norm):
             raise ConfigError(
                 f"max_grad_norm is {self.max_grad_norm}, but ScaledAdam clips gradients itself: "
                 "set max_grad_norm: .inf"
             )
         self.history = TrainingHistory(Path(self.hparams.output_folder))
+        self.broken_audio: set[str] = set()
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Resets the metrics; at the start of an epoch, also the schedule and the data order."""
         if stage == sb.Stage.TRAIN:
-            self.train_losses: dict[str, list[float]] = {}
+            if self.step == 0:
+                self.train_losses.sums.clear()
             self.hparams.lr_annealing.set_epoch(epoch - 1)
             self.hparams.lr_annealing.apply(self.optimizer)
         else:
+            self.losses = Averages()
             self.error_rates = {
                 name: (ErrorRateStats(), ErrorRateStats(split_tokens=True)) for name in self.subnets
             }
 
     def make_dataloader(self, dataset: Any, stage: sb.Stage, **kwargs: Any) -> Any:
-        """As SpeechBrain's, but a batch sampler is told the epoch, and so shuffles anew in each."""
+        """As SpeechBrain's, but a batch sampler is told the epoch, and so shuffles anew in each.
+
+        Each process gets its share of the batches, in validation and test too.
+        """
+        if "batch_sampler" in kwargs and n_ranks() > 1:
+            even = stage == sb.Stage.TRAIN
+            kwargs["batch_sampler"] = RankBatches(kwargs["batch_sampler"], even)
         loader = super().make_dataloader(dataset, stage, **kwargs)
         if stage == sb.Stage.TRAIN and self.train_sampler is None:
             self.train_sampler = kwargs.get("batch_sampler")
         return loader
 
-    def fit_batch(self, batch: PaddedBatch) -> Tensor:
+    def _train_loader_specifics(self, dataset: Any, loader_kwargs: dict) -> dict:
+        return loader_kwargs  # make_dataloader has done it
+
+    def _wrap_distributed(self) -> None:
+        """Leaves the modules unwrapped; :mod:`todm_sb.distributed` says why."""
+
+    def fit_batch(self, batch: SpeechBatch) -> Tensor:
         """One sandwich step; see :mod:`todm_sb.supernet.sandwich`.
 
         Returns:
-            The max subnet's loss.
+            The max subnet's loss; not a number where no utterance of the batch could be read.
         """
         should_step = self.step % self.grad_accumulation_factor == 0
         self.on_fit_batch_start(batch, should_step)
@@ -113,7 +146,33 @@ class TODMBrain(sb.Brain):
         subnets = [self.hparams.space.max]
         if self.optimizer_step >= self.hparams.sandwich_warmup:
             subnets = sample_sandwich(self.hparams.space, self.hparams.n_random, rng)
-        with self.no_sync(not should_step), self.training_ctx:
+        losses = self._backward_of_batch(batch, subnets)
+        if should_step:
+            sum_gradients(self.modules.parameters())
+            self.optimizers_step()
+            self.hparams.lr_annealing(self.optimizer)
+        if losses:
+            self._count_losses(losses, len(batch.id))
+        loss = losses[0].total.cpu() if losses else torch.tensor(float("nan"))
+        self.on_fit_batch_end(batch, None, loss, should_step)
+        return loss
+
+    def _backward_of_batch(
+        self, batch: SpeechBatch, subnets: list[SubnetConfig]
+    ) -> list[SubnetLosses]:
+        """Adds this process's share of the gradients; no losses where its batch is empty."""
+        self._name_broken_audio(batch)
+        n = len(batch.id)
+        n_of_all = total(n, self.device)
+        if n == 0:
+            if n_of_all:
+                n_features = self.modules.model.config["encoder"]["n_features"]
+                epoch = self.hparams.epoch_counter.current
+                update_statistics_with_nothing(self.modules.normalize, n_features, epoch)
+            return []
+        # Losses are means over the utterances of a process, the gradient is that over all.
+        self.share = n / n_of_all
+        with self.training_ctx:
             trunk, labels = self._trunk(batch, sb.Stage.TRAIN)
             losses = sandwich_backward(
                 self.modules.model,
@@ -125,19 +184,23 @@ class TODMBrain(sb.Brain):
                 self.optimizer_step,
             )
         self.check_loss_isfinite(sum(x.total for x in losses))
-        if should_step:
-            self.optimizers_step()
-            self.hparams.lr_annealing(self.optimizer)
-        self._count_losses(losses)
-        self.on_fit_batch_end(batch, None, losses[0].total, should_step)
-        return losses[0].total.cpu()
+        return losses
+
+    def _name_broken_audio(self, batch: SpeechBatch) -> None:
+        """Logs audio that could not be read, each once."""
+        for name, reason in batch.broken.items():
+            if name not in self.broken_audio:
+                self.broken_audio.add(name)
+                logger.warning(
+                    "%s is left out: %s; %d so far", name, reason, len(self.broken_audio)
+                )
 
     def _seed_step(self) -> random.Random:
         """Seeds all generators for this step; the returned one is the same on every rank."""
         epoch = self.hparams.epoch_counter.current
         step = f"{self.hparams.seed}/{epoch}/{self.step}"
         # SpeechBrain's augmenters draw from the global generators.
-        digest = hashlib.sha256(f"{step}/{getattr(self, 'rank', 0)}".encode()).digest()
+        digest = hashlib.sha256(f"{step}/{rank()}".encode()).digest()
         torch.manual_seed(int.from_bytes(digest[:8], "little", signed=True))
         np.random.seed(int.from_bytes(digest[8:12], "little"))  # noqa: NPY002
         random.seed(digest)
@@ -146,9 +209,9 @@ class TODMBrain(sb.Brain):
     def _backward(self, loss: Tensor) -> None:
         # Backward repeats each operation in the precision that its forward had.
         with torch.autocast(self.device_type, enabled=False):
-            self.scaler.scale(loss / self.grad_accumulation_factor).backward()
+            self.scaler.scale(loss * (self.share / self.grad_accumulation_factor)).backward()
 
-    def _count_losses(self, losses: list[SubnetLosses]) -> None:
+    def _count_losses(self, losses: list[SubnetLosses], n_utterances: int) -> None:
         """Notes the losses of the max subnet, the means of the others, and the divergence."""
         students = losses[1:]
         parts = {
@@ -161,11 +224,11 @@ class TODMBrain(sb.Brain):
         for name, values in parts.items():
             known = [float(v) for v in values if v is not None]
             if known:
-                self.train_losses.setdefault(name, []).append(fmean(known))
+                self.train_losses.add(name, fmean(known), n_utterances)
 
     # Both training and evaluation
 
-    def _trunk(self, batch: PaddedBatch, stage: sb.Stage) -> tuple[Trunk, Labels]:
+    def _trunk(self, batch: SpeechBatch, stage: sb.Stage) -> tuple[Trunk, Labels]:
         """Features, augmented in training, and all that the subnets share."""
         batch = batch.to(self.device)
         wavs, wav_lens = batch.sig
@@ -188,12 +251,12 @@ class TODMBrain(sb.Brain):
 
     # Evaluation
 
-    def compute_forward(self, batch: PaddedBatch, stage: sb.Stage) -> tuple[Trunk, Labels]:
+    def compute_forward(self, batch: SpeechBatch, stage: sb.Stage) -> tuple[Trunk, Labels]:
         """The trunk, once for all subnets measured."""
         return self._trunk(batch, stage)
 
     def compute_objectives(
-        self, predictions: tuple[Trunk, Labels], batch: PaddedBatch, stage: sb.Stage
+        self, predictions: tuple[Trunk, Labels], batch: SpeechBatch, stage: sb.Stage
     ) -> Tensor:
         """Reads the batch with every measured subnet.
 
@@ -209,13 +272,22 @@ class TODMBrain(sb.Brain):
             words = [self.tokenizer.decode_ids(h.tokens).split() for h in hypotheses]
             for stats in self.error_rates[name]:
                 stats.append(batch.id, words, batch.words)
+        self.losses.add("max", float(losses.total), len(batch.id))
         return losses.total
+
+    def evaluate_batch(self, batch: SpeechBatch, stage: sb.Stage) -> Tensor:
+        """As SpeechBrain's, for what of the batch could be read."""
+        self._name_broken_audio(batch)
+        return super().evaluate_batch(batch, stage) if batch.id else torch.tensor(float("nan"))
 
     def on_stage_end(self, stage: sb.Stage, stage_loss: float, epoch: int | None = None) -> None:
         """Logs; after validation saves a checkpoint, after a test writes the alignments."""
         if stage == sb.Stage.TRAIN:
-            self.train_stats = {name: fmean(x) for name, x in self.train_losses.items()}
+            self.train_stats = self.train_losses.means_of_all()
             return
+        for wer, cer in self.error_rates.values():
+            merge_error_rates(wer)
+            merge_error_rates(cer)
         rates = {
             name: {"WER": wer.summarize("error_rate"), "CER": cer.summarize("error_rate")}
             for name, (wer, cer) in self.error_rates.items()
@@ -223,7 +295,8 @@ class TODMBrain(sb.Brain):
         mean_wer = sum(r["WER"] for r in rates.values()) / len(rates)
         flat = {f"{key} {name}": v for name, r in rates.items() for key, v in r.items()}
         if stage == sb.Stage.VALID:
-            self._end_of_validation(epoch, stage_loss, mean_wer, flat)
+            loss = self.losses.means_of_all()["max"]
+            self._end_of_validation(epoch, loss, mean_wer, flat)
         else:
             self.test_rates = rates
             self.hparams.train_logger.log_stats({"test": "done"}, test_stats=flat)
@@ -240,7 +313,8 @@ class TODMBrain(sb.Brain):
         ):
             if train_logger is not None and sb.utils.distributed.if_main_process():
                 train_logger.log_stats(stats, self.train_stats, valid)
-        self.history.add(epoch, {**stats, **self.train_stats}, valid)
+        if sb.utils.distributed.if_main_process():
+            self.history.add(epoch, {**stats, **self.train_stats}, valid)
         self.checkpointer.save_and_keep_only(
             meta={"WER": mean_wer, "epoch": epoch},
             min_keys=["WER"],

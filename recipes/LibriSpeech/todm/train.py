@@ -11,11 +11,12 @@ cannot be used is left out and counted; with ``--strict`` it is an error.
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import speechbrain as sb
 from hyperpyyaml import load_hyperpyyaml
-from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.distributed import infer_device, run_on_main
 
 from todm_sb.brain import TODMBrain
 from todm_sb.dataio.pipeline import get_tokenizer, make_dataset, make_loader_kwargs
@@ -27,6 +28,8 @@ def main(argv: list[str]) -> None:
     """Prepares the data, trains, tests, and prints the table of subnets."""
     argv = ["--strict=True" if argument == "--strict" else argument for argument in argv]
     hparams_file, run_opts, overrides = sb.parse_arguments(argv)
+    if (run_opts.device or infer_device()) == "cpu":
+        run_opts = replace(run_opts, distributed_backend="gloo")
     sb.utils.distributed.ddp_init_group(run_opts)
     try:
         with open(hparams_file, encoding="utf-8") as file:
