@@ -1,0 +1,87 @@
+"""Latency of 20 random subnets: summed from the table, against the cut-out network's own time.
+
+    python benchmarks/latency.py [--subnets 20] [--seconds 10] [--rounds 20]
+
+The mini recipe's network and one of d_model 256, untrained. One thread; the table and the subnets
+are measured in turn, and every time is the least over the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+
+import torch
+
+from todm_sb.nnet.transducer import Transducer
+from todm_sb.supernet import SearchSpace, extract_subnet
+from todm_sb.supernet.latency import LatencyTable, time_utterance
+
+FEATURES_A_SECOND, BINS = 100, 80
+NETWORKS = {
+    "d_model 144, 6 layers": (144, SearchSpace(6, 3, (128, 256, 384))),
+    "d_model 256, 10 layers": (256, SearchSpace(10, 4, (256, 512, 768, 1024))),
+}
+
+
+def make_supernet(d_model: int, space: SearchSpace) -> Transducer:
+    """A network of the mini recipe's shape."""
+    return Transducer(
+        vocab_size=128,
+        d_joint=160,
+        encoder={
+            "n_features": BINS,
+            "d_model": d_model,
+            "ffn_dims": space.max_ffn_dims,
+            "n_heads": 8,
+            "state_size": 8,
+            "channels": [16, 32],
+            "time_strides": [2, 3],
+        },
+        predictor={"kind": "lstm", "d_model": 128},
+    ).eval()
+
+
+def least(tables: list[LatencyTable]) -> LatencyTable:
+    """The least of each entry."""
+    layers = tuple(
+        {width: min(layer[width] for layer in of_layer) for width in of_layer[0]}
+        for of_layer in zip(*(table.layers for table in tables), strict=True)
+    )
+    return LatencyTable(min(table.rest for table in tables), layers)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--subnets", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--rounds", type=int, default=20)
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    features = torch.randn(1, int(args.seconds * FEATURES_A_SECOND), BINS)
+    rng = random.Random(0)
+
+    print("| network | subnets | their times, ms | mean error % | largest error % |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    for name, (d_model, space) in NETWORKS.items():
+        supernet = make_supernet(d_model, space)
+        configs = [space.random(rng) for _ in range(args.subnets)]
+        networks = [extract_subnet(supernet, config) for config in configs]
+        tables, times = [], []
+        for _ in range(args.rounds):
+            tables.append(LatencyTable.measure(supernet, space.ffn_dims, features, repeats=2))
+            times.append(time_utterance(networks, features, repeats=1))
+        table = least(tables)
+        times = [min(column) for column in zip(*times, strict=True)]
+        errors = [table(c) / t - 1 for c, t in zip(configs, times, strict=True)]
+        print(
+            f"| {name} | {len(configs)} | {1e3 * min(times):.1f} to {1e3 * max(times):.1f} "
+            f"| {100 * sum(errors) / len(errors):+.1f} | {100 * max(errors, key=abs):+.1f} |",
+            flush=True,
+        )
+    print(f"\n{args.seconds:g} s of audio, one thread, torch {torch.__version__}")
+
+
+if __name__ == "__main__":
+    main()

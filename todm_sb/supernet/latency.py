@@ -1,0 +1,160 @@
+"""How long a subnet takes on this machine, from a table measured once.
+
+All work runs on one thread, and what is read is that thread's processor time: where nothing else
+runs it is what a clock on the wall shows, and other programs on the same cores do not add to it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from todm_sb.decoders.greedy import greedy_search
+from todm_sb.nnet.transducer import Transducer
+from todm_sb.supernet.extract import extract_subnet
+from todm_sb.supernet.space import SubnetConfig
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Seconds of each layer at each width, and of the rest; a subnet's time is their sum.
+
+    Args:
+        rest: what every subnet runs: subsampling, norms and search.
+        layers: for each encoder layer of the supernet, seconds by FFN width.
+    """
+
+    rest: float
+    layers: tuple[dict[int, float], ...]
+
+    def __call__(self, config: SubnetConfig) -> float:
+        """Seconds of a subnet, from features to labels."""
+        pairs = zip(config.layers, config.ffn_dims, strict=True)
+        return self.rest + sum(self.layers[i][width] for i, width in pairs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON."""
+        return {
+            "rest": self.rest,
+            "layers": [{str(w): t for w, t in layer.items()} for layer in self.layers],
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> LatencyTable:
+        """Inverse of :meth:`to_dict`."""
+        layers = ({int(w): t for w, t in layer.items()} for layer in data["layers"])
+        return cls(data["rest"], tuple(layers))
+
+    @classmethod
+    def measure(
+        cls,
+        supernet: Transducer,
+        widths: Sequence[int],
+        features: Tensor,
+        repeats: int = 30,
+        max_symbols: int = 5,
+    ) -> LatencyTable:
+        """Times the layers where they run: inside whole networks, cut out, on one thread.
+
+        A layer by itself finds its weights in the cache, one in a network does not. The networks
+        (all layers, one width for all) run in turn, and each entry is the least of many times:
+        caches that other programs have emptied count little.
+
+        Args:
+            supernet: on the CPU, in evaluation mode; stays as it is.
+            widths: FFN widths that a layer can have.
+            features: (1, frames, bins), one utterance.
+            repeats: timed runs of each network.
+            max_symbols: see :func:`todm_sb.decoders.greedy.greedy_search`.
+        """
+        all_layers = tuple(range(len(supernet.encoder.layers)))
+        networks = {
+            width: extract_subnet(supernet, SubnetConfig(all_layers, (width,) * len(all_layers)))
+            for width in widths
+        }
+        rest = math.inf
+        layers = tuple(dict.fromkeys(widths, math.inf) for _ in all_layers)
+        with _one_thread():
+            for repeat in range(repeats + 1):
+                for width, network in networks.items():
+                    total, layer_times = _time_layers(network, features, max_symbols)
+                    if repeat == 0:  # caches and allocator settle
+                        continue
+                    rest = min(rest, total - sum(layer_times))
+                    for layer, seconds in zip(layers, layer_times, strict=True):
+                        layer[width] = min(layer[width], seconds)
+        return cls(rest, layers)
+
+
+def read_utterance(network: Transducer, features: Tensor, max_symbols: int = 5) -> list[int]:
+    """The work whose time is meant: from features to labels.
+
+    Args:
+        network: in evaluation mode.
+        features: (1, frames, bins).
+        max_symbols: see :func:`todm_sb.decoders.greedy.greedy_search`.
+    """
+    with torch.no_grad():
+        encoded, n_frames = network.encoder(features, torch.tensor([features.shape[1]]))
+        return greedy_search(network, encoded, n_frames, max_symbols)[0].tokens
+
+
+def time_utterance(
+    networks: Sequence[Transducer], features: Tensor, repeats: int = 30, max_symbols: int = 5
+) -> list[float]:
+    """Seconds in which each network reads an utterance, on one thread: the least of many times,
+    taken in turn.
+
+    Args:
+        networks: in evaluation mode.
+        features: (1, frames, bins).
+        repeats: timed runs of each network.
+        max_symbols: see :func:`todm_sb.decoders.greedy.greedy_search`.
+    """
+    best = [math.inf] * len(networks)
+    with _one_thread():
+        for repeat in range(repeats + 1):
+            for i, network in enumerate(networks):
+                start = time.thread_time()
+                read_utterance(network, features, max_symbols)
+                if repeat > 0:
+                    best[i] = min(best[i], time.thread_time() - start)
+    return best
+
+
+def _time_layers(
+    network: Transducer, features: Tensor, max_symbols: int
+) -> tuple[float, list[float]]:
+    """Seconds of the whole, and of each layer in it."""
+    starts, ends = [], []
+    hooks = [
+        hook
+        for layer in network.encoder.layers
+        for hook in (
+            layer.register_forward_pre_hook(lambda *_: starts.append(time.thread_time())),
+            layer.register_forward_hook(lambda *_: ends.append(time.thread_time())),
+        )
+    ]
+    start = time.thread_time()
+    read_utterance(network, features, max_symbols)
+    total = time.thread_time() - start
+    for hook in hooks:
+        hook.remove()
+    return total, [end - begin for begin, end in zip(starts, ends, strict=True)]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
