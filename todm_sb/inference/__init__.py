@@ -1,5 +1,6 @@
 """Loading trained subnets and reading speech with them."""
 
 from todm_sb.inference.asr import SubnetASR
+from todm_sb.inference.streaming import StreamingSubnetASR
 
-__all__ = ["SubnetASR"]
+__all__ = ["StreamingSubnetASR", "SubnetASR"]

@@ -7,10 +7,13 @@ from typing import Any
 
 import soundfile
 import torch
+from speechbrain.dataio.preprocess import AudioNormalizer
 from speechbrain.inference.ASR import EncoderDecoderASR
 from torch import Tensor, nn
 
+from todm_sb.decoders.transducer import TransducerSearcher
 from todm_sb.errors import ConfigError, DataError
+from todm_sb.export.bundle import read_bundle
 from todm_sb.nnet.features import SpeechFeatures
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.supernet import SearchSpace, SubnetConfig, extract_subnet
@@ -64,6 +67,52 @@ class SubnetASR(EncoderDecoderASR):
         return super().from_hparams(str(source), *args, **kwargs)
 
     @classmethod
+    def from_bundle(
+        cls,
+        path: str | Path,
+        subnet: SubnetConfig | str | None = None,
+        max_params: int | None = None,
+        max_latency_ms: float | None = None,
+        run_opts: dict[str, Any] | None = None,
+    ) -> SubnetASR:
+        """Loads a bundle; it may come from a stranger, since nothing in it can run.
+
+        Of a supernet's bundle, the subnet is chosen here:
+
+        Args:
+            path: folder that :func:`todm_sb.export.bundle.write_bundle` wrote.
+            subnet: name of a subnet that the bundle records, ``max``, ``min``, or any config of
+                its search space, also as JSON; max when nothing is asked for.
+            max_params: instead, the subnet of the lowest recorded WER among those of at most so
+                many parameters.
+            max_latency_ms: and of at most this recorded latency in milliseconds.
+            run_opts: as of SpeechBrain's ``Pretrained``, e.g. ``{"device": "cuda"}``.
+
+        Raises:
+            ConfigError: with one line, if anything in the bundle is not as it should be, or the
+                subnet is not there.
+        """
+        bundle = read_bundle(path)
+        try:
+            config = bundle.manifest.choose(subnet, max_params, max_latency_ms)
+        except ConfigError as error:
+            raise ConfigError(f"bundle {path}: {error}") from None
+        model = bundle.model if config is None else extract_subnet(bundle.model, config)
+        return cls(
+            modules={
+                "normalize": bundle.normalize,
+                "encoder": WaveformEncoder(bundle.features, model),
+                "decoder": TransducerSearcher(model, max_symbols=bundle.manifest.max_symbols),
+            },
+            hparams={
+                "sample_rate": bundle.sample_rate,
+                "tokenizer": bundle.tokenizer,
+                "audio_normalizer": AudioNormalizer(bundle.sample_rate),
+            },
+            run_opts=run_opts,
+        )
+
+    @classmethod
     def from_supernet(
         cls, source: str | Path, subnet: SubnetConfig | str = "max", **kwargs: Any
     ) -> SubnetASR:
@@ -94,14 +143,7 @@ class SubnetASR(EncoderDecoderASR):
         Raises:
             DataError: if it is missing, is no audio, or holds no sample.
         """
-        if not Path(path).is_file():
-            raise DataError(f"audio file {path} does not exist")
-        try:
-            frames = soundfile.info(str(path)).frames
-        except soundfile.LibsndfileError as error:
-            raise DataError(f"{path} cannot be read as audio: {error}") from None
-        if frames == 0:
-            raise DataError(f"{path} holds no audio")
+        check_audio(path)
         return super().load_audio(str(Path(path).resolve()), savedir)
 
     def transcribe_batch(self, wavs: Tensor, wav_lens: Tensor) -> tuple[list[str], list[list[int]]]:
@@ -120,6 +162,26 @@ class SubnetASR(EncoderDecoderASR):
         if not bool(torch.isfinite(wavs).all()):
             raise DataError("the audio holds samples that are not finite numbers")
         return super().transcribe_batch(wavs, wav_lens)
+
+
+def check_audio(path: str | Path) -> int:
+    """Makes sure that a file holds audio.
+
+    Returns:
+        Its sampling rate in Hz.
+
+    Raises:
+        DataError: if it is missing, is no audio, or holds no sample.
+    """
+    if not Path(path).is_file():
+        raise DataError(f"audio file {path} does not exist")
+    try:
+        info = soundfile.info(str(path))
+    except soundfile.LibsndfileError as error:
+        raise DataError(f"{path} cannot be read as audio: {error}") from None
+    if info.frames == 0:
+        raise DataError(f"{path} holds no audio")
+    return info.samplerate
 
 
 def choose_subnet(space: SearchSpace, subnet: SubnetConfig | str) -> SubnetConfig:

@@ -90,3 +90,24 @@ class SpeechFeatures(nn.Module):
                 n_frames = (n_samples // self.hop + 1).clamp(max=features.shape[1])
             features = self.normalizer(features, n_frames / features.shape[1], epoch=epoch)
         return features, n_frames
+
+    def chunk(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of a stream, chunk by chunk: any chunking gives the frames of the whole.
+
+        Needs a :class:`KaldiFbank` with ``snip_edges``.
+
+        Args:
+            samples: (batch, samples), what the last call left over and the new chunk.
+
+        Returns:
+            Features (batch, frames, features), of any number of frames or none, and the samples
+            that are left over for the next call.
+        """
+        fbank = self.fbank
+        n_frames = max(0, (samples.shape[1] - fbank.window) // fbank.hop + 1)
+        left_over = samples[:, n_frames * fbank.hop :]
+        if not n_frames:
+            return samples.new_zeros(len(samples), 0, fbank.n_mels), left_over
+        with torch.autocast(samples.device.type, enabled=False):
+            features = fbank.of_windows(samples.float().unfold(1, fbank.window, fbank.hop))
+            return self.normalizer(features), left_over

@@ -50,6 +50,7 @@ class KaldiFbank(nn.Module):
         super().__init__()
         self.window = int(sample_rate * win_length / 1000)
         self.hop = int(sample_rate * hop_length / 1000)
+        self.n_mels = n_mels
         self.snip_edges = snip_edges
         self.n_fft = 1 << (self.window - 1).bit_length()
         filters, _ = get_mel_banks(

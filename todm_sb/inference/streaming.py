@@ -1,0 +1,220 @@
+"""Reading speech while it is spoken, in the manner of SpeechBrain's ``StreamingASR``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import soundfile
+import torch
+from torch import Tensor
+
+from todm_sb.decoders.greedy import GreedyState, greedy_chunk
+from todm_sb.errors import ConfigError, DataError
+from todm_sb.inference.asr import SubnetASR, check_audio
+from todm_sb.nnet.encoder import EncoderState
+from todm_sb.nnet.features import SpeechFeatures
+from todm_sb.nnet.kaldi_fbank import KaldiFbank
+from todm_sb.nnet.subsampling import ENDLESS
+from todm_sb.nnet.transducer import Transducer
+
+# SentencePiece's mark of a word's beginning.
+WORD_MARK = "\u2581"
+
+
+@dataclass
+class StreamingContext:
+    """Where a batch of streams stands; its size does not grow with the streams.
+
+    Args:
+        pending: (streams, samples), samples that are not yet in a whole window's past.
+        n_samples: (streams,), integer samples of each stream so far.
+        ended: (streams,), which streams take no more samples.
+        encoder: the encoder's state.
+        decoder: the search's state.
+        silent: for each stream, whether it has said nothing yet.
+    """
+
+    pending: Tensor
+    n_samples: Tensor
+    ended: Tensor
+    encoder: EncoderState
+    decoder: GreedyState
+    silent: list[bool]
+
+
+class StreamingSubnetASR(SubnetASR):
+    """A causal subnet that reads speech while it is spoken.
+
+    Any chunking reads what :meth:`transcribe_file` reads in the whole file. Many streams run in
+    one batch: all get the same number of samples in each call.
+
+    Example:
+        >>> asr = StreamingSubnetASR.from_hparams(source="exported/min")  # doctest: +SKIP
+        >>> context = asr.make_streaming_context()  # doctest: +SKIP
+        >>> for chunk in microphone:  # doctest: +SKIP
+        ...     print(asr.transcribe_chunk(context, chunk.unsqueeze(0))[0], end="")
+        >>> print(asr.finish(context)[0])  # doctest: +SKIP
+    """
+
+    def make_streaming_context(self, n_streams: int = 1) -> StreamingContext:
+        """The beginning of ``n_streams`` streams.
+
+        Raises:
+            ConfigError: if the network needs the whole utterance.
+        """
+        self._check_streamable()
+        device = self._model.joiner.output.weight.device
+        return StreamingContext(
+            pending=torch.zeros(n_streams, 0, device=device),
+            n_samples=torch.zeros(n_streams, dtype=torch.long, device=device),
+            ended=torch.zeros(n_streams, dtype=torch.bool, device=device),
+            encoder=self._model.encoder.initial_state(n_streams),
+            decoder=GreedyState.initial(self._model, n_streams),
+            silent=[True] * n_streams,
+        )
+
+    def transcribe_chunk(
+        self, context: StreamingContext, chunk: Tensor, chunk_len: Tensor | None = None
+    ) -> list[str]:
+        """Reads the next chunk of each stream.
+
+        Args:
+            context: what :meth:`make_streaming_context` returned; it is moved on.
+            chunk: (streams, samples), at the network's sampling rate; any number of samples.
+            chunk_len: (streams,), the fraction of the chunk that is each stream's: below 1, the
+                stream ends there. All of it when None.
+
+        Returns:
+            What each stream said anew, to be appended to what it said before. Of a stream that has
+            ended, the last words may come with the next call, or with :meth:`finish`.
+
+        Raises:
+            DataError: if a sample is not a finite number, or the number of streams is another.
+        """
+        return self.decode_chunk(context, *self.encode_chunk(context, chunk, chunk_len))[0]
+
+    def finish(self, context: StreamingContext) -> list[str]:
+        """Ends all streams.
+
+        Returns:
+            The last words of each.
+        """
+        context.ended[:] = True
+        encoder = self._model.encoder.subsampling
+        ahead = context.pending.new_zeros(
+            len(context.ended), encoder.look_ahead, encoder.n_features
+        )
+        return self.decode_chunk(context, *self._encode(context, ahead))[0]
+
+    def transcribe_file_streaming(self, path: str, chunk_seconds: float = 0.32) -> Iterator[str]:
+        """Reads a file chunk by chunk, as if it came from a microphone.
+
+        Args:
+            path: of the file.
+            chunk_seconds: length of a chunk.
+
+        Yields:
+            What was said anew in each chunk; the pieces joined are the transcript.
+
+        Raises:
+            DataError: see :meth:`load_audio`.
+        """
+        context = self.make_streaming_context()
+        size = max(1, round(chunk_seconds * self.hparams.sample_rate))
+        for chunk in self._chunks_of(path, size):
+            yield self.transcribe_chunk(context, chunk.unsqueeze(0))[0]
+        yield self.finish(context)[0]
+
+    @torch.no_grad()
+    def encode_chunk(
+        self, context: StreamingContext, chunk: Tensor, chunk_len: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The part of :meth:`transcribe_chunk` before the search.
+
+        Returns:
+            New encoder frames (streams, n, d_model) and how many of them are each stream's
+            (streams,).
+        """
+        streams = len(context.ended)
+        if len(chunk) != streams:
+            raise DataError(f"the chunk is of {len(chunk)} streams, the context of {streams}")
+        if not bool(torch.isfinite(chunk).all()):
+            raise DataError("the audio holds samples that are not finite numbers")
+        chunk = chunk.to(context.pending)
+        fraction = torch.ones(streams) if chunk_len is None else chunk_len.cpu()
+        n_new = (fraction.double() * chunk.shape[1]).round().long().to(context.n_samples.device)
+        context.n_samples += n_new.masked_fill(context.ended, 0)
+        context.ended |= n_new < chunk.shape[1]
+
+        features, context.pending = self._features.chunk(torch.cat([context.pending, chunk], 1))
+        return self._encode(context, features)
+
+    def decode_chunk(
+        self, context: StreamingContext, encoded: Tensor, n_frames: Tensor
+    ) -> tuple[list[str], list[list[int]]]:
+        """The part of :meth:`transcribe_chunk` after the encoder.
+
+        Args:
+            context: of the streams.
+            encoded, n_frames: what :meth:`encode_chunk` returned.
+
+        Returns:
+            New words and new label ids of each stream.
+        """
+        hypotheses, context.decoder = greedy_chunk(
+            self._model, encoded, n_frames, context.decoder, self.mods.decoder.max_symbols
+        )
+        tokens = [h.tokens for h in hypotheses]
+        return [self._words(context, row, ids) for row, ids in enumerate(tokens)], tokens
+
+    def _encode(self, context: StreamingContext, features: Tensor) -> tuple[Tensor, Tensor]:
+        n_features = self._features.fbank.n_frames(context.n_samples)
+        lengths = n_features.masked_fill(~context.ended, ENDLESS)
+        encoded, n_frames, context.encoder = self._model.encoder.chunk(
+            features, context.encoder, lengths
+        )
+        return encoded, n_frames
+
+    def _words(self, context: StreamingContext, row: int, ids: list[int]) -> str:
+        pieces = [self.tokenizer.id_to_piece(i) for i in ids]
+        text = "".join(pieces).replace(WORD_MARK, " ")
+        if context.silent[row]:
+            text = text.lstrip(" ")
+            context.silent[row] = not text
+        return text
+
+    def _chunks_of(self, path: str, size: int) -> Iterator[Tensor]:
+        """Chunks of ``size`` samples of a file; at the network's sampling rate, it is never held
+        as a whole."""
+        if check_audio(path) == self.hparams.sample_rate:
+            blocks = soundfile.blocks(str(path), blocksize=size, dtype="float32", always_2d=True)
+            for block in blocks:
+                yield torch.from_numpy(block).mean(1)
+        else:
+            yield from self.load_audio(path).split(size)
+
+    def _check_streamable(self) -> None:
+        problem = None
+        if self._model.encoder.layers[0].ssm.backward_ssms is not None:
+            problem = "its encoder is not causal"
+        elif (
+            not isinstance(self._features.fbank, KaldiFbank) or not self._features.fbank.snip_edges
+        ):
+            problem = "its features are not those of fbank_kind: kaldi with snip_edges: True"
+        elif self._features.normalizer.norm_type != "global":
+            problem = "its features are normalised over the whole utterance"
+        elif self.mods.decoder.beam_size > 1:
+            problem = "its search is a beam search, which decides only at the end"
+        if problem is not None:
+            raise ConfigError(
+                f"this network cannot stream, since {problem}: train it with hparams/streaming.yaml"
+            )
+
+    @property
+    def _model(self) -> Transducer:
+        return self.mods.encoder.model
+
+    @property
+    def _features(self) -> SpeechFeatures:
+        return self.mods.encoder.features
