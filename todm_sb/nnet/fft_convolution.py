@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -34,9 +33,8 @@ def kernel_spectrum(forward: Tensor, backward: Tensor | None, length: int) -> Te
     n = fft_size(length)
     if backward is None:
         return torch.fft.rfft(forward, n)
-    past = F.pad(forward, (0, n - length))
-    future = F.pad(backward[:, : length - 1].flip(-1), (n - length + 1, 0))
-    return torch.fft.rfft(past + future)
+    gap = forward.new_zeros(len(forward), n - 2 * length + 1)
+    return torch.fft.rfft(torch.cat([forward, gap, backward[:, : length - 1].flip(-1)], dim=1))
 
 
 def fft_convolve(u: Tensor, spectrum: Tensor) -> Tensor:

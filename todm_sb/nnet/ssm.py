@@ -102,8 +102,8 @@ class DiagonalSSM(nn.Module):
         """The convolution kernel, K[0] including D.
 
         With ``l = i + block * j`` the powers factor as ``w^l = w^i * w^(block j)``: two short
-        tables of exponentials and one real matrix product replace N * length complex
-        exponentials a channel.
+        tables of powers and one real matrix product replace N * length complex exponentials a
+        channel.
 
         Args:
             length: number of taps L.
@@ -112,17 +112,15 @@ class DiagonalSSM(nn.Module):
             (channels, L)
         """
         log_r, theta, c_re, c_im = self.discretise()
-        block = max(1, math.isqrt(length))
-        n_blocks = -(-length // block)
-        inner_re, inner_im = powers(log_r, theta, torch.arange(block, device=theta.device))
-        steps = block * torch.arange(n_blocks, device=theta.device)
-        outer_re, outer_im = complex_mul(
-            *powers(log_r, theta, steps), c_re.unsqueeze(-1), c_im.unsqueeze(-1)
-        )
-        outer = torch.cat([outer_re, -outer_im], dim=1).transpose(1, 2)
-        kernel = 2 * torch.bmm(outer, torch.cat([inner_re, inner_im], dim=1))
+        w = torch.polar(torch.exp(log_r), theta)
+        block = 1 << (length.bit_length() // 2)  # about the root of length
+        inner = geometric(torch.ones_like(w), w, block)
+        outer = geometric(torch.complex(2 * c_re, 2 * c_im), inner[-1] * w, -(-length // block))
+        # Re(a b) is the scalar product of the parts of conj(a) and b.
+        kernel = torch.bmm(parts(outer.conj()), parts(inner).transpose(1, 2))
         kernel = kernel.flatten(1)[:, :length]
-        return torch.cat([kernel[:, :1] + self.D.unsqueeze(-1), kernel[:, 1:]], dim=1)
+        kernel[:, 0] += self.D
+        return kernel
 
     def initial_state(self, batch: int) -> Tensor:
         """The zero state: (batch, channels, 2 N), real parts of the modes before imaginary."""
@@ -168,6 +166,20 @@ class DiagonalSSM(nn.Module):
         s_re, s_im = complex_mul(*state.chunk(2, dim=-1), w_re[..., -1], w_im[..., -1])
         write_in = torch.cat([w_re, w_im], dim=1)[..., :-1].flip(-1)  # w^(L-1-l)
         return y, torch.cat([s_re, s_im], dim=-1) + torch.einsum("blc,cnl->bcn", u, write_in)
+
+
+def geometric(first: Tensor, ratio: Tensor, n: int) -> Tensor:
+    """``first * ratio ** i`` for i below n, by doubling: (n, *first.shape)."""
+    table = first.unsqueeze(0)
+    while len(table) < n:
+        table = torch.cat([table, ratio * table[: n - len(table)]])
+        ratio = ratio * ratio
+    return table
+
+
+def parts(table: Tensor) -> Tensor:
+    """Complex (n, channels, N) -> real (channels, n, 2 N), real and imaginary parts in turn."""
+    return torch.view_as_real(table.resolve_conj()).flatten(2).transpose(0, 1)
 
 
 def powers(log_r: Tensor, theta: Tensor, exponents: Tensor) -> tuple[Tensor, Tensor]:
