@@ -118,6 +118,7 @@ def test_a_killed_process_started_again_ends_as_an_unbroken_one(corpus, tiny_run
         {"model": "{encoder: {causal: True}}"},
         {"sandwich_warmup": 1, "n_random": 0, "grad_accumulation_factor": 2},
         {"precision": "bf16", "wav_augment": "null", "feature_augment": "null"},
+        {"pruning": "null"},
     ],
 )
 def test_each_technique_can_be_switched_by_its_key(corpus, train, tmp_path, overrides):

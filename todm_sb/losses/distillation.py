@@ -17,7 +17,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 CLASSES = ("vocabulary", "three")
 
@@ -57,12 +56,12 @@ class AlphaDivergence:
         self.clip = clip
         self.classes = classes
 
-    def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor, blank: int) -> Tensor:
-        """Divergence at each node; gradients reach the student alone.
+    def value(self, log_q: Tensor, log_p: Tensor, labels: Tensor, blank: int) -> Tensor:
+        """Divergence at each node.
 
         Args:
-            student: (..., V) log-probabilities of the student.
-            teacher: (..., V) log-probabilities of the teacher.
+            log_q: (..., V) log-probabilities of the student.
+            log_p: (..., V) log-probabilities of the teacher.
             labels: (...) integers, the label after each node, or blank where none follows.
             blank: id of blank.
 
@@ -70,9 +69,41 @@ class AlphaDivergence:
             (...), at least 0 up to rounding and clipping.
         """
         if self.classes == "three":
-            student = three_classes(student, labels, blank)
-            teacher = three_classes(teacher, labels, blank)
-        return _AlphaDivergence.apply(student, teacher, self.alphas, math.log(self.clip))
+            log_q, log_p = (three_classes(x, labels, blank) for x in (log_q, log_p))
+        return self._worst_side(log_q, log_p)[0]
+
+    def gradient(self, log_q: Tensor, log_p: Tensor, labels: Tensor, blank: int) -> Tensor:
+        """Gradient of each node's divergence at the student's log-probabilities.
+
+        It is AlphaNet's, ``-E_q[rho(w) grad log q]`` with ``rho(w) = w f'(w) - f(w)`` and w held
+        fixed; clipping bounds ``w^a`` in both.
+
+        Args:
+            log_q, log_p, labels, blank: as of :meth:`value`.
+
+        Returns:
+            (..., V), up to what is the same for all labels, which a softmax does not hand on.
+        """
+        if self.classes == "vocabulary":
+            return self._worst_side(log_q, log_p)[1].neg_()
+        classes = three_classes(log_q, labels, blank)
+        weight = self._worst_side(classes, three_classes(log_p, labels, blank))[1].neg_()
+        # The rest's probability is a sum; its logarithm's gradient is each label's share in it.
+        gradient = (log_q - classes[..., 2:]).exp_().mul_(weight[..., 2:])
+        labels = labels.unsqueeze(-1)
+        at_label = torch.where(labels == blank, weight[..., :1], weight[..., 1:2])
+        gradient[..., blank] = weight[..., 0]
+        return gradient.scatter_(-1, labels, at_label)
+
+    def _worst_side(self, log_q: Tensor, log_p: Tensor) -> tuple[Tensor, Tensor]:
+        """The largest of the alphas' divergences, and its ``q rho(w)`` of each class."""
+        log_clip = math.log(self.clip)
+        value, weight = _value_and_weight(log_q, log_p, self.alphas[0], log_clip)
+        for alpha in self.alphas[1:]:
+            other, other_weight = _value_and_weight(log_q, log_p, alpha, log_clip)
+            weight = torch.where((other > value).unsqueeze(-1), other_weight, weight)
+            value = torch.maximum(value, other)
+        return value, weight
 
 
 def three_classes(log_probs: Tensor, labels: Tensor, blank: int) -> Tensor:
@@ -91,35 +122,6 @@ def three_classes(log_probs: Tensor, labels: Tensor, blank: int) -> Tensor:
     rest = log_probs.masked_fill(is_blank, _ABSENT).scatter(-1, labels, _ABSENT)
     label = log_probs.gather(-1, labels).masked_fill(labels == blank, _ABSENT)
     return torch.cat([log_probs[..., blank, None], label, rest.logsumexp(-1, keepdim=True)], dim=-1)
-
-
-class _AlphaDivergence(torch.autograd.Function):
-    """Value: the formula above. Gradient: AlphaNet's, ``-E_q[rho(w) grad log q]`` with
-    ``rho(w) = w f'(w) - f(w)`` and w held fixed, where clipping bounds ``w^a`` in both."""
-
-    @staticmethod
-    def forward(
-        ctx: torch.autograd.function.FunctionCtx,
-        log_q: Tensor,
-        log_p: Tensor,
-        alphas: tuple[float, ...],
-        log_clip: float,
-    ) -> Tensor:
-        value, weight = _value_and_weight(log_q, log_p, alphas[0], log_clip)
-        for alpha in alphas[1:]:
-            other, other_weight = _value_and_weight(log_q, log_p, alpha, log_clip)
-            weight = torch.where((other > value).unsqueeze(-1), other_weight, weight)
-            value = torch.maximum(value, other)
-        ctx.save_for_backward(weight)
-        return value
-
-    @staticmethod
-    @once_differentiable
-    def backward(
-        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
-    ) -> tuple[Tensor, None, None, None]:
-        (weight,) = ctx.saved_tensors
-        return -weight * grad.unsqueeze(-1), None, None, None
 
 
 def _value_and_weight(
