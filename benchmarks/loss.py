@@ -1,4 +1,4 @@
-"""Transducer loss with its joiner, forward and backward: ours on the full and on the pruned lattice,
+"""Transducer loss with its joiner, forward and backward: ours, on the full and the pruned lattice,
 against torchaudio's loss on the logits of all nodes.
 
     python benchmarks/loss.py [--repeats 3]
