@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from speechbrain.processing.features import InputNormalization
+from speechbrain.utils.metric_stats import ErrorRateStats
 from torch import distributed, nn
 from torch.multiprocessing import spawn
 
@@ -17,6 +18,7 @@ from todm_sb.distributed import (
     RankBatches,
     broadcast_weights,
     gather,
+    merge_error_rates,
     sum_gradients,
     total,
     update_statistics_with_nothing,
@@ -153,6 +155,23 @@ def statistics_of_two(rank):
     return normalizer.count, normalizer.glob_mean, normalizer.glob_std
 
 
+REFERENCE = [["A", "B"], ["C"], ["D", "E", "F"], ["G"]]
+HYPOTHESES = [["A"], ["C"], ["X", "E", "F", "Y"], []]
+
+
+def error_rates(indices):
+    stats = ErrorRateStats()
+    for i in indices:
+        stats.append([str(i)], [HYPOTHESES[i]], [REFERENCE[i]])
+    return stats
+
+
+def merged_rates(rank):
+    stats = error_rates([0] if rank == 0 else [1, 2, 3])
+    merge_error_rates(stats)
+    return sorted(stats.ids), stats.summarize()
+
+
 def work(rank, folder):
     """One of two processes; leaves what it found in the folder."""
     torch.set_num_threads(1)
@@ -168,6 +187,7 @@ def work(rank, folder):
         "dealt": [list(RankBatches([[i] for i in range(n)], True)) for n in (1, 4, 5)],
         "dealt once": [list(RankBatches([[i] for i in range(n)], False)) for n in (1, 4, 5)],
         "lengths": [len(RankBatches(range(5), even)) for even in (True, False)],
+        "rates": merged_rates(rank),
         "gradients": gradients_of_two(rank),
         "statistics": statistics_of_two(rank),
     }
@@ -233,6 +253,13 @@ def test_batches_are_dealt_evenly_for_training_and_once_for_evaluation(two):
     assert first == [[[0]], [[0], [2]], [[0], [2], [4]]]
     assert second == [[], [[1], [3]], [[1], [3]]]
     assert [found["lengths"] for found in two] == [[3, 3], [3, 2]]
+
+
+def test_error_counts_of_shares_add_up(two):
+    whole = error_rates(range(4)).summarize()
+    assert whole["num_edits"] == 4
+    for found in two:
+        assert found["rates"] == (["0", "1", "2", "3"], whole)
 
 
 def test_numbers_and_objects_are_gathered(two):

@@ -311,7 +311,7 @@ class TODMBrain(sb.Brain):
             self.hparams.train_logger,
             getattr(self.hparams, "tensorboard_logger", None),
         ):
-            if train_logger is not None and sb.utils.distributed.if_main_process():
+            if train_logger is not None:  # it writes in the first process, but all must call it
                 train_logger.log_stats(stats, self.train_stats, valid)
         if sb.utils.distributed.if_main_process():
             self.history.add(epoch, {**stats, **self.train_stats}, valid)

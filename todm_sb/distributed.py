@@ -63,6 +63,13 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
+def leave() -> None:
+    """Ends the group once all processes are done; one that just exits can bring others down."""
+    if is_distributed_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
+
+
 @torch.no_grad()
 def broadcast_weights(module: nn.Module) -> None:
     """Gives all processes the parameters and buffers of the first."""

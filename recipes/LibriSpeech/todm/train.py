@@ -20,6 +20,7 @@ from speechbrain.utils.distributed import infer_device, run_on_main
 
 from todm_sb.brain import TODMBrain
 from todm_sb.dataio.pipeline import get_tokenizer, make_dataset, make_loader_kwargs
+from todm_sb.distributed import leave
 from todm_sb.errors import ConfigError, one_line_errors
 from todm_sb.report import results_table
 
@@ -96,6 +97,7 @@ def main(argv: list[str]) -> None:
             path = Path(hparams["output_folder"]) / f"results_{name}.json"
             path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
             print(f"\n{name}\n{results_table(results)}")
+    leave()
 
 
 if __name__ == "__main__":
