@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from todm_sb.decoders.hypothesis import Hypothesis, where_rows
+from todm_sb.decoders.hypothesis import Hypothesis
+from todm_sb.decoders.language_model import ShallowFusion
+from todm_sb.decoders.networks import SearchNetworks, search_networks
+from todm_sb.nnet.predictor import State
 from todm_sb.nnet.transducer import Transducer
 
 # Multiplier of the rolling hash that tells label sequences apart (odd, so that it loses nothing).
@@ -16,14 +22,19 @@ _HASH = 6364136223846793005
 
 @torch.no_grad()
 def beam_search(
-    model: Transducer, encoded: Tensor, n_frames: Tensor, beam_size: int = 4, nbest: int = 1
+    model: Transducer | SearchNetworks,
+    encoded: Tensor,
+    n_frames: Tensor,
+    beam_size: int = 4,
+    nbest: int = 1,
+    fusion: ShallowFusion | None = None,
 ) -> list[list[Hypothesis]]:
     """The most probable label sequences under at most one label a frame.
 
     Where greedy search follows the single best alignment, this sums the alignments of each label
     sequence: it also reads labels whose probability is spread over several frames. Each frame
-    takes one call of joiner and predictor for all hypotheses of all utterances together, so the
-    search ends after T of them on any model.
+    takes one call of the joiner for all hypotheses of all utterances together, and one of the
+    predictor for those that got a label, so the search ends after T of them on any model.
 
     Args:
         model: predictor and joiner are used.
@@ -31,6 +42,7 @@ def beam_search(
         n_frames: (batch,), integer frames of each utterance; later ones are never looked at.
         beam_size: hypotheses kept.
         nbest: hypotheses returned, ``beam_size`` at most.
+        fusion: a language model whose scores are added to those of the labels.
 
     Returns:
         The hypotheses of each utterance, best first; fewer than ``nbest`` where no more exist.
@@ -40,116 +52,143 @@ def beam_search(
     """
     if not 1 <= nbest <= beam_size:
         raise ValueError(f"nbest ({nbest}) must be in 1..beam_size ({beam_size})")
-    batch, T = encoded.shape[:2]
+    networks = search_networks(model)
     device = encoded.device
-    projected = model.joiner.project_encoder(encoded)
-    blanks = torch.full((batch * beam_size, 1), model.blank, device=device)
-    outputs, state = model.predictor(blanks)
-    outputs = model.joiner.project_predictor(outputs).view(batch, beam_size, -1)
+    # Longest first: the utterances that still run are always the first rows.
+    lengths, order = n_frames.to(device).sort(descending=True, stable=True)
+    lengths = lengths.tolist()
+    projected = networks.project_encoder(encoded)[order]
+    readers = [networks.predict] + ([fusion.predict] if fusion else [])
+    start = torch.full((len(encoded) * beam_size,), networks.blank, device=device)
+    memories = [_Memory(read, start) for read in readers]
     # One hypothesis to begin with: the empty one.
-    scores = torch.full((batch, beam_size), -math.inf, device=device)
+    scores = torch.full((len(encoded), beam_size), -math.inf, device=device)
     scores[:, 0] = 0
-    hashes = torch.zeros(batch, beam_size, dtype=torch.long, device=device)
-    steps = []
-    first_row = beam_size * torch.arange(batch, device=device).unsqueeze(1)
-    for t in range(T):
-        log_probs = model.joiner(projected[:, t, None], outputs).float().log_softmax(-1)
-        new = _best_extensions(scores, hashes, log_probs, model.blank)
-        running = t < n_frames
-        stay = torch.arange(beam_size, device=device).expand(batch, -1)
-        parent = where_rows(running, new.parent, stay)
-        label = where_rows(running, new.label, torch.full_like(new.label, model.blank))
-        scores = where_rows(running, new.scores, scores)
-        hashes = where_rows(running, new.hashes, hashes)
-        steps.append((parent, label, where_rows(running, new.log_probs, new.log_probs * 0)))
-
-        rows = (first_row + parent).flatten()
-        outputs = outputs.flatten(0, 1)[rows]
-        state = tuple(s[rows] for s in state)
-        emits = label.flatten() != model.blank
-        new_outputs, new_state = model.predictor(label.view(-1, 1), state)
-        new_outputs = model.joiner.project_predictor(new_outputs).squeeze(1)
-        outputs = where_rows(emits, new_outputs, outputs).view(batch, beam_size, -1)
-        state = tuple(where_rows(emits, n, s) for n, s in zip(new_state, state, strict=True))
-    return _trace_back(steps, scores, nbest, model.blank)
+    hashes = torch.zeros_like(scores, dtype=torch.long)
+    ended, steps = [], []
+    for t in range(max(lengths, default=0)):
+        running = sum(n > t for n in lengths)
+        ended.append(scores[running:])
+        outputs, *fused = (m.outputs[: running * beam_size] for m in memories)
+        outputs = outputs.view(running, beam_size, -1)
+        logits = networks.join(projected[:running, t, None], outputs).squeeze(1)
+        log_probs = logits.float().log_softmax(-1)
+        gains = sum((f.view_as(log_probs) for f in fused), log_probs)
+        scores, hashes, step = _best_extensions(
+            scores[:running], hashes[:running], log_probs, gains, networks.blank
+        )
+        steps.append(step)
+        for memory in memories:
+            memory.extend(step, networks.blank)
+    scores = torch.cat([scores, *reversed(ended)])
+    found = _trace_back(steps, scores, lengths, nbest, networks.blank)
+    return [found[i] for i in order.argsort().tolist()]
 
 
-class _Extensions:
-    """The best extensions of each utterance's hypotheses: (batch, beam_size) tensors each.
+class _Step(NamedTuple):
+    """How the hypotheses of one frame came about: (running, beam_size) tensors each.
 
     Args:
-        scores: log-probability, equal label sequences added up.
-        hashes: of the label sequences.
         parent: index of the hypothesis that was extended.
         label: the new label, or blank.
-        log_probs: of the new symbol.
+        log_prob: of the new symbol, by the transducer alone.
     """
 
-    def __init__(
-        self, scores: Tensor, hashes: Tensor, parent: Tensor, label: Tensor, log_probs: Tensor
-    ) -> None:
-        self.scores = scores
-        self.hashes = hashes
-        self.parent = parent
-        self.label = label
-        self.log_probs = log_probs
+    parent: Tensor
+    label: Tensor
+    log_prob: Tensor
 
 
-def _best_extensions(scores: Tensor, hashes: Tensor, log_probs: Tensor, blank: int) -> _Extensions:
+class _Memory:
+    """What the predictor, or a language model, says after the labels of each hypothesis.
+
+    Args:
+        read: (labels, state) -> (outputs, state), each tensor with the hypotheses on axis 0.
+        start: (rows,), the start symbol.
+    """
+
+    def __init__(self, read: Callable[[Tensor, State | None], tuple[Tensor, State]], start: Tensor):
+        self.read = read
+        self.outputs, self.state = read(start, None)
+
+    def extend(self, step: _Step, blank: int) -> None:
+        """Goes over to the hypotheses of the next frame; only those with a new label read it."""
+        first_row = step.parent.shape[1] * torch.arange(len(step.parent), device=step.parent.device)
+        rows = (first_row.unsqueeze(1) + step.parent).flatten()
+        self.outputs = self.outputs[rows]
+        self.state = tuple(s[rows] for s in self.state)
+        labels = step.label.flatten()
+        (emitting,) = (labels != blank).nonzero(as_tuple=True)
+        if len(emitting) == 0:
+            return
+        before = tuple(s[emitting] for s in self.state)
+        self.outputs[emitting], after = self.read(labels[emitting], before)
+        for s, s_after in zip(self.state, after, strict=True):
+            s[emitting] = s_after
+
+
+def _best_extensions(
+    scores: Tensor, hashes: Tensor, log_probs: Tensor, gains: Tensor, blank: int
+) -> tuple[Tensor, Tensor, _Step]:
     """Extends by one symbol, merges equal label sequences, keeps the best.
 
     Args:
-        scores: (batch, beam_size).
-        hashes: (batch, beam_size).
-        log_probs: (batch, beam_size, V) of the next symbol.
+        scores: (running, beam_size), log-probabilities.
+        hashes: (running, beam_size), of the label sequences.
+        log_probs: (running, beam_size, V) of the next symbol.
+        gains: the same shape, what the next symbol adds to the score.
         blank: id of blank.
+
+    Returns:
+        Scores and hashes of the new hypotheses, and how they came about.
     """
-    beam_size, vocab_size = log_probs.shape[1:]
+    beam_size, vocab_size = gains.shape[1:]
     # A sequence is reached by blank from itself and by its last label from its front; twice the
     # beam holds both ways of as many sequences as the beam keeps.
     count = min(2 * beam_size, beam_size * vocab_size)
-    joint = (scores.unsqueeze(-1) + log_probs).flatten(1)
-    best, index = joint.topk(count, dim=1)
+    best, index = (scores.unsqueeze(-1) + gains).flatten(1).topk(count, dim=1)
     parent, label = index // vocab_size, index % vocab_size
-    symbol_log_probs = log_probs.flatten(1).gather(1, index)
     fronts = hashes.gather(1, parent)
     reached = torch.where(label == blank, fronts, fronts * _HASH + label)
     same = (reached.unsqueeze(1) == reached.unsqueeze(2)) & best.isfinite().unsqueeze(1)
     merged = best.unsqueeze(1).masked_fill(~same, -math.inf).logsumexp(-1)
     # The best of equal ones stands for all: those after it drop out.
-    again = same.tril(-1).any(-1)
-    merged = merged.masked_fill(again, -math.inf)
+    merged = merged.masked_fill(same.tril(-1).any(-1), -math.inf)
     kept, at = merged.topk(beam_size, dim=1)
-    return _Extensions(
-        kept,
-        reached.gather(1, at),
-        parent.gather(1, at),
-        label.gather(1, at),
-        symbol_log_probs.gather(1, at),
-    )
+    index = index.gather(1, at)
+    step = _Step(parent.gather(1, at), label.gather(1, at), log_probs.flatten(1).gather(1, index))
+    return kept, reached.gather(1, at), step
 
 
 def _trace_back(
-    steps: list[tuple[Tensor, Tensor, Tensor]], scores: Tensor, nbest: int, blank: int
+    steps: list[_Step], scores: Tensor, lengths: list[int], nbest: int, blank: int
 ) -> list[list[Hypothesis]]:
-    """Follows the best hypotheses from the last frame to the first."""
-    steps = [tuple(x.tolist() for x in step) for step in steps]
-    order = scores.argsort(dim=1, descending=True)[:, :nbest].tolist()
-    scores = scores.tolist()
+    """Follows the best hypotheses of each utterance from its last frame to the first.
+
+    Args:
+        steps: of each frame.
+        scores: (batch, beam_size) at the end of each utterance.
+        lengths: of the utterances, longest first.
+        nbest: hypotheses to return.
+        blank: id of blank.
+    """
+    beam_size = scores.shape[1]
+    # One transfer of each kind; a frame's rows begin where those of the frames before it end.
+    columns = [torch.cat([x.flatten() for x in column]).tolist() for column in zip(*steps)]
+    begins = [0, *itertools.accumulate(step.label.numel() for step in steps)]
+    ranked = scores.argsort(dim=1, descending=True, stable=True)[:, :nbest].tolist()
     found: list[list[Hypothesis]] = []
-    for b, ranked in enumerate(order):
+    for b, (totals, best) in enumerate(zip(scores.tolist(), ranked, strict=True)):
         found.append([])
-        for k in ranked:
-            if scores[b][k] == -math.inf:
+        for at in best:
+            if totals[at] == -math.inf:
                 continue
-            trail, at = [], k
-            for t in range(len(steps) - 1, -1, -1):
-                parent, label, log_probs = (x[b][at] for x in steps[t])
+            trail, k = [], at
+            for t in reversed(range(lengths[b])):
+                parent, label, log_prob = (c[begins[t] + beam_size * b + k] for c in columns)
                 if label != blank:
-                    trail.append((label, t, log_probs))
-                at = parent
-            tokens, frames, log_probs = (
-                map(list, zip(*trail[::-1], strict=True)) if trail else ([], [], [])
-            )
-            found[-1].append(Hypothesis(tokens, frames, log_probs, scores[b][k]))
+                    trail.append((label, t, log_prob))
+                k = parent
+            tokens, frames, log_probs = zip(*trail[::-1], strict=True) if trail else ((), (), ())
+            found[-1].append(Hypothesis(list(tokens), list(frames), list(log_probs), totals[at]))
     return found

@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from todm_sb.decoders.beam import beam_search
 from todm_sb.decoders.greedy import greedy_search
 from todm_sb.decoders.hypothesis import Hypothesis
+from todm_sb.decoders.language_model import ShallowFusion
+from todm_sb.decoders.networks import SearchNetworks, search_networks
+from todm_sb.errors import ConfigError
 from todm_sb.nnet.transducer import Transducer
 
 
@@ -19,16 +22,32 @@ class TransducerSearcher(nn.Module):
         beam_size: hypotheses kept; 1 is greedy search, which is several times faster.
         max_symbols: labels a frame at most in greedy search (a beam search emits at most one).
         nbest: hypotheses returned, of a beam search.
+        lm_module: language model of a beam search, see
+            :class:`todm_sb.decoders.language_model.ShallowFusion`.
+        lm_weight: its weight; 0 for none.
+
+    Raises:
+        ConfigError: if there is a weight but no language model.
     """
 
     def __init__(
-        self, model: Transducer, beam_size: int = 1, max_symbols: int = 5, nbest: int = 1
+        self,
+        model: Transducer | SearchNetworks,
+        beam_size: int = 1,
+        max_symbols: int = 5,
+        nbest: int = 1,
+        lm_module: nn.Module | None = None,
+        lm_weight: float = 0.0,
     ) -> None:
         super().__init__()
+        if lm_weight > 0 and lm_module is None:
+            raise ConfigError(f"lm_weight is {lm_weight}, but there is no lm_module: give one")
         self.model = model
         self.beam_size = beam_size
         self.max_symbols = max_symbols
         self.nbest = nbest
+        self.lm = lm_module
+        self.lm_weight = lm_weight
 
     def search(self, encoded: Tensor, n_frames: Tensor) -> list[list[Hypothesis]]:
         """Searches a batch of known lengths.
@@ -40,9 +59,13 @@ class TransducerSearcher(nn.Module):
         Returns:
             The hypotheses of each utterance, best first.
         """
+        networks = search_networks(self.model)
         if self.beam_size == 1:
-            return [[h] for h in greedy_search(self.model, encoded, n_frames, self.max_symbols)]
-        return beam_search(self.model, encoded, n_frames, self.beam_size, self.nbest)
+            return [[h] for h in greedy_search(networks, encoded, n_frames, self.max_symbols)]
+        fusion = None
+        if self.lm_weight > 0:
+            fusion = ShallowFusion(self.lm, self.lm_weight, networks.blank)
+        return beam_search(networks, encoded, n_frames, self.beam_size, self.nbest, fusion)
 
     def forward(
         self, encoded: Tensor, wav_lens: Tensor | None = None
@@ -54,8 +77,7 @@ class TransducerSearcher(nn.Module):
         Args:
             encoded: (batch, T, d_model); frames that are exactly zero at an utterance's end are
                 padding, as :class:`todm_sb.nnet.encoder.MHSSMEncoder` leaves them.
-            wav_lens: (batch,), lengths as fractions of T, or None. A fraction gives the length
-                only to within a frame; the zero frames make it exact.
+            wav_lens: (batch,), lengths as fractions of T, or None.
 
         Returns:
             Label ids of each utterance, the mean over utterances of their probability, and, of a
@@ -74,6 +96,9 @@ class TransducerSearcher(nn.Module):
 def padded_lengths(encoded: Tensor, wav_lens: Tensor | None = None) -> Tensor:
     """Frames of each utterance: up to the last that is not all zero, within the fraction given.
 
+    A frame that the fraction covers in part counts, as in SpeechBrain's ``length_to_mask``: where
+    the encoder's lengths are rounded up no frame is lost, and ``n / T`` gives n exactly.
+
     Args:
         encoded: (batch, T, d_model).
         wav_lens: (batch,), fractions of T, or None.
@@ -86,4 +111,7 @@ def padded_lengths(encoded: Tensor, wav_lens: Tensor | None = None) -> Tensor:
     n_frames = ((encoded != 0).any(-1) * position).amax(1)
     if wav_lens is None:
         return n_frames
-    return torch.minimum(n_frames, (wav_lens * T).long() + 1)
+    # Rounding a fraction to float32 adds half an epsilon of it at most.
+    rounding = torch.finfo(torch.float32).eps * T
+    within = (wav_lens.to(encoded.device).double() * T - rounding).ceil().long()
+    return torch.minimum(n_frames, within)
