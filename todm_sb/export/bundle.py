@@ -28,7 +28,6 @@ import safetensors
 import safetensors.torch
 import torch
 from sentencepiece import SentencePieceProcessor
-from speechbrain.lobes.features import Fbank
 from speechbrain.processing.features import InputNormalization
 from torch import Tensor
 
@@ -42,7 +41,7 @@ from todm_sb.export.manifest import (
     Manifest,
 )
 from todm_sb.export.schema import parse_json
-from todm_sb.nnet.features import SpeechFeatures
+from todm_sb.nnet.features import SpeechFeatures, make_fbank
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters
 
@@ -71,6 +70,11 @@ class Bundle:
     features: SpeechFeatures
     tokenizer: SentencePieceProcessor
 
+    @property
+    def sample_rate(self) -> int:
+        """Of the audio that the network reads, in Hz."""
+        return self.manifest.features["sample_rate"]
+
 
 def write_bundle(
     folder: str | Path,
@@ -89,8 +93,7 @@ def write_bundle(
         model: the network; a supernet if ``space`` is given.
         normalize: holds the feature statistics, of the global kind.
         tokenizer_path: SentencePiece model.
-        fbank: ``sample_rate`` in Hz, ``n_mels``, ``n_fft``, and ``win_length`` and ``hop_length``
-            in milliseconds, of SpeechBrain's ``Fbank``; its other arguments at their defaults.
+        fbank: arguments of :func:`todm_sb.nnet.features.make_fbank`.
         max_symbols: labels a frame at most.
         space: of a supernet, so that subnets can be chosen when it is loaded.
         subnets: what was measured. If empty, the network itself, or the max and min subnets of
@@ -111,7 +114,7 @@ def write_bundle(
     manifest = Manifest(
         files={name: _record(data) for name, data in contents.items()},
         network={key: model.config[key] for key in NETWORK_KEYS},
-        features={"kind": "fbank", **fbank, **_statistics(normalize)},
+        features={**fbank, **_statistics(normalize)},
         max_symbols=max_symbols,
         space=space,
         subnets=tuple(subnets) or _unmeasured(model, space),
@@ -306,8 +309,11 @@ def _load_features(settings: dict[str, Any]) -> tuple[InputNormalization, Speech
     normalize.glob_mean = torch.tensor(settings["mean"])
     normalize.glob_std = torch.tensor(settings["std"])
     normalize.count = 1
-    keys = ("sample_rate", "n_mels", "n_fft", "win_length", "hop_length")
-    fbank = Fbank(**{key: settings[key] for key in keys})
+    options = {key: value for key, value in settings.items() if key not in ("mean", "std")}
+    try:
+        fbank = make_fbank(**options)
+    except (AssertionError, RuntimeError) as error:
+        raise ConfigError(f"features: the filterbank refuses {options} ({error})") from None
     # As SpeechBrain rounds it.
     hop = round(settings["sample_rate"] / 1000 * settings["hop_length"])
     return normalize, SpeechFeatures(fbank, normalize, hop).eval()

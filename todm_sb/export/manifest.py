@@ -64,7 +64,6 @@ NETWORK_KEYS = tuple(_NETWORK)
 _STATISTICS = sequence(number(-1e6, 1e6), 1, 1024)
 _FEATURES = mapping(
     {
-        "kind": one_of("fbank"),
         "sample_rate": integer(1000, 384_000),
         "n_mels": integer(1, 1024),
         "n_fft": integer(16, 16384),
@@ -72,7 +71,8 @@ _FEATURES = mapping(
         "hop_length": number(1, 1000),
         "mean": _STATISTICS,
         "std": sequence(number(1e-10, 1e6), 1, 1024),
-    }
+    },
+    {"fbank_kind": one_of("speechbrain", "kaldi"), "snip_edges": flag},
 )
 _SPACE = mapping(
     {
@@ -156,7 +156,8 @@ class Manifest:
         files: record of each file, by name.
         network: arguments of :class:`todm_sb.nnet.transducer.Transducer`, those of training left
             out.
-        features: kind and settings of the features, and their statistics.
+        features: arguments of :func:`todm_sb.nnet.features.make_fbank`, and the ``mean`` and
+            ``std`` of each feature.
         max_symbols: labels a frame at most in greedy search.
         space: of a supernet; None of a single subnet.
         subnets: those that were measured; the one subnet itself, if it is a single one.

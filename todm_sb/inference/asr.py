@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import soundfile
-import torch
 from speechbrain.dataio.preprocess import AudioNormalizer
 from speechbrain.inference.ASR import EncoderDecoderASR
 from torch import Tensor, nn
 
 from todm_sb.decoders.transducer import TransducerSearcher
-from todm_sb.errors import ConfigError, DataError
+from todm_sb.errors import ConfigError
 from todm_sb.export.bundle import read_bundle
+from todm_sb.inference.audio import check_batch, check_resampling, read_audio
 from todm_sb.nnet.features import SpeechFeatures
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.supernet import SearchSpace, SubnetConfig, extract_subnet
@@ -137,51 +136,38 @@ class SubnetASR(EncoderDecoderASR):
         self.mods.encoder.model = model
         self.mods.decoder.model = model
 
-    def load_audio(self, path: str, savedir: str | None = None) -> Tensor:
+    def load_audio(self, path: str | Path, savedir: str | None = None) -> Tensor:
         """Loads a file as one channel at the network's sampling rate.
 
+        Args:
+            path: a local file; any format that libsndfile reads.
+            savedir: of SpeechBrain's interface; nothing is fetched, hence nothing is saved.
+
         Raises:
-            DataError: if it is missing, is no audio, or holds no sample.
+            DataError: if it is missing, is no audio, holds no sample or one that is not finite,
+                or has a sampling rate that cannot be converted.
         """
-        check_audio(path)
-        return super().load_audio(str(Path(path).resolve()), savedir)
+        samples, sample_rate = read_audio(path)
+        check_resampling(sample_rate, self.audio_normalizer.sample_rate, str(path))
+        return self.audio_normalizer(samples.to(self.device), sample_rate)
 
     def transcribe_batch(self, wavs: Tensor, wav_lens: Tensor) -> tuple[list[str], list[list[int]]]:
         """Reads a batch; each utterance reads as it would alone.
 
         Args:
-            wavs: (batch, samples), at the network's sampling rate.
+            wavs: (batch, samples), at the network's sampling rate, of full scale 1.
             wav_lens: (batch,), lengths as fractions of ``samples``.
 
         Returns:
             Words and label ids of each utterance.
 
         Raises:
-            DataError: if a sample is not a finite number.
+            DataError: if shapes, samples or lengths make no sense.
         """
-        if not bool(torch.isfinite(wavs).all()):
-            raise DataError("the audio holds samples that are not finite numbers")
+        check_batch(wavs, wav_lens)
+        if wavs.shape[0] == 0:
+            return [], []
         return super().transcribe_batch(wavs, wav_lens)
-
-
-def check_audio(path: str | Path) -> int:
-    """Makes sure that a file holds audio.
-
-    Returns:
-        Its sampling rate in Hz.
-
-    Raises:
-        DataError: if it is missing, is no audio, or holds no sample.
-    """
-    if not Path(path).is_file():
-        raise DataError(f"audio file {path} does not exist")
-    try:
-        info = soundfile.info(str(path))
-    except soundfile.LibsndfileError as error:
-        raise DataError(f"{path} cannot be read as audio: {error}") from None
-    if info.frames == 0:
-        raise DataError(f"{path} holds no audio")
-    return info.samplerate
 
 
 def choose_subnet(space: SearchSpace, subnet: SubnetConfig | str) -> SubnetConfig:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import soundfile
 import torch
 from torch import Tensor
 
 from todm_sb.decoders.greedy import GreedyState, greedy_chunk
 from todm_sb.errors import ConfigError, DataError
-from todm_sb.inference.asr import SubnetASR, check_audio
+from todm_sb.inference.asr import SubnetASR
+from todm_sb.inference.audio import audio_blocks, check_audio
 from todm_sb.nnet.encoder import EncoderState
 from todm_sb.nnet.features import SpeechFeatures
 from todm_sb.nnet.kaldi_fbank import KaldiFbank
@@ -188,9 +188,7 @@ class StreamingSubnetASR(SubnetASR):
         """Chunks of ``size`` samples of a file; at the network's sampling rate, it is never held
         as a whole."""
         if check_audio(path) == self.hparams.sample_rate:
-            blocks = soundfile.blocks(str(path), blocksize=size, dtype="float32", always_2d=True)
-            for block in blocks:
-                yield torch.from_numpy(block).mean(1)
+            yield from audio_blocks(path, size)
         else:
             yield from self.load_audio(path).split(size)
 
