@@ -77,6 +77,27 @@ def test_the_simple_lattice_is_the_formula_over_all_alignments(shares):
         torch.testing.assert_close(got, exact, **SINGLE)
 
 
+@pytest.mark.parametrize("scale", [10, 40])
+def test_saturated_logits_of_the_simple_lattice_have_the_gradient_of_the_formula(scale):
+    pruning = Pruning(predictor_smoothing=0)
+    encoder = (scale * torch.randn(3, 5, VOCAB)).requires_grad_()
+    predictor = (0.1 * torch.randn(3, 4, VOCAB)).requires_grad_()
+    loss, _ = simple_lattice(encoder, predictor, LABELS, N_FRAMES, N_LABELS, 0, pruning)
+    expected = sum(
+        enumerate_arcs(
+            explicit_simple_arcs(encoder.double(), predictor.double(), i, T, U, pruning)
+        )[0]
+        for i, T, U in utterances()
+    )
+    assert loss.sum().item() == pytest.approx(expected.item(), rel=1e-5)
+    torch.testing.assert_close(
+        torch.autograd.grad(loss.sum(), [encoder, predictor]),
+        torch.autograd.grad(expected, [encoder, predictor]),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+
+
 def test_the_simple_lattice_stays_finite_where_encoder_and_predictor_disagree():
     encoder = torch.full((1, 4, VOCAB), -200.0)
     predictor = torch.full((1, 3, VOCAB), -200.0)

@@ -164,8 +164,10 @@ def simple_lattice(
     encoder, predictor = encoder.to(dtype), predictor.to(dtype)
     following = following_labels(labels, n_labels, blank)
     arcs = _arcs(encoder, following, blank) + _row_arcs(predictor, following, blank)
-    # No smaller than any one term of its sum, should the others vanish in float32.
-    normaliser = torch.maximum(_log_sum_exp_of_sums(encoder, predictor), arcs.amax(-1).detach())
+    # No smaller than any one term of its sum, where float32 has lost it. Where both are equal the
+    # sum it is: torch.maximum would halve its gradient, and saturated logits grow without bound.
+    normaliser, largest = _log_sum_exp_of_sums(encoder, predictor), arcs.amax(-1)
+    normaliser = torch.where(normaliser < largest, largest, normaliser)
     mean = (arcs - normaliser.unsqueeze(-1)) * (
         1 - pruning.predictor_smoothing - pruning.encoder_smoothing
     )
