@@ -1,4 +1,4 @@
-"""Results as text."""
+"""Results as Markdown tables."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def results_table(results: Sequence[dict[str, Any]]) -> str:
     Args:
         results: what :meth:`todm_sb.brain.TODMBrain.results` returned.
     """
-    rows = [("subnet", "layers", "FFN", "parameters", "WER %", "CER %")]
-    rows += [
+    header = ("subnet", "layers", "FFN", "parameters", "WER %", "CER %")
+    rows = [
         (
             result["subnet"],
             str(len(result["layers"])),
@@ -24,6 +24,12 @@ def results_table(results: Sequence[dict[str, Any]]) -> str:
         )
         for result in results
     ]
+    return markdown_table(header, rows)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns line up as plain text too."""
+    rows = [header, *rows]
     columns = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["| " + " | ".join(map(str.ljust, row, columns)) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "|".join("-" * (n + 2) for n in columns) + "|", *lines[1:]])
