@@ -3,6 +3,8 @@
 from setuptools import find_packages, setup
 
 DEMO = ["espeakng-loader>=0.2"]
+SEARCH = ["optuna>=5,<6", "plotly>=6"]
+POSTGRES = ["psycopg[binary]>=3.1"]
 
 setup(
     name="todm_sb",
@@ -28,6 +30,9 @@ setup(
     extras_require={
         # Speech synthesis for the mini corpus.
         "demo": DEMO,
-        "dev": [*DEMO, "pytest>=8", "ruff>=0.9"],
+        # Search for subnets; with its study in PostgreSQL.
+        "search": SEARCH,
+        "postgres": POSTGRES,
+        "dev": [*DEMO, *SEARCH, *POSTGRES, "pytest>=8", "ruff>=0.9"],
     },
 )
