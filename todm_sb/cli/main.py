@@ -15,6 +15,9 @@ OK, FAILED = 0, 1
 # Only the subcommand that is called is imported: help does not wait for PyTorch.
 COMMANDS: dict[str, str] = {
     "check-data": "Find what is wrong with a manifest before training.",
+    "export": "Cut a subnet, or a whole supernet, out of a training run.",
+    "inspect": "Check a bundle and say what it holds.",
+    "transcribe": "Read audio files with an exported network.",
 }
 
 

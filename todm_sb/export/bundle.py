@@ -91,7 +91,7 @@ def write_bundle(
     Args:
         folder: made if need be; files of an earlier bundle there are replaced.
         model: the network; a supernet if ``space`` is given.
-        normalize: holds the feature statistics, of the global kind.
+        normalize: holds the feature statistics; of the kind global or sentence.
         tokenizer_path: SentencePiece model.
         fbank: arguments of :func:`todm_sb.nnet.features.make_fbank`.
         max_symbols: labels a frame at most.
@@ -169,16 +169,18 @@ def _record(data: bytes) -> FileRecord:
     return FileRecord(len(data), hashlib.sha256(data).hexdigest())
 
 
-def _statistics(normalize: InputNormalization) -> dict[str, list[float]]:
-    if normalize.norm_type != "global" or not normalize.std_norm:
-        raise ConfigError("a bundle holds global means and deviations: set norm_type: global")
+def _statistics(normalize: InputNormalization) -> dict[str, list[float] | None]:
+    if normalize.norm_type not in ("global", "sentence") or not normalize.std_norm:
+        raise ConfigError("a bundle can hold norm_type global or sentence, with std_norm")
+    if normalize.norm_type == "sentence":
+        return {"mean": None, "std": None}
     return {"mean": normalize.glob_mean.tolist(), "std": normalize.glob_std.tolist()}
 
 
 def _unmeasured(model: Transducer, space: SearchSpace | None) -> tuple[BundledSubnet, ...]:
     configs = {"max": space.max, "min": space.min} if space else {"subnet": _whole(model)}
     return tuple(
-        BundledSubnet(name, config, {"parameters": count_parameters(model, config)})
+        BundledSubnet(name, config, {"params": count_parameters(model, config)})
         for name, config in configs.items()
     )
 
@@ -240,10 +242,10 @@ def _check_sizes(manifest: Manifest, model: Transducer) -> None:
     for subnet in manifest.subnets:
         config = subnet.config if manifest.space else _whole(model)
         parameters = count_parameters(model, config)
-        if subnet.cost.get("parameters") != parameters:
+        if subnet.cost.get("params") != parameters:
             raise ConfigError(
                 f"subnet {subnet.name} has {parameters:,} parameters, "
-                f"but its cost says {subnet.cost.get('parameters')}"
+                f"but its cost says {subnet.cost.get('params')}"
             )
 
 
@@ -305,10 +307,12 @@ def _load_weights(data: bytes, model: Transducer) -> dict[str, Tensor]:
 
 
 def _load_features(settings: dict[str, Any]) -> tuple[InputNormalization, SpeechFeatures]:
-    normalize = InputNormalization(norm_type="global").eval()
-    normalize.glob_mean = torch.tensor(settings["mean"])
-    normalize.glob_std = torch.tensor(settings["std"])
-    normalize.count = 1
+    normalize = InputNormalization(norm_type="sentence")
+    if settings["mean"] is not None:
+        normalize = InputNormalization(norm_type="global")
+        normalize.glob_mean = torch.tensor(settings["mean"])
+        normalize.glob_std = torch.tensor(settings["std"])
+        normalize.count = 1
     options = {key: value for key, value in settings.items() if key not in ("mean", "std")}
     try:
         fbank = make_fbank(**options)

@@ -43,6 +43,7 @@ _ENCODER = mapping(
         "n_stack": integer(1, 8),
         "dt_range": sequence(number(1e-9, 1e3), 2, 2),
         "causal": flag,
+        "look_ahead": integer(0, 64),
         "dropout": _SHARE,
         "adaptive_dropout": flag,
         "dropout_width": nullable(_WIDTH),
@@ -69,8 +70,9 @@ _FEATURES = mapping(
         "n_fft": integer(16, 16384),
         "win_length": number(1, 1000),
         "hop_length": number(1, 1000),
-        "mean": _STATISTICS,
-        "std": sequence(number(1e-10, 1e6), 1, 1024),
+        # Those of global normalisation; null where each utterance has its own.
+        "mean": nullable(_STATISTICS),
+        "std": nullable(sequence(number(0, 1e6), 1, 1024)),
     },
     {"fbank_kind": one_of("speechbrain", "kaldi"), "snip_edges": flag},
 )
@@ -123,7 +125,8 @@ class BundledSubnet:
     Args:
         name: to choose it by.
         config: the subnet, by the layers of the supernet it was trained in.
-        cost: figures by name; ``parameters`` is always there, ``latency_ms`` where measured.
+        cost: as of :class:`todm_sb.supernet.cost.Costs`; ``params`` is always there, ``latency``
+            (seconds) where it was measured.
         error_rates: percentages by name, such as ``WER`` and ``CER``.
     """
 
@@ -157,7 +160,7 @@ class Manifest:
         network: arguments of :class:`todm_sb.nnet.transducer.Transducer`, those of training left
             out.
         features: arguments of :func:`todm_sb.nnet.features.make_fbank`, and the ``mean`` and
-            ``std`` of each feature.
+            ``std`` of each feature, None for those of each utterance.
         max_symbols: labels a frame at most in greedy search.
         space: of a supernet; None of a single subnet.
         subnets: those that were measured; the one subnet itself, if it is a single one.
@@ -206,11 +209,12 @@ class Manifest:
 
     def _check_features(self) -> None:
         features = self.features
-        sizes = {
-            "network.encoder.n_features": self.network["encoder"]["n_features"],
-            "the length of features.mean": len(features["mean"]),
-            "the length of features.std": len(features["std"]),
-        }
+        sizes = {"network.encoder.n_features": self.network["encoder"]["n_features"]}
+        if features["mean"] is not None and features["std"] is not None:
+            sizes["the length of features.mean"] = len(features["mean"])
+            sizes["the length of features.std"] = len(features["std"])
+        elif features["mean"] != features["std"]:
+            raise ConfigError("features.mean and features.std must both be given, or both be null")
         for name, size in sizes.items():
             if size != features["n_mels"]:
                 raise ConfigError(f"{name} is {size}, but features.n_mels {features['n_mels']}")
@@ -257,8 +261,11 @@ class Manifest:
         Raises:
             ConfigError: if there is no such subnet, or both a subnet and limits are given.
         """
-        limits = {"parameters": max_params, "latency_ms": max_latency_ms}
-        limits = {key: limit for key, limit in limits.items() if limit is not None}
+        limits = {}
+        if max_params is not None:
+            limits["params"] = max_params
+        if max_latency_ms is not None:
+            limits["latency"] = max_latency_ms / 1e3
         if subnet is not None and limits:
             raise ConfigError("give a subnet or limits to choose it by, not both")
         if limits:
@@ -318,7 +325,7 @@ def best_within(subnets: Sequence[BundledSubnet], limits: dict[str, float]) -> B
             raise ConfigError(f"records no {key} of any subnet, which a limit could apply to")
         if min(figures) > limit:
             raise ConfigError(
-                f"no recorded subnet has {key} <= {limit:,}: least is {min(figures):,}"
+                f"no recorded subnet has {key} <= {limit:,}; least is {min(figures):,}"
             )
     within = [
         subnet
@@ -329,5 +336,5 @@ def best_within(subnets: Sequence[BundledSubnet], limits: dict[str, float]) -> B
         raise ConfigError(f"no recorded subnet is within all of the limits {json.dumps(limits)}")
     return min(
         within,
-        key=lambda s: (s.error_rates.get("WER", float("inf")), -s.cost["parameters"]),
+        key=lambda s: (s.error_rates.get("WER", float("inf")), -s.cost["params"]),
     )

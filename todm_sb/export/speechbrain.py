@@ -24,7 +24,7 @@ sample_rate: {sample_rate}
 model: !new:todm_sb.nnet.transducer.Transducer {network}
 
 normalize: !new:speechbrain.processing.features.InputNormalization
-    norm_type: global
+    norm_type: {norm_type}
 features: !new:todm_sb.nnet.features.SpeechFeatures
     fbank: !apply:todm_sb.nnet.features.make_fbank {fbank}
     normalizer: !ref <normalize>
@@ -91,6 +91,7 @@ def export_folder(
         version=__version__,
         sample_rate=fbank["sample_rate"],
         space=space_line,
+        norm_type=normalize.norm_type,
         network=json.dumps(model.config),
         fbank=json.dumps(fbank),
         hop=hop,

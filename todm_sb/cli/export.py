@@ -1,0 +1,67 @@
+"""``todm-sb export``: from a training run to a folder that is deployed.
+
+todm-sb export results/mini/1234 exported/all                     # the whole family
+todm-sb export results/mini/1234 exported/min --subnet min        # one subnet
+todm-sb export results/mini/1234 exported/0.9M --budget 0.9M      # of what search.py found
+
+The run is trusted: its hyperparams.yaml can run code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from todm_sb.cli.main import OK
+from todm_sb.export.run import FORMATS, SUPERNET, export_run
+from todm_sb.supernet.budget import COSTS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``export``."""
+    parser.add_argument("run_folder", type=Path, help="output_folder of train.py")
+    parser.add_argument("target", type=Path, help="folder to write")
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument(
+        "--subnet",
+        default=SUPERNET,
+        help="max, min, one of the YAML's named_subnets, JSON of a config, or supernet (default)",
+    )
+    choice.add_argument("--budget", help="the best subnet found by search.py for it, e.g. 5M")
+    parser.add_argument(
+        "--cost", choices=COSTS, default="params", help="what the budget is of; default: params"
+    )
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="bundle",
+        help="bundle, safe to load from anybody (default), or speechbrain's from_hparams folder",
+    )
+    parser.add_argument("--json", action="store_true", help="print an object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes the folder and says how large the network is.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ConfigError: if the run, the search or the subnet is not there.
+    """
+    print(f"loading {arguments.run_folder}", file=sys.stderr)
+    params = export_run(
+        arguments.run_folder,
+        arguments.target,
+        arguments.subnet,
+        arguments.budget,
+        arguments.cost,
+        arguments.format,
+    )
+    if arguments.json:
+        print(json.dumps({"folder": str(arguments.target), "params": params}))
+    else:
+        print(f"{arguments.target}: {params:,} parameters")
+    return OK

@@ -1,0 +1,65 @@
+"""``todm-sb inspect``: what a bundle holds, after checking all of it.
+
+todm-sb inspect exported/all
+todm-sb inspect exported/all --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from todm_sb.cli.main import OK
+from todm_sb.export.bundle import read_bundle
+from todm_sb.export.manifest import BundledSubnet, Manifest
+from todm_sb.report import markdown_table, widths
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``inspect``."""
+    parser.add_argument("folder", type=Path, help="of a bundle")
+    parser.add_argument("--json", action="store_true", help="print its bundle.json")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the bundle.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ConfigError: if anything in the bundle is not as it should be.
+    """
+    manifest = read_bundle(arguments.folder).manifest
+    print(json.dumps(manifest.to_dict(), indent=1) if arguments.json else summary(manifest))
+    return OK
+
+
+def summary(manifest: Manifest) -> str:
+    """A bundle for people: kind, size, features and a table of its subnets."""
+    features, space = manifest.features, manifest.space
+    kind = "single subnet" if space is None else f"supernet of {space.size:,} subnets"
+    n_bytes = sum(record.bytes for record in manifest.files.values())
+    lines = [
+        f"{kind}, {n_bytes / 1e6:.2f} MB, {manifest.network['vocab_size']} labels",
+        f"{features['sample_rate']} Hz, {features['n_mels']} mel filters"
+        f" ({features.get('fbank_kind', 'speechbrain')})",
+    ]
+    if space is not None:
+        lines.append(f"search space {json.dumps(space.to_dict())}")
+    figures = sorted({key for s in manifest.subnets for key in (*s.cost, *s.error_rates)})
+    header = ("subnet", "layers", "FFN", *figures)
+    return "\n".join(
+        [*lines, "", markdown_table(header, [_row(s, figures) for s in manifest.subnets])]
+    )
+
+
+def _row(subnet: BundledSubnet, figures: list[str]) -> tuple[str, ...]:
+    known = {**subnet.cost, **subnet.error_rates}
+    return (
+        subnet.name,
+        str(len(subnet.config.layers)),
+        widths(subnet.config.ffn_dims),
+        *(f"{known[key]:,}" if key in known else "" for key in figures),
+    )

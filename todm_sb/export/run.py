@@ -1,0 +1,117 @@
+"""From a training run to a folder that is deployed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from todm_sb.export.bundle import write_bundle
+from todm_sb.export.manifest import BundledSubnet
+from todm_sb.export.speechbrain import export_folder
+from todm_sb.inference.asr import choose_subnet
+from todm_sb.nnet.transducer import Transducer
+from todm_sb.runs import load_run
+from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters, extract_subnet
+from todm_sb.supernet.budget import parse_budget
+from todm_sb.supernet.pareto import SearchResult
+
+SUPERNET = "supernet"
+FORMATS = ("bundle", "speechbrain")
+FBANK_KEYS = (
+    "sample_rate",
+    "n_mels",
+    "n_fft",
+    "win_length",
+    "hop_length",
+    "fbank_kind",
+    "snip_edges",
+)
+
+
+def export_run(
+    run: Path,
+    target: Path,
+    subnet: str = SUPERNET,
+    budget: str | None = None,
+    cost: str = "params",
+    form: str = "bundle",
+) -> int:
+    """Writes the best weights of a run.
+
+    Args:
+        run: ``output_folder`` of train.py.
+        target: folder to write.
+        subnet: name or JSON of a subnet to cut out, or ``supernet`` for all of them.
+        budget: instead, the best subnet that search.py found for it, e.g. ``5M``.
+        cost: what the budget is of.
+        form: one of :data:`FORMATS`.
+
+    Returns:
+        Parameters of the exported network.
+
+    Raises:
+        ConfigError: if the run, the search or the subnet is not there.
+    """
+    hparams = load_run(run)
+    model, space = hparams["model"], hparams["space"]
+    subnets = measured_subnets(run, model, space, hparams["named_subnets"] or {})
+    if budget is not None:
+        found = SearchResult.load(run / "search" / cost / "pareto.json")
+        config = space.check(found.best(parse_budget(budget, cost)).config)
+    elif subnet == SUPERNET:
+        config = None
+    else:
+        names = {s.name: s.config for s in subnets}
+        config = names[subnet] if subnet in names else choose_subnet(space, subnet)
+    if config is not None:
+        unmeasured = BundledSubnet(config.id, config, {"params": count_parameters(model, config)})
+        subnets = [next((s for s in subnets if s.config == config), unmeasured)]
+    common = {
+        "folder": target,
+        "model": model if config is None else extract_subnet(model, config),
+        "normalize": hparams["normalize"],
+        "tokenizer_path": next(Path(hparams["tokenizer_folder"]).glob("*.model")),
+        "fbank": {key: hparams[key] for key in FBANK_KEYS if key in hparams},
+        "max_symbols": hparams["max_symbols"],
+        "space": space if config is None else None,
+    }
+    if form == "bundle":
+        write_bundle(**common, subnets=subnets)
+    else:
+        export_folder(**common, hop=hparams["features"].hop)
+    return count_parameters(model, config or space.max)
+
+
+def measured_subnets(
+    run: Path, model: Transducer, space: SearchSpace, named: dict[str, dict]
+) -> list[BundledSubnet]:
+    """The subnets worth recording: max, min, the named ones, and what a search found best.
+
+    Error rates are comparable, since they come from one place: the dev set of the search by
+    parameters if there was one, else the first of the test sets.
+    """
+    configs = {"max": space.max, "min": space.min}
+    configs |= {name: SubnetConfig.from_dict(data) for name, data in named.items()}
+    searched = run / "search" / "params" / "pareto.json"
+    tests = sorted(run.glob("results_*.json"))
+    rates: dict[SubnetConfig, dict[str, float]] = {}
+    costs: dict[SubnetConfig, dict[str, float]] = {}
+    if searched.is_file():
+        found = SearchResult.load(searched)
+        rates = {s.config: {"WER": s.wer} for s in found.subnets}
+        costs = {s.config: s.costs for s in found.subnets}
+        taken = set(configs.values())
+        configs |= {s.config.id: s.config for s in found.front() if s.config not in taken}
+    elif tests:
+        for result in json.loads(tests[0].read_text(encoding="utf-8")):
+            config = SubnetConfig(tuple(result["layers"]), tuple(result["ffn_dims"]))
+            rates[config] = {key: result[key] for key in ("WER", "CER")}
+    return [
+        BundledSubnet(
+            name,
+            space.check(config),
+            {**costs.get(config, {}), "params": count_parameters(model, config)},
+            rates.get(config, {}),
+        )
+        for name, config in configs.items()
+    ]
