@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from todm_sb.distributed import gather
+from todm_sb.distributed import gather, rank
 
 
 class Averages:
@@ -25,18 +25,28 @@ class Averages:
 
     def means_of_all(self) -> dict[str, float]:
         """The means over all processes; each must call this."""
+        return self._of_all().means()
+
+    def _of_all(self) -> Averages:
         everyone = Averages()
         for sums in gather(self.sums):
             for name, (total, weights) in sums.items():
                 if weights:
                     everyone.add(name, total / weights, weights)
-        return everyone.means()
+        return everyone
 
     def save(self, path: Path) -> None:
-        """Writes them for :meth:`load`: the two hooks of SpeechBrain's Checkpointer."""
-        Path(path).write_text(json.dumps(self.sums), encoding="utf-8")
+        """Writes those of all processes for :meth:`load`: the hooks of SpeechBrain's Checkpointer.
+
+        Each process must call this; the first writes.
+        """
+        everyone = self._of_all()
+        if rank() == 0:
+            Path(path).write_text(json.dumps(everyone.sums), encoding="utf-8")
 
     def load(self, path: Path, end_of_epoch: bool) -> None:
-        """Takes up what :meth:`save` wrote in the middle of an epoch."""
-        saved = json.loads(Path(path).read_text(encoding="utf-8"))
-        self.sums = {} if end_of_epoch else {name: tuple(sums) for name, sums in saved.items()}
+        """Takes up, in the first process, what :meth:`save` wrote in the middle of an epoch."""
+        self.sums = {}
+        if rank() == 0 and not end_of_epoch:
+            saved = json.loads(Path(path).read_text(encoding="utf-8"))
+            self.sums = {name: tuple(sums) for name, sums in saved.items()}

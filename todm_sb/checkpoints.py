@@ -1,11 +1,172 @@
-"""Which weights of a run are used afterwards."""
+"""Checkpoints that survive whatever happens while they are written, and which of them is used."""
 
 from __future__ import annotations
 
-from speechbrain.utils.checkpoints import Checkpointer, average_checkpoints
+import hashlib
+import json
+import logging
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import yaml
+from speechbrain.utils.checkpoints import METAFNAME, Checkpoint, Checkpointer, average_checkpoints
+from speechbrain.utils.distributed import ddp_barrier, if_main_process, main_process_only
 from torch import nn
 
-from todm_sb.errors import ConfigError
+from todm_sb.errors import CheckpointError, ConfigError
+
+logger = logging.getLogger(__name__)
+
+# Begins the name of a folder in which a checkpoint is still being written.
+UNFINISHED = "unfinished-"
+SUMS = "sha256.json"
+
+
+class SafeCheckpointer(Checkpointer):
+    """SpeechBrain's Checkpointer; a checkpoint is there whole or not at all, and proves it.
+
+    A checkpoint is written to a folder that no one takes for one, with the SHA-256 of each file,
+    and gets its name once all of it is on the disk. Folders that do not fit their sums are named in
+    the log, and neither loaded nor deleted. All arguments are SpeechBrain's.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._good: dict[Path, bool] = {}
+
+    def save_checkpoint(self, *args: Any, **kwargs: Any) -> Checkpoint | None:
+        """As SpeechBrain's.
+
+        Raises:
+            CheckpointError: if it cannot be written; those written before are as they were.
+        """
+        self._clear_unfinished()
+        try:
+            saved = super().save_checkpoint(*args, **kwargs)
+            if if_main_process():
+                saved = self._finish(saved)
+        except (OSError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not _is_failed_write(error):
+                raise
+            self._clear_unfinished()
+            raise CheckpointError(self._write_failure(error)) from error
+        ddp_barrier()
+        return saved
+
+    def list_checkpoints(self) -> list[Checkpoint]:
+        """The checkpoints that are whole; each folder is examined once."""
+        return self._construct_checkpoint_objects(
+            [path for path in sorted(self._list_checkpoint_dirs()) if self._is_good(path)]
+        )
+
+    def _new_checkpoint_dirpath(self) -> Path:
+        return _unfinished(super()._new_checkpoint_dirpath())
+
+    def _custom_checkpoint_dirpath(self, name: str) -> Path:
+        return _unfinished(super()._custom_checkpoint_dirpath(name))
+
+    def _finish(self, saved: Checkpoint) -> Checkpoint:
+        """Writes the sums, sees all to the disk, and gives the folder its name."""
+        files = sorted(path for path in saved.path.iterdir() if path.name != SUMS)
+        sums = saved.path / SUMS
+        sums.write_text(json.dumps(_sums(files), indent=1) + "\n", encoding="utf-8")
+        for path in (*files, sums, saved.path):
+            _sync(path)
+        final = saved.path.with_name(saved.path.name.removeprefix(UNFINISHED))
+        if final.exists():  # a name of the caller's own choice
+            shutil.rmtree(final)
+        os.replace(saved.path, final)
+        _sync(final.parent)
+        self._good[final] = True
+        return Checkpoint(
+            final, saved.meta, {k: final / v.name for k, v in saved.paramfiles.items()}
+        )
+
+    def _clear_unfinished(self) -> None:
+        if if_main_process():
+            for path in self.checkpoints_dir.glob(f"{UNFINISHED}*"):
+                shutil.rmtree(path)
+
+    def _write_failure(self, error: Exception) -> str:
+        free = shutil.disk_usage(self.checkpoints_dir).free
+        whole = [ckpt.path.name for ckpt in self.list_checkpoints()]
+        left = f"the newest whole one is {whole[-1]}" if whole else "there is none before it"
+        return (
+            f"a checkpoint cannot be written to {self.checkpoints_dir}, which has "
+            f"{free / 1e9:.1f} GB left ({error}): make room and start again with the same command; "
+            f"{left}"
+        )
+
+    def _is_good(self, path: Path) -> bool:
+        if path not in self._good:
+            needed = {x for x in self.recoverables if not self.optional_recoverables.get(x)}
+            reason = main_process_only(broken)(path, needed)
+            if reason is not None:
+                logger.warning("checkpoint %s is broken and not used: %s", path, reason)
+            self._good[path] = reason is None
+        return self._good[path]
+
+
+def broken(path: Path, recoverables: set[str] = frozenset()) -> str | None:
+    """What is wrong with a checkpoint; None if nothing is.
+
+    A checkpoint without sums (SpeechBrain's own, or one whose deletion was broken off) must have
+    a file for each recoverable.
+
+    Args:
+        path: its folder.
+        recoverables: names of what a run keeps in it.
+    """
+    try:
+        meta = yaml.safe_load((path / METAFNAME).read_text(encoding="utf-8"))
+        if not isinstance(meta, dict) or "unixtime" not in meta:
+            return f"{METAFNAME} is not what it should be"
+        if not (path / SUMS).exists():
+            missing = [name for name in recoverables if not (path / f"{name}.ckpt").exists()]
+            return f"it lacks {SUMS} and {missing[0]}.ckpt" if missing else None
+        expected = json.loads((path / SUMS).read_text(encoding="utf-8"))
+        missing = [name for name in expected if not (path / name).exists()]
+        if missing:
+            return f"{missing[0]} is missing"
+        found = _sums([path / name for name in expected])
+        wrong = [name for name in expected if found[name] != expected[name]]
+        return f"{wrong[0]} is not as it was written" if wrong else None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        return str(error).replace("\n", " ")
+
+
+def _is_failed_write(error: RuntimeError) -> bool:
+    """Whether torch.save could not write; what it raises is no OSError and has no error number."""
+    return any(sign in str(error) for sign in ("PytorchStreamWriter", "iostream error"))
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(UNFINISHED + path.name)
+
+
+def _sums(files: list[Path]) -> dict[str, str]:
+    """SHA-256 of files by name; hashing runs outside of Python's lock, hence in threads."""
+    with ThreadPoolExecutor(4) as pool:
+        return dict(zip((path.name for path in files), pool.map(_sha256, files), strict=True))
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def recover_average(

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from todm_sb.dataio.manifest import write_atomic
+
 
 class TrainingHistory:
     """Appends each epoch's figures to ``history.jsonl`` and redraws ``curves.png``.
@@ -23,7 +25,7 @@ class TrainingHistory:
         """Adds an epoch; one that is repeated after a restart replaces its first record."""
         records = [r for r in self.read() if r["epoch"] < epoch]
         records.append({"epoch": epoch, "train": train, "valid": valid})
-        self.path.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
+        write_atomic(self.path, "".join(json.dumps(r) + "\n" for r in records))
         self._draw(records)
 
     def read(self) -> list[dict]:

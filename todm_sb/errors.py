@@ -19,6 +19,10 @@ class DataError(TODMError):
     """A corpus is not as it should be."""
 
 
+class CheckpointError(TODMError):
+    """A checkpoint cannot be written or used."""
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Ends a script with the message alone, and exit status 2, when the user can mend the cause."""

@@ -1,0 +1,88 @@
+"""Whole runs under torchrun; a process that dies, and the restart."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import LIBRISPEECH, ROOT, arguments
+from test_mini_recipe import same, weights
+
+pytestmark = pytest.mark.slow
+
+# train.py, but the second of two processes kills itself before its fourth step.
+DYING = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+from conftest import LIBRISPEECH, load_script
+from todm_sb.brain import TODMBrain
+from todm_sb.distributed import rank
+
+fit_batch, steps = TODMBrain.fit_batch, 0
+
+def dies(self, batch):
+    global steps
+    steps += 1
+    if steps == 4 and rank() == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return fit_batch(self, batch)
+
+TODMBrain.fit_batch = dies
+load_script(LIBRISPEECH / "train.py").main(sys.argv[1:])
+"""
+
+
+def torchrun(*command, **options):
+    """Runs two processes; gives the finished job."""
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    extra = [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
+    return subprocess.run(
+        [*run, *extra, *map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
+
+
+@pytest.fixture(scope="module")
+def dying(tmp_path_factory):
+    script = tmp_path_factory.mktemp("dying") / "train.py"
+    script.write_text(DYING.format(tests=str(ROOT / "tests" / "recipes")))
+    return script
+
+
+@pytest.fixture(scope="module")
+def unbroken(corpus, tmp_path_factory):
+    """Output folder of a run by two processes."""
+    output = tmp_path_factory.mktemp("two") / "run"
+    job = torchrun(LIBRISPEECH / "train.py", *arguments(corpus, output))
+    assert job.returncode == 0, job.stderr[-3000:]
+    return output
+
+
+def test_a_process_that_dies_ends_the_job_with_its_name(corpus, dying, tmp_path):
+    job = torchrun(dying, *arguments(corpus, tmp_path / "run"))
+    assert job.returncode != 0
+    root_cause = job.stderr.partition("Root Cause")[2]
+    assert re.search(r"rank +: 1 ", root_cause)
+    assert "SIGKILL" in root_cause
+
+
+def test_a_job_that_torchrun_restarts_ends_as_an_unbroken_one(corpus, dying, unbroken, tmp_path):
+    command = arguments(corpus, tmp_path / "run", ckpt_interval_steps=1)
+    job = torchrun(dying, *command, max_restarts=3)
+    assert job.returncode == 0, job.stderr[-3000:]
+    assert "exitcode: -9" in job.stderr
+    assert same(weights(tmp_path / "run"), weights(unbroken))
+
+
+def test_processes_share_the_test_and_measure_what_one_measures(corpus, train, unbroken):
+    shared = (unbroken / "results_test-clean.json").read_text()
+    ids = alignments(unbroken)
+    train(arguments(corpus, unbroken))  # there is nothing left to train
+    assert json.loads((unbroken / "results_test-clean.json").read_text()) == json.loads(shared)
+    assert sorted(ids) == sorted(alignments(unbroken))
+    assert len(ids) == len(set(ids))
+
+
+def alignments(output):
+    """Ids of the utterances in the alignments of the max subnet."""
+    return re.findall(r"^(\S+), %WER", (output / "wer_max.txt").read_text(), re.MULTILINE)
