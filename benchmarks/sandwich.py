@@ -51,15 +51,19 @@ class Case:
         self.features = torch.randn(B, FRAMES, BINS)
         self.n_features = torch.full((B,), FRAMES)
         self.labels = Labels(torch.randint(1, V, (B, U)), torch.full((B,), U))
-        self.subnets = sample_sandwich(SPACE, 2, random.Random(0))
+        self.rng = random.Random(0)
+
+    def subnets(self) -> list[SubnetConfig]:
+        """Those of the next step; all contestants draw the same."""
+        return sample_sandwich(SPACE, 2, self.rng)
 
     def sandwich(self) -> None:
         """Ours: shared trunk, pruned lattice, adaptive alpha-divergence."""
-        self._ours(self.subnets)
+        self._ours(self.subnets())
 
     def one_pruned(self) -> None:
         """The max network alone on our pruned lattice."""
-        self._ours(self.subnets[:1])
+        self._ours([SPACE.max])
 
     def _ours(self, subnets: list[SubnetConfig]) -> None:
         trunk = Trunk.compute(self.model, self.features, self.n_features, self.labels.ids)
@@ -74,7 +78,7 @@ class Case:
     def plain_sandwich(self) -> None:
         """Every subnet computes everything."""
         teacher = None
-        for subnet in self.subnets:
+        for subnet in self.subnets():
             logits, n_frames = self._logits(subnet)
             loss = self._plain_loss(logits, n_frames)
             if teacher is None:

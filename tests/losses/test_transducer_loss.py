@@ -82,9 +82,9 @@ class Batch:
     def teacher(self, kind):
         """The teacher as a training step has it, from its own pass through the lattice."""
         with torch.no_grad():
-            occupancy = self.loss(self.teacher_encoder).occupancy
-        weights = node_weights(kind, occupancy, self.n_frames, self.n_labels)
-        return Teacher(self.teacher_encoder, weights)
+            own = self.loss(self.teacher_encoder)
+        weights = node_weights(kind, own.occupancy, self.n_frames, self.n_labels)
+        return Teacher(self.teacher_encoder, weights, own.log_probs)
 
     def teacher_with(self, weights):
         return Teacher(self.teacher_encoder, weights)
@@ -371,15 +371,15 @@ def test_three_classes_on_the_lattice_look_at_the_label_that_follows(batch):
 
 @pytest.mark.parametrize("teaching", [False, True])
 @pytest.mark.parametrize("frames_at_once", [1, 2, 3])
+@pytest.mark.parametrize("held", [0, 1 << 20])
 def test_a_few_frames_at_a_time_give_the_same_losses_and_gradients(
-    batch, monkeypatch, teaching, frames_at_once
+    batch, monkeypatch, teaching, frames_at_once, held
 ):
-    options = {}
-    if teaching:
-        teacher = batch.teacher("occupancy")
-        options = {"teacher": teacher, "divergence": AlphaDivergence((-1, 1))}
-
     def run():
+        options = {}
+        if teaching:
+            teacher = batch.teacher("occupancy")
+            options = {"teacher": teacher, "divergence": AlphaDivergence((-1, 1))}
         loss = batch.loss(**options)
         total = loss.transducer.double().sum()
         if teaching:
@@ -388,13 +388,14 @@ def test_a_few_frames_at_a_time_give_the_same_losses_and_gradients(
 
     whole, expected = run()
     seen = []
-    compute = nodes._Workspace.log_softmax
+    compute = nodes._Workspace._log_softmax
     monkeypatch.setattr(
         nodes._Workspace,
-        "log_softmax",
-        lambda *args, **kw: seen.append(args[1].shape[1]) or compute(*args, **kw),
+        "_log_softmax",
+        lambda *args: seen.append(args[1].shape[1]) or compute(*args),
     )
     monkeypatch.setattr(nodes, "LOGITS_AT_ONCE", {"cpu": frames_at_once * 3 * 4 * VOCAB + 1})
+    monkeypatch.setattr(nodes, "HELD", {"cpu": held})
     parts, gradients = run()
 
     assert max(seen) == frames_at_once
@@ -404,6 +405,34 @@ def test_a_few_frames_at_a_time_give_the_same_losses_and_gradients(
         torch.testing.assert_close(parts.divergence, whole.divergence, rtol=1e-12, atol=1e-12)
     for got, exact in zip(gradients, expected, strict=True):
         torch.testing.assert_close(got, exact, rtol=1e-6, atol=1e-6)
+
+
+def test_held_log_probabilities_are_computed_once_and_teach_students(batch, monkeypatch):
+    computed = []
+    compute = nodes._Workspace._log_softmax
+    monkeypatch.setattr(
+        nodes._Workspace, "_log_softmax", lambda *args: computed.append(1) or compute(*args)
+    )
+
+    def count(work):
+        computed.clear()
+        result = work()
+        return result, len(computed)
+
+    teacher, n = count(lambda: batch.teacher("occupancy"))
+    assert n == 1
+    loss, n = count(lambda: batch.loss(teacher=teacher, divergence=AlphaDivergence()))
+    assert n == 1
+    _, n = count(lambda: batch.gradients(loss.transducer.sum() + loss.divergence.sum()))
+    assert n == 0
+    monkeypatch.setattr(nodes, "HELD", {"cpu": 0})
+    anew, n = count(lambda: batch.teacher("occupancy"))
+    assert n == 1
+    assert anew.log_probs is None
+    loss, n = count(lambda: batch.loss(teacher=anew, divergence=AlphaDivergence()))
+    assert n == 2
+    _, n = count(lambda: batch.gradients(loss.transducer.sum() + loss.divergence.sum()))
+    assert n == 2
 
 
 def test_logits_too_many_for_even_one_frame_still_run(batch, monkeypatch):

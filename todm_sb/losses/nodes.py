@@ -1,9 +1,10 @@
-"""The joiner at lattice nodes, a few frames at a time, computed anew in the backward pass.
+"""The joiner at lattice nodes, a few frames at a time.
 
-The logits of all nodes over the vocabulary never exist together: what the losses need of each
-node is taken while its logits are at hand. All chunks share one set of buffers, for the C library's
-allocator does not reuse what chunk after chunk gives back: the full lattice of 8 x 250 x 61 nodes
-and 1,000 labels then peaks at 1 GB.
+What the losses need of each node is taken while its logits are at hand. Where the logits of all
+nodes are few, as in a band, they are held for the backward pass and for students to learn from;
+else they never exist together and are computed anew. All chunks share one set of buffers, for the C
+library's allocator does not reuse what chunk after chunk gives back: the full lattice of
+8 x 250 x 61 nodes and 1,000 labels would then peak at 1 GB.
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ from todm_sb.nnet.joiner import Joiner
 # Logits held at once. 4 MiB in float32 stay near a CPU core; an accelerator wants large kernels.
 LOGITS_AT_ONCE = {"cpu": 1 << 20}
 LOGITS_AT_ONCE_ELSEWHERE = 1 << 25
+
+# Numbers held for the backward pass in place of computing them anew: logits, or elements of the
+# joint space if there are more.
+HELD = {"cpu": 1 << 24}
+HELD_ELSEWHERE = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -71,9 +77,26 @@ class Nodes:
         return (index if self.band is None else self.band.take(index)).flatten()
 
 
+@dataclass(frozen=True)
+class TeacherNodes:
+    """What a teacher says at the nodes.
+
+    Args:
+        encoder: (batch, T, d_joint), its projected encoder output.
+        log_probs: what :func:`node_values` returned for it, or None to compute it anew.
+    """
+
+    encoder: Tensor
+    log_probs: Tensor | None
+
+
 def node_values(
-    joiner: Joiner, encoder: Tensor, predictor: Tensor, nodes: Nodes, teacher: Tensor | None = None
-) -> Tensor:
+    joiner: Joiner,
+    encoder: Tensor,
+    predictor: Tensor,
+    nodes: Nodes,
+    teacher: TeacherNodes | None = None,
+) -> tuple[Tensor, Tensor | None]:
     """What the losses need of each node, with gradients to joiner, encoder and predictor.
 
     Args:
@@ -81,11 +104,12 @@ def node_values(
         encoder: (batch, T, d_joint), projected encoder output.
         predictor: (batch, U + 1, d_joint), projected predictor output.
         nodes: which nodes.
-        teacher: (batch, T, d_joint), the teacher's projected encoder output, or None.
+        teacher: None for no distillation.
 
     Returns:
         (batch, T, S, 2 or 3), float32 or better: log p(blank), log p(next label) and, with a
-        teacher, the divergence from it.
+        teacher, the divergence from it. Then all log-probabilities, without gradient and in an
+        order of their own, for :class:`TeacherNodes`; None where they are too many to hold.
     """
     # Under autocast the matrix products take its precision, and logarithms keep float32.
     device = encoder.device.type
@@ -93,8 +117,11 @@ def node_values(
     autocast = torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if autocast else weight.dtype
     inputs = (x.to(dtype) for x in (encoder, predictor, weight, bias))
+    if teacher is not None:
+        teacher = TeacherNodes(teacher.encoder.to(dtype), teacher.log_probs)
     with torch.autocast(device, enabled=False):
-        return _NodeValues.apply(*inputs, None if teacher is None else teacher.to(dtype), nodes)
+        values, log_probs = _NodeValues.apply(*inputs, teacher, nodes)
+    return values, log_probs if len(log_probs) else None
 
 
 class _NodeValues(torch.autograd.Function):
@@ -107,58 +134,59 @@ class _NodeValues(torch.autograd.Function):
         predictor: Tensor,
         weight: Tensor,
         bias: Tensor,
-        teacher: Tensor | None,
+        teacher: TeacherNodes | None,
         nodes: Nodes,
-    ) -> Tensor:
-        ctx.save_for_backward(encoder, predictor, weight, bias, teacher)
-        ctx.nodes = nodes
-        batch, T, _ = encoder.shape
-        work = _Workspace(encoder, weight, bias, nodes, teacher is not None)
-        n_values = 2 if teacher is None else 3
-        values = work.log_probs.new_empty(batch, T, nodes.width, n_values)
-        for first, end in work.chunks(T):
-            part = nodes.part(first, end)
-            rows = part.select(predictor)
-            log_q = work.log_softmax(encoder[:, first:end], rows)
-            labels = part.labels(end - first)
+    ) -> tuple[Tensor, Tensor]:
+        work = _Workspace(encoder, weight, bias, nodes)
+        values = work.log_probs.new_empty(
+            *encoder.shape[:2], nodes.width, 2 if teacher is None else 3
+        )
+        for chunk in work.chunks():
+            rows = chunk.nodes.select(predictor)
+            log_q = work.log_softmax(chunk, chunk.of(encoder), rows)
+            labels = chunk.labels
             found = [log_q[:, nodes.blank], log_q.gather(1, labels.unsqueeze(1)).squeeze(1)]
             if teacher is not None:
-                log_p = work.log_softmax(teacher[:, first:end], rows, of_teacher=True)
+                log_p = work.teacher_log_probs(chunk, teacher, rows)
                 found.append(nodes.divergence.value(log_q, log_p, labels, nodes.blank))
-            values[:, first:end] = torch.stack(found, -1).view_as(values[:, first:end])
-        return values
+            here = chunk.of(values)
+            here.copy_(torch.stack(found, -1).view_as(here))
+        held = (work.joint, work.log_probs) if work.holds else (None, None)
+        ctx.save_for_backward(encoder, predictor, weight, bias, *held)
+        ctx.nodes, ctx.teacher = nodes, teacher
+        log_probs = work.log_probs if work.holds else work.log_probs[:0]
+        ctx.mark_non_differentiable(log_probs)
+        return values, log_probs
 
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
+        ctx: torch.autograd.function.FunctionCtx, grad: Tensor, _: Tensor
     ) -> tuple[Tensor | None, ...]:
-        encoder, predictor, weight, bias, teacher = ctx.saved_tensors
-        nodes = ctx.nodes
-        T, d_joint = encoder.shape[1:]
-        work = _Workspace(encoder, weight, bias, nodes, teacher is not None)
+        encoder, predictor, weight, bias, *held = ctx.saved_tensors
+        nodes, teacher = ctx.nodes, ctx.teacher
+        work = _Workspace(encoder, weight, bias, nodes, *held)
         accurate = work.log_probs.dtype
         grad_encoder = torch.empty_like(encoder)
         grad_predictor = torch.zeros_like(predictor, dtype=accurate)
         grad_weight = torch.zeros_like(weight, dtype=accurate)
         grad_bias = torch.zeros_like(bias, dtype=accurate)
-        for first, end in work.chunks(T):
-            part = nodes.part(first, end)
-            rows = part.select(predictor)
-            labels = part.labels(end - first)
-            log_p = None
-            if teacher is not None:
-                log_p = work.log_softmax(teacher[:, first:end], rows, of_teacher=True)
-            log_q = work.log_softmax(encoder[:, first:end], rows)
-            node_grad = grad[:, first:end].reshape(len(log_q), -1)
-            grad_logits = work.grad_logits(log_q, log_p, node_grad, labels, nodes)
+        for chunk in work.chunks():
+            rows = None
+            if not work.holds or (teacher is not None and teacher.log_probs is None):
+                rows = chunk.nodes.select(predictor)
+            log_p = None if teacher is None else work.teacher_log_probs(chunk, teacher, rows)
+            if not work.holds:
+                work.log_softmax(chunk, chunk.of(encoder), rows)
+            node_grad = chunk.of(grad).reshape(chunk.size, -1)
+            grad_logits = work.grad_logits(chunk, log_p, node_grad)
             grad_bias += grad_logits.sum(0)
             grad_logits = grad_logits.to(weight.dtype)
-            grad_weight += grad_logits.T @ work.joint_of(len(log_q))
-            grad_joint = work.grad_joint(grad_logits, weight)
-            grad_nodes = grad_joint.view(len(encoder), end - first, nodes.width, d_joint)
-            grad_encoder[:, first:end] = grad_nodes.sum(2)
-            part.gather_back(grad_nodes.to(accurate), grad_predictor)
+            grad_weight += grad_logits.T @ work.joint_of(chunk)
+            grad_joint = work.grad_joint(chunk, grad_logits)
+            grad_joint = grad_joint.view(len(encoder), -1, nodes.width, encoder.shape[2])
+            chunk.of(grad_encoder).copy_(grad_joint.sum(2))
+            chunk.nodes.gather_back(grad_joint.to(accurate), grad_predictor)
         return (
             grad_encoder,
             grad_predictor.to(predictor.dtype),
@@ -169,81 +197,132 @@ class _NodeValues(torch.autograd.Function):
         )
 
 
+@dataclass(frozen=True)
+class _Chunk:
+    """Some frames of all utterances, and where their nodes are among all.
+
+    Args:
+        frames: first frame and end.
+        rows: first of its nodes and end, in an order of chunks.
+        nodes: what is looked at in them.
+    """
+
+    frames: slice
+    rows: slice
+    nodes: Nodes
+
+    @property
+    def size(self) -> int:
+        """Number n of nodes."""
+        return self.rows.stop - self.rows.start
+
+    @property
+    def labels(self) -> Tensor:
+        """(n,), the label after each node."""
+        return self.nodes.labels(self.frames.stop - self.frames.start)
+
+    def of(self, x: Tensor) -> Tensor:
+        """(batch, T, ...) -> (batch, frames, ...)."""
+        return x[:, self.frames]
+
+
 class _Workspace:
-    """Buffers for one chunk, and the steps that fill them; V is the vocabulary's size.
+    """Buffers, and the steps that fill them; V is the vocabulary's size.
 
     Args:
         encoder: (batch, T, d_joint).
         weight: (V, d_joint), of the output layer.
         bias: (V,).
         nodes: which nodes.
-        with_teacher: whether log-probabilities of a teacher are wanted, too.
+        joint, log_probs: of all nodes, from the forward pass, where they were held.
     """
 
     def __init__(
-        self, encoder: Tensor, weight: Tensor, bias: Tensor, nodes: Nodes, with_teacher: bool
+        self,
+        encoder: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        nodes: Nodes,
+        joint: Tensor | None = None,
+        log_probs: Tensor | None = None,
     ) -> None:
-        self.weight, self.bias = weight, bias
-        batch, T, d_joint = encoder.shape
-        vocab_size = len(weight)
-        at_once = LOGITS_AT_ONCE.get(encoder.device.type, LOGITS_AT_ONCE_ELSEWHERE)
-        self.frames = min(T, max(1, at_once // (batch * nodes.width * vocab_size)))
-        n = batch * self.frames * nodes.width
-        dtype = torch.promote_types(encoder.dtype, torch.float32)
-        self.joint = encoder.new_empty(n, d_joint)
-        self.logits = encoder.new_empty(n, vocab_size)
-        self.log_probs = encoder.new_empty(n, vocab_size, dtype=dtype)
-        self.teacher_log_probs = torch.empty_like(self.log_probs) if with_teacher else None
+        self.weight, self.bias, self.nodes = weight, bias, nodes
+        batch, self.n_frames, d_joint = encoder.shape
+        device = encoder.device.type
+        self.nodes_a_frame = batch * nodes.width
+        at_once = LOGITS_AT_ONCE.get(device, LOGITS_AT_ONCE_ELSEWHERE)
+        self.frames = min(self.n_frames, max(1, at_once // (self.nodes_a_frame * len(weight))))
+        n_of_chunk, n = (self.nodes_a_frame * frames for frames in (self.frames, self.n_frames))
+        self.holds = n * max(weight.shape) <= HELD.get(device, HELD_ELSEWHERE)
+        accurate = torch.promote_types(encoder.dtype, torch.float32)
+        self.scratch = weight.new_empty(n_of_chunk, len(weight), dtype=accurate)
+        self.logits = weight.new_empty(n_of_chunk, len(weight))
+        if joint is None:
+            n_kept = n if self.holds else n_of_chunk
+            joint = weight.new_empty(n_kept, d_joint)
+            log_probs = weight.new_empty(n_kept, len(weight), dtype=accurate)
+        self.joint, self.log_probs = joint, log_probs
 
-    def chunks(self, n_frames: int) -> Iterator[tuple[int, int]]:
-        """First frame and end of each chunk."""
-        for first in range(0, n_frames, self.frames):
-            yield first, min(first + self.frames, n_frames)
+    def chunks(self) -> Iterator[_Chunk]:
+        """The chunks, first frames first."""
+        for first in range(0, self.n_frames, self.frames):
+            end = min(first + self.frames, self.n_frames)
+            rows = slice(first * self.nodes_a_frame, end * self.nodes_a_frame)
+            yield _Chunk(slice(first, end), rows, self.nodes.part(first, end))
 
-    def joint_of(self, n: int) -> Tensor:
-        """(n, d_joint), ``tanh(e + p)`` of the last call of :meth:`log_softmax`."""
-        return self.joint[:n]
+    def _kept(self, chunk: _Chunk, x: Tensor) -> Tensor:
+        return x[chunk.rows] if self.holds else x[: chunk.size]
 
-    def log_softmax(self, encoder: Tensor, rows: Tensor, of_teacher: bool = False) -> Tensor:
-        """(n, V), log-probabilities of the chunk's nodes.
+    def joint_of(self, chunk: _Chunk) -> Tensor:
+        """(n, d_joint), ``tanh(e + p)``."""
+        return self._kept(chunk, self.joint)
+
+    def log_softmax(self, chunk: _Chunk, encoder: Tensor, rows: Tensor) -> Tensor:
+        """(n, V), log-probabilities of the chunk's nodes; they and the joint are kept.
 
         Args:
+            chunk: where they go.
             encoder: (batch, frames, d_joint).
             rows: (batch, frames or 1, S, d_joint).
-            of_teacher: into the buffer of the teacher's.
         """
-        batch, frames, d_joint = encoder.shape
-        n = batch * frames * rows.shape[2]
-        joint = self.joint[:n].view(batch, frames, rows.shape[2], d_joint)
-        torch.add(encoder.unsqueeze(2), rows, out=joint).tanh_()
-        logits = torch.addmm(self.bias, self.joint[:n], self.weight.T, out=self.logits[:n])
-        out = self.teacher_log_probs if of_teacher else self.log_probs
-        return torch.log_softmax(logits, -1, dtype=out.dtype, out=out[:n])
+        joint, out = self.joint_of(chunk), self._kept(chunk, self.log_probs)
+        return self._log_softmax(encoder, rows, joint, out)
 
-    def grad_logits(
-        self, log_q: Tensor, log_p: Tensor | None, grad: Tensor, labels: Tensor, nodes: Nodes
+    def teacher_log_probs(
+        self, chunk: _Chunk, teacher: TeacherNodes, rows: Tensor | None
     ) -> Tensor:
-        """(n, V), the gradient at the logits from that at the nodes' values.
+        """(n, V), the teacher's; ``rows`` as of :meth:`log_softmax`, if there are none yet."""
+        if teacher.log_probs is not None:
+            return teacher.log_probs[chunk.rows]
+        joint = torch.empty_like(self.joint_of(chunk))
+        return self._log_softmax(chunk.of(teacher.encoder), rows, joint, self.scratch[: chunk.size])
 
-        Args:
-            log_q: (n, V); overwritten.
-            log_p: (n, V), the teacher's, or None.
-            grad: (n, 2 or 3).
-            labels: (n,), the label after each node.
-            nodes: what was looked at.
+    def _log_softmax(self, encoder: Tensor, rows: Tensor, joint: Tensor, out: Tensor) -> Tensor:
+        shape = (*encoder.shape[:2], rows.shape[2], encoder.shape[2])
+        torch.add(encoder.unsqueeze(2), rows, out=joint.view(shape)).tanh_()
+        logits = torch.addmm(self.bias, joint, self.weight.T, out=self.logits[: len(joint)])
+        return torch.log_softmax(logits, -1, dtype=out.dtype, out=out)
+
+    def grad_logits(self, chunk: _Chunk, log_p: Tensor | None, grad: Tensor) -> Tensor:
+        """(n, V), the gradient at the logits from that at the nodes' values, (n, 2 or 3).
+
+        ``log_p`` is (n, V), the teacher's, or None.
         """
         # Of log softmax: d_v - q_v sum(d), where d is the gradient at the log-probabilities.
+        log_q = self._kept(chunk, self.log_probs)
+        labels, blank = chunk.labels, self.nodes.blank
         total = grad[:, :2].sum(1, keepdim=True)
         dense = None
         if log_p is not None:
-            dense = nodes.divergence.gradient(log_q, log_p, labels, nodes.blank) * grad[:, 2:]
+            dense = self.nodes.divergence.gradient(log_q, log_p, labels, blank).mul_(grad[:, 2:])
             total = total + dense.sum(1, keepdim=True)
-        out = log_q.exp_().mul_(-total)
-        out[:, nodes.blank] += grad[:, 0]
+        out = torch.exp(log_q, out=self.scratch[: chunk.size]).mul_(-total)
+        out[:, blank] += grad[:, 0]
         out.scatter_add_(1, labels.unsqueeze(1), grad[:, 1:2])
         return out if dense is None else out.add_(dense)
 
-    def grad_joint(self, grad_logits: Tensor, weight: Tensor) -> Tensor:
-        """(n, d_joint), the gradient before the tanh; overwrites ``tanh(e + p)``."""
-        slope = self.joint[: len(grad_logits)].square_().neg_().add_(1)
-        return slope.mul_(grad_logits @ weight)
+    def grad_joint(self, chunk: _Chunk, grad_logits: Tensor) -> Tensor:
+        """(n, d_joint), the gradient before the tanh."""
+        joint = self.joint_of(chunk)
+        grad = grad_logits @ self.weight
+        return grad.sub_((grad * joint).mul_(joint))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from todm_sb.losses.distillation import AlphaDivergence
 from todm_sb.losses.lattice import following_labels, two_channel_loss, valid_nodes
-from todm_sb.losses.nodes import Nodes, node_values
+from todm_sb.losses.nodes import Nodes, TeacherNodes, node_values
 from todm_sb.losses.pruning import Band
 from todm_sb.nnet.joiner import Joiner
 
@@ -27,11 +27,13 @@ class LatticeLoss:
         divergence: (batch,), the divergence from the teacher, weighted over nodes, in nats; None
             without a teacher.
         occupancy: (batch, T, S), the probability that an alignment passes each node.
+        log_probs: of all nodes, for students, see :class:`Teacher`; None where they are too many.
     """
 
     transducer: Tensor
     divergence: Tensor | None
     occupancy: Tensor
+    log_probs: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,15 @@ class Teacher:
     """What distillation needs of a teacher that shares the student's joiner, predictor and band.
 
     Args:
-        encoder: (batch, T, d_joint), its projected encoder output; its logits are had from this.
+        encoder: (batch, T, d_joint), its projected encoder output.
         node_weights: (batch, T, S), what each node's divergence counts, from
             :func:`node_weights`.
+        log_probs: what its own loss had of them, or None to compute them anew.
     """
 
     encoder: Tensor
     node_weights: Tensor
+    log_probs: Tensor | None = None
 
 
 def node_weights(
@@ -110,13 +114,15 @@ def lattice_loss(
         The losses of each utterance.
     """
     nodes = Nodes(following_labels(labels, n_labels, blank), blank, band, divergence)
-    values = node_values(joiner, encoder, predictor, nodes, teacher and teacher.encoder)
+    teacher_nodes = teacher and TeacherNodes(teacher.encoder, teacher.log_probs)
+    values, log_probs = node_values(joiner, encoder, predictor, nodes, teacher_nodes)
     arcs = values[..., :2]
     if band is not None:
         arcs = band.spread(arcs, predictor.shape[1])
     loss, occupancy = two_channel_loss(arcs, n_frames, n_labels)
     if band is not None:
         occupancy = band.take(occupancy)
-    if teacher is None:
-        return LatticeLoss(loss, None, occupancy)
-    return LatticeLoss(loss, (values[..., 2] * teacher.node_weights).sum((1, 2)), occupancy)
+    divergence = None
+    if teacher is not None:
+        divergence = (values[..., 2] * teacher.node_weights).sum((1, 2))
+    return LatticeLoss(loss, divergence, occupancy, log_probs)

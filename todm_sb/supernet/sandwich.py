@@ -226,7 +226,7 @@ class Objective:
             self.kd_nodes, lattice.occupancy, trunk.n_frames, labels.lengths, band
         )
         losses = SubnetLosses(total, transducer, ctc, divergence, simple)
-        return losses, Lead(Teacher(projected.detach(), weights), band)
+        return losses, Lead(Teacher(projected.detach(), weights, lattice.log_probs), band)
 
 
 def prune(
