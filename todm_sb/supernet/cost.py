@@ -6,6 +6,7 @@ Time is not computed but measured: see :mod:`todm_sb.supernet.latency`.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ from todm_sb.nnet.predictor import LSTMPredictor, StatelessPredictor
 from todm_sb.nnet.ssm import MultiHeadSSM
 from todm_sb.nnet.subsampling import ConvSubsampling
 from todm_sb.nnet.transducer import AUXILIARIES, Transducer
+from todm_sb.supernet.latency import LatencyTable
 from todm_sb.supernet.space import SubnetConfig
 
 FLOAT32_BYTES = 4
@@ -96,6 +98,34 @@ def count_macs(
         + (n_labels + 1) * _predictor_macs(supernet.predictor)
         + path
     )
+
+
+@dataclass(frozen=True)
+class Costs:
+    """All costs of a subnet.
+
+    Args:
+        supernet: holds the shapes.
+        n_features: feature frames of the audio that MACs are counted for.
+        latency: of audio of that length, where it was measured.
+    """
+
+    supernet: Transducer
+    n_features: int
+    latency: LatencyTable | None = None
+
+    def __call__(self, config: SubnetConfig) -> dict[str, float]:
+        """``params`` and ``macs`` (numbers), ``bytes`` and ``bytes_int8`` of the weights, and
+        ``latency`` (seconds) where it was measured."""
+        costs = {
+            "params": count_parameters(self.supernet, config),
+            "macs": count_macs(self.supernet, config, self.n_features),
+            "bytes": count_bytes(self.supernet, config),
+            "bytes_int8": count_bytes(self.supernet, config, "int8"),
+        }
+        if self.latency is not None:
+            costs["latency"] = self.latency(config)
+        return costs
 
 
 def fft_macs(n: int) -> int:

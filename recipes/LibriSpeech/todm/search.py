@@ -1,0 +1,118 @@
+#!/usr/bin/env python3
+"""Searches a trained supernet for the best subnets: word error rate on the dev set against cost.
+
+    python search.py results/mini/1234
+    python search.py results/mini/1234 --cost latency --budget 20ms --budget 40ms
+    python search.py results/mini/1234 --storage=postgresql://user@host/database
+
+The same command goes on where it was broken off. Started several times, on one machine or (with a
+storage that all of them reach) on many, it shares the work.
+"""
+
+import argparse
+import copy
+import logging
+from pathlib import Path
+
+import torch
+
+from todm_sb.errors import one_line_errors
+from todm_sb.runs import dev_utterances, load_run, run_tokenizer, weights_id
+from todm_sb.supernet.budget import COSTS, format_cost, parse_budget
+from todm_sb.supernet.cost import Costs
+from todm_sb.supernet.dev_set import DevSet, speech
+from todm_sb.supernet.latency import LatencyTable
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Searches, and writes what was found into the run's folder."""
+    # They need the extra `search`, and say so where it is missing.
+    from todm_sb.supernet.figures import draw_png, write_html
+    from todm_sb.supernet.search import SubnetSearch
+    from todm_sb.supernet.study import SharedStudy
+
+    logging.getLogger("optuna").setLevel(logging.WARNING)
+    cost, seconds = arguments.cost, arguments.seconds
+    budgets = [parse_budget(text, cost) for text in arguments.budget]
+    folder = arguments.run / "search" / cost
+    hparams = load_run(arguments.run)
+    space, model, features = hparams["space"], hparams["model"], hparams["features"]
+    device = torch.device(arguments.device)
+    tokenizer = run_tokenizer(hparams)
+    n_features = int(seconds * hparams["sample_rate"]) // features.hop + 1
+
+    def measure() -> dict:
+        if cost != "latency":
+            return {}
+        sample = speech(dev_utterances(hparams, tokenizer, torch.device("cpu")), n_features)
+        on_cpu = copy.deepcopy(model).cpu()
+        return LatencyTable.measure(on_cpu, space.ffn_dims, sample).to_dict()
+
+    dev_set = DevSet(
+        model.to(device),
+        dev_utterances(hparams, tokenizer, device),
+        lambda ids: tokenizer.decode_ids(ids).split(),
+        hparams["max_symbols"],
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    storage = arguments.storage or f"sqlite:///{folder / 'study.db'}"
+    study = SharedStudy(storage, arguments.study or cost, arguments.population)
+    task = {
+        "search space": space.to_dict(),
+        "checkpoint": weights_id(model),
+        "dev set": dev_set.id,
+        "cost": cost,
+        "audio length": seconds,
+    }
+    table = study.agree(task, measure)
+    costs = Costs(model, n_features, LatencyTable.from_dict(table) if table else None)
+    search = SubnetSearch(
+        study,
+        space,
+        dev_set.error_rate,
+        costs,
+        cost,
+        seconds,
+        budgets or evenly_spaced_budgets(costs(space.min)[cost], costs(space.max)[cost]),
+        arguments.seed,
+    )
+    result = search.run(arguments.evaluations, not arguments.no_baselines)
+    result.save(folder / "pareto.json")
+    draw_png(result, folder / "pareto.png")
+    write_html(result, folder / "pareto.html")
+    for budget in result.budgets:
+        best = result.best(budget)
+        print(
+            f"{format_cost(budget, cost):>8}: WER {best.wer:.2f} %, "
+            f"{format_cost(best.costs[cost], cost)}, {best.config.to_json()}"
+        )
+    print(f"{folder}: pareto.json, pareto.png, pareto.html")
+
+
+def evenly_spaced_budgets(smallest: float, largest: float, n: int = 5) -> list[float]:
+    """``n`` budgets from the min subnet's cost to the max subnet's."""
+    return [smallest + (largest - smallest) * i / (n - 1) for i in range(n)]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="output_folder of train.py")
+    parser.add_argument("--cost", choices=COSTS, default="params", help="default: params")
+    parser.add_argument(
+        "--budget",
+        action="append",
+        default=[],
+        help="largest cost, e.g. 5M, or 80ms of latency; may be given several times",
+    )
+    parser.add_argument("--evaluations", type=int, default=200, help="default: 200")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of audio, for MACs, latency")
+    parser.add_argument("--storage", help="Optuna storage; default: SQLite in the run's folder")
+    parser.add_argument("--study", help="name in the storage; default: the cost")
+    parser.add_argument("--population", type=int, default=20, help="of NSGA-II; default: 20")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--no-baselines", action="store_true", help="only NSGA-II")
+    with one_line_errors():
+        main(parser.parse_args())

@@ -1,0 +1,91 @@
+"""What was trained: loading a run's folder again, to cut from it or to measure it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import speechbrain as sb
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from torch import nn
+
+from todm_sb.checkpoints import recover_average
+from todm_sb.dataio.pipeline import get_tokenizer, make_dataset, make_loader_kwargs
+from todm_sb.errors import ConfigError
+from todm_sb.supernet.dev_set import Utterances
+
+
+def load_run(run: Path) -> dict[str, Any]:
+    """The hparams of a run, its model with the best weights.
+
+    Args:
+        run: ``output_folder`` of ``train.py``.
+
+    Raises:
+        ConfigError: if it is no such folder, has no checkpoint, or a checkpoint of another network.
+    """
+    hparams_file = run / "hyperparams.yaml"
+    if not hparams_file.is_file():
+        raise ConfigError(f"{run} is no output_folder of train.py: it holds no hyperparams.yaml")
+    with hparams_file.open(encoding="utf-8") as file:
+        hparams = load_hyperpyyaml(file, {"output_folder": str(run)})
+    try:
+        recover_average(
+            hparams["checkpointer"], hparams["model"], hparams["avg_checkpoints"], min_key="WER"
+        )
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"{run}: the checkpoint is of another network or search space than hyperparams.yaml "
+            f"({reason})"
+        ) from None
+    hparams["modules"]["features"].eval()
+    hparams["model"].eval()
+    return hparams
+
+
+@torch.no_grad()
+def dev_utterances(
+    hparams: dict[str, Any], tokenizer: Any, device: torch.device
+) -> Iterator[Utterances]:
+    """The features of a run's validation set, batch by batch.
+
+    Args:
+        hparams: of :func:`load_run`.
+        tokenizer: of :func:`run_tokenizer`.
+        device: where to compute them.
+
+    Raises:
+        DataError: if the manifest is missing or holds nothing.
+    """
+    features, subsampling = hparams["features"].to(device), hparams["model"].encoder.subsampling
+
+    def n_frames_of(seconds: float) -> int:
+        return subsampling.output_lengths(int(seconds * hparams["sample_rate"]) // features.hop + 1)
+
+    dataset = make_dataset(hparams["valid_csv"], tokenizer, n_frames_of, hparams["max_duration"])
+    options = make_loader_kwargs(
+        dataset, hparams["max_batch_seconds"], hparams["seed"], shuffle=False
+    )
+    for batch in sb.dataio.dataloader.make_dataloader(dataset, **options):
+        if batch.id:
+            wavs, wav_lens = batch.to(device).sig
+            yield Utterances(*features(wavs, wav_lens), batch.words)
+
+
+def run_tokenizer(hparams: dict[str, Any]) -> Any:
+    """The tokenizer of a run."""
+    keys = ("tokenizer_folder", "vocab_size", "train_csv", "tokenizer_type")
+    return get_tokenizer(*(hparams[key] for key in keys))
+
+
+def weights_id(model: nn.Module) -> str:
+    """Tells weights apart."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]

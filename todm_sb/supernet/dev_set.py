@@ -1,0 +1,108 @@
+"""Error rates of many subnets on one set of utterances."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from speechbrain.utils.edit_distance import accumulatable_wer_stats
+from torch import Tensor
+
+from todm_sb.decoders.greedy import greedy_search
+from todm_sb.nnet.fft_convolution import fft_size
+from todm_sb.nnet.transducer import Transducer
+from todm_sb.supernet.space import SubnetConfig
+
+
+@dataclass(frozen=True)
+class Utterances:
+    """A batch to be read.
+
+    Args:
+        features: (batch, feature frames, bins).
+        n_features: (batch,), integer feature frames of each utterance.
+        words: what was said in each.
+    """
+
+    features: Tensor
+    n_features: Tensor
+    words: list[list[str]]
+
+
+class DevSet:
+    """Utterances whose shared part, the trunk, is computed once for all subnets.
+
+    Kept are the subsampled frames, and the SSM kernels' spectra: one set for all batches whose
+    FFTs have the same size.
+
+    Args:
+        model: the supernet, in evaluation mode; must not change afterwards.
+        batches: the utterances.
+        words_of: from label ids to words.
+        max_symbols: see :func:`todm_sb.decoders.greedy.greedy_search`.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        model: Transducer,
+        batches: Iterable[Utterances],
+        words_of: Callable[[list[int]], list[str]],
+        max_symbols: int = 5,
+    ) -> None:
+        self.model = model
+        self.words_of = words_of
+        self.max_symbols = max_symbols
+        self.words: list[list[str]] = []
+        self.batches: list[tuple[Tensor, Tensor]] = []
+        longest: dict[int, int] = {}
+        for batch in batches:
+            frames, n_frames = model.encoder.subsampling(batch.features, batch.n_features)
+            self.batches.append((frames, n_frames))
+            self.words += batch.words
+            n = fft_size(frames.shape[1])
+            longest[n] = max(longest.get(n, 0), frames.shape[1])
+        # A kernel made for more frames serves fewer.
+        self.spectra = {n: model.encoder.spectra(length) for n, length in longest.items()}
+
+    @property
+    def id(self) -> str:
+        """Tells sets of utterances apart, by what was said and for how long."""
+        lengths = [n_frames.tolist() for _, n_frames in self.batches]
+        text = json.dumps([self.words, lengths])
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @torch.no_grad()
+    def error_rate(self, config: SubnetConfig) -> float:
+        """Word error rate of a subnet in percent, by greedy search.
+
+        Args:
+            config: the subnet.
+        """
+        read: list[list[str]] = []
+        for frames, n_frames in self.batches:
+            spectra = self.spectra[fft_size(frames.shape[1])]
+            encoded = self.model.encoder.encode(frames, n_frames, config, spectra)
+            hypotheses = greedy_search(self.model, encoded, n_frames, self.max_symbols)
+            read += [self.words_of(hypothesis.tokens) for hypothesis in hypotheses]
+        return accumulatable_wer_stats(self.words, read)["WER"]
+
+
+def speech(batches: Iterable[Utterances], n_features: int) -> Tensor:
+    """One long utterance, to measure time on: (1, n_features, bins).
+
+    Args:
+        batches: utterances to put one after another, again from the first where they are few.
+        n_features: feature frames.
+    """
+    parts: list[Tensor] = []
+    for batch in batches:
+        rows = zip(batch.features, batch.n_features.tolist(), strict=True)
+        parts += [row[:n] for row, n in rows]
+        if sum(map(len, parts)) >= n_features:
+            break
+    joined = torch.cat(parts)
+    return joined.repeat(-(-n_features // len(joined)), 1)[:n_features].unsqueeze(0)
