@@ -58,3 +58,58 @@ def make_transducer():
         return scatter_parameters(network.to(dtype)).eval()
 
     return make
+
+
+@pytest.fixture
+def bundle_parts(make_transducer, char_tokenizer_path):
+    """What a bundle is written from: a supernet that reads labels in noise, and all it needs."""
+    from speechbrain.processing.features import InputNormalization
+
+    from todm_sb.supernet import SearchSpace
+
+    space = SearchSpace(n_layers=3, min_layers=1, ffn_dims=(6, 12))
+    model = make_transducer(vocab_size=17, n_features=20, ffn_dims=space.max_ffn_dims, ctc=True)
+    with torch.no_grad():
+        model.joiner.output.bias[model.blank] -= 5
+    normalize = InputNormalization(norm_type="global")
+    normalize.glob_mean, normalize.glob_std = torch.randn(20), 20 + torch.rand(20)
+    return {
+        "model": model,
+        "normalize": normalize,
+        "tokenizer_path": char_tokenizer_path,
+        "fbank": {
+            "sample_rate": 16000,
+            "n_mels": 20,
+            "n_fft": 400,
+            "win_length": 25,
+            "hop_length": 10,
+        },
+        "max_symbols": 2,
+        "space": space,
+    }
+
+
+@pytest.fixture
+def bundle(bundle_parts, tmp_path):
+    """Folder with the bundle of a tiny supernet."""
+    from todm_sb.export.bundle import write_bundle
+
+    write_bundle(tmp_path / "bundle", **bundle_parts)
+    return tmp_path / "bundle"
+
+
+@pytest.fixture(scope="session")
+def char_tokenizer_path(tmp_path_factory):
+    """A SentencePiece model of 17 characters; piece 0 is the unknown one."""
+    from sentencepiece import SentencePieceTrainer
+
+    prefix = tmp_path_factory.mktemp("tokenizer") / "chars"
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(["SEVEN TWO FIVE NINE", "ZERO ONE SIX", "THREE FOUR EIGHT"]),
+        model_prefix=str(prefix),
+        model_type="char",
+        vocab_size=17,
+        bos_id=-1,
+        eos_id=-1,
+    )
+    return prefix.with_suffix(".model")
