@@ -5,6 +5,7 @@ from setuptools import find_packages, setup
 DEMO = ["espeakng-loader>=0.2"]
 SEARCH = ["optuna>=5,<6", "plotly>=6"]
 POSTGRES = ["psycopg[binary]>=3.1"]
+ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "sherpa-onnx>=1.10"]
 
 setup(
     name="todm_sb",
@@ -15,8 +16,10 @@ setup(
     python_requires=">=3.10",
     install_requires=[
         "hyperpyyaml>=1.2",
+        "markdown>=3.4",
         "matplotlib>=3.8",
         "numpy>=1.26",
+        "ruamel.yaml>=0.17.28",
         "safetensors>=0.4.5",
         "sentencepiece>=0.2",
         "soundfile>=0.12",
@@ -33,6 +36,16 @@ setup(
         # Search for subnets; with its study in PostgreSQL.
         "search": SEARCH,
         "postgres": POSTGRES,
-        "dev": [*DEMO, *SEARCH, *POSTGRES, "pytest>=8", "ruff>=0.9"],
+        # Export to ONNX, 8-bit models, and the recogniser for devices.
+        "onnx": ONNX,
+        "dev": [
+            *DEMO,
+            *SEARCH,
+            *POSTGRES,
+            *ONNX,
+            "kaldi-native-fbank>=1.20",
+            "pytest>=8",
+            "ruff>=0.9",
+        ],
     },
 )

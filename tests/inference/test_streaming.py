@@ -5,7 +5,7 @@ import itertools
 import pytest
 import soundfile
 import torch
-from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+from sentencepiece import SentencePieceProcessor
 from speechbrain.dataio.preprocess import AudioNormalizer
 from speechbrain.processing.features import InputNormalization
 
@@ -16,25 +16,12 @@ from todm_sb.inference.asr import WaveformEncoder
 from todm_sb.nnet.features import SpeechFeatures, make_fbank
 
 RATE = 8000
-TEXT = ["SEVEN TWO FIVE", "NINE ZERO ONE", "SIX THREE FOUR EIGHT", "EIGHT SEVEN"]
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    prefix = tmp_path_factory.mktemp("tokenizer") / "chars"
-    SentencePieceTrainer.train(
-        sentence_iterator=iter(TEXT),
-        model_prefix=str(prefix),
-        model_type="char",
-        vocab_size=17,
-        bos_id=-1,
-        eos_id=-1,
-    )
-    return SentencePieceProcessor(model_file=f"{prefix}.model")
 
 
 @pytest.fixture
-def make_asr(make_transducer, tokenizer):
+def make_asr(make_transducer, char_tokenizer_path):
+    tokenizer = SentencePieceProcessor(model_file=str(char_tokenizer_path))
+
     def make(predictor="lstm", fbank=None, norm_type="global", beam_size=1, **encoder):
         options = {"causal": True, "n_features": 20, **encoder}
         model = make_transducer(predictor, vocab_size=17, **options)

@@ -1,0 +1,292 @@
+"""Exported models compute what PyTorch computes, and recognisers read what SubnetASR reads."""
+
+import numpy as np
+import pytest
+import torch
+from sentencepiece import SentencePieceProcessor
+from speechbrain.dataio.preprocess import AudioNormalizer
+from speechbrain.processing.features import InputNormalization
+
+from todm_sb.decoders.transducer import TransducerSearcher
+from todm_sb.errors import ConfigError
+from todm_sb.inference.asr import SubnetASR, WaveformEncoder
+from todm_sb.nnet.features import SpeechFeatures, make_fbank
+from todm_sb.nnet.subsampling import ENDLESS
+
+onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+
+from todm_sb.export.onnx import export_onnx, obstacles_to_sherpa  # noqa: E402
+from todm_sb.export.onnx_networks import (  # noqa: E402
+    encoder_model,
+    initial_states,
+    joiner_model,
+    predictor_model,
+    streaming_encoder_model,
+)
+from todm_sb.export.quantize import packed, quantize_folder  # noqa: E402
+from todm_sb.inference.onnx import OnnxASR  # noqa: E402
+
+RATE = 8000
+FBANK = {
+    "sample_rate": RATE,
+    "n_mels": 20,
+    "n_fft": 256,
+    "win_length": 25,
+    "hop_length": 10,
+    "fbank_kind": "kaldi",
+}
+CLOSE = {"rtol": 0, "atol": 1e-4}
+
+
+def session(model):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(model.SerializeToString(), options)
+
+
+def run(session, **feeds):
+    feeds = {k: v.numpy() if isinstance(v, torch.Tensor) else v for k, v in feeds.items()}
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, map(torch.from_numpy, session.run(None, feeds)), strict=True))
+
+
+def normalisation(n_features, norm_type="global"):
+    normalize = InputNormalization(norm_type=norm_type).eval()
+    normalize.glob_mean = torch.linspace(-6, -4, n_features)
+    normalize.glob_std = torch.linspace(2, 4, n_features)
+    return normalize
+
+
+@torch.no_grad()
+def encode(model, normalize, features, lengths):
+    features = normalize(features, lengths / features.shape[1])
+    encoded, n_frames = model.encoder(features, lengths)
+    return model.joiner.project_encoder(encoded), n_frames
+
+
+ENCODERS = [
+    {},
+    {"n_stack": 2, "time_strides": [2, 3]},
+    {"causal": True},
+    {"causal": True, "look_ahead": 2, "n_stack": 2},
+]
+
+
+@pytest.mark.parametrize("norm_type", ["global", "sentence"])
+@pytest.mark.parametrize("options", ENCODERS)
+def test_the_encoder_is_pytorchs_on_batches_of_any_size_and_length(
+    make_transducer, options, norm_type
+):
+    model = make_transducer(**options)
+    normalize = normalisation(6, norm_type)
+    encoder = session(encoder_model(model, normalize, block=8))
+    # From one frame to several blocks, full and partly full.
+    for batch, length in ((1, 1), (2, 5), (3, 32), (1, 33), (2, 200)):
+        features = 3 * torch.randn(batch, length, 6) - 5
+        lengths = torch.randint(1, length + 1, (batch,))
+        lengths[0] = length
+        expected, n_frames = encode(model, normalize, features, lengths)
+        got = run(encoder, x=features, x_lens=lengths)
+        assert got["encoder_out_lens"].tolist() == n_frames.tolist()
+        torch.testing.assert_close(got["encoder_out"], expected, **CLOSE)
+
+
+def test_the_size_of_the_blocks_changes_nothing(make_transducer):
+    model, normalize = make_transducer(), normalisation(6)
+    features, lengths = 3 * torch.randn(2, 150, 6) - 5, torch.tensor([150, 101])
+    expected, _ = encode(model, normalize, features, lengths)
+    for block in (1, 2, 5, 64):
+        got = run(session(encoder_model(model, normalize, block=block)), x=features, x_lens=lengths)
+        torch.testing.assert_close(got["encoder_out"], expected, **CLOSE)
+
+
+def test_the_slow_modes_of_a_trained_size_keep_their_precision(make_transducer):
+    model = make_transducer(d_model=16, state_size=16, dt_range=(0.001, 0.5))
+    normalize = normalisation(6)
+    features, lengths = 3 * torch.randn(1, 4000, 6) - 5, torch.tensor([4000])
+    expected, _ = encode(model, normalize, features, lengths)
+    got = run(session(encoder_model(model, normalize)), x=features, x_lens=lengths)
+    torch.testing.assert_close(got["encoder_out"], expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("options", ENCODERS[2:])
+@pytest.mark.parametrize("sizes", [[100], [8] * 12 + [4], [40, 12, 21, 27]])
+def test_the_streaming_encoder_gives_the_frames_of_the_whole(make_transducer, options, sizes):
+    model, normalize = make_transducer(**options), normalisation(6)
+    encoder = session(streaming_encoder_model(model, normalize, block=4))
+    features, ends = 3 * torch.randn(2, 100, 6) - 5, torch.tensor([100, 61])
+    expected, n_frames = encode(model, normalize, features, ends)
+    after = torch.randn(2, model.encoder.subsampling.look_ahead, 6)
+    chunks = list(features.split(sizes, dim=1))
+    chunks[-1] = torch.cat([chunks[-1], after], dim=1)
+    state, seen, parts, counts = initial_states(model, 2), 0, [], 0
+    for chunk in chunks:
+        seen += chunk.shape[1]
+        known = torch.where(ends <= seen, ends, ENDLESS)
+        got = run(encoder, x=chunk, x_lens=known, **state)
+        state = {k.removeprefix("next_"): v for k, v in got.items() if k.startswith("next_")}
+        parts.append(got["encoder_out"])
+        counts = counts + got["encoder_out_lens"]
+    together = torch.cat(parts, dim=1)
+    assert counts.tolist() == n_frames.tolist()
+    for row, n in enumerate(n_frames):
+        torch.testing.assert_close(together[row, :n], expected[row, :n], **CLOSE)
+
+
+def test_only_what_can_stream_is_exported_for_it(make_transducer):
+    with pytest.raises(ConfigError, match="not causal"):
+        streaming_encoder_model(make_transducer(), normalisation(6))
+    with pytest.raises(ConfigError, match="cannot be streamed"):
+        streaming_encoder_model(make_transducer(causal=True), normalisation(6, "sentence"))
+
+
+@torch.no_grad()
+def test_an_lstm_reads_label_after_label(make_transducer):
+    model = make_transducer("lstm")
+    labels = torch.randint(0, 7, (3, 5))
+    expected = model.joiner.project_predictor(model.predictor(labels)[0])
+    decoder = session(predictor_model(model))
+    state = {"h": torch.zeros(3, 1, 6), "c": torch.zeros(3, 1, 6)}
+    for t in range(5):
+        got = run(decoder, y=labels[:, t : t + 1], **state)
+        state = {"h": got["next_h"], "c": got["next_c"]}
+        torch.testing.assert_close(got["decoder_out"], expected[:, t], **CLOSE)
+
+
+@torch.no_grad()
+def test_a_stateless_predictor_sees_its_last_labels(make_transducer):
+    model = make_transducer("stateless")
+    labels = torch.randint(1, 7, (3, 5))
+    expected = model.joiner.project_predictor(model.predictor(labels)[0])
+    decoder = session(predictor_model(model))
+    for before in (0, -1):
+        seen = torch.cat([torch.full((3, 1), before), labels], dim=1)
+        for t in range(5):
+            got = run(decoder, y=seen[:, t : t + 2])
+            torch.testing.assert_close(got["decoder_out"], expected[:, t], **CLOSE)
+
+
+@torch.no_grad()
+def test_the_joiner_gives_the_logits_of_a_node(make_transducer):
+    model = make_transducer()
+    inputs = torch.randn(2, 5, 10)
+    got = run(session(joiner_model(model)), encoder_out=inputs[0], decoder_out=inputs[1])
+    torch.testing.assert_close(got["logit"], model.joiner(*inputs), **CLOSE)
+
+
+@pytest.fixture
+def make_exported(make_transducer, char_tokenizer_path, tmp_path):
+    """A talkative network in PyTorch, and the folder that was written of it."""
+
+    def make(predictor="stateless", max_symbols=1, seed=0, **encoder):
+        model = make_transducer(predictor, vocab_size=17, n_features=20, seed=seed, **encoder)
+        with torch.no_grad():
+            model.joiner.project_encoder.weight.mul_(4)
+            model.joiner.output.weight.mul_(3)
+            model.joiner.output.bias.zero_()
+            model.joiner.output.bias[0] = 3
+        normalize = normalisation(20)
+        features = SpeechFeatures(make_fbank(**FBANK), normalize, 80)
+        asr = SubnetASR(
+            modules={
+                "normalize": normalize,
+                "encoder": WaveformEncoder(features, model),
+                "decoder": TransducerSearcher(model, max_symbols=max_symbols),
+            },
+            hparams={
+                "sample_rate": RATE,
+                "tokenizer": SentencePieceProcessor(model_file=str(char_tokenizer_path)),
+                "audio_normalizer": AudioNormalizer(RATE),
+            },
+        )
+        export_onnx(tmp_path, model, normalize, char_tokenizer_path, FBANK, max_symbols)
+        return asr, tmp_path
+
+    return make
+
+
+def speech(n, seconds=2.0):
+    t = torch.arange(round(seconds * RATE)) / RATE
+    tones = torch.sin(300 * t * (2 + torch.sin(4 * t + torch.rand(n, 1))))
+    return 0.2 * tones + 0.3 * torch.randn(n, len(t)) * torch.sin(9 * t) ** 2
+
+
+@pytest.mark.parametrize("options", [{}, {"predictor": "lstm", "max_symbols": 3, "causal": True}])
+def test_onnxruntime_reads_what_pytorch_reads(make_exported, options):
+    asr, folder = make_exported(**options)
+    wavs, wav_lens = speech(3), torch.tensor([1.0, 0.61, 0.3])
+    words, tokens = asr.transcribe_batch(wavs, wav_lens)
+    got_words, got_tokens = OnnxASR(folder).transcribe_batch(wavs, wav_lens)
+    assert got_tokens == tokens
+    assert [w.split() for w in got_words] == [w.split() for w in words]
+    assert min(map(len, tokens)) > 2
+    assert (folder / "streaming_encoder.onnx").exists() == options.get("causal", False)
+
+
+def test_sherpa_reads_what_pytorch_reads(make_exported):
+    sherpa_onnx = pytest.importorskip("sherpa_onnx", reason="needs the extra onnx")
+    asr, folder = make_exported()
+    recognizer = sherpa_onnx.OfflineRecognizer.from_transducer(
+        **{name: str(folder / f"{name}.onnx") for name in ("encoder", "decoder", "joiner")},
+        tokens=str(folder / "tokens.txt"),
+        sample_rate=RATE,
+        feature_dim=20,
+    )
+    streams, texts = [], []
+    for wav in speech(4):
+        texts += asr.transcribe_batch(wav.unsqueeze(0), torch.ones(1))[0]
+        streams.append(recognizer.create_stream())
+        streams[-1].accept_waveform(RATE, wav.numpy())
+    recognizer.decode_streams(streams)
+    assert [s.result.text.split() for s in streams] == [text.split() for text in texts]
+    assert len(set(texts)) == 4
+
+
+@pytest.mark.parametrize(
+    ("predictor", "change", "max_symbols", "message"),
+    [
+        ("lstm", {}, 1, "stateless"),
+        ("stateless", {"fbank_kind": "speechbrain"}, 1, "fbank_kind: kaldi"),
+        ("stateless", {"snip_edges": True}, 1, "without snip_edges"),
+        ("stateless", {"win_length": 32}, 1, "25 ms"),
+        ("stateless", {}, 5, "max_symbols"),
+    ],
+)
+def test_what_sherpa_would_read_otherwise_is_told(
+    make_transducer, predictor, change, max_symbols, message
+):
+    model = make_transducer(predictor)
+    (obstacle,) = obstacles_to_sherpa(model, {**FBANK, **change}, max_symbols)
+    assert message in obstacle
+    assert obstacles_to_sherpa(make_transducer("stateless"), FBANK, 1) == []
+
+
+def test_a_quantised_folder_is_smaller_and_nearly_as_exact(make_exported, tmp_path):
+    _, folder = make_exported(d_model=64, ffn_dims=[256, 256])
+    small = tmp_path / "int8"
+    quantize_folder(folder, small)
+    sizes = [sum(p.stat().st_size for p in f.glob("*.onnx")) for f in (folder, small)]
+    assert sizes[1] < 0.5 * sizes[0]
+    wavs, wav_lens = speech(2), torch.ones(2)
+    exact, _ = OnnxASR(folder).encode(wavs, wav_lens)
+    rough, _ = OnnxASR(small).encode(wavs, wav_lens)
+    assert 0 < np.abs(rough - exact).mean() < 0.1 * np.abs(exact).mean()
+
+
+@pytest.mark.parametrize("shape", [(40, 8), (5, 64), (4, 3, 3, 3)])
+def test_packed_weights_are_within_half_a_step(shape):
+    weight = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    weight[0] *= 100
+    numbers, scale = packed(weight)
+    assert np.abs(numbers).max() == 127
+    assert np.all(np.abs(numbers * scale - weight) <= 0.51 * scale)
+    # Rows have their own scales, unless the scales would take more room than the numbers.
+    assert scale.size == {(40, 8): 1, (5, 64): 5, (4, 3, 3, 3): 4}[shape]
+
+
+def test_a_folder_without_models_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no ONNX models"):
+        quantize_folder(tmp_path, tmp_path / "int8")
+    with pytest.raises(ConfigError, match=r"encoder\.onnx does not exist"):
+        OnnxASR(tmp_path)

@@ -1,0 +1,103 @@
+"""Folders of ONNX models, as sherpa-onnx and other recognisers take them."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import onnx
+from sentencepiece import SentencePieceProcessor
+from speechbrain.processing.features import InputNormalization
+
+from todm_sb.export.onnx_networks import (
+    encoder_model,
+    joiner_model,
+    predictor_model,
+    streaming_encoder_model,
+)
+from todm_sb.nnet.predictor import StatelessPredictor
+from todm_sb.nnet.transducer import Transducer
+
+# sherpa-onnx's name for offline transducers whose encoder takes features and lengths.
+MODEL_TYPE = "zipformer2"
+
+
+def export_onnx(
+    folder: str | Path,
+    model: Transducer,
+    normalize: InputNormalization,
+    tokenizer_path: str | Path,
+    fbank: dict[str, Any],
+    max_symbols: int = 5,
+) -> list[str]:
+    """Writes ``encoder.onnx``, ``decoder.onnx`` (the predictor), ``joiner.onnx`` and
+    ``tokens.txt``; of a causal network with global normalisation also ``streaming_encoder.onnx``.
+
+    The encoders take raw features: their normalisation is part of the graph. What each model takes
+    and gives is told in :mod:`todm_sb.export.onnx_networks`.
+
+    Args:
+        folder: made if need be; files of an earlier export there are replaced.
+        model: the network, as :func:`todm_sb.supernet.extract_subnet` gives it.
+        normalize: of the features; by global statistics or by each utterance's own.
+        tokenizer_path: SentencePiece model.
+        fbank: arguments of :func:`todm_sb.nnet.features.make_fbank`.
+        max_symbols: labels a frame at most.
+
+    Returns:
+        Why sherpa-onnx would read otherwise than :class:`todm_sb.inference.SubnetASR`, or could
+        not read at all; nothing when it will read the same.
+
+    Raises:
+        ConfigError: if the features are normalised in another way.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    metadata = {
+        "model_type": MODEL_TYPE,
+        "version": "1",
+        "model_author": "todm_sb",
+        "subsampling_factor": str(math.prod(model.encoder.subsampling.time_strides)),
+        "look_ahead": str(model.encoder.subsampling.look_ahead),
+        "max_symbols": str(max_symbols),
+        "fbank": json.dumps(fbank),
+    }
+    context = getattr(model.predictor, "context", 1)
+    models = {
+        "encoder": encoder_model(model, normalize, metadata),
+        "decoder": predictor_model(
+            model, {"vocab_size": str(model.joiner.vocab_size), "context_size": str(context)}
+        ),
+        "joiner": joiner_model(model, {"joiner_dim": str(model.joiner.output.in_features)}),
+    }
+    streaming = folder / "streaming_encoder.onnx"
+    streaming.unlink(missing_ok=True)
+    if model.encoder.layers[0].ssm.backward_ssms is None and normalize.norm_type == "global":
+        models[streaming.stem] = streaming_encoder_model(model, normalize, metadata)
+    for name, proto in models.items():
+        onnx.save(proto, folder / f"{name}.onnx")
+    (folder / "tokens.txt").write_text(_tokens(tokenizer_path), encoding="utf-8")
+    return obstacles_to_sherpa(model, fbank, max_symbols)
+
+
+def obstacles_to_sherpa(model: Transducer, fbank: dict[str, Any], max_symbols: int) -> list[str]:
+    """Why sherpa-onnx cannot read what :class:`todm_sb.inference.SubnetASR` reads."""
+    obstacles = []
+    if not isinstance(model.predictor, StatelessPredictor):
+        obstacles.append("predictor: kind must be stateless")
+    if fbank.get("fbank_kind") != "kaldi" or fbank.get("snip_edges"):
+        obstacles.append("features must be those of fbank_kind: kaldi without snip_edges")
+    if (fbank["win_length"], fbank["hop_length"]) != (25, 10):
+        obstacles.append("windows must be of 25 ms each 10 ms")
+    if max_symbols != 1:
+        obstacles.append("max_symbols must be 1")
+    return obstacles
+
+
+def _tokens(tokenizer_path: str | Path) -> str:
+    """One line a label: piece and id. Label 0 is blank."""
+    tokenizer = SentencePieceProcessor(model_file=str(tokenizer_path))
+    pieces = [tokenizer.id_to_piece(i) for i in range(1, tokenizer.get_piece_size())]
+    return "".join(f"{piece} {i}\n" for i, piece in enumerate(["<blk>", *pieces]))

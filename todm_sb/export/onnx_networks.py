@@ -1,0 +1,302 @@
+"""Encoder, predictor and joiner as ONNX models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import torch
+from speechbrain.processing.features import InputNormalization
+from torch import Tensor, nn
+
+from todm_sb.errors import ConfigError
+from todm_sb.export.graph import Graph
+from todm_sb.export.onnx_layers import (
+    END,
+    Blocks,
+    frame_mask,
+    layer_norm,
+    linear,
+    multi_head_ssm,
+    silu,
+)
+from todm_sb.nnet.predictor import LSTMPredictor, StatelessPredictor
+from todm_sb.nnet.subsampling import KERNEL, ConvSubsampling
+from todm_sb.nnet.transducer import Transducer
+
+# Frames of a block of the chunked form: where long, more work within a block; where short, more
+# steps from block to block.
+BLOCK = 32
+STREAMING_BLOCK = 8
+
+
+def encoder_model(
+    model: Transducer,
+    normalize: InputNormalization,
+    metadata: dict[str, str] | None = None,
+    block: int = BLOCK,
+) -> onnx.ModelProto:
+    """The encoder for whole utterances, from raw features to what the joiner takes.
+
+    Inputs ``x`` (N, T, features), raw, and ``x_lens`` (N,), whole numbers; outputs ``encoder_out``
+    (N, T', d_joint) and ``encoder_out_lens`` (N,).
+
+    Args:
+        model: a network without parts that a subnet leaves out.
+        normalize: of the features; by global statistics or by each utterance's own.
+        metadata: written into the file.
+        block: frames of a block.
+    """
+    g = Graph()
+    x = g.input("x", "float", ["N", "T", model.encoder.subsampling.n_features])
+    lengths = g.input("x_lens", "int64", ["N"])
+    x = g("Unsqueeze", _normalise(g, x, lengths, normalize), [1])
+    subsampling = model.encoder.subsampling
+    left, right = subsampling.time_padding
+    for i, stride in enumerate(subsampling.time_strides):
+        mask = g("Unsqueeze", frame_mask(g, lengths, g.size(x, 2)), [1])
+        x = _convolve(g, g("Mul", x, mask), subsampling, i, (left, right))
+        lengths = g("Div", g("Add", lengths, stride - 1), stride)
+    x = _project(g, x, subsampling)
+    mask = frame_mask(g, lengths, g.size(x, 1))
+    x, _ = _layers(g, x, mask, model, Blocks.of(g, x, block))
+    x = g("Mul", x, mask)
+    x = linear(g, x, model.joiner.project_encoder, "joiner.project_encoder")
+    g.output("encoder_out", x, "float", ["N", "T_out", _d_joint(model)])
+    g.output("encoder_out_lens", lengths, "int64", ["N"])
+    return g.model("encoder", metadata)
+
+
+def streaming_encoder_model(
+    model: Transducer,
+    normalize: InputNormalization,
+    metadata: dict[str, str] | None = None,
+    block: int = STREAMING_BLOCK,
+) -> onnx.ModelProto:
+    """The encoder for the next chunk of each stream.
+
+    Inputs ``x`` (N, T, features), raw, enough of them for a new frame; ``x_lens`` (N,), feature
+    frames of each whole stream, anything huge while not yet known; and the state: ``seen`` (N,),
+    ``context_0`` ... and ``ssm_0`` ..., all of it zeros at the beginning. Outputs ``encoder_out``
+    (N, T', d_joint), ``encoder_out_lens`` (N,), how many frames are each stream's, and the next
+    state, named as the state with ``next_`` in front.
+
+    Args:
+        model: a causal network without parts that a subnet leaves out.
+        normalize: of the features, by global statistics.
+        metadata: written into the file.
+        block: frames of a block.
+
+    Raises:
+        ConfigError: if the network is not causal, or normalises whole utterances.
+    """
+    if normalize.norm_type != "global":
+        raise ConfigError("features that are normalised over utterances cannot be streamed")
+    if model.encoder.layers[0].ssm.backward_ssms is not None:
+        raise ConfigError("a network that is not causal cannot run chunk by chunk")
+    g = Graph()
+    subsampling = model.encoder.subsampling
+    x = g.input("x", "float", ["N", "T", subsampling.n_features])
+    lengths = g.input("x_lens", "int64", ["N"])
+    seen = g.input("seen", "int64", ["N"])
+    next_state = [("next_seen", g("Add", seen, g.size(x, 1)), "int64", ["N"])]
+    x = g("Unsqueeze", _normalise(g, x, lengths, normalize), [1])
+    n_bins = subsampling.n_features
+    for i, stride in enumerate(subsampling.time_strides):
+        shape = [subsampling.convs[i].in_channels, f"K_{i}", n_bins]
+        context = g.input(f"context_{i}", "float", ["N", *shape])
+        n_bins = -(-n_bins // 2)
+        mask = g("Unsqueeze", frame_mask(g, g("Sub", lengths, seen), g.size(x, 2)), [1])
+        x = g("Concat", context, g("Mul", x, mask), axis=2)
+        y = _convolve(g, x, subsampling, i, (0, 0))
+        used = g("Mul", g.size(y, 2), [stride])
+        kept = [shape[0], f"next_K_{i}", shape[2]]
+        kept_frames = g.slice(x, 2, used, END)
+        next_state.append((f"next_context_{i}", kept_frames, "float", ["N", *kept]))
+        # Rounded towards zero, not down, where no frame has come yet.
+        left = subsampling.time_padding[0]
+        seen = g("Max", g("Div", g("Add", seen, left - KERNEL + stride), stride), 0)
+        lengths = g("Div", g("Add", lengths, stride - 1), stride)
+        x = y
+    x = _project(g, x, subsampling)
+    states = [
+        [
+            g.input(f"ssm_{layer}_{i}", "float", ["N", len(ssm.D), 2 * ssm.state_size])
+            for i, ssm in enumerate(block_.ssm.forward_ssms)
+        ]
+        for layer, block_ in enumerate(model.encoder.layers)
+    ]
+    blocks = Blocks.of(g, x, block)
+    x, next_states = _layers(g, x, None, model, blocks, states)
+    for layer, group in enumerate(next_states):
+        for i, state in enumerate(group):
+            ssm = model.encoder.layers[layer].ssm.forward_ssms[i]
+            shape = ["N", len(ssm.D), 2 * ssm.state_size]
+            next_state.append((f"next_ssm_{layer}_{i}", state, "float", shape))
+    x = linear(g, x, model.joiner.project_encoder, "joiner.project_encoder")
+    ready = g("Min", g("Max", g("Sub", lengths, seen), 0), blocks.n_frames)
+    g.output("encoder_out", x, "float", ["N", "T_out", _d_joint(model)])
+    g.output("encoder_out_lens", ready, "int64", ["N"])
+    for output in next_state:
+        g.output(*output)
+    return g.model("streaming_encoder", metadata)
+
+
+def initial_states(model: Transducer, batch: int) -> dict[str, np.ndarray]:
+    """What the inputs of :func:`streaming_encoder_model` start from, by name."""
+    state = model.encoder.initial_state(batch)
+    named = dict(zip(_context_names(model.encoder.subsampling), state.subsampling, strict=True))
+    for layer, group in enumerate(state.layers):
+        named.update({f"ssm_{layer}_{i}": s for i, s in enumerate(group)})
+    return {name: value.cpu().numpy() for name, value in named.items()}
+
+
+def _context_names(subsampling: ConvSubsampling) -> list[str]:
+    return ["seen", *(f"context_{i}" for i in range(len(subsampling.convs)))]
+
+
+def predictor_model(model: Transducer, metadata: dict[str, str] | None = None) -> onnx.ModelProto:
+    """The predictor, called "decoder" by recognisers, from labels to what the joiner takes.
+
+    A stateless one has the input ``y`` (N, context), whole numbers, the last labels (blank, or -1,
+    before the first one), and the output ``decoder_out`` (N, d_joint). That of an LSTM is ``y``
+    (N, 1), the last label, with the states ``h`` and ``c`` (N, layers, d), zeros at the beginning,
+    and outputs ``next_h`` and ``next_c``.
+
+    Args:
+        model: a network.
+        metadata: written into the file.
+    """
+    g = Graph()
+    predictor = model.predictor
+    context = getattr(predictor, "context", 1)
+    labels = g("Max", g.input("y", "int64", ["N", context]), 0)
+    weight = g.constant(predictor.embedding.weight, "predictor.embedding.weight")
+    x = g("Gather", weight, labels)
+    states: dict[str, str] = {}
+    if isinstance(predictor, StatelessPredictor):
+        # One output frame: the convolution is a weighted sum over the labels.
+        taps = g.constant(predictor.conv.weight.squeeze(1).T, "predictor.conv.weight")
+        y = g("Relu", g("ReduceSum", g("Mul", x, taps), [1], keepdims=0))
+    else:
+        y, states = _lstm(g, x, predictor)
+    y = linear(g, y, model.joiner.project_predictor, "joiner.project_predictor")
+    g.output("decoder_out", y, "float", ["N", _d_joint(model)])
+    for name, state in states.items():
+        g.output(name, state, "float", ["N", predictor.lstm.num_layers, predictor.d_model])
+    return g.model("decoder", metadata)
+
+
+def joiner_model(model: Transducer, metadata: dict[str, str] | None = None) -> onnx.ModelProto:
+    """What remains to be done at each node: ``encoder_out`` and ``decoder_out`` (N, d_joint) ->
+    ``logit`` (N, vocabulary).
+
+    Args:
+        model: a network.
+        metadata: written into the file.
+    """
+    g = Graph()
+    inputs = [g.input(x, "float", ["N", _d_joint(model)]) for x in ("encoder_out", "decoder_out")]
+    logit = linear(g, g("Tanh", g("Add", *inputs)), model.joiner.output, "joiner.output")
+    g.output("logit", logit, "float", ["N", model.joiner.vocab_size])
+    return g.model("joiner", metadata)
+
+
+def _d_joint(model: Transducer) -> int:
+    return model.joiner.output.in_features
+
+
+def _normalise(g: Graph, x: str, lengths: str, normalize: InputNormalization) -> str:
+    if normalize.norm_type == "global":
+        mean = g.constant(normalize.glob_mean, "features.mean")
+        std = g.constant(normalize.glob_std.clamp(min=normalize.epsilon), "features.std")
+        return g("Div", g("Sub", x, mean), std)
+    if normalize.norm_type != "sentence":
+        raise ConfigError(f"norm_type must be global or sentence, not {normalize.norm_type}")
+    mask = frame_mask(g, lengths, g.size(x, 1))
+    n_frames = g("ReduceSum", mask, [1])
+    mean = g("Div", g("ReduceSum", g("Mul", x, mask), [1]), n_frames)
+    x = g("Sub", x, mean)
+    square = g("Mul", g("Mul", x, mask), x)
+    std = g("Sqrt", g("Div", g("ReduceSum", square, [1]), n_frames))
+    return g("Div", x, g("Max", std, normalize.epsilon)) if normalize.std_norm else x
+
+
+def _convolve(
+    g: Graph, x: str, module: ConvSubsampling, i: int, time_padding: tuple[int, int]
+) -> str:
+    conv = module.convs[i]
+    weights = (g.constant(getattr(conv, p), f"convs.{i}.{p}") for p in ("weight", "bias"))
+    before, after = time_padding
+    strides = [module.time_strides[i], conv.stride[1]]
+    return silu(g, g("Conv", x, *weights, strides=strides, pads=[before, 1, after, 1]))
+
+
+def _project(g: Graph, x: str, module: ConvSubsampling) -> str:
+    x = g("Transpose", x, perm=[0, 2, 1, 3])
+    x = g("Reshape", x, [0, 0, module.projection.in_features])
+    return layer_norm(g, linear(g, x, module.projection, "projection"), module.norm, "input_norm")
+
+
+def _layers(
+    g: Graph,
+    x: str,
+    mask: str | None,
+    model: Transducer,
+    blocks: Blocks,
+    states: Sequence[list[str]] | None = None,
+) -> tuple[str, list[list[str]]]:
+    next_states = []
+    for i, layer in enumerate(model.encoder.layers):
+        name = f"layers.{i}"
+        y = layer_norm(g, x, layer.norm_ssm, f"{name}.norm_ssm")
+        y, state = multi_head_ssm(
+            g, y, mask, blocks, layer.ssm, f"{name}.ssm", states and states[i]
+        )
+        next_states.append(state)
+        x = g("Add", x, y)
+        y = layer_norm(g, x, layer.norm_ffn, f"{name}.norm_ffn")
+        y = silu(g, linear(g, y, layer.ffn.w_1, f"{name}.ffn.w_1"))
+        x = g("Add", x, linear(g, y, layer.ffn.w_2, f"{name}.ffn.w_2"))
+    return layer_norm(g, x, model.encoder.norm, "norm"), next_states
+
+
+def _lstm(g: Graph, x: str, predictor: LSTMPredictor) -> tuple[str, dict[str, str]]:
+    lstm = predictor.lstm
+    n_layers, d_model = lstm.num_layers, lstm.hidden_size
+    shape = ["N", n_layers, d_model]
+    h, c = (g("Transpose", g.input(s, "float", shape), perm=[1, 0, 2]) for s in ("h", "c"))
+    x = g("Transpose", x, perm=[1, 0, 2])
+    new_h, new_c = [], []
+    for i in range(n_layers):
+        weights = [_gates(lstm, f"{p}_l{i}") for p in ("weight_ih", "weight_hh")]
+        bias = torch.cat([_gates(lstm, f"{p}_l{i}") for p in ("bias_ih", "bias_hh")])
+        x, h_i, c_i = g(
+            "LSTM",
+            x,
+            *(
+                g.constant(w.unsqueeze(0), f"lstm.{i}.{n}")
+                for w, n in zip(weights, "WR", strict=True)
+            ),
+            g.constant(bias.unsqueeze(0), f"lstm.{i}.B"),
+            "",
+            g.slice(h, 0, i, i + 1),
+            g.slice(c, 0, i, i + 1),
+            outputs=3,
+            hidden_size=d_model,
+        )
+        x = g("Squeeze", x, [1])
+        new_h.append(h_i)
+        new_c.append(c_i)
+    states = {
+        name: g("Transpose", g("Concat", *s, axis=0), perm=[1, 0, 2])
+        for name, s in (("next_h", new_h), ("next_c", new_c))
+    }
+    return g("Squeeze", x, [0]), states
+
+
+def _gates(lstm: nn.LSTM, name: str) -> Tensor:
+    """PyTorch keeps the gates in the order i, f, g, o; ONNX wants i, o, f, g."""
+    i, f, g, o = getattr(lstm, name).chunk(4)
+    return torch.cat([i, o, f, g])

@@ -1,0 +1,100 @@
+"""8-bit models."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
+from todm_sb.errors import ConfigError
+
+# Constants of fewer numbers than this keep their precision: biases, norms, statistics.
+SMALL = 512
+# Rows of at least this length have a scale each.
+LONG_ROW = 32
+
+
+def quantize_folder(source: str | Path, target: str | Path) -> None:
+    """Writes the 8-bit form of a folder of :func:`todm_sb.export.onnx.export_onnx`.
+
+    Matrix products are done in 8 bits, by onnxruntime's dynamic quantisation. All other weights
+    (convolutions, SSMs, embedding, LSTM) are kept in 8 bits and unpacked when the file is loaded,
+    which takes the operators of any engine.
+
+    Args:
+        source: folder of float models.
+        target: folder to write; made if need be.
+
+    Raises:
+        ConfigError: if ``source`` holds no models.
+    """
+    source, target = Path(source), Path(target)
+    paths = sorted(source.glob("*.onnx"))
+    if not paths:
+        raise ConfigError(f"{source} holds no ONNX models: write them with export_onnx first")
+    target.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        with tempfile.TemporaryDirectory() as folder:
+            dynamic = Path(folder) / path.name
+            quantize_dynamic(
+                path,
+                dynamic,
+                op_types_to_quantize=["MatMul"],
+                per_channel=True,
+                weight_type=QuantType.QInt8,
+            )
+            model = onnx.load(dynamic)
+        pack_weights(model)
+        onnx.save(model, target / path.name)
+    shutil.copyfile(source / "tokens.txt", target / "tokens.txt")
+
+
+def pack_weights(model: onnx.ModelProto) -> None:
+    """Replaces every float constant that is not small by whole numbers and their scales.
+
+    Args:
+        model: changed in place.
+    """
+    graph, unpacking = model.graph, []
+    for tensor in [t for t in graph.initializer if t.data_type == onnx.TensorProto.FLOAT]:
+        weight = numpy_helper.to_array(tensor)
+        if weight.size < SMALL:
+            continue
+        numbers, scale = packed(weight)
+        name = tensor.name
+        graph.initializer.remove(tensor)
+        parts = {f"{name}_int8": numbers, f"{name}_scale": scale}
+        graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in parts.items())
+        as_float = f"{name}_float"
+        unpacking += [
+            helper.make_node(
+                "Cast", [f"{name}_int8"], [as_float], as_float, to=onnx.TensorProto.FLOAT
+            ),
+            helper.make_node("Mul", [as_float, f"{name}_scale"], [name], f"{name}_unpacked"),
+        ]
+    # Nodes come in an order in which each finds its inputs made.
+    nodes = [*unpacking, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def packed(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whole numbers within -127 and 127, and the scale: one for each long row, or for all.
+
+    Args:
+        weight: of any shape; a row lies along the last axis, of convolutions along all axes but
+            the first.
+    """
+    axes: int | tuple[int, ...] | None = None
+    if weight.ndim == 4:
+        axes = (1, 2, 3)
+    elif weight.shape[-1] >= LONG_ROW:
+        axes = -1
+    largest = np.abs(weight).max(axis=axes, keepdims=True)
+    scale = np.maximum(largest, np.finfo(np.float32).tiny) / 127
+    return np.round(weight / scale).astype(np.int8), scale.astype(np.float32)
