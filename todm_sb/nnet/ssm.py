@@ -272,9 +272,9 @@ class MultiHeadSSM(nn.Module):
         """
         spectra = self.spectra(x.shape[1]) if spectra is None else spectra
         y = self.w_in(x)
-        # FFTs keep float32 under autocast: half precision loses the kernels' long tails.
+        # FFTs keep float32 under autocast, to which the mask lifts y: half precision loses the
+        # kernels' long tails.
         with torch.autocast(x.device.type, enabled=False):
-            y = y.to(mask.dtype)
             for i, spectrum in enumerate(spectra):
                 y = fft_convolve((F.gelu(y) if i else y) * mask, spectrum)
         return self.w_out(gate_heads(y))
