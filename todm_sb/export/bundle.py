@@ -203,13 +203,13 @@ def _read(path: Path, size: int | None = None, most: int | None = None) -> bytes
     if path.is_symlink():
         raise ConfigError(f"{path.name} is a link: a bundle holds its files itself")
     try:
-        descriptor = os.open(path, flags)
+        file = open(path, "rb", opener=lambda name, _: os.open(name, flags))  # noqa: SIM115
     except FileNotFoundError:
         raise ConfigError(f"{path.name} is missing") from None
     except OSError as error:
         raise ConfigError(f"{path.name} cannot be read: {error.strerror}") from None
-    with open(descriptor, "rb") as file:
-        info = os.fstat(descriptor)
+    with file:
+        info = os.fstat(file.fileno())
         if not stat.S_ISREG(info.st_mode):
             raise ConfigError(f"{path.name} is no regular file")
         if size is not None and info.st_size != size:
