@@ -23,6 +23,7 @@ from todm_sb.distributed import (
     total,
     update_statistics_with_nothing,
 )
+from todm_sb.guard import GradientGuard
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.optim import Eden, ScaledAdam
 from todm_sb.supernet import SearchSpace
@@ -80,7 +81,7 @@ def make_brain(dtype, accumulation, seed=0):
         run_opts={"device": "cpu", "max_grad_norm": float("inf")},
     )
     brain.grad_accumulation_factor = accumulation
-    brain.broken_audio, brain.train_losses = set(), Averages()
+    brain.broken_audio, brain.train_losses, brain.guard = set(), Averages(), GradientGuard(3)
     broadcast_weights(brain.modules)
     brain.init_optimizers()
     brain.modules.train()

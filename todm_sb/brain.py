@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import random
 from functools import cached_property
@@ -19,6 +20,7 @@ from torch import Tensor
 from todm_sb.averages import Averages
 from todm_sb.checkpoints import recover_average
 from todm_sb.curves import TrainingHistory
+from todm_sb.dataio.manifest import write_atomic
 from todm_sb.dataio.pipeline import SpeechBatch
 from todm_sb.decoders.greedy import greedy_search
 from todm_sb.distributed import (
@@ -32,7 +34,9 @@ from todm_sb.distributed import (
     update_statistics_with_nothing,
 )
 from todm_sb.errors import ConfigError
+from todm_sb.guard import GradientGuard
 from todm_sb.optim import ScaledAdam
+from todm_sb.stopwatch import Stopwatch
 from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters
 from todm_sb.supernet.sandwich import (
     Labels,
@@ -41,8 +45,12 @@ from todm_sb.supernet.sandwich import (
     sample_sandwich,
     sandwich_backward,
 )
+from todm_sb.watch import Watch
 
 logger = logging.getLogger(__name__)
+
+# A loss scaler starts at 2^16 and halves it whenever a gradient overflows.
+HALVINGS_OF_SCALE = 16
 
 
 class TODMBrain(sb.Brain):
@@ -62,6 +70,8 @@ class TODMBrain(sb.Brain):
     killed and resumed goes on as if it had not been.
     """
 
+    watch: Watch | None = None
+
     def use_tokenizer(self, tokenizer: Any) -> None:
         """Sets the tokenizer that turns label ids into words."""
         self.tokenizer = tokenizer
@@ -69,6 +79,8 @@ class TODMBrain(sb.Brain):
     @cached_property
     def subnets(self) -> dict[str, SubnetConfig]:
         """The subnets that validation and test measure, by name: max, min and the YAML's own.
+
+        One that is null in the YAML is not measured.
 
         Raises:
             ConfigError: if one is outside the search space.
@@ -79,6 +91,7 @@ class TODMBrain(sb.Brain):
         named = {
             name: space.check(SubnetConfig.from_dict(subnet))
             for name, subnet in (self.hparams.named_subnets or {}).items()
+            if subnet is not None
         }
         return {"max": space.max, **named, "min": space.min}
 
@@ -88,10 +101,18 @@ class TODMBrain(sb.Brain):
         """Prepares optimizer and checkpoint as SpeechBrain does, and checks the settings."""
         # Kept in checkpoints, so that the means of an epoch that was broken off are of all of it.
         self.train_losses = Averages()
+        self.stopwatch = Stopwatch()
+        self._prepare_precision()
         if self.checkpointer is not None:
-            self.checkpointer.add_recoverable(
-                "train_losses", self.train_losses, Averages.load, Averages.save, optional_load=True
-            )
+            kept_by_name = {
+                "train_losses": self.train_losses,
+                "stopwatch": self.stopwatch,
+                "gradient_guard": self.guard,
+            }
+            for name, kept in kept_by_name.items():
+                self.checkpointer.add_recoverable(
+                    name, kept, type(kept).load, type(kept).save, optional_load=True
+                )
         super().on_fit_start()
         broadcast_weights(self.modules)
         if isinstance(self.optimizer, ScaledAdam) and np.isfinite(self.max_grad_norm):
@@ -101,9 +122,24 @@ class TODMBrain(sb.Brain):
             )
         self.history = TrainingHistory(Path(self.hparams.output_folder))
         self.broken_audio: set[str] = set()
+        if rank() == 0:
+            tensorboard = getattr(self.hparams, "tensorboard_logger", None)
+            writer = None if tensorboard is None else tensorboard.writer
+            self.watch = Watch(Path(self.hparams.output_folder), self.optimizer_step, writer)
+
+    def _prepare_precision(self) -> None:
+        """Scales losses in float16 on a CPU too, where SpeechBrain does not."""
+        if self.precision == "fp16" and not self.scaler.is_enabled():
+            self.scaler = torch.GradScaler(self.device_type)
+            if self.checkpointer is not None:
+                self.checkpointer.add_recoverable("scaler", self.scaler, optional_load=True)
+        halvings = HALVINGS_OF_SCALE if self.scaler.is_enabled() else 0
+        self.guard = GradientGuard(self.nonfinite_patience + halvings)
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Resets the metrics; at the start of an epoch, also the schedule and the data order."""
+        if stage != sb.Stage.TEST:
+            self.stopwatch.start(stage.name.lower())
         if stage == sb.Stage.TRAIN:
             if self.step == 0:
                 self.train_losses.sums.clear()
@@ -153,6 +189,8 @@ class TODMBrain(sb.Brain):
             self.hparams.lr_annealing(self.optimizer)
         if losses:
             self._count_losses(losses, len(batch.id))
+            if self.watch is not None and should_step:
+                self._watch_step(batch, subnets, losses)
         loss = losses[0].total.cpu() if losses else torch.tensor(float("nan"))
         self.on_fit_batch_end(batch, None, loss, should_step)
         return loss
@@ -183,8 +221,50 @@ class TODMBrain(sb.Brain):
                 self._backward,
                 self.optimizer_step,
             )
-        self.check_loss_isfinite(sum(x.total for x in losses))
         return losses
+
+    def optimizers_step(self) -> None:
+        """One step of the optimizer, left out where a gradient is not finite."""
+        self.optimizer_step += 1
+        if all(p.grad is None for p in self.modules.parameters()):  # no audio could be read
+            return
+        self.scaler.unscale_(self.optimizer)
+        if self.guard.passes(self.modules.named_parameters()):
+            if np.isfinite(self.max_grad_norm):
+                torch.nn.utils.clip_grad_norm_(self.modules.parameters(), self.max_grad_norm)
+            self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _should_save_intra_epoch_ckpt(self, last_ckpt_time: float, steps_since_ckpt: int) -> bool:
+        """As SpeechBrain's, but not while gradients are gathered, which no checkpoint holds."""
+        due = super()._should_save_intra_epoch_ckpt(last_ckpt_time, steps_since_ckpt)
+        return due and self.step % self.grad_accumulation_factor == 0
+
+    def _watch_step(
+        self, batch: SpeechBatch, subnets: list[SubnetConfig], losses: list[SubnetLosses]
+    ) -> None:
+        """Takes down a step; where gradients are accumulated, its last batch."""
+        values = {
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "losses": [float(x.transducer) for x in losses],
+            "divergences": [float(x.divergence) for x in losses if x.divergence is not None],
+            "layers": [len(subnet.layers) for subnet in subnets],
+            "widths": [sum(subnet.ffn_dims) for subnet in subnets],
+            "max": float(losses[0].transducer),
+            "left out": self.guard.left_out,
+        }
+        if losses[1:]:
+            values["others"] = fmean(values["losses"][1:])
+        if values["divergences"]:
+            values["kd"] = fmean(values["divergences"])
+        if isinstance(self.optimizer, ScaledAdam):
+            clipping = self.optimizer.clipping_stats()[0]
+            values |= {"gradient norm": clipping["grad_norm"], "clipped": clipping["clipped"]}
+        n = round(len(batch.id) / self.share)
+        seconds = float(batch.duration.sum()) / self.share
+        epoch = self.hparams.epoch_counter.current
+        self.watch.record(self.optimizer_step, epoch, values, n, seconds)
 
     def _name_broken_audio(self, batch: SpeechBatch) -> None:
         """Logs audio that could not be read, each once."""
@@ -222,7 +302,7 @@ class TODMBrain(sb.Brain):
             "kd": [x.divergence for x in students],
         }
         for name, values in parts.items():
-            known = [float(v) for v in values if v is not None]
+            known = [float(v) for v in values if v is not None and v.isfinite()]
             if known:
                 self.train_losses.add(name, fmean(known), n_utterances)
 
@@ -284,6 +364,8 @@ class TODMBrain(sb.Brain):
         """Logs; after validation saves a checkpoint, after a test writes the alignments."""
         if stage == sb.Stage.TRAIN:
             self.train_stats = self.train_losses.means_of_all()
+            if self.watch is not None:
+                self.watch.summarise(self.optimizer_step, epoch)
             return
         for wer, cer in self.error_rates.values():
             merge_error_rates(wer)
@@ -305,6 +387,7 @@ class TODMBrain(sb.Brain):
     def _end_of_validation(
         self, epoch: int, valid_loss: float, mean_wer: float, rates: dict[str, float]
     ) -> None:
+        self.stopwatch.stop()
         stats = {"epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"]}
         valid = {"loss": valid_loss, **rates}
         for train_logger in (
@@ -315,11 +398,22 @@ class TODMBrain(sb.Brain):
                 train_logger.log_stats(stats, self.train_stats, valid)
         if sb.utils.distributed.if_main_process():
             self.history.add(epoch, {**stats, **self.train_stats}, valid)
+            self._write_cost()
         self.checkpointer.save_and_keep_only(
             meta={"WER": mean_wer, "epoch": epoch},
             min_keys=["WER"],
             num_to_keep=self.hparams.avg_checkpoints,
         )
+
+    def _write_cost(self) -> None:
+        """What training has cost so far; as the seconds, of this process."""
+        cost = {
+            "optimizer_steps": self.optimizer_step,
+            "threads": torch.get_num_threads(),
+            "seconds": self.stopwatch.seconds(),
+        }
+        path = Path(self.hparams.output_folder) / "cost.json"
+        write_atomic(path, json.dumps(cost, indent=2) + "\n")
 
     def _write_alignments(self) -> None:
         if sb.utils.distributed.if_main_process():
@@ -345,3 +439,21 @@ class TODMBrain(sb.Brain):
             }
             for name, subnet in self.subnets.items()
         ]
+
+    def errors_by_utterance(self) -> dict[str, Any]:
+        """After a test: ``utterances``, their ``words``, and the ``errors`` of each subnet in each.
+
+        An error is a word that is put in, left out or replaced.
+        """
+        scores = {
+            name: {score["key"]: score for score in wer.scores}
+            for name, (wer, _) in self.error_rates.items()
+        }
+        utterances = sorted(scores["max"])
+        return {
+            "utterances": utterances,
+            "words": [scores["max"][key]["num_ref_tokens"] for key in utterances],
+            "errors": {
+                name: [of[key]["num_edits"] for key in utterances] for name, of in scores.items()
+            },
+        }

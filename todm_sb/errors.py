@@ -23,6 +23,10 @@ class CheckpointError(TODMError):
     """A checkpoint cannot be written or used."""
 
 
+class TrainingError(TODMError):
+    """Training cannot go on."""
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Ends a script with the message alone, and exit status 2, when the user can mend the cause."""

@@ -18,7 +18,9 @@ import speechbrain as sb
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.distributed import infer_device, run_on_main
 
+from todm_sb import provenance
 from todm_sb.brain import TODMBrain
+from todm_sb.dataio.manifest import write_atomic
 from todm_sb.dataio.pipeline import get_tokenizer, make_dataset, make_loader_kwargs
 from todm_sb.distributed import leave
 from todm_sb.errors import ConfigError, one_line_errors
@@ -44,6 +46,7 @@ def main(argv: list[str]) -> None:
         hyperparams_to_save=hparams_file,
         overrides=overrides,
     )
+    run_on_main(provenance.record, args=[hparams["output_folder"], __file__, argv])
     for prepare in hparams["prepare"]:
         run_on_main(prepare)
     tokenizer = get_tokenizer(
@@ -94,8 +97,9 @@ def main(argv: list[str]) -> None:
         brain.evaluate(test, min_key="WER", test_loader_kwargs=loader_kwargs(test, shuffle=False))
         if sb.utils.distributed.if_main_process():
             results = brain.results()
-            path = Path(hparams["output_folder"]) / f"results_{name}.json"
-            path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+            folder = Path(hparams["output_folder"])
+            write_atomic(folder / f"errors_{name}.json", json.dumps(brain.errors_by_utterance()))
+            write_atomic(folder / f"results_{name}.json", json.dumps(results, indent=2) + "\n")
             print(f"\n{name}\n{results_table(results)}")
     leave()
 

@@ -1,0 +1,135 @@
+"""What a training run tells while it runs.
+
+Every step becomes a line of ``steps.jsonl``. Once a minute, the means since the last time go to the
+log and to TensorBoard and, where nobody sits at a terminal with a progress bar, to stdout.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+
+from todm_sb.averages import Averages
+from todm_sb.dataio.manifest import write_atomic
+
+logger = logging.getLogger(__name__)
+
+# Seconds from one summary to the next.
+INTERVAL = 60.0
+
+
+class Watch:
+    """Takes down the steps of one process.
+
+    Args:
+        folder: where ``steps.jsonl`` is. What it holds of later steps than ``step``, which a run
+            that was broken off took and this one takes again, is removed.
+        step: optimizer steps taken so far.
+        writer: TensorBoard's SummaryWriter, or None.
+        stream: for a line a minute, unless it is a terminal; stdout when None.
+        interval: seconds between summaries.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        step: int = 0,
+        writer: Any = None,
+        stream: TextIO | None = None,
+        interval: float = INTERVAL,
+    ) -> None:
+        self.path = folder / "steps.jsonl"
+        records = [r for r in read_steps(self.path) if r["step"] <= step]
+        write_atomic(self.path, "".join(json.dumps(r) + "\n" for r in records))
+        # A line at a time, so that none is lost when the run is killed.
+        self.file = self.path.open("a", buffering=1, encoding="utf-8")
+        self.writer = writer
+        stream = sys.stdout if stream is None else stream
+        self.stream = None if stream.isatty() else stream
+        self.interval = interval
+        self._start()
+
+    def record(
+        self, step: int, epoch: int, values: dict[str, Any], utterances: int, seconds: float
+    ) -> None:
+        """Takes down a step.
+
+        Args:
+            step: optimizer steps so far, this one included.
+            epoch: current epoch.
+            values: numbers by name, or lists for a look at single steps only. What is not finite
+                becomes null, and is not in the means.
+            utterances: in the batches of the step, over all processes.
+            seconds: their audio.
+        """
+        now = time.time()
+        values = {name: _finite(value) for name, value in values.items()}
+        line = {"step": step, "epoch": epoch, "time": round(now, 3), **values}
+        self.file.write(json.dumps({**line, "utterances": utterances, "audio": seconds}) + "\n")
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                self.means.add(name, value)
+        self.steps += 1
+        self.utterances += utterances
+        self.audio += seconds
+        if time.monotonic() - self.since >= self.interval:
+            self.summarise(step, epoch)
+
+    def summarise(self, step: int, epoch: int) -> None:
+        """Tells the means of the steps since the last summary, if there are any."""
+        elapsed = time.monotonic() - self.since
+        if not self.steps:
+            return
+        summary = {
+            **self.means.means(),
+            "steps a second": self.steps / elapsed,
+            "utterances a second": self.utterances / elapsed,
+            "audio hours an hour": self.audio / elapsed,
+            "memory GB": memory(),
+        }
+        text = ", ".join(f"{name} {value:.4g}" for name, value in summary.items())
+        logger.info("step %d, epoch %d: %s", step, epoch, text)
+        if self.stream is not None:
+            print(f"step {step}, epoch {epoch}: {text}", file=self.stream, flush=True)
+        if self.writer is not None:
+            for name, value in summary.items():
+                self.writer.add_scalar(f"steps/{name}", value, step)
+        self._start()
+
+    def _start(self) -> None:
+        self.means = Averages()
+        self.steps = self.utterances = 0
+        self.audio = 0.0
+        self.since = time.monotonic()
+
+
+def read_steps(path: Path) -> list[dict[str, Any]]:
+    """The records of ``steps.jsonl``; a last line that was cut short is left out."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def _finite(value: Any) -> Any:
+    """The same with null, which JSON has, for numbers that are not finite, which it has not."""
+    if isinstance(value, list):
+        return [_finite(x) for x in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def memory() -> float:
+    """Largest memory so far in GB: of the GPU in use, else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
