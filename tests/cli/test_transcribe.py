@@ -1,0 +1,77 @@
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from todm_sb.cli import FAILED, OK, main
+
+
+@pytest.fixture
+def audio(tmp_path):
+    """Paths of a second of noise, and of a file that is no audio."""
+    good, bad = tmp_path / "good.wav", tmp_path / "bad.wav"
+    soundfile.write(good, 0.1 * np.random.default_rng(0).normal(size=16000), 16000)
+    bad.write_text("no audio")
+    return str(good), str(bad)
+
+
+def refusal(argv, capsys):
+    """What a command that does nothing says."""
+    with pytest.raises(SystemExit) as ended:
+        main(argv)
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_each_file_is_a_line_and_a_bad_one_costs_the_exit_code(bundle, audio, capsys):
+    good, bad = audio
+    assert main(["transcribe", good, "--model", str(bundle)]) == OK
+    alone = capsys.readouterr().out
+    path, text = alone.rstrip("\n").split("\t")
+    assert path == good
+    assert text
+    assert main(["transcribe", bad, good, "--model", str(bundle)]) == FAILED
+    captured = capsys.readouterr()
+    assert captured.out == alone
+    assert f"error: {bad} cannot be read as audio" in captured.err
+
+
+def test_json_has_an_object_a_line(bundle, audio, capsys):
+    good, bad = audio
+    assert main(["transcribe", good, bad, "--model", str(bundle), "--json"]) == FAILED
+    read, failed = map(json.loads, capsys.readouterr().out.splitlines())
+    assert read["audio"] == good
+    assert read["seconds"] == 1.0
+    assert read["time"] > 0
+    assert isinstance(read["text"], str)
+    assert failed.keys() == {"audio", "error"}
+
+
+def test_the_subnet_can_be_chosen_by_name_or_limit(bundle, audio, capsys):
+    outputs = []
+    for choice in (["--subnet", "min"], ["--max-params", "2k"], []):
+        main(["transcribe", audio[0], "--model", str(bundle), *choice])
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1] != outputs[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--subnet", "huge"], "unknown subnet 'huge'"),
+        (["--max-params", "1"], "no recorded subnet has params <= 1"),
+        (["--max-params", "many"], "budget 'many'"),
+        (["--device", "abacus"], "--device abacus"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(bundle, audio, capsys, options, message):
+    error = refusal(["transcribe", audio[0], "--model", str(bundle), *options], capsys)
+    assert message in error.splitlines()[-1]
+
+
+def test_a_yaml_that_could_run_code_is_not_read_unless_trusted(audio, tmp_path, capsys):
+    (tmp_path / "hyperparams.yaml").write_text(f"x: !apply:os.mkdir ['{tmp_path / 'pwned'}']")
+    error = refusal(["transcribe", audio[0], "--model", str(tmp_path)], capsys)
+    assert "add --trusted" in error
+    assert not (tmp_path / "pwned").exists()

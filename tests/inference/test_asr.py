@@ -1,0 +1,151 @@
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from todm_sb.decoders.greedy import greedy_search
+from todm_sb.errors import ConfigError, DataError
+from todm_sb.inference import SubnetASR
+
+RATE = 16000
+
+
+@pytest.fixture
+def asr(bundle):
+    return SubnetASR.from_bundle(bundle, run_opts={"device": "cpu"})
+
+
+@pytest.fixture
+def noise():
+    return 0.1 * np.random.default_rng(0).normal(size=RATE).astype(np.float32)
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Writes samples as a file of floating-point numbers."""
+
+    def write(samples, rate=RATE, name="audio.wav"):
+        soundfile.write(tmp_path / name, samples, rate, subtype="FLOAT")
+        return str(tmp_path / name)
+
+    return write
+
+
+def test_the_subnet_is_chosen_when_the_bundle_is_loaded(bundle):
+    def n_parameters(**choice):
+        model = SubnetASR.from_bundle(bundle, **choice).mods.encoder.model
+        return sum(p.numel() for p in model.parameters())
+
+    largest, smallest = n_parameters(), n_parameters(subnet="min")
+    assert n_parameters(subnet="max") == largest > smallest
+    assert n_parameters(max_params=largest - 1) == smallest
+    assert n_parameters(subnet='{"layers": [0, 2], "ffn_dims": [6, 6]}') not in (largest, smallest)
+    with pytest.raises(ConfigError, match=rf"bundle {bundle}: unknown subnet 'huge'"):
+        SubnetASR.from_bundle(bundle, subnet="huge")
+
+
+def test_a_bundle_reads_as_the_network_it_was_written_from(bundle_parts, asr, noise, save):
+    text = asr.transcribe_file(save(noise))
+    assert len(text) > 5
+    words, tokens = asr.transcribe_batch(torch.from_numpy(noise).unsqueeze(0), torch.ones(1))
+    assert words == [text]
+    features = asr.mods.encoder.features(torch.from_numpy(noise).unsqueeze(0), torch.ones(1))
+    encoded, lengths = bundle_parts["model"].encoder(*features)
+    expected = greedy_search(bundle_parts["model"], encoded, lengths, bundle_parts["max_symbols"])
+    assert tokens == [expected[0].tokens]
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000, 192000])
+def test_other_sampling_rates_are_converted(asr, rate, save):
+    seconds = torch.arange(rate) / rate
+    tone = 0.3 * torch.sin(2 * torch.pi * 440 * seconds)
+    found = asr.load_audio(save(tone.numpy(), rate))
+    expected = 0.3 * torch.sin(2 * torch.pi * 440 * torch.arange(RATE) / RATE)
+    assert len(found) == RATE
+    # The filter has nothing to look at beyond the ends.
+    torch.testing.assert_close(found[400:-400], expected[400:-400], atol=0.01, rtol=0)
+    assert isinstance(asr.transcribe_file(save(tone.numpy(), rate)), str)
+
+
+def test_channels_are_averaged(asr, noise, save):
+    stereo = np.stack([noise, 3 * noise], axis=1)
+    found = asr.load_audio(save(stereo))
+    np.testing.assert_allclose(found.numpy(), 2 * noise, rtol=1e-6)
+
+
+@pytest.mark.parametrize("n", [1, 2, 100])
+@pytest.mark.parametrize("rate", [8000, RATE, 44100])
+def test_a_few_samples_read_as_some_text(asr, noise, save, n, rate):
+    assert isinstance(asr.transcribe_file(save(noise[:n], rate)), str)
+
+
+def test_silence_reads_as_some_text(asr, noise, save):
+    assert isinstance(asr.transcribe_file(save(0 * noise)), str)
+
+
+def test_audio_longer_than_a_block_is_read_whole(asr, noise, save, monkeypatch):
+    monkeypatch.setattr("todm_sb.inference.audio.BLOCK", 999)
+    np.testing.assert_array_equal(asr.load_audio(save(noise)).numpy(), noise)
+
+
+def spoilt(value):
+    def spoil(noise):
+        noise = noise.copy()
+        noise[5] = value
+        return noise, RATE
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (spoilt(np.nan), "not finite numbers"),
+        (spoilt(np.inf), "not finite numbers"),
+        (spoilt(1e12), r"samples up to 1e\+12, where full scale is 1"),
+        (lambda noise: (noise[:0], RATE), "holds no audio"),
+        (lambda noise: (noise, 11127), "unusual sampling rate of 11127 Hz: convert it to 16000 Hz"),
+        (lambda noise: (noise, 1), "unusual sampling rate of 1 Hz"),
+        (lambda noise: (noise, 1000003), "unusual sampling rate of 1000003 Hz"),
+    ],
+)
+def test_what_cannot_be_heard_is_one_line_with_the_path(asr, noise, save, spoil, message):
+    path = save(*spoil(noise))
+    with pytest.raises(DataError, match=message) as caught:
+        asr.transcribe_file(path)
+    assert path in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_breaks_off_is_named(asr, noise, tmp_path):
+    path = tmp_path / "broken.flac"
+    soundfile.write(path, np.tile(noise, 5), RATE)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=f"{path} cannot be read as audio"):
+        asr.transcribe_file(str(path))
+
+
+@pytest.mark.parametrize(
+    ("wavs", "lens", "message"),
+    [
+        (torch.zeros(RATE), torch.ones(1), r"audio must be \(batch, samples\)"),
+        (torch.zeros(1, RATE, 2), torch.ones(1), r"audio must be \(batch, samples\)"),
+        (torch.zeros(2, RATE), torch.ones(1), r"lengths \(batch,\)"),
+        (torch.zeros(1, RATE), torch.tensor([1.5]), "fractions in 0..1"),
+        (torch.zeros(1, RATE), torch.tensor([float("nan")]), "fractions in 0..1"),
+        (torch.zeros(1, RATE, dtype=torch.int16), torch.ones(1), "floating-point"),
+        (torch.full((1, RATE), float("nan")), torch.ones(1), "not finite"),
+    ],
+)
+def test_a_batch_that_makes_no_sense_is_refused(asr, wavs, lens, message):
+    with pytest.raises(DataError, match=message):
+        asr.transcribe_batch(wavs, lens)
+
+
+def test_nothing_reads_as_nothing(asr):
+    assert asr.transcribe_batch(torch.zeros(0, RATE), torch.zeros(0)) == ([], [])
+    words, _ = asr.transcribe_batch(torch.zeros(2, 0), torch.ones(2))
+    assert len(words) == 2
+    words, tokens = asr.transcribe_batch(torch.randn(2, RATE), torch.tensor([1.0, 0.0]))
+    assert len(words) == len(tokens) == 2
