@@ -37,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=FORMATS,
         default="bundle",
-        help="bundle, safe to load from anybody (default), or speechbrain's from_hparams folder",
+        help="bundle, safe to load from anybody (default); speechbrain's from_hparams folder; onnx "
+        "for onnxruntime and sherpa-onnx, also in 8 bits",
     )
     parser.add_argument("--json", action="store_true", help="print an object")
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
+import tempfile
 from pathlib import Path
+from typing import Any
 
+from todm_sb.errors import ConfigError
 from todm_sb.export.bundle import write_bundle
 from todm_sb.export.manifest import BundledSubnet
 from todm_sb.export.speechbrain import export_folder
@@ -15,8 +19,10 @@ from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters, extrac
 from todm_sb.supernet.budget import parse_budget
 from todm_sb.supernet.pareto import SearchResult
 
+logger = logging.getLogger(__name__)
+
 SUPERNET = "supernet"
-FORMATS = ("bundle", "speechbrain")
+FORMATS = ("bundle", "speechbrain", "onnx", "onnx-int8")
 FBANK_KEYS = (
     "sample_rate",
     "n_mels",
@@ -77,9 +83,30 @@ def export_run(
     }
     if form == "bundle":
         write_bundle(**common, subnets=subnets)
+    elif form.startswith("onnx"):
+        _write_onnx(common, in_8_bits=form == "onnx-int8")
     else:
         export_folder(**common, hop=hparams["features"].hop)
     return count_parameters(model, config or space.max)
+
+
+def _write_onnx(parts: dict[str, Any], in_8_bits: bool) -> None:
+    """ONNX models of one subnet; says so where sherpa-onnx cannot take them."""
+    parts = dict(parts)
+    if parts.pop("space") is not None:
+        raise ConfigError("ONNX holds one subnet: choose it with --subnet or --budget")
+    try:
+        from todm_sb.export.onnx import export_onnx
+        from todm_sb.export.quantize import quantize_folder
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{error}: pip install 'todm_sb[onnx]'") from None
+    target = parts.pop("folder")
+    with tempfile.TemporaryDirectory() as temporary:
+        obstacles = export_onnx(temporary if in_8_bits else target, **parts)
+        if in_8_bits:
+            quantize_folder(temporary, target)
+    if obstacles:
+        logger.warning("%s is not for sherpa-onnx: %s", target, "; ".join(obstacles))
 
 
 def measured_subnets(
