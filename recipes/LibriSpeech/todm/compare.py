@@ -1,0 +1,124 @@
+#!/usr/bin/env python3
+"""Compares a supernet's subnets with networks trained by themselves, and its techniques.
+
+    python compare.py hparams/mini.yaml --seeds=1,2,3
+    python compare.py hparams/mini.yaml --seeds=1,2,3 --cells='*' --jobs=2
+    python compare.py hparams/mini.yaml --seeds=1,2,3 --cells='*' --dry-run
+
+For each seed it trains the supernet and, at five sizes, individual networks with the same recipe
+and the same number of steps; `ablation-*` are supernets that lack a technique each. Each run is a
+cell with a folder of its own: finished cells are kept, unfinished ones go on from their checkpoint,
+so that the same command goes on where it was stopped. Any key of the YAML can be overridden, for
+all cells, as ``--key=value``. The tables are of all cells that are finished.
+"""
+
+import argparse
+import json
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+import speechbrain as sb
+
+from todm_sb.compare.cells import Cell, Runs
+from todm_sb.compare.figure import draw_comparison
+from todm_sb.compare.overrides import merge
+from todm_sb.compare.plan import choose, plan_cells
+from todm_sb.compare.recipe import load_for_planning, prepare_data
+from todm_sb.compare.runner import run_cells
+from todm_sb.compare.sizes import evenly_spaced_sizes
+from todm_sb.compare.tables import Comparison, comparison_markdown
+from todm_sb.dataio.manifest import write_atomic
+from todm_sb.errors import ConfigError, one_line_errors
+from todm_sb.supernet import count_parameters
+
+
+def main(argv: list[str]) -> None:
+    """Runs the cells, and writes the tables of those that are finished."""
+    arguments, others = parse(argv)
+    _, _, overrides = sb.parse_arguments([str(arguments.hparams), *others])
+    keys = merge(overrides)
+    run_options = [o for o in others if o.partition("=")[0].removeprefix("--") not in keys]
+    hparams = load_for_planning(arguments.hparams, overrides)
+    sizes = evenly_spaced_sizes(
+        hparams["space"], lambda c: count_parameters(hparams["model"], c), arguments.sizes
+    )
+    cells = plan_cells(
+        sizes,
+        hparams["named_subnets"] or {},
+        hparams["n_random"],
+        arguments.seeds,
+        arguments.adamw_lr,
+    )
+    folder = arguments.output_folder
+    script = Path(__file__).parent / "train.py"
+    splits = hparams["test_splits"]
+    runs = Runs(folder, script, arguments.hparams, overrides, run_options, splits)
+    chosen = choose(cells, arguments.cells)
+    if arguments.dry_run:
+        show(runs, chosen)
+        return
+    for cell in {cell.seed: cell for cell in chosen}.values():
+        prepare_data(runs, cell)
+    try:
+        run_cells(runs, chosen, arguments.jobs, not arguments.noprogressbar)
+    finally:
+        command = shlex.join(["python", Path(__file__).name, *argv])
+        data = {"command": command, **Comparison(runs, cells, sizes).to_dict()}
+        write_atomic(folder / "comparison.json", json.dumps(data, indent=1) + "\n")
+        write_atomic(folder / "comparison.md", "# Comparison\n\n" + comparison_markdown(data))
+        draw_comparison(data, folder / "comparison.png")
+    print(comparison_markdown(data))
+
+
+def show(runs: Runs, cells: list[Cell]) -> None:
+    """Prints the cells with their state."""
+    for cell in cells:
+        print(f"{runs.state(cell).value:<14} {cell.id}")
+
+
+def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """This script's arguments, and those for ``train.py``."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("hparams", type=Path, help="YAML of a supernet")
+    parser.add_argument("--output_folder", type=Path, help="default: results/compare-<YAML>")
+    parser.add_argument(
+        "--cells",
+        type=lambda text: text.split(","),
+        default=["supernet", "individual-*"],
+        help="patterns with commas between them; default: supernet,individual-*",
+    )
+    parser.add_argument(
+        "--seeds", type=integers, default=[1], help="with commas between them; default: 1"
+    )
+    parser.add_argument("--sizes", type=int, default=5, help="default: 5")
+    parser.add_argument("--jobs", type=int, default=1, help="cells at a time; default: 1")
+    parser.add_argument("--adamw_lr", type=float, default=0.001, help="default: 0.001")
+    parser.add_argument("--dry-run", action="store_true", help="only list the cells, their state")
+    parser.add_argument("--noprogressbar", action="store_true")
+    arguments, others = parser.parse_known_args(argv)
+    for other in others:
+        if not other.startswith("--"):
+            raise ConfigError(f"argument {other!r} is not understood: overrides are --key=value")
+    if arguments.jobs < 1:
+        raise ConfigError(f"--jobs must be at least 1, not {arguments.jobs}")
+    if arguments.output_folder is None:
+        arguments.output_folder = Path("results") / f"compare-{arguments.hparams.stem}"
+    return arguments, others
+
+
+def integers(text: str) -> list[int]:
+    """Whole numbers with commas between them."""
+    return [int(part) for part in text.split(",")]
+
+
+if __name__ == "__main__":
+    # So that the running cells are ended, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with one_line_errors():
+        main(sys.argv[1:])

@@ -1,0 +1,105 @@
+"""compare.py and report.py on the mini recipe, made tiny."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import LIBRISPEECH, TINY, load_script
+
+from todm_sb.errors import ConfigError, one_line_errors
+
+
+@pytest.fixture(scope="module")
+def compare():
+    """The ``main`` of compare.py."""
+    return load_script(LIBRISPEECH / "compare.py").main
+
+
+def command(corpus, output, *more, **overrides):
+    """Command line of a tiny comparison at two sizes."""
+    options = {**TINY, "number_of_epochs": 1, "data_folder": corpus, **overrides}
+    return [
+        str(LIBRISPEECH / "hparams" / "mini.yaml"),
+        f"--output_folder={output}",
+        "--sizes=2",
+        *(f"--{key}={value}" for key, value in options.items()),
+        "--device=cpu",
+        "--noprogressbar",
+        *more,
+    ]
+
+
+def test_a_dry_run_lists_the_cells_and_writes_nothing(compare, corpus, tmp_path, capsys):
+    output = tmp_path / "compare"
+    compare(command(corpus, output, "--dry-run", "--seeds=1,2", "--cells=supernet,individual-*"))
+    assert re.findall(r"^new +(.*)$", capsys.readouterr().out, re.MULTILINE) == [
+        f"{name}/{seed}"
+        for seed in (1, 2)
+        for name in ("supernet", "individual-2x32", "individual-1x16")
+    ]
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--sizes=5"], "at 5 sizes: the search space has 4"),
+        (["--cells=individual-7x7"], "fits none of supernet, individual-2x32"),
+        (["--seed=3"], "--seed differs from run to run"),
+        (["stray"], "'stray' is not understood"),
+        (["--jobs=0"], "--jobs must be at least 1"),
+        (["--no_such_key=1"], "no_such_key"),
+    ],
+)
+def test_a_bad_setting_ends_in_one_line(compare, corpus, tmp_path, capsys, more, message):
+    with pytest.raises(SystemExit) as ended, one_line_errors():
+        compare(command(corpus, tmp_path / "compare", "--dry-run", *more))
+    assert ended.value.code == 2
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
+    assert message in line
+
+
+@pytest.mark.slow
+def test_a_comparison_trains_its_cells_once_and_its_report_shows_them(compare, corpus, tmp_path):
+    output = tmp_path / "compare"
+    compare(command(corpus, output, "--jobs=2"))
+    data = json.loads((output / "comparison.json").read_text())
+    rows = data["splits"]["test-clean"]["sizes"]
+    assert [(row["name"], row["seeds"]) for row in rows] == [
+        ("1x16", [1]),
+        ("2x32", [1]),
+        ("mean", [1]),
+    ]
+    for row, subnet in zip(rows[:2], ("min", "max"), strict=True):
+        results = json.loads((output / "supernet/1/results_test-clean.json").read_text())
+        (found,) = [result for result in results if result["subnet"] == subnet]
+        assert row["WER"] == pytest.approx(found["WER"])
+        assert row["parameters"] == found["parameters"]
+        (alone,) = json.loads(
+            (output / f"individual-{row['name']}/1/results_test-clean.json").read_text()
+        )
+        assert row["WER of the other"] == pytest.approx(alone["WER"])
+        assert row["parameters"] == alone["parameters"]
+    # The supernet measures the two sizes and nothing else.
+    assert [result["subnet"] for result in results] == ["max", "min"]
+    steps = {mean["optimizer_steps"] for mean in data["cost"]["means"].values()}
+    assert len(steps) == 1
+    assert steps.pop() > 0
+    assert data["cost"]["ratio"]["processor"] > 0
+
+    times = {path: path.stat().st_mtime_ns for path in output.glob("*/1/results_*.json")}
+    assert len(times) == 3
+    compare(command(corpus, output))
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+
+    with pytest.raises(ConfigError, match=r"objective\.ctc_weight was 0\.5, is 0\.1"):
+        compare(command(corpus, output, objective="{ctc_weight: 0.1}"))
+
+    report = [sys.executable, str(LIBRISPEECH / "report.py"), str(output)]
+    printed = subprocess.run(report, check=True, capture_output=True, text=True).stdout
+    assert printed.splitlines() == [str(output / "report.md"), str(output / "report.html")]
+    text = (output / "report.md").read_text()
+    assert "### individual-1x16/1" in text
+    assert f"{rows[0]['WER']:.2f}" in text

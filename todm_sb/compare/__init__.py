@@ -1,0 +1,1 @@
+"""Subnets against networks trained by themselves, and each technique switched off in turn."""

@@ -1,0 +1,206 @@
+"""The runs of a comparison on disk: a cell is one run of ``train.py`` with a folder of its own.
+
+A finished cell is known by its results and by the options it ran with; a cell that was broken off
+goes on from its checkpoint. Whoever runs a cell holds a lock on its folder, which the operating
+system lifts when the process ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import enum
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ruamel.yaml.comments import CommentedMap
+
+from todm_sb.compare.overrides import as_arguments, as_yaml, merge, quoted, resolved_options
+from todm_sb.dataio.manifest import write_atomic
+from todm_sb.errors import ConfigError
+
+# Keys that tell a cell's place, and so are not the user's to override.
+OWN_KEYS = ("seed", "output_folder", "manifests", "tokenizer_folder")
+
+
+# What the test stage of train.py writes for each test set.
+RESULTS = ("errors", "results")
+
+
+class State(enum.Enum):
+    """How far a cell is."""
+
+    NEW = "new"
+    UNFINISHED = "unfinished"
+    RUNNING = "running"
+    FINISHED = "finished"
+    OTHER_OPTIONS = "other options"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run.
+
+    Args:
+        name: what is trained.
+        seed: of the run.
+        overrides: of the recipe, by key, as YAML.
+    """
+
+    name: str
+    seed: int
+    overrides: Mapping[str, str]
+
+    @property
+    def id(self) -> str:
+        """Unique in a comparison; also the cell's folder."""
+        return f"{self.name}/{self.seed}"
+
+
+class Runs:
+    """The cells of a comparison in its folder.
+
+    Cells of the same seed share manifests, audio and tokenizer, in ``data/<seed>``.
+
+    Args:
+        folder: of the comparison.
+        script: ``train.py``.
+        hparams_file: the recipe.
+        overrides: the user's, for all cells; YAML.
+        run_options: other arguments of the script, e.g. ``--device=cpu``.
+        splits: names of the test sets.
+
+    Raises:
+        ConfigError: if the user overrides what tells a cell's place.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        script: Path,
+        hparams_file: Path,
+        overrides: str = "",
+        run_options: Sequence[str] = (),
+        splits: Sequence[str] = ("test",),
+    ) -> None:
+        self.root = folder
+        self.script = script
+        self.hparams_file = hparams_file
+        self.user = overrides
+        self.run_options = list(run_options)
+        self.splits = list(splits)
+        taken = [key for key in OWN_KEYS if key in merge(overrides)]
+        if taken:
+            raise ConfigError(f"--{taken[0]} differs from run to run: compare.py sets it")
+
+    def folder(self, cell: Cell) -> Path:
+        """Where a cell's run writes."""
+        return self.root / cell.id
+
+    def overrides(self, cell: Cell, root: Path | None = None) -> CommentedMap:
+        """All overrides of a cell.
+
+        Args:
+            cell: the cell.
+            root: stands for the comparison's folder.
+        """
+        root = self.root if root is None else root
+        data = root / "data" / str(cell.seed)
+        own = {
+            "seed": str(cell.seed),
+            "output_folder": quoted(root / cell.id),
+            "manifests": quoted(data / "manifests"),
+            "tokenizer_folder": quoted(data / "tokenizer"),
+        }
+        return merge(self.user, as_yaml(cell.overrides), as_yaml(own))
+
+    def options(self, cell: Cell) -> dict[str, str]:
+        """Everything a cell's run depends on, wherever the comparison's folder lies.
+
+        Raises:
+            ConfigError: if the overrides do not fit the recipe.
+        """
+        return resolved_options(self.hparams_file, self.overrides(cell, Path("FOLDER")))
+
+    def command(self, cell: Cell) -> list[str]:
+        """The command that runs a cell, or goes on with it."""
+        return [
+            sys.executable,
+            str(self.script),
+            str(self.hparams_file),
+            *as_arguments(self.overrides(cell)),
+            *self.run_options,
+            "--noprogressbar",
+        ]
+
+    def state(self, cell: Cell) -> State:
+        """How far a cell is."""
+        folder = self.folder(cell)
+        if not folder.exists():
+            return State.NEW
+        if self.difference(cell) is not None:
+            return State.OTHER_OPTIONS
+        lock = _lock(folder)
+        if lock is None:
+            return State.RUNNING
+        os.close(lock)
+        if not (folder / "hyperparams.yaml").exists():
+            return State.NEW
+        written = ["cost.json", *(f"{kind}_{s}.json" for kind in RESULTS for s in self.splits)]
+        done = all((folder / name).exists() for name in written)
+        return State.FINISHED if done else State.UNFINISHED
+
+    def difference(self, cell: Cell) -> str | None:
+        """How the options that a cell ran with differ from those wanted; None if they do not."""
+        record = self.folder(cell) / "options.json"
+        if not record.exists():
+            started = (self.folder(cell) / "hyperparams.yaml").exists()
+            return "it was not made by compare.py" if started else None
+        was, wanted = json.loads(record.read_text(encoding="utf-8")), self.options(cell)
+        for key in [*wanted, *was]:
+            if was.get(key) != wanted.get(key):
+                return f"{key} was {was.get(key)}, is {wanted.get(key)}"
+        return None
+
+    def start(self, cell: Cell, environment: Mapping[str, str]) -> subprocess.Popen | None:
+        """Runs a cell; its output goes to ``output.txt`` in its folder.
+
+        Returns:
+            The process; None if another has taken or finished the cell in the meantime.
+        """
+        if self.state(cell) not in (State.NEW, State.UNFINISHED):
+            return None
+        folder = self.folder(cell)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = _lock(folder)
+        if lock is None:
+            return None
+        try:
+            write_atomic(folder / "options.json", json.dumps(self.options(cell), indent=1))
+            with (folder / "output.txt").open("a") as output:
+                return subprocess.Popen(
+                    self.command(cell),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=dict(environment),
+                    # The child keeps the lock, even when this process is killed.
+                    pass_fds=[lock],
+                )
+        finally:
+            os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """A descriptor that holds the lock; None if another process has it."""
+    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock

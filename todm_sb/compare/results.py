@@ -1,0 +1,113 @@
+"""What a finished cell left on disk."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from todm_sb.compare.bootstrap import relative_difference
+from todm_sb.errors import DataError
+from todm_sb.supernet.space import SubnetConfig
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A network on a test set.
+
+    Args:
+        words: words of each utterance.
+        errors: errors in each.
+    """
+
+    words: dict[str, int]
+    errors: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run's training took.
+
+    Args:
+        wall, processor: seconds of the training epochs, without validation.
+        with_validation: processor seconds with it.
+        optimizer_steps: number of them.
+    """
+
+    wall: float
+    processor: float
+    with_validation: float
+    optimizer_steps: int
+
+    @classmethod
+    def read(cls, folder: Path) -> Cost:
+        """From the folder of a run."""
+        cost = json.loads((folder / "cost.json").read_text(encoding="utf-8"))
+        seconds = cost["seconds"]
+        return cls(
+            wall=seconds["train"]["wall"],
+            processor=seconds["train"]["processor"],
+            with_validation=sum(part["processor"] for part in seconds.values()),
+            optimizer_steps=cost["optimizer_steps"],
+        )
+
+
+def read_tested(folder: Path, split: str, subnet: SubnetConfig | None = None) -> Tested:
+    """A measured subnet of a run.
+
+    Args:
+        folder: of the run.
+        split: name of the test set.
+        subnet: None for the max subnet.
+
+    Raises:
+        DataError: if the run did not measure it.
+    """
+    results = json.loads((folder / f"results_{split}.json").read_text(encoding="utf-8"))
+    wanted = None if subnet is None else subnet.to_dict()
+    for result in results:
+        shape = {key: result[key] for key in ("layers", "ffn_dims")}
+        if wanted in (None, shape):
+            tested = json.loads((folder / f"errors_{split}.json").read_text(encoding="utf-8"))
+            keys = tested["utterances"]
+            errors = tested["errors"][result["subnet"]]
+            return Tested(
+                dict(zip(keys, tested["words"], strict=True)),
+                dict(zip(keys, errors, strict=True)),
+            )
+    raise DataError(f"{folder} has no results of the subnet {wanted}: delete the folder")
+
+
+def compare_error_rates(ours: Iterable[Tested], theirs: Iterable[Tested]) -> dict:
+    """Pooled error rates of two systems, ours relative to theirs.
+
+    Runs of several seeds, or sizes, are drawn together: the bootstrap is over utterances, and an
+    utterance brings the errors of all of them.
+
+    Args:
+        ours, theirs: in pairs that read the same utterances.
+
+    Returns:
+        ``WER`` and ``WER of the other`` in percent, and ``relative difference``: ``value``,
+        ``low`` and ``high`` in percent.
+
+    Raises:
+        DataError: if a pair did not read the same utterances.
+    """
+    pairs = list(zip(ours, theirs, strict=True))
+    if any(a.words != b.words for a, b in pairs):
+        raise DataError("two runs were not tested on the same utterances: delete one of them")
+    words = sum(sum(a.words.values()) for a, _ in pairs)
+    totals = [Counter(), Counter()]
+    for pair in pairs:
+        for total, tested in zip(totals, pair, strict=True):
+            total.update(tested.errors)
+    utterances = sorted(totals[0])
+    our_errors, their_errors = ([total[key] for key in utterances] for total in totals)
+    return {
+        "WER": 100 * sum(our_errors) / words,
+        "WER of the other": 100 * sum(their_errors) / words,
+        "relative difference": relative_difference(our_errors, their_errors).to_dict(),
+    }

@@ -1,0 +1,91 @@
+"""Runs cells, several at a time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from tqdm import tqdm
+
+from todm_sb.compare.cells import Cell, Runs, State
+from todm_sb.errors import ConfigError
+
+# Seconds between looks at the running cells.
+POLL = 0.2
+
+
+def run_cells(runs: Runs, cells: Sequence[Cell], jobs: int = 1, progressbar: bool = True) -> None:
+    """Runs what is not finished of the cells; a failed cell does not keep the others from running.
+
+    When this function is left, by an exception too, so are its processes.
+
+    Args:
+        runs: where the cells are.
+        cells: in this order.
+        jobs: cells at a time; they share the cores evenly, unless OMP_NUM_THREADS is set.
+        progressbar: show how many are finished, and what runs.
+
+    Raises:
+        ConfigError: before anything is run, if a cell was run with other options; at the end, if
+            cells failed.
+    """
+    states = {cell.id: runs.state(cell) for cell in cells}
+    _refuse_other_options(runs, cells, states)
+    waiting = deque(cell for cell in cells if states[cell.id] is not State.FINISHED)
+    running: dict[str, tuple[Cell, subprocess.Popen]] = {}
+    failed: list[Cell] = []
+    environment = _environment(jobs)
+    with tqdm(
+        total=len(cells),
+        initial=len(cells) - len(waiting),
+        unit="cell",
+        disable=not progressbar,
+    ) as bar:
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    cell = waiting.popleft()
+                    process = runs.start(cell, environment)
+                    if process is not None:
+                        running[cell.id] = (cell, process)
+                bar.set_postfix_str(", ".join(running))
+                time.sleep(POLL)
+                for cell, process in list(running.values()):
+                    if process.poll() is not None:
+                        del running[cell.id]
+                        bar.update()
+                        if process.returncode:
+                            failed.append(cell)
+        finally:
+            for _, process in running.values():
+                process.terminate()
+                process.wait()
+    if failed:
+        raise ConfigError(_failures(runs, failed))
+
+
+def _refuse_other_options(runs: Runs, cells: Sequence[Cell], states: dict[str, State]) -> None:
+    for cell in cells:
+        if states[cell.id] is State.OTHER_OPTIONS:
+            raise ConfigError(
+                f"{runs.folder(cell)} was run with other options ({runs.difference(cell)}): "
+                "give another --output_folder, or delete it"
+            )
+
+
+def _environment(jobs: int) -> dict[str, str]:
+    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+    # Threads that spin while they wait take the cores from the other cells.
+    defaults = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    return {**defaults, **os.environ}
+
+
+def _failures(runs: Runs, failed: Sequence[Cell]) -> str:
+    output = runs.folder(failed[0]) / "output.txt"
+    lines = output.read_text(encoding="utf-8", errors="replace").split("\n")
+    reason = next((line for line in reversed(lines) if line.strip()), "no output")
+    others = f"; failed, too: {', '.join(c.id for c in failed[1:])}" if failed[1:] else ""
+    return f"{failed[0].id} failed ({reason.strip()}), see {output}{others}"

@@ -1,0 +1,158 @@
+"""A report of everything below a folder: comparisons, searches and runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from todm_sb import provenance
+from todm_sb.compare.tables import comparison_markdown
+from todm_sb.curves import TrainingHistory
+from todm_sb.dataio.manifest import write_atomic
+from todm_sb.errors import ConfigError
+from todm_sb.report.html import to_html
+from todm_sb.report.table import markdown_table, results_table, widths
+from todm_sb.supernet.budget import format_cost
+from todm_sb.supernet.pareto import SearchResult
+
+
+def write_report(folder: Path) -> tuple[Path, Path]:
+    """Writes ``report.md`` and ``report.html`` into a folder, from the results below it.
+
+    Args:
+        folder: ``output_folder`` of ``train.py`` or ``compare.py``, or one that holds such.
+
+    Returns:
+        The paths of both.
+
+    Raises:
+        ConfigError: if there is nothing to report.
+    """
+    sections = [
+        *(_comparison(folder, path) for path in sorted(folder.rglob("comparison.json"))),
+        *(_search(folder, path) for path in sorted(folder.rglob("pareto.json"))),
+        *_runs(folder),
+    ]
+    if not sections:
+        raise ConfigError(
+            f"{folder} holds no results: give the output_folder of train.py or compare.py"
+        )
+    text = "\n\n".join([f"# Report of {folder.resolve().name}", *sections, *_versions(folder)])
+    markdown, html = folder / "report.md", folder / "report.html"
+    write_atomic(markdown, text + "\n")
+    write_atomic(html, to_html(text, folder))
+    return markdown, html
+
+
+def _comparison(folder: Path, path: Path) -> str:
+    data = json.loads(path.read_text(encoding="utf-8"))
+    return "\n\n".join(
+        [
+            f"## Comparison{_in(folder, path.parent)}",
+            _code(data["command"]),
+            _image(folder, path.with_suffix(".png"), "Error rate against size"),
+            comparison_markdown(data, "###").rstrip(),
+        ]
+    )
+
+
+def _search(folder: Path, path: Path) -> str:
+    result = SearchResult.load(path)
+    front = [
+        (
+            format_cost(subnet.costs[result.cost], result.cost),
+            f"{subnet.wer:.2f}",
+            ", ".join(map(str, subnet.config.layers)),
+            widths(subnet.config.ffn_dims),
+        )
+        for subnet in result.front()
+    ]
+    read = ", ".join(f"{name} {len(ids)}" for name, ids in result.methods.items())
+    return "\n\n".join(
+        [
+            f"## Pareto front, {result.cost}{_in(folder, path.parent)}",
+            f"Subnets read: {read}. Error rates are of the dev set.",
+            _image(folder, path.with_suffix(".png"), "Error rate against cost"),
+            markdown_table((result.cost, "WER %", "layers", "FFN"), front),
+        ]
+    )
+
+
+def _runs(folder: Path) -> Iterator[str]:
+    runs = sorted(path.parent for path in folder.rglob("history.jsonl"))
+    if runs:
+        yield "## Training runs"
+    shown: Any = None
+    for run in runs:
+        parts = [f"### {run.relative_to(folder) if run != folder else run.resolve().name}"]
+        if command := provenance.read(run).get("command"):
+            parts.append(_code(command))
+        space = _search_space(run)
+        # Runs of one space follow one another; it is told once.
+        if space != shown:
+            parts.append(_space_text(space))
+            shown = space
+        parts.append(_progress(run))
+        parts.append(_image(folder, run / "curves.png", "Losses and error rates of each epoch"))
+        for results in sorted(run.glob("results_*.json")):
+            parts.append(f"Test set {results.stem.removeprefix('results_')}:")
+            parts.append(results_table(json.loads(results.read_text(encoding="utf-8"))))
+        yield "\n\n".join(part for part in parts if part)
+
+
+def _search_space(run: Path) -> dict[str, Any]:
+    # Nothing of the recipe is built: only this key is read.
+    hparams = YAML().load((run / "hyperparams.yaml").read_text(encoding="utf-8"))
+    return dict(hparams.get("search_space") or {})
+
+
+def _space_text(space: dict[str, Any]) -> str:
+    if not space:
+        return ""
+    return (
+        f"Search space: {space['min_layers']} to {space['n_layers']} layers, FFN widths "
+        f"{', '.join(map(str, space['ffn_dims']))}, layers left out: "
+        f"{space.get('layer_drop', 'any')}."
+    )
+
+
+def _progress(run: Path) -> str:
+    epochs = len(TrainingHistory(run).read())
+    cost = run / "cost.json"
+    if not cost.exists():
+        return f"{epochs} epochs."
+    data = json.loads(cost.read_text(encoding="utf-8"))
+    seconds = data["seconds"]["train"]
+    return (
+        f"{epochs} epochs, {data['optimizer_steps']} optimizer steps, {seconds['wall']:.0f} s "
+        f"({seconds['processor']:.0f} s of processor time, {data['threads']} threads)."
+    )
+
+
+def _versions(folder: Path) -> Iterator[str]:
+    """The versions that the runs below the folder recorded; each combination once."""
+    found = []
+    for path in sorted(folder.rglob("provenance.json")):
+        recorded = provenance.read(path.parent)["versions"]
+        if recorded not in found:
+            found.append(recorded)
+    if found:
+        yield "## Versions"
+    for recorded in found:
+        yield markdown_table(("", "version"), list(recorded.items()))
+
+
+def _in(folder: Path, place: Path) -> str:
+    return "" if place == folder else f": {place.relative_to(folder)}"
+
+
+def _code(text: str) -> str:
+    return f"```\n{text}\n```"
+
+
+def _image(folder: Path, path: Path, description: str) -> str:
+    return f"![{description}]({path.relative_to(folder)})" if path.exists() else ""
