@@ -102,7 +102,8 @@ class TODMBrain(sb.Brain):
         # Kept in checkpoints, so that the means of an epoch that was broken off are of all of it.
         self.train_losses = Averages()
         self.stopwatch = Stopwatch()
-        self._prepare_precision()
+        halvings = HALVINGS_OF_SCALE if self.scaler.is_enabled() else 0
+        self.guard = GradientGuard(self.nonfinite_patience + halvings)
         if self.checkpointer is not None:
             kept_by_name = {
                 "train_losses": self.train_losses,
@@ -126,15 +127,6 @@ class TODMBrain(sb.Brain):
             tensorboard = getattr(self.hparams, "tensorboard_logger", None)
             writer = None if tensorboard is None else tensorboard.writer
             self.watch = Watch(Path(self.hparams.output_folder), self.optimizer_step, writer)
-
-    def _prepare_precision(self) -> None:
-        """Scales losses in float16 on a CPU too, where SpeechBrain does not."""
-        if self.precision == "fp16" and not self.scaler.is_enabled():
-            self.scaler = torch.GradScaler(self.device_type)
-            if self.checkpointer is not None:
-                self.checkpointer.add_recoverable("scaler", self.scaler, optional_load=True)
-        halvings = HALVINGS_OF_SCALE if self.scaler.is_enabled() else 0
-        self.guard = GradientGuard(self.nonfinite_patience + halvings)
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Resets the metrics; at the start of an epoch, also the schedule and the data order."""

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -106,6 +107,52 @@ def test_a_killed_process_started_again_ends_as_an_unbroken_one(corpus, tiny_run
     assert process.wait() == -signal.SIGKILL
     subprocess.run(command, check=True)
     assert same(weights(tmp_path / "run"), weights(tiny_run))
+
+
+def test_a_step_whose_gradient_is_not_finite_is_left_out_and_counted(
+    corpus, train, tmp_path, monkeypatch
+):
+    guarded, before = [], {}
+    step = TODMBrain.optimizers_step
+
+    def spoils_the_second(self):
+        guarded.append(self.guard)
+        if len(guarded) == 2:
+            self.modules.model.joiner.output.bias.grad[1] = float("nan")
+            before.update({k: v.clone() for k, v in self.modules.model.state_dict().items()})
+        step(self)
+        if len(guarded) == 2:
+            assert same(before, dict(self.modules.model.state_dict()))
+
+    monkeypatch.setattr(TODMBrain, "optimizers_step", spoils_the_second)
+    train(arguments(corpus, tmp_path / "run", number_of_epochs=1))
+    assert before
+    assert guarded[-1].left_out == 1
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "gradient of model.joiner.output.bias is not finite" in log
+    assert all(v.isfinite().all() for v in weights(tmp_path / "run")["model"].values())
+    steps = (tmp_path / "run" / "steps.jsonl").read_text().splitlines()
+    assert [json.loads(line)["left out"] for line in steps] == [0] + [1] * (len(steps) - 1)
+
+
+def test_audio_that_breaks_in_mid_training_is_left_out_and_logged_once(
+    corpus, train, tmp_path, monkeypatch
+):
+    """A file is emptied after the data was checked; two epochs want it."""
+    copy = shutil.copytree(corpus, tmp_path / "corpus")
+    lost = sorted(copy.glob("train/*/*/*.flac"))[0]
+    fit = TODMBrain.fit
+
+    def breaks(self, *args, **kwargs):
+        lost.write_bytes(b"")
+        fit(self, *args, **kwargs)
+
+    monkeypatch.setattr(TODMBrain, "fit", breaks)
+    train(arguments(copy, tmp_path / "run"))
+    log = (tmp_path / "run" / "log.txt").read_text().splitlines()
+    (line,) = [line for line in log if "is left out: " in line]
+    assert f"{lost.stem} is left out: unreadable audio ({lost.resolve()}: " in line
+    assert line.endswith("1 so far")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +38,6 @@ def get_tokenizer(
         ConfigError: if SentencePiece refuses, most often a vocabulary larger than the text allows.
     """
     arguments = {
-        "model_dir": folder,
         "vocab_size": vocab_size,
         "annotation_train": train_csv,
         "annotation_read": "wrds",
@@ -44,13 +45,26 @@ def get_tokenizer(
         "model_type": model_type,
     }
     try:
-        run_on_main(SentencePiece, kwargs=arguments)
-        return SentencePiece(**arguments).sp
+        run_on_main(_train_tokenizer, [Path(folder), arguments])
+        return SentencePiece(model_dir=folder, **arguments).sp
     except RuntimeError as error:
         reason = str(error).rsplit("] ", 1)[-1]
         raise ConfigError(
             f"no {model_type} tokenizer of {vocab_size} pieces from {train_csv}: {reason}"
         ) from None
+
+
+def _train_tokenizer(folder: Path, arguments: dict[str, Any]) -> None:
+    """Trains in a folder aside, so that a run killed meanwhile leaves no half of a model."""
+    model = f"{arguments['vocab_size']}_{arguments['model_type']}.model"
+    if (folder / model).exists():
+        return
+    aside = folder / "unfinished"
+    shutil.rmtree(aside, ignore_errors=True)
+    SentencePiece(model_dir=str(aside), **arguments)
+    for path in sorted(aside.iterdir(), key=lambda path: path.name == model):  # the model last
+        os.replace(path, folder / path.name)
+    aside.rmdir()
 
 
 def make_dataset(
