@@ -37,7 +37,8 @@ def test_what_goes_wrong_in_the_other_process_is_raised_here():
         peak_memory(fail)
 
 
-def test_work_is_timed_in_turn_after_warming_up(monkeypatch):
+@pytest.mark.parametrize("own_clock", [False, True])
+def test_work_is_timed_in_turn_after_warming_up(monkeypatch, own_clock):
     now, calls = [0.0], []
     durations = {"ours": iter([9, 9, 1, 2, 6]), "peer": iter([9, 9, 5, 4, 3])}
 
@@ -45,9 +46,13 @@ def test_work_is_timed_in_turn_after_warming_up(monkeypatch):
         calls.append(name)
         now[0] += next(durations[name])
 
-    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    options = {"repeats": 3, "warmup": 2}
+    if own_clock:
+        options["clock"] = lambda: now[0]
+    else:
+        monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     ours, peer = time_in_turn(
-        functools.partial(work, "ours"), functools.partial(work, "peer"), repeats=3, warmup=2
+        functools.partial(work, "ours"), functools.partial(work, "peer"), **options
     )
     assert calls == ["ours", "peer"] * 5
     assert (ours.median, ours.minimum) == (2, 1)
