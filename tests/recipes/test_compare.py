@@ -96,6 +96,7 @@ def test_a_comparison_trains_its_cells_once_and_its_report_shows_them(compare, c
 
     with pytest.raises(ConfigError, match=r"objective\.ctc_weight was 0\.5, is 0\.1"):
         compare(command(corpus, output, objective="{ctc_weight: 0.1}"))
+    assert json.loads((output / "comparison.json").read_text())["splits"] == data["splits"]
 
     report = [sys.executable, str(LIBRISPEECH / "report.py"), str(output)]
     printed = subprocess.run(report, check=True, capture_output=True, text=True).stdout

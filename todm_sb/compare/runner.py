@@ -32,9 +32,8 @@ def run_cells(runs: Runs, cells: Sequence[Cell], jobs: int = 1, progressbar: boo
         ConfigError: before anything is run, if a cell was run with other options; at the end, if
             cells failed.
     """
-    states = {cell.id: runs.state(cell) for cell in cells}
-    _refuse_other_options(runs, cells, states)
-    waiting = deque(cell for cell in cells if states[cell.id] is not State.FINISHED)
+    refuse_other_options(runs, cells)
+    waiting = deque(cell for cell in cells if runs.state(cell) is not State.FINISHED)
     running: dict[str, tuple[Cell, subprocess.Popen]] = {}
     failed: list[Cell] = []
     environment = _environment(jobs)
@@ -67,9 +66,14 @@ def run_cells(runs: Runs, cells: Sequence[Cell], jobs: int = 1, progressbar: boo
         raise ConfigError(_failures(runs, failed))
 
 
-def _refuse_other_options(runs: Runs, cells: Sequence[Cell], states: dict[str, State]) -> None:
+def refuse_other_options(runs: Runs, cells: Sequence[Cell]) -> None:
+    """Protects what is on disk.
+
+    Raises:
+        ConfigError: if one of the cells was run with other options.
+    """
     for cell in cells:
-        if states[cell.id] is State.OTHER_OPTIONS:
+        if runs.state(cell) is State.OTHER_OPTIONS:
             raise ConfigError(
                 f"{runs.folder(cell)} was run with other options ({runs.difference(cell)}): "
                 "give another --output_folder, or delete it"

@@ -26,7 +26,7 @@ from todm_sb.compare.figure import draw_comparison
 from todm_sb.compare.overrides import merge
 from todm_sb.compare.plan import choose, plan_cells
 from todm_sb.compare.recipe import load_for_planning, prepare_data
-from todm_sb.compare.runner import run_cells
+from todm_sb.compare.runner import refuse_other_options, run_cells
 from todm_sb.compare.sizes import evenly_spaced_sizes
 from todm_sb.compare.tables import Comparison, comparison_markdown
 from todm_sb.dataio.manifest import write_atomic
@@ -59,6 +59,8 @@ def main(argv: list[str]) -> None:
     if arguments.dry_run:
         show(runs, chosen)
         return
+    # Of all, so that no table is written anew without a run that it had.
+    refuse_other_options(runs, cells)
     for cell in {cell.seed: cell for cell in chosen}.values():
         prepare_data(runs, cell)
     try:
