@@ -165,7 +165,6 @@ def test_audio_that_breaks_in_mid_training_is_left_out_and_logged_once(
         {"model": "{encoder: {causal: True}}"},
         {"sandwich_warmup": 1, "n_random": 0, "grad_accumulation_factor": 2},
         {"precision": "bf16", "wav_augment": "null", "feature_augment": "null"},
-        {"pruning": "null"},
     ],
 )
 def test_each_technique_can_be_switched_by_its_key(corpus, train, tmp_path, overrides):
