@@ -48,7 +48,7 @@ class Graph:
             The name of its output, or a list of them where ``outputs`` is above 1.
         """
         names = [x if isinstance(x, str) else self.constant(x) for x in inputs]
-        made = [self.name(op) for _ in range(outputs)]
+        made = [self.name() for _ in range(outputs)]
         self.nodes.append(helper.make_node(op, names, made, made[0], **attributes))
         return made[0] if outputs == 1 else made
 
@@ -63,7 +63,7 @@ class Graph:
         if name is None and key in self._known:
             return self._known[key]
         if name is None:
-            name = self._known[key] = self.name("constant")
+            name = self._known[key] = self.name()
         self.constants[name] = numpy_helper.from_array(array, name)
         return name
 
@@ -121,7 +121,7 @@ class Graph:
             "Concat", *(size if isinstance(size, str) else [size] for size in sizes), axis=0
         )
 
-    def name(self, what: str) -> str:
-        """A new name."""
+    def name(self) -> str:
+        """A new name; short, since small models consist of names to a good part."""
         self._n += 1
-        return f"{self.prefix}{what}_{self._n}"
+        return f"{self.prefix}{self._n}"

@@ -137,20 +137,21 @@ class Operators:
     def of(cls, g: Graph, module: DiagonalSSM, name: str, length: int) -> Operators:
         """Adds the operators of an SSM."""
         exact = copy.deepcopy(module).double()
-        dt = (exact.log_dt_centre + exact.log_dt).exp().unsqueeze(-1)
+        steps = (exact.log_dt_centre + exact.log_dt).exp().unsqueeze(-1)
+        dt = g.constant(steps, f"{name}.dt")
         # c is in proportion to dt, which spans decades: without it, the constants have one scale.
         c_re, c_im = (
-            g("Unsqueeze", g("Mul", g.constant(c / dt, f"{name}.c_{part}"), g.constant(dt)), [2])
+            g("Unsqueeze", g("Mul", g.constant(c / steps, f"{name}.c_{part}"), dt), [2])
             for c, part in zip(exact.discretise()[2:], ("re", "im"), strict=True)
         )
         decay = g.constant(module.log_decay, f"{name}.log_decay")
         frequency = g.constant(module.frequency, f"{name}.frequency")
         modes = np.arange(module.state_size, dtype=np.float32)
-        log_r = g("Mul", g("Exp", decay), g.constant(-dt / 2))
-        theta = g("Mul", g("Add", frequency, modes), g.constant(math.pi * dt))
-        steps = np.arange(length + 1, dtype=np.float32)
-        radius = g("Exp", g("Mul", g("Unsqueeze", log_r, [2]), steps))
-        angle = g("Mul", g("Unsqueeze", theta, [2]), steps)
+        log_r = g("Mul", g("Exp", decay), g("Mul", dt, -0.5))
+        theta = g("Mul", g("Add", frequency, modes), g("Mul", dt, math.pi))
+        exponents = np.arange(length + 1, dtype=np.float32)
+        radius = g("Exp", g("Mul", g("Unsqueeze", log_r, [2]), exponents))
+        angle = g("Mul", g("Unsqueeze", theta, [2]), exponents)
         w_re, w_im = g("Mul", radius, g("Cos", angle)), g("Mul", radius, g("Sin", angle))
         read_re = g("Sub", g("Mul", c_re, w_re), g("Mul", c_im, w_im))
         read_im = g("Add", g("Mul", c_re, w_im), g("Mul", c_im, w_re))
@@ -220,8 +221,9 @@ def _write_in(g: Graph, directions: list[Operators], length: int) -> list[str]:
     else:
         future = np.zeros((forward.channels, length - 1), np.float32) if length > 1 else None
     taps = g("Concat", *([] if future is None else [future]), forward.taps, axis=1)
-    lag = np.arange(length)[None, :] - np.arange(length)[:, None]
-    parts = [g("Gather", taps, lag + length - 1, axis=1)]
+    frames = g.constant(np.arange(length))
+    lag = g("Sub", g("Add", frames, length - 1), g("Unsqueeze", frames, [1]))
+    parts = [g("Gather", taps, lag, axis=1)]
     for i, operators in enumerate(directions):
         powers = operators.powers
         ordered = g.slice(powers, 2, 0, length) if i else g.slice(powers, 2, length - 1, -END, -1)
@@ -254,8 +256,8 @@ def _carry(
         for parts in zip(*halves, strict=True)
     )
 
-    body = Graph(prefix=f"{initial}_carry_")
-    start, *taken = (body.name(x) for x in ("state", "forward", "backward")[: 1 + len(directions)])
+    body = Graph(prefix=f"{initial}/")
+    start, *taken = (body.name() for _ in range(1 + len(directions)))
     x = body("Concat", *taken, axis=2) if both else taken[0]
     # Sizes are told, since onnxruntime takes equal splits into 2 and into 4 for one.
     sizes = [n_modes] * 2 * len(directions)

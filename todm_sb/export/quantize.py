@@ -13,8 +13,9 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from todm_sb.errors import ConfigError
 
-# Constants of fewer numbers than this keep their precision: biases, norms, statistics.
-SMALL = 512
+# Constants of fewer numbers than this keep their precision, as do columns: one number a channel,
+# such as the time steps of an SSM, which span decades.
+SMALL = 256
 # Rows of at least this length have a scale each.
 LONG_ROW = 32
 
@@ -63,7 +64,7 @@ def pack_weights(model: onnx.ModelProto) -> None:
     graph, unpacking = model.graph, []
     for tensor in [t for t in graph.initializer if t.data_type == onnx.TensorProto.FLOAT]:
         weight = numpy_helper.to_array(tensor)
-        if weight.size < SMALL:
+        if weight.size < SMALL or weight.shape[-1] == 1:
             continue
         numbers, scale = packed(weight)
         name = tensor.name
