@@ -1,0 +1,105 @@
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from todm_sb.cli import OK, main
+from todm_sb.errors import ConfigError
+from todm_sb.export import run as run_module
+from todm_sb.export.bundle import read_bundle, read_manifest
+from todm_sb.export.run import export_run
+from todm_sb.inference import SubnetASR
+from todm_sb.supernet import SubnetConfig, count_parameters
+from todm_sb.supernet.pareto import Evaluated, SearchResult
+
+NAMED = SubnetConfig((0, 2), (12, 6))
+FOUND = SubnetConfig((1,), (12,))
+
+
+@pytest.fixture
+def run(bundle_parts, tmp_path, monkeypatch):
+    """Folder of a trained run with one named subnet, whose training is skipped."""
+    parts = bundle_parts
+    hparams = {
+        **parts["fbank"],
+        "model": parts["model"],
+        "space": parts["space"],
+        "normalize": parts["normalize"],
+        "features": SimpleNamespace(hop=160),
+        "max_symbols": parts["max_symbols"],
+        "tokenizer_folder": str(parts["tokenizer_path"].parent),
+        "named_subnets": {"named": NAMED.to_dict()},
+    }
+    monkeypatch.setattr(run_module, "load_run", lambda folder: hparams)
+    (tmp_path / "run").mkdir()
+    return tmp_path / "run"
+
+
+def search(folder, parts, wers):
+    """Leaves what search.py leaves."""
+    found = tuple(
+        Evaluated(c, wer, {"params": count_parameters(parts["model"], c), "macs": 7.0})
+        for c, wer in wers.items()
+    )
+    (folder / "search" / "params").mkdir(parents=True)
+    methods = {"nsga2": tuple(s.config.id for s in found)}
+    result = SearchResult("params", 10.0, parts["space"], found, methods)
+    result.save(folder / "search" / "params" / "pareto.json")
+
+
+def test_a_supernets_bundle_records_the_results_of_its_test(run, bundle_parts, tmp_path):
+    results = [
+        {"subnet": "max", **bundle_parts["space"].max.to_dict(), "WER": 1.5, "CER": 1.0},
+        {"subnet": "named", **NAMED.to_dict(), "WER": 2.5, "CER": 2.0},
+    ]
+    (run / "results_test.json").write_text(json.dumps(results))
+    params = export_run(run, tmp_path / "all")
+    manifest = read_manifest(tmp_path / "all")
+    assert params == count_parameters(bundle_parts["model"], bundle_parts["space"].max)
+    assert {s.name: s.error_rates for s in manifest.subnets} == {
+        "max": {"WER": 1.5, "CER": 1.0},
+        "min": {},
+        "named": {"WER": 2.5, "CER": 2.0},
+    }
+    named = count_parameters(bundle_parts["model"], NAMED)
+    assert manifest.choose(max_params=named) == NAMED
+
+
+def test_a_supernets_bundle_records_what_a_search_found(run, bundle_parts, tmp_path):
+    space = bundle_parts["space"]
+    search(run, bundle_parts, {space.max: 3.0, space.min: 9.0, FOUND: 4.0})
+    export_run(run, tmp_path / "all")
+    subnets = {s.name: s for s in read_manifest(tmp_path / "all").subnets}
+    assert list(subnets) == ["max", "min", "named", FOUND.id]
+    assert subnets[FOUND.id].error_rates == {"WER": 4.0}
+    assert subnets[FOUND.id].cost["macs"] == 7.0
+    assert subnets["named"].error_rates == {}
+
+
+def test_one_subnet_is_cut_out_by_name_config_or_budget(run, bundle_parts, tmp_path):
+    space = bundle_parts["space"]
+    search(run, bundle_parts, {space.max: 3.0, space.min: 9.0, FOUND: 4.0})
+    own = SubnetConfig((0, 1), (6, 6))
+    budget = str(count_parameters(bundle_parts["model"], FOUND))
+    for options, config in (
+        ({"subnet": "named"}, NAMED),
+        ({"subnet": own.to_json()}, own),
+        ({"budget": budget}, FOUND),
+    ):
+        params = export_run(run, tmp_path / config.id, **options)
+        loaded = read_bundle(tmp_path / config.id)
+        (recorded,) = loaded.manifest.subnets
+        assert recorded.config == config
+        assert sum(p.numel() for p in loaded.model.parameters()) == params
+        assert recorded.cost["params"] == params
+    with pytest.raises(ConfigError, match="outside the search space"):
+        export_run(run, tmp_path / "none", '{"layers": [0], "ffn_dims": [7]}')
+
+
+def test_the_command_writes_either_form(run, tmp_path, capsys):
+    for form in ("bundle", "speechbrain"):
+        target = tmp_path / form
+        assert main(["export", str(run), str(target), "--subnet", "min", "--format", form]) == OK
+        assert capsys.readouterr().out.startswith(f"{target}: ")
+    SubnetASR.from_bundle(tmp_path / "bundle")
+    assert (tmp_path / "speechbrain" / "hyperparams.yaml").is_file()
