@@ -97,6 +97,16 @@ def test_a_changed_recipe_is_other_options_and_a_moved_folder_is_not(make_runs, 
     assert moved.state(A) is State.OTHER_OPTIONS
 
 
+def test_who_edits_the_recipe_does_not_change_a_comparison_that_runs(make_runs, tmp_path):
+    runs = make_runs()
+    runs.freeze()
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("lr: 0.1", "lr: 0.3"))
+    run_cells(runs, [A], progressbar=False)
+    assert runs.options(A)["lr"] == "0.1"
+    assert runs.state(A) is State.FINISHED
+    assert make_runs().state(A) is State.OTHER_OPTIONS
+
+
 def test_a_run_that_was_made_by_hand_is_not_touched(make_runs):
     runs = make_runs()
     runs.folder(A).mkdir(parents=True)

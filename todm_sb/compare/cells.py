@@ -97,6 +97,12 @@ class Runs:
         if taken:
             raise ConfigError(f"--{taken[0]} differs from run to run: compare.py sets it")
 
+    def freeze(self) -> None:
+        """Uses a copy of the recipe from now on: who edits it does not change what is running."""
+        copy = self.root / self.hparams_file.name
+        write_atomic(copy, self.hparams_file.read_bytes())
+        self.hparams_file = copy
+
     def folder(self, cell: Cell) -> Path:
         """Where a cell's run writes."""
         return self.root / cell.id

@@ -61,6 +61,7 @@ def main(argv: list[str]) -> None:
         return
     # Of all, so that no table is written anew without a run that it had.
     refuse_other_options(runs, cells)
+    runs.freeze()
     for cell in {cell.seed: cell for cell in chosen}.values():
         prepare_data(runs, cell)
     try:
