@@ -60,8 +60,10 @@ class Case:
             pruning,
         )
         band = choose_band(occupancy, *self.lengths, pruning.s_range)
-        loss = lattice_loss(self.joiner, *self.projected(), self.labels, *self.lengths, band=band)
-        (0.5 * simple.mean() + loss.transducer.mean()).backward()
+        loss = lattice_loss(
+            self.joiner, *self.projected(), self.labels, *self.lengths, band=band
+        ).transducer
+        (0.5 * simple.mean() + loss.mean()).backward()
 
     def torchaudio(self) -> None:
         """The peer: one tensor of logits (B, T, U + 1, V)."""

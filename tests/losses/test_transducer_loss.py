@@ -371,9 +371,9 @@ def test_three_classes_on_the_lattice_look_at_the_label_that_follows(batch):
 
 @pytest.mark.parametrize("teaching", [False, True])
 @pytest.mark.parametrize("frames_at_once", [1, 2, 3])
-@pytest.mark.parametrize("held", [0, 1 << 20])
+@pytest.mark.parametrize(("held", "joint_held"), [(0, 0), (1 << 20, 0), (1 << 20, VOCAB)])
 def test_a_few_frames_at_a_time_give_the_same_losses_and_gradients(
-    batch, monkeypatch, teaching, frames_at_once, held
+    batch, monkeypatch, teaching, frames_at_once, held, joint_held
 ):
     def run():
         options = {}
@@ -396,6 +396,7 @@ def test_a_few_frames_at_a_time_give_the_same_losses_and_gradients(
     )
     monkeypatch.setattr(nodes, "LOGITS_AT_ONCE", {"cpu": frames_at_once * 3 * 4 * VOCAB + 1})
     monkeypatch.setattr(nodes, "HELD", {"cpu": held})
+    monkeypatch.setattr(nodes, "JOINT_HELD_UP_TO", joint_held)
     parts, gradients = run()
 
     assert max(seen) == frames_at_once

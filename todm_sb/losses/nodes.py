@@ -28,6 +28,8 @@ LOGITS_AT_ONCE_ELSEWHERE = 1 << 25
 # joint space if there are more.
 HELD = {"cpu": 1 << 24}
 HELD_ELSEWHERE = 1 << 28
+# With more labels, a tanh costs little beside the products with them: the joint is not held.
+JOINT_HELD_UP_TO = 256
 
 
 @dataclass(frozen=True)
@@ -151,8 +153,14 @@ class _NodeValues(torch.autograd.Function):
                 found.append(nodes.divergence.value(log_q, log_p, labels, nodes.blank))
             here = chunk.of(values)
             here.copy_(torch.stack(found, -1).view_as(here))
-        held = (work.joint, work.log_probs) if work.holds else (None, None)
-        ctx.save_for_backward(encoder, predictor, weight, bias, *held)
+        ctx.save_for_backward(
+            encoder,
+            predictor,
+            weight,
+            bias,
+            work.joint if work.holds_joint else None,
+            work.log_probs if work.holds else None,
+        )
         ctx.nodes, ctx.teacher = nodes, teacher
         log_probs = work.log_probs if work.holds else work.log_probs[:0]
         ctx.mark_non_differentiable(log_probs)
@@ -172,12 +180,12 @@ class _NodeValues(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight, dtype=accurate)
         grad_bias = torch.zeros_like(bias, dtype=accurate)
         for chunk in work.chunks():
-            rows = None
-            if not work.holds or (teacher is not None and teacher.log_probs is None):
-                rows = chunk.nodes.select(predictor)
+            rows = chunk.nodes.select(predictor)
             log_p = None if teacher is None else work.teacher_log_probs(chunk, teacher, rows)
             if not work.holds:
                 work.log_softmax(chunk, chunk.of(encoder), rows)
+            elif not work.holds_joint:
+                work.join(chunk, chunk.of(encoder), rows)
             node_grad = chunk.of(grad).reshape(chunk.size, -1)
             grad_logits = work.grad_logits(chunk, log_p, node_grad)
             grad_bias += grad_logits.sum(0)
@@ -254,12 +262,14 @@ class _Workspace:
         self.frames = min(self.n_frames, max(1, at_once // (self.nodes_a_frame * len(weight))))
         n_of_chunk, n = (self.nodes_a_frame * frames for frames in (self.frames, self.n_frames))
         self.holds = n * max(weight.shape) <= HELD.get(device, HELD_ELSEWHERE)
+        self.holds_joint = self.holds and len(weight) <= JOINT_HELD_UP_TO
         accurate = torch.promote_types(encoder.dtype, torch.float32)
         self.scratch = weight.new_empty(n_of_chunk, len(weight), dtype=accurate)
         self.logits = weight.new_empty(n_of_chunk, len(weight))
         if joint is None:
+            joint = weight.new_empty(n if self.holds_joint else n_of_chunk, d_joint)
+        if log_probs is None:
             n_kept = n if self.holds else n_of_chunk
-            joint = weight.new_empty(n_kept, d_joint)
             log_probs = weight.new_empty(n_kept, len(weight), dtype=accurate)
         self.joint, self.log_probs = joint, log_probs
 
@@ -270,12 +280,17 @@ class _Workspace:
             rows = slice(first * self.nodes_a_frame, end * self.nodes_a_frame)
             yield _Chunk(slice(first, end), rows, self.nodes.part(first, end))
 
-    def _kept(self, chunk: _Chunk, x: Tensor) -> Tensor:
-        return x[chunk.rows] if self.holds else x[: chunk.size]
-
     def joint_of(self, chunk: _Chunk) -> Tensor:
         """(n, d_joint), ``tanh(e + p)``."""
-        return self._kept(chunk, self.joint)
+        return self.joint[chunk.rows if self.holds_joint else slice(chunk.size)]
+
+    def log_probs_of(self, chunk: _Chunk) -> Tensor:
+        """(n, V)."""
+        return self.log_probs[chunk.rows if self.holds else slice(chunk.size)]
+
+    def join(self, chunk: _Chunk, encoder: Tensor, rows: Tensor) -> None:
+        """Fills :meth:`joint_of`; arguments as of :meth:`log_softmax`."""
+        _join(encoder, rows, self.joint_of(chunk))
 
     def log_softmax(self, chunk: _Chunk, encoder: Tensor, rows: Tensor) -> Tensor:
         """(n, V), log-probabilities of the chunk's nodes; they and the joint are kept.
@@ -285,21 +300,17 @@ class _Workspace:
             encoder: (batch, frames, d_joint).
             rows: (batch, frames or 1, S, d_joint).
         """
-        joint, out = self.joint_of(chunk), self._kept(chunk, self.log_probs)
-        return self._log_softmax(encoder, rows, joint, out)
+        return self._log_softmax(encoder, rows, self.joint_of(chunk), self.log_probs_of(chunk))
 
-    def teacher_log_probs(
-        self, chunk: _Chunk, teacher: TeacherNodes, rows: Tensor | None
-    ) -> Tensor:
-        """(n, V), the teacher's; ``rows`` as of :meth:`log_softmax`, if there are none yet."""
+    def teacher_log_probs(self, chunk: _Chunk, teacher: TeacherNodes, rows: Tensor) -> Tensor:
+        """(n, V), the teacher's; ``rows`` as of :meth:`log_softmax`."""
         if teacher.log_probs is not None:
             return teacher.log_probs[chunk.rows]
         joint = torch.empty_like(self.joint_of(chunk))
         return self._log_softmax(chunk.of(teacher.encoder), rows, joint, self.scratch[: chunk.size])
 
     def _log_softmax(self, encoder: Tensor, rows: Tensor, joint: Tensor, out: Tensor) -> Tensor:
-        shape = (*encoder.shape[:2], rows.shape[2], encoder.shape[2])
-        torch.add(encoder.unsqueeze(2), rows, out=joint.view(shape)).tanh_()
+        _join(encoder, rows, joint)
         logits = torch.addmm(self.bias, joint, self.weight.T, out=self.logits[: len(joint)])
         return torch.log_softmax(logits, -1, dtype=out.dtype, out=out)
 
@@ -309,7 +320,7 @@ class _Workspace:
         ``log_p`` is (n, V), the teacher's, or None.
         """
         # Of log softmax: d_v - q_v sum(d), where d is the gradient at the log-probabilities.
-        log_q = self._kept(chunk, self.log_probs)
+        log_q = self.log_probs_of(chunk)
         labels, blank = chunk.labels, self.nodes.blank
         total = grad[:, :2].sum(1, keepdim=True)
         dense = None
@@ -326,3 +337,9 @@ class _Workspace:
         joint = self.joint_of(chunk)
         grad = grad_logits @ self.weight
         return grad.sub_((grad * joint).mul_(joint))
+
+
+def _join(encoder: Tensor, rows: Tensor, out: Tensor) -> None:
+    """``tanh(e + p)`` of (batch, frames, d) and (batch, frames or 1, S, d) into (n, d)."""
+    shape = (*encoder.shape[:2], rows.shape[2], encoder.shape[2])
+    torch.add(encoder.unsqueeze(2), rows, out=out.view(shape)).tanh_()
