@@ -42,7 +42,13 @@ def load_run(run: Path) -> dict[str, Any]:
             f"{run}: the checkpoint is of another network or search space than hyperparams.yaml "
             f"({reason})"
         ) from None
-    hparams["modules"]["features"].eval()
+    space, widths = hparams["space"], list(hparams["model"].encoder.ffn_dims)
+    if space.max_ffn_dims != widths:
+        raise ConfigError(
+            f"{run}: the network has FFN widths {widths}, the max subnet of its search space "
+            f"{space.max_ffn_dims}"
+        )
+    hparams["features"].eval()
     hparams["model"].eval()
     return hparams
 

@@ -12,6 +12,7 @@ storage that all of them reach) on many, it shares the work.
 import argparse
 import copy
 import logging
+import sys
 from pathlib import Path
 
 import torch
@@ -94,7 +95,8 @@ def evenly_spaced_budgets(smallest: float, largest: float, n: int = 5) -> list[f
     return [smallest + (largest - smallest) * i / (n - 1) for i in range(n)]
 
 
-if __name__ == "__main__":
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -114,5 +116,9 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--no-baselines", action="store_true", help="only NSGA-II")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
     with one_line_errors():
-        main(parser.parse_args())
+        main(parse(sys.argv[1:]))
