@@ -187,7 +187,10 @@ def test_killed_at_any_moment_a_whole_checkpoint_is_left(tmp_path, kills):
             finally:
                 os._exit(1)
         wait_until(lambda before=before: whole(tmp_path) - before)
-        time.sleep(0.0007 * kill % 0.01)
+        if kill % 2:
+            stop_while_writing(child, tmp_path)
+        else:
+            time.sleep(0.0007 * kill % 0.01)
         os.kill(child, signal.SIGKILL)
         assert os.waitpid(child, 0)[1] == signal.SIGKILL
         unfinished += any(tmp_path.glob(f"{UNFINISHED}*"))
@@ -197,7 +200,23 @@ def test_killed_at_any_moment_a_whole_checkpoint_is_left(tmp_path, kills):
         assert value(model) == found.meta["step"]
         steps.add((found.path.name, found.meta["step"]))
     assert len(steps) > 1
-    assert unfinished > 0
+    assert unfinished >= kills // 2
+
+
+def stop_while_writing(child, folder):
+    """Halts the child while a checkpoint is not yet whole, however slow this process is."""
+
+    def is_halted_there():
+        if not any(folder.glob(f"{UNFINISHED}*")):
+            return False
+        os.kill(child, signal.SIGSTOP)
+        os.waitpid(child, os.WUNTRACED)
+        if any(folder.glob(f"{UNFINISHED}*")):
+            return True
+        os.kill(child, signal.SIGCONT)
+        return False
+
+    wait_until(is_halted_there)
 
 
 def whole(folder):
