@@ -5,9 +5,12 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from todm_sb.decoders.beam import beam_search
 from todm_sb.decoders.greedy import greedy_search
+from todm_sb.decoders.hypothesis import Hypothesis
+from todm_sb.decoders.language_model import ShallowFusion
 from todm_sb.decoders.transducer import TransducerSearcher
 
 
@@ -19,6 +22,29 @@ def next_log_probs(model, frame, labels):
         model.joiner.project_encoder(frame), model.joiner.project_predictor(outputs[0, -1])
     )
     return logits.log_softmax(-1).tolist()
+
+
+class TinyLM(nn.Module):
+    """A recurrent language model in SpeechBrain's manner."""
+
+    def __init__(self, vocab_size):
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, 5)
+        self.rnn = nn.GRU(5, 6, num_layers=2, batch_first=True)
+        self.output = nn.Linear(6, vocab_size)
+
+    def forward(self, labels, hx=None):
+        y, hx = self.rnn(self.embedding(labels), hx)
+        return 4 * self.output(y), hx
+
+
+def lm_gain(lm, weight, blank, labels):
+    """What the language model adds to the score of a label sequence, read in one go."""
+    if lm is None or not labels:
+        return 0.0
+    logits, _ = lm(torch.tensor([[blank, *labels[:-1]]]))
+    log_probs = logits[0].log_softmax(-1)
+    return weight * log_probs[range(len(labels)), list(labels)].sum().item()
 
 
 def exhaustive(model, frames):
@@ -34,15 +60,19 @@ def exhaustive(model, frames):
     return {labels: math.log(sum(map(math.exp, scores))) for labels, scores in totals.items()}
 
 
-def by_dictionary(model, frames, beam_size):
+def by_dictionary(model, frames, beam_size, lm=None, weight=0.0):
     """The same search, an utterance and a hypothesis at a time."""
+
+    def gain(labels):
+        return lm_gain(lm, weight, model.blank, labels)
+
     beam = {(): 0.0}
     for frame in frames:
-        extensions = [
-            (score + log_prob, labels if symbol == model.blank else (*labels, symbol))
-            for labels, score in beam.items()
-            for symbol, log_prob in enumerate(next_log_probs(model, frame, labels))
-        ]
+        extensions = []
+        for labels, score in beam.items():
+            for symbol, log_prob in enumerate(next_log_probs(model, frame, labels)):
+                longer = labels if symbol == model.blank else (*labels, symbol)
+                extensions.append((score + log_prob + gain(longer) - gain(labels), longer))
         extensions.sort(reverse=True)
         merged = {}
         for score, labels in extensions[: 2 * beam_size]:
@@ -85,6 +115,59 @@ def test_a_small_beam_is_the_search_by_dictionary(model, beam_size):
         expected = by_dictionary(model, row[:length], beam_size)
         got = {tuple(h.tokens): h.score for h in hypotheses}
         assert got == pytest.approx(expected, abs=1e-4)
+
+
+@torch.no_grad()
+def test_a_beam_that_holds_everything_adds_the_language_model_to_all(model):
+    lm, weight = TinyLM(4), 0.6
+    encoded, lengths = frames_of(model, 4, 2)
+    fusion = ShallowFusion(lm, weight, model.blank)
+    found = beam_search(model, encoded, lengths, beam_size=128, nbest=128, fusion=fusion)
+    for row, length, hypotheses in zip(encoded, lengths, found, strict=True):
+        expected = {
+            labels: score + lm_gain(lm, weight, model.blank, labels)
+            for labels, score in exhaustive(model, row[:length]).items()
+        }
+        got = {tuple(h.tokens): h.score for h in hypotheses}
+        assert got == pytest.approx(expected, abs=1e-4)
+        assert list(got) == sorted(got, key=got.get, reverse=True)
+
+
+@torch.no_grad()
+def test_a_small_beam_with_a_language_model_is_the_search_by_dictionary(model):
+    lm = TinyLM(4)
+    model.joiner.output.bias[model.blank] -= 4
+    encoded, lengths = frames_of(model, 8, 5)
+    fusion = ShallowFusion(lm, 0.6, model.blank)
+    found = beam_search(model, encoded, lengths, beam_size=3, nbest=3, fusion=fusion)
+    plain = beam_search(model, encoded, lengths, beam_size=3, nbest=3)
+    for row, length, hypotheses in zip(encoded, lengths, found, strict=True):
+        expected = by_dictionary(model, row[:length], 3, lm, 0.6)
+        assert {tuple(h.tokens): h.score for h in hypotheses} == pytest.approx(expected, abs=1e-4)
+    assert [h[0].tokens for h in found] != [h[0].tokens for h in plain]
+
+
+@torch.no_grad()
+def test_the_search_ends_on_networks_that_are_no_good(model):
+    encoded, lengths = frames_of(model, 9, 0, 5)
+    model.joiner.output.bias[model.blank] = -1e3
+    found = beam_search(model, encoded, lengths, beam_size=3)
+    assert [h[0].frames for h in found] == [list(range(n)) for n in lengths]
+    model.joiner.output.bias.fill_(math.nan)
+    nothing = [Hypothesis([], [], [], -math.inf)]
+    found = beam_search(model, encoded, lengths, beam_size=3)
+    assert found == [nothing, [Hypothesis([], [], [], 0.0)], nothing]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_searches_run_in_autocast(model, beam_size):
+    encoded, lengths = frames_of(model, 9, 5)
+    model.joiner.output.bias[model.blank] = -1e3
+    searcher = TransducerSearcher(model, beam_size, max_symbols=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = searcher.search(encoded, lengths)
+    assert [h[0].frames for h in found] == [list(range(n)) for n in lengths]
 
 
 @torch.no_grad()

@@ -213,6 +213,12 @@ def test_fractions_only_ever_shorten_and_never_below_the_true_length():
             encoded[:, n:] = 0
             assert padded_lengths(encoded, torch.tensor([n / T])).item() == n
     unpadded = torch.ones(2, 100, 1)
-    lengths = padded_lengths(unpadded, torch.tensor([1.0, 0.5])).tolist()
-    assert lengths[0] == 100
-    assert 50 <= lengths[1] <= 51
+    assert padded_lengths(unpadded, torch.tensor([1.0, 0.5])).tolist() == [100, 50]
+
+
+def test_a_frame_that_the_fraction_covers_in_part_counts():
+    for T in range(1, 2000, 37):
+        n_frames = torch.arange(1, T + 1)
+        unpadded = torch.ones(T, T, 1)
+        assert torch.equal(padded_lengths(unpadded, n_frames / T), n_frames)
+        assert torch.equal(padded_lengths(unpadded, (n_frames - 0.9) / T), n_frames)

@@ -83,6 +83,18 @@ def test_running_label_by_label_is_running_all_at_once(predictor):
 
 
 @torch.no_grad()
+def test_a_step_is_the_forward_of_one_label(predictor):
+    labels = torch.randint(0, 7, (3, 9))
+    whole, end = predictor(labels)
+    state = None
+    for u in range(9):
+        output, state = predictor.step(labels[:, u], state)
+        torch.testing.assert_close(output, whole[:, u])
+    for got, expected in zip(state, end, strict=True):
+        torch.testing.assert_close(got, expected)
+
+
+@torch.no_grad()
 def test_the_initial_state_is_the_default(predictor):
     labels = torch.randint(0, 7, (3, 4))
     assert torch.equal(predictor(labels, predictor.initial_state(3))[0], predictor(labels)[0])

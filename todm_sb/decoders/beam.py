@@ -45,7 +45,8 @@ def beam_search(
         fusion: a language model whose scores are added to those of the labels.
 
     Returns:
-        The hypotheses of each utterance, best first; fewer than ``nbest`` where no more exist.
+        The hypotheses of each utterance, best first; fewer than ``nbest`` where no more exist. A
+        network that gives NaN reads nothing, with a score of minus infinity.
 
     Raises:
         ValueError: if ``nbest`` exceeds ``beam_size``.
@@ -174,7 +175,9 @@ def _trace_back(
     """
     beam_size = scores.shape[1]
     # One transfer of each kind; a frame's rows begin where those of the frames before it end.
-    columns = [torch.cat([x.flatten() for x in column]).tolist() for column in zip(*steps)]
+    columns = [
+        torch.cat([x.flatten() for x in column]).tolist() for column in zip(*steps, strict=True)
+    ]
     begins = [0, *itertools.accumulate(step.label.numel() for step in steps)]
     ranked = scores.argsort(dim=1, descending=True, stable=True)[:, :nbest].tolist()
     found: list[list[Hypothesis]] = []
@@ -191,4 +194,5 @@ def _trace_back(
                 k = parent
             tokens, frames, log_probs = zip(*trail[::-1], strict=True) if trail else ((), (), ())
             found[-1].append(Hypothesis(list(tokens), list(frames), list(log_probs), totals[at]))
-    return found
+    # No number is the best of a network that gives none: it read nothing.
+    return [hypotheses or [Hypothesis([], [], [], -math.inf)] for hypotheses in found]

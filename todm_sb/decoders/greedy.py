@@ -56,8 +56,8 @@ def greedy_search(
         model: predictor and joiner are used.
         encoded: (batch, T, d_model), encoder output.
         n_frames: (batch,), integer frames of each utterance.
-        max_symbols: labels a frame at most; then the next frame follows as after a blank. It
-            bounds the turns.
+        max_symbols: labels a frame at most, at least 1; then the next frame follows as after a
+            blank. It bounds the turns.
 
     Returns:
         One hypothesis an utterance.
@@ -92,47 +92,79 @@ def greedy_chunk(
         The new labels of each stream, with frames counted from its beginning, and the next state.
     """
     networks = search_networks(model)
-    batch, T = encoded.shape[:2]
+    batch, device = len(encoded), encoded.device
     projected = networks.project_encoder(encoded)
-    n_frames = n_frames.to(encoded.device)
     outputs, predictor = state.outputs.clone(), tuple(s.clone() for s in state.predictor)
-    frame = torch.zeros_like(n_frames)
-    emitted_here = torch.zeros_like(n_frames)
+    # Where each utterance stands is known here and not on the device: whether it found a label
+    # has to be known here in each turn anyhow.
+    ends = n_frames.tolist()
+    frame, emitted_here = [0] * batch, [0] * batch
     turns = []
-    while len(rows := (frame < n_frames).nonzero().squeeze(1)):
-        window = min(max(NODES // len(rows), MIN_WINDOW), T)
-        ahead = frame[rows].unsqueeze(1) + torch.arange(window, device=frame.device)
-        nodes = projected[rows.unsqueeze(1), ahead.clamp(max=T - 1)]
-        logits = networks.join(nodes, outputs[rows].unsqueeze(1)).squeeze(2)
-        is_label = logits.amax(-1) > logits[..., networks.blank]
-        is_label &= ahead < n_frames[rows].unsqueeze(1)
-        is_label[:, 0] &= emitted_here[rows] < max_symbols
-        # The first label of each utterance, where there is one.
-        emits = is_label.any(1)
-        offset = torch.where(emits, is_label.long().argmax(1), window)
-        frame[rows] += offset
-        emitted_here[rows] = torch.where(offset == 0, emitted_here[rows], 0) + emits
-        (emitting,) = emits.nonzero(as_tuple=True)
-        if len(emitting) == 0:
+    while running := [i for i in range(batch) if frame[i] < ends[i]]:
+        window = max(NODES // len(running), MIN_WINDOW)
+        spans = {i: range(frame[i], min(frame[i] + window, ends[i])) for i in running}
+        nodes = torch.tensor([(i, t) for i, span in spans.items() for t in span], device=device)
+        rows, frames = nodes.unbind(1)
+        logits = networks.join(projected[rows, frames].unsqueeze(1), outputs[rows].unsqueeze(1))
+        logits = logits.flatten(0, 2)
+        is_label = logits.amax(-1) > logits[:, networks.blank]
+        first = _first_labels(is_label.tolist(), spans)
+        for i, span in spans.items():
+            t = first[i].frame if i in first else span.stop
+            emitted_here[i] = (i in first) + (emitted_here[i] if t == frame[i] else 0)
+            frame[i] = t
+            if emitted_here[i] == max_symbols:
+                frame[i], emitted_here[i] = t + 1, 0
+        if not first:
             continue
-        chosen = logits[emitting, offset[emitting]]
-        label = chosen.argmax(-1)
-        log_prob = chosen.float().log_softmax(-1).gather(1, label.unsqueeze(1)).squeeze(1)
-        rows = rows[emitting]
-        turns.append((rows, label, (state.n_frames + frame)[rows], log_prob))
-        outputs[rows], new = networks.predict(label, tuple(s[rows] for s in predictor))
+        chosen = logits[[label.node for label in first.values()]]
+        labels = chosen.argmax(-1)
+        log_probs = chosen.float().log_softmax(-1).gather(1, labels.unsqueeze(1)).squeeze(1)
+        turns.append((first, labels, log_probs))
+        rows = torch.tensor(list(first), device=device)
+        outputs[rows], new = networks.predict(labels, tuple(s[rows] for s in predictor))
         for s, s_new in zip(predictor, new, strict=True):
             s[rows] = s_new
     after = GreedyState(outputs, predictor, state.n_frames + n_frames)
-    return _hypotheses(turns, batch), after
+    return _hypotheses(turns, state.n_frames.tolist()), after
 
 
-def _hypotheses(turns: list[tuple[Tensor, ...]], batch: int) -> list[Hypothesis]:
-    """Sorts what was emitted in each turn, (rows, labels, frames, log_probs), by utterance."""
-    hypotheses = [Hypothesis([], [], []) for _ in range(batch)]
-    columns = (torch.cat(column).tolist() for column in zip(*turns, strict=True))
-    for row, label, frame, log_prob in zip(*columns, strict=True):
-        hypotheses[row].tokens.append(label)
-        hypotheses[row].frames.append(frame)
-        hypotheses[row].log_probs.append(log_prob)
+class _FirstLabel(NamedTuple):
+    """The frame of an utterance's next label, and which of the nodes looked at has it."""
+
+    frame: int
+    node: int
+
+
+def _first_labels(is_label: list[bool], spans: dict[int, range]) -> dict[int, _FirstLabel]:
+    """The first label of each utterance that has one.
+
+    Args:
+        is_label: of the nodes, utterance after utterance.
+        spans: the frames of each utterance's nodes.
+    """
+    first, begin = {}, 0
+    for i, span in spans.items():
+        ahead = is_label[begin : begin + len(span)]
+        if True in ahead:
+            offset = ahead.index(True)
+            first[i] = _FirstLabel(span[offset], begin + offset)
+        begin += len(span)
+    return first
+
+
+def _hypotheses(
+    turns: list[tuple[dict[int, _FirstLabel], Tensor, Tensor]], frames_before: list[int]
+) -> list[Hypothesis]:
+    """Sorts what was emitted in each turn by utterance."""
+    hypotheses = [Hypothesis([], [], []) for _ in frames_before]
+    if not turns:
+        return hypotheses
+    first, labels, log_probs = zip(*turns, strict=True)
+    places = [(i, label.frame) for turn in first for i, label in turn.items()]
+    columns = torch.cat(labels).tolist(), torch.cat(log_probs).tolist()
+    for (i, frame), label, log_prob in zip(places, *columns, strict=True):
+        hypotheses[i].tokens.append(label)
+        hypotheses[i].frames.append(frames_before[i] + frame)
+        hypotheses[i].log_probs.append(log_prob)
     return hypotheses

@@ -68,8 +68,8 @@ class TransducerNetworks:
 
     def predict(self, labels: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """See :class:`SearchNetworks`."""
-        outputs, state = self.model.predictor(labels.unsqueeze(1), state)
-        return self.model.joiner.project_predictor(outputs.squeeze(1)), state
+        outputs, state = self.model.predictor.step(labels, state)
+        return self.model.joiner.project_predictor(outputs), state
 
     def join(self, encoder: Tensor, predictor: Tensor) -> Tensor:
         """See :class:`SearchNetworks`."""

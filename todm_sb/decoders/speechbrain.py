@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import torch.nn.functional as F
 from speechbrain.nnet.linear import Linear
+from speechbrain.nnet.RNN import LSTM
 from torch import Tensor, nn
 
 from todm_sb.decoders.rnn_state import batch_first, layers_first
 from todm_sb.decoders.transducer import TransducerSearcher
+from todm_sb.nnet.lstm_step import lstm_step
 from todm_sb.nnet.predictor import State
 
 # SpeechBrain tells by the name of its class whether a layer of the predictor keeps a state.
@@ -55,17 +57,21 @@ class SpeechBrainNetworks:
 
     def predict(self, labels: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """See :class:`todm_sb.decoders.networks.SearchNetworks`."""
-        x, hidden = labels.unsqueeze(1), layers_first(state)
+        x = labels.unsqueeze(1)
+        # As in SpeechBrain's search, a recurrent layer starts from the state of the one before.
         for layer in self.decode_network_lst:
-            if layer.__class__.__name__ in RECURRENT:
-                x, hidden = layer(x, hidden)
+            if type(layer) is LSTM and not layer.rnn.bidirectional:
+                x, state = _step(layer.rnn, x, state)
+            elif layer.__class__.__name__ in RECURRENT:
+                x, hidden = layer(x, layers_first(state))
+                state = batch_first(hidden)
             else:
                 x = layer(x)
         x = x.squeeze(1)
         linear = self._split_joint()
         if linear is not None:
             x = F.linear(x, linear.weight[:, -x.shape[-1] :])
-        return x, batch_first(hidden)
+        return x, state or ()
 
     def join(self, encoder: Tensor, predictor: Tensor) -> Tensor:
         """See :class:`todm_sb.decoders.networks.SearchNetworks`."""
@@ -87,6 +93,15 @@ class SpeechBrainNetworks:
             network = network.w
         # A class derived from Linear may compute something else.
         return network if type(network) is nn.Linear else None
+
+
+def _step(lstm: nn.LSTM, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+    """What ``lstm(x, state)`` gives for a single label, (batch, 1, width), faster."""
+    if not state:
+        zeros = x.new_zeros(len(x), lstm.num_layers, lstm.hidden_size)
+        state = zeros, zeros
+    y, h, c = lstm_step(lstm, x.squeeze(1), *state)
+    return y.unsqueeze(1), (h, c)
 
 
 class TransducerBeamSearcher(TransducerSearcher):

@@ -2,7 +2,7 @@
 
 Both start from a blank as the start symbol and share one interface: ``forward(labels, state)``
 returns outputs and the state after them, a tuple of tensors with the batch as *first* axis, so
-that searches select and repeat hypotheses by indexing axis 0.
+that searches select and repeat hypotheses by indexing axis 0. ``step`` does the same for one label.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from todm_sb.nnet.lstm_step import lstm_step
 
 State = tuple[Tensor, ...]
 
@@ -73,6 +75,21 @@ class LSTMPredictor(nn.Module):
         y = F.dropout(y, self.dropout, self.training)
         return y, (h.transpose(0, 1), c.transpose(0, 1))
 
+    def step(self, labels: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Reads one label, as searches do; several times faster than :meth:`forward`.
+
+        Args:
+            labels: (batch,) integers.
+            state: state before it; None for the beginning.
+
+        Returns:
+            (batch, d_model) and the state after the label.
+        """
+        h, c = self.initial_state(len(labels)) if state is None else state
+        x = F.dropout(self.embedding(labels), self.dropout, self.training)
+        y, h, c = lstm_step(self.lstm, x, h, c)
+        return F.dropout(y, self.dropout, self.training), (h, c)
+
 
 class StatelessPredictor(nn.Module):
     """Embedding and a convolution over the last labels (Ghodsi et al. 2020; icefall's "decoder").
@@ -117,3 +134,8 @@ class StatelessPredictor(nn.Module):
         x = F.dropout(self.embedding(seen), self.dropout, self.training)
         y = F.relu(self.conv(x.transpose(1, 2)).transpose(1, 2))
         return y, (seen[:, seen.shape[1] - self.context + 1 :],)
+
+    def step(self, labels: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Reads one label; arguments and results as of :meth:`LSTMPredictor.step`."""
+        y, state = self.forward(labels.unsqueeze(1), state)
+        return y.squeeze(1), state
