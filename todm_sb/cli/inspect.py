@@ -61,5 +61,10 @@ def _row(subnet: BundledSubnet, figures: list[str]) -> tuple[str, ...]:
         subnet.name,
         str(len(subnet.config.layers)),
         widths(subnet.config.ffn_dims),
-        *(f"{known[key]:,}" if key in known else "" for key in figures),
+        *(_figure(known[key]) if key in known else "" for key in figures),
     )
+
+
+def _figure(value: float) -> str:
+    """Counts in full, measurements to four digits."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
