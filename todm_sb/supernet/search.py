@@ -196,8 +196,7 @@ class SubnetSearch:
         rng = random.Random(f"{self.seed}/{trial.number}")
         taken = self.study.running() | set(self.study.finished(SEARCH))
         if first := [c for c in self._first if c.id not in taken]:
-            # Workers that start together should not all take the same.
-            return rng.choice(first[:2])
+            return first[0]
         parents = self.study.parents(trial)
         children = (self._child(parents, rng) for _ in range(DRAWS if parents else 0))
         others = (self.space.random(rng) for _ in range(DRAWS))

@@ -1,0 +1,103 @@
+"""search.py and export.py --budget on a tiny trained supernet."""
+
+import json
+import re
+
+import pytest
+from conftest import LIBRISPEECH, load_script
+
+from todm_sb.errors import ConfigError
+from todm_sb.inference import SubnetASR
+from todm_sb.supernet.pareto import SearchResult
+
+
+@pytest.fixture(scope="module")
+def search():
+    """Runs search.py with these arguments."""
+    script = load_script(LIBRISPEECH / "search.py")
+    return lambda *argv: script.main(script.parse([*map(str, argv)]))
+
+
+@pytest.fixture(scope="module")
+def searched(search, tiny_run):
+    search(tiny_run, "--evaluations", 5)
+    return tiny_run
+
+
+def test_the_error_rate_of_max_is_what_validation_says_of_these_weights(searched):
+    # One checkpoint is averaged: that of the epoch with the lowest mean error rate.
+    valid = [
+        json.loads(line)["valid"] for line in (searched / "history.jsonl").read_text().splitlines()
+    ]
+    means = [sum(v for key, v in rates.items() if key.startswith("WER")) for rates in valid]
+    best = [x["WER max"] for x, mean in zip(valid, means, strict=True) if mean == min(means)]
+    found = SearchResult.load(searched / "search" / "params" / "pareto.json")
+    (max_wer,) = (s.wer for s in found.subnets if s.config == found.space.max)
+    assert any(max_wer == pytest.approx(wer) for wer in best)
+
+
+def test_the_search_leaves_json_picture_and_page(searched):
+    folder = searched / "search" / "params"
+    found = SearchResult.load(folder / "pareto.json")
+    assert {name: len(ids) for name, ids in found.methods.items()} == {
+        "NSGA-II": 5,
+        "random": 5,
+        "evenly spaced": 3,
+    }
+    assert len(found.budgets) == 5
+    assert (folder / "pareto.png").read_bytes().startswith(b"\x89PNG")
+    assert "plotly" in (folder / "pareto.html").read_text(encoding="utf-8").lower()
+
+
+def test_the_subnet_found_for_a_budget_is_exported_by_one_command(searched, tmp_path):
+    found = SearchResult.load(searched / "search" / "params" / "pareto.json")
+    smallest = min(s.costs["params"] for s in found.subnets)
+    export = load_script(LIBRISPEECH / "export.py").main
+    export(searched, tmp_path / "small", budget=str(smallest))
+    asr = SubnetASR.from_hparams(tmp_path / "small")
+    assert sum(p.numel() for p in asr.mods.encoder.model.parameters()) == smallest
+    with pytest.raises(ConfigError, match="below the smallest subnet"):
+        export(searched, tmp_path / "none", budget="1k")
+    with pytest.raises(ConfigError, match=r"pareto\.json does not exist: run search\.py"):
+        export(searched, tmp_path / "none", budget="80ms", cost="latency")
+
+
+def test_a_search_by_latency_measures_it_once(search, searched):
+    arguments = ["--cost", "latency", "--seconds", 1, "--no-baselines"]
+    search(searched, *arguments, "--evaluations", 2)
+    path = searched / "search" / "latency" / "pareto.json"
+    before = {s.config: s.costs["latency"] for s in SearchResult.load(path).subnets}
+    search(searched, *arguments, "--evaluations", 3)
+    after = {s.config: s.costs["latency"] for s in SearchResult.load(path).subnets}
+    assert before.items() <= after.items()
+    assert len(after) == 3
+
+
+def test_a_budget_below_the_smallest_subnet_is_refused(search, searched):
+    with pytest.raises(ConfigError, match="budget 1 k is below the smallest subnet"):
+        search(searched, "--budget", "1k")
+
+
+def with_another_width(run, folder, width, other):
+    """A folder with the run's YAML, but for one width of its search space."""
+    text = (run / "hyperparams.yaml").read_text(encoding="utf-8")
+    changed = re.sub(
+        rf"(search_space:.*?)\b{width}\b", rf"\g<1>{other}", text, count=1, flags=re.DOTALL
+    )
+    assert changed != text
+    (folder / "hyperparams.yaml").write_text(changed, encoding="utf-8")
+    return folder
+
+
+def test_a_study_of_another_search_space_is_refused(search, searched, tmp_path):
+    # The weights fit, the subnets do not.
+    other = with_another_width(searched, tmp_path, 16, 8)
+    storage = f"sqlite:///{searched / 'search' / 'params' / 'study.db'}"
+    with pytest.raises(ConfigError, match="study 'params' is of another search space"):
+        search(other, "--storage", storage)
+
+
+def test_a_checkpoint_of_another_search_space_is_refused(search, searched, tmp_path):
+    other = with_another_width(searched, tmp_path, 32, 48)
+    with pytest.raises(ConfigError, match="the checkpoint is of another network or search space"):
+        search(other)
