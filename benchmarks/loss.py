@@ -6,14 +6,12 @@ against torchaudio's loss on the logits of all nodes.
 
 from __future__ import annotations
 
-import argparse
-import time
 from collections.abc import Callable
 from functools import partial
 
 import torch
 import torchaudio
-from measure import MB, Row, peak_memory, print_table, time_in_turn
+from measure import MB, Row, parse_repeats, peak_memory, print_table, time_in_turn
 from torch import Tensor
 
 from todm_sb.losses.pruning import Pruning, choose_band, simple_lattice
@@ -85,23 +83,12 @@ def prepare(contestant: str) -> Callable[[], None]:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument(
-        "--processor-time",
-        action="store_true",
-        help="on one thread, by its processor time: other work on the cores does not count",
-    )
-    args = parser.parse_args()
-    clock = time.perf_counter
-    if args.processor_time:
-        torch.set_num_threads(1)
-        clock = time.thread_time
+    repeats, clock = parse_repeats(__doc__.splitlines()[0], 3)
     peer_memory = peak_memory(partial(prepare, "torchaudio")) / MB
     rows = []
     for contestant, time_target, memory_target in [("full", 1.0, 0.25), ("pruned", 0.12, 0.10)]:
         ours, peer = time_in_turn(
-            prepare(contestant), prepare("torchaudio"), repeats=args.repeats, warmup=1, clock=clock
+            prepare(contestant), prepare("torchaudio"), repeats=repeats, warmup=1, clock=clock
         )
         claim = f"{contestant} loss, peer torchaudio on 4-D logits"
         memory = peak_memory(partial(prepare, contestant)) / MB

@@ -11,6 +11,7 @@ turn. Linux only (peak memory is read from /proc).
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import gc
 import multiprocessing
@@ -24,6 +25,30 @@ from pathlib import Path
 import torch
 
 MB = 1e6
+
+
+def parse_repeats(description: str, repeats: int) -> tuple[int, Callable[[], float]]:
+    """The command line of a benchmark that can run by the clock or by processor time.
+
+    Args:
+        description: of the script.
+        repeats: timed runs unless told otherwise.
+
+    Returns:
+        The repeats, and the clock for :func:`time_in_turn`.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--repeats", type=int, default=repeats)
+    parser.add_argument(
+        "--processor-time",
+        action="store_true",
+        help="on one thread, by its processor time: other work on the cores does not count",
+    )
+    args = parser.parse_args()
+    if not args.processor_time:
+        return args.repeats, time.perf_counter
+    torch.set_num_threads(1)
+    return args.repeats, time.thread_time
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,13 @@
 
 from __future__ import annotations
 
-import argparse
 import random
-import time
 from collections.abc import Callable
 from functools import partial
 
 import torch
 import torchaudio
-from measure import MB, Row, peak_memory, print_table, time_in_turn
+from measure import MB, Row, parse_repeats, peak_memory, print_table, time_in_turn
 from torch import Tensor
 
 from todm_sb.losses.pruning import Pruning
@@ -114,18 +112,7 @@ def prepare(contestant: str) -> Callable[[], None]:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument(
-        "--processor-time",
-        action="store_true",
-        help="on one thread, by its processor time: other work on the cores does not count",
-    )
-    args = parser.parse_args()
-    clock = time.perf_counter
-    if args.processor_time:
-        torch.set_num_threads(1)
-        clock = time.thread_time
+    repeats, clock = parse_repeats(__doc__.splitlines()[0], 3)
     rows = []
     for contestant, peer_name, target in [
         ("one_plain", "max network alone, 4-D loss", 0.8),
@@ -133,7 +120,7 @@ def main() -> None:
         ("plain_sandwich", "plain sandwich, 4-D loss and KL", 0.4),
     ]:
         ours, peer = time_in_turn(
-            prepare("sandwich"), prepare(contestant), repeats=args.repeats, warmup=1, clock=clock
+            prepare("sandwich"), prepare(contestant), repeats=repeats, warmup=1, clock=clock
         )
         claim = f"sandwich step, peer {peer_name}: time"
         rows.append(Row(claim, SHAPES, ours.median, peer.median, "s", target))
