@@ -1,6 +1,6 @@
 """Latency of 20 random subnets: summed from the table, against the cut-out network's own time.
 
-    python benchmarks/latency.py [--subnets 20] [--seconds 10] [--rounds 20]
+    python benchmarks/latency.py [--subnets 20] [--seconds 10] [--rounds 10]
 
 The mini recipe's network and one of d_model 256, untrained. One thread; the table and the subnets
 are measured in turn, and every time is the least over the rounds.
@@ -56,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--subnets", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=10)
     args = parser.parse_args()
     torch.manual_seed(0)
     features = torch.randn(1, int(args.seconds * FEATURES_A_SECOND), BINS)
@@ -70,7 +70,7 @@ def main() -> None:
         networks = [extract_subnet(supernet, config) for config in configs]
         tables, times = [], []
         for _ in range(args.rounds):
-            tables.append(LatencyTable.measure(supernet, space.ffn_dims, features, repeats=2))
+            tables.append(LatencyTable.measure(supernet, space.ffn_dims, features, repeats=1))
             times.append(time_utterance(networks, features, repeats=1))
         table = least(tables)
         times = [min(column) for column in zip(*times, strict=True)]

@@ -6,6 +6,7 @@ runs it is what a clock on the wall shows, and other programs on the same cores 
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,9 @@ from todm_sb.decoders.greedy import greedy_search
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.supernet.extract import extract_subnet
 from todm_sb.supernet.space import SubnetConfig
+
+# Runs of a network in a row; the first fills the caches.
+RUNS = 4
 
 
 @dataclass(frozen=True)
@@ -58,20 +62,20 @@ class LatencyTable:
         supernet: Transducer,
         widths: Sequence[int],
         features: Tensor,
-        repeats: int = 30,
+        repeats: int = 10,
         max_symbols: int = 5,
     ) -> LatencyTable:
         """Times the layers where they run: inside whole networks, cut out, on one thread.
 
-        A layer by itself finds its weights in the cache, one in a network does not. The networks
-        (all layers, one width for all) run in turn, and each entry is the least of many times:
-        caches that other programs have emptied count little.
+        A layer by itself finds its weights in nearer caches than one in a network does. The
+        networks (all layers, one width for all) take turns, each with a few runs in a row of which
+        the first, that fills the caches, does not count; each entry is the least of many times.
 
         Args:
             supernet: on the CPU, in evaluation mode; stays as it is.
             widths: FFN widths that a layer can have.
             features: (1, frames, bins), one utterance.
-            repeats: timed runs of each network.
+            repeats: turns of each network.
             max_symbols: see :func:`todm_sb.decoders.greedy.greedy_search`.
         """
         all_layers = tuple(range(len(supernet.encoder.layers)))
@@ -82,10 +86,10 @@ class LatencyTable:
         rest = math.inf
         layers = tuple(dict.fromkeys(widths, math.inf) for _ in all_layers)
         with _one_thread():
-            for repeat in range(repeats + 1):
-                for width, network in networks.items():
+            for width, network in itertools.chain(*repeats * [networks.items()]):
+                for run in range(RUNS):
                     total, layer_times = _time_layers(network, features, max_symbols)
-                    if repeat == 0:  # caches and allocator settle
+                    if run == 0:
                         continue
                     rest = min(rest, total - sum(layer_times))
                     for layer, seconds in zip(layers, layer_times, strict=True):
@@ -107,24 +111,25 @@ def read_utterance(network: Transducer, features: Tensor, max_symbols: int = 5) 
 
 
 def time_utterance(
-    networks: Sequence[Transducer], features: Tensor, repeats: int = 30, max_symbols: int = 5
+    networks: Sequence[Transducer], features: Tensor, repeats: int = 10, max_symbols: int = 5
 ) -> list[float]:
-    """Seconds in which each network reads an utterance, on one thread: the least of many times,
-    taken in turn.
+    """Seconds in which each network reads an utterance, on one thread: the least of many times.
+
+    They take turns, each with a few runs in a row of which the first does not count.
 
     Args:
         networks: in evaluation mode.
         features: (1, frames, bins).
-        repeats: timed runs of each network.
+        repeats: turns of each network.
         max_symbols: see :func:`todm_sb.decoders.greedy.greedy_search`.
     """
     best = [math.inf] * len(networks)
     with _one_thread():
-        for repeat in range(repeats + 1):
-            for i, network in enumerate(networks):
+        for i, network in itertools.chain(*repeats * [list(enumerate(networks))]):
+            for run in range(RUNS):
                 start = time.thread_time()
                 read_utterance(network, features, max_symbols)
-                if repeat > 0:
+                if run > 0:
                     best[i] = min(best[i], time.thread_time() - start)
     return best
 

@@ -11,6 +11,7 @@ and its claim with it.
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 import warnings
@@ -33,6 +34,8 @@ except ModuleNotFoundError as missing:
 # Seconds between signs of life of a trial, and without one until it counts as dead.
 HEARTBEAT = 10
 GRACE = 60
+# Longest pause in seconds after a claim that was given up.
+PAUSE = 0.2
 
 SEARCH, BASELINE = "search", "baseline"
 
@@ -177,6 +180,8 @@ class SharedStudy:
                 trial.set_constraint("budget", cost(config) - limit)
                 if self._claimed_elsewhere(config, by, trial.number):
                     state = TrialState.PRUNED
+                    # Workers that run in step would meet again.
+                    time.sleep(PAUSE * random.Random().random())
                 else:
                     known = self.finished().get(config.id)
                     error_rate = evaluate(config) if known is None else known[1]
