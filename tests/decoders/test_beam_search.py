@@ -1,6 +1,5 @@
 """Beam search against an exhaustive sum over alignments and a search by dictionary."""
 
-import itertools
 import math
 
 import pytest
@@ -47,35 +46,60 @@ def lm_gain(lm, weight, blank, labels):
     return weight * log_probs[range(len(labels)), list(labels)].sum().item()
 
 
-def exhaustive(model, frames):
+def exhaustive(model, frames, max_symbols=1):
     """Log-probability of every label sequence, by enumerating all alignments."""
-    vocabulary = range(model.joiner.vocab_size)
     totals = {}
-    for alignment in itertools.product(vocabulary, repeat=len(frames)):
-        labels, score = (), 0.0
-        for frame, symbol in zip(frames, alignment, strict=True):
-            score += next_log_probs(model, frame, labels)[symbol]
-            labels += () if symbol == model.blank else (symbol,)
-        totals.setdefault(labels, []).append(score)
+
+    def follow(t, here, labels, score):
+        if t == len(frames):
+            totals.setdefault(labels, []).append(score)
+            return
+        for symbol, log_prob in enumerate(next_log_probs(model, frames[t], labels)):
+            if symbol == model.blank:
+                follow(t + 1, 0, labels, score + log_prob)
+            elif here + 1 == max_symbols:
+                follow(t + 1, 0, (*labels, symbol), score + log_prob)
+            else:
+                follow(t, here + 1, (*labels, symbol), score + log_prob)
+
+    follow(0, 0, (), 0.0)
     return {labels: math.log(sum(map(math.exp, scores))) for labels, scores in totals.items()}
 
 
-def by_dictionary(model, frames, beam_size, lm=None, weight=0.0):
+def by_dictionary(model, frames, beam_size, lm=None, weight=0.0, max_symbols=1, state_beam=2.3):
     """The same search, an utterance and a hypothesis at a time."""
 
     def gain(labels):
         return lm_gain(lm, weight, model.blank, labels)
 
+    def by_blank(frame, hypotheses):
+        return [
+            (score + next_log_probs(model, frame, labels)[model.blank], labels)
+            for score, labels in hypotheses
+        ]
+
+    def by_label(frame, hypotheses):
+        return [
+            (score + log_prob + gain((*labels, symbol)) - gain(labels), (*labels, symbol))
+            for score, labels in hypotheses
+            for symbol, log_prob in enumerate(next_log_probs(model, frame, labels))
+            if symbol != model.blank
+        ]
+
     beam = {(): 0.0}
     for frame in frames:
-        extensions = []
-        for labels, score in beam.items():
-            for symbol, log_prob in enumerate(next_log_probs(model, frame, labels)):
-                longer = labels if symbol == model.blank else (*labels, symbol)
-                extensions.append((score + log_prob + gain(longer) - gain(labels), longer))
-        extensions.sort(reverse=True)
+        done, here = [], [(score, labels) for labels, score in beam.items()]
+        for _ in range(max_symbols - 1):
+            done = sorted(done + by_blank(frame, here), reverse=True)
+            floor = done[0][0] - state_beam
+            if len(done) >= beam_size:
+                floor = max(floor, done[beam_size - 1][0])
+            here = sorted(by_label(frame, here), reverse=True)[:beam_size]
+            here = [h for h in here if h[0] > floor]
+        found = sorted(by_blank(frame, here) + by_label(frame, here), reverse=True)
+        done += found[: 2 * beam_size]
         merged = {}
-        for score, labels in extensions[: 2 * beam_size]:
+        for score, labels in done:
             merged.setdefault(labels, []).append(score)
         totals = {k: math.log(sum(map(math.exp, v))) for k, v in merged.items()}
         beam = dict(sorted(totals.items(), key=lambda item: -item[1])[:beam_size])
@@ -95,11 +119,14 @@ def frames_of(model, *lengths, seed=0):
 
 
 @torch.no_grad()
-def test_a_beam_that_holds_everything_sums_all_alignments(model):
-    encoded, lengths = frames_of(model, 4, 3)
-    found = beam_search(model, encoded, lengths, beam_size=128, nbest=128)
+@pytest.mark.parametrize(("max_symbols", "n_frames"), [(1, (4, 3)), (3, (2, 1))])
+def test_a_beam_that_holds_everything_sums_all_alignments(model, max_symbols, n_frames):
+    encoded, lengths = frames_of(model, *n_frames)
+    size = 3**7
+    options = {"max_symbols": max_symbols, "state_beam": math.inf}
+    found = beam_search(model, encoded, lengths, size, size, **options)
     for row, length, hypotheses in zip(encoded, lengths, found, strict=True):
-        expected = exhaustive(model, row[:length])
+        expected = exhaustive(model, row[:length], max_symbols)
         assert {tuple(h.tokens) for h in hypotheses} == expected.keys()
         for h in hypotheses:
             assert h.score == pytest.approx(expected[tuple(h.tokens)], abs=1e-4)
@@ -107,14 +134,27 @@ def test_a_beam_that_holds_everything_sums_all_alignments(model):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("max_symbols", [1, 2, 5])
 @pytest.mark.parametrize("beam_size", [1, 2, 3, 5])
-def test_a_small_beam_is_the_search_by_dictionary(model, beam_size):
+def test_a_small_beam_is_the_search_by_dictionary(model, beam_size, max_symbols):
     encoded, lengths = frames_of(model, 9, 5, 12)
-    found = beam_search(model, encoded, lengths, beam_size, nbest=beam_size)
+    found = beam_search(
+        model, encoded, lengths, beam_size, nbest=beam_size, max_symbols=max_symbols
+    )
     for row, length, hypotheses in zip(encoded, lengths, found, strict=True):
-        expected = by_dictionary(model, row[:length], beam_size)
+        expected = by_dictionary(model, row[:length], beam_size, max_symbols=max_symbols)
         got = {tuple(h.tokens): h.score for h in hypotheses}
         assert got == pytest.approx(expected, abs=1e-4)
+
+
+@torch.no_grad()
+def test_a_frame_has_several_labels_where_the_network_gives_them(model):
+    model.joiner.output.bias[model.blank] -= 1e3
+    encoded, lengths = frames_of(model, 4, 2)
+    found = beam_search(model, encoded, lengths, beam_size=2, max_symbols=3)
+    assert [h[0].frames for h in found] == [
+        [t for t in range(n) for _ in range(3)] for n in lengths
+    ]
 
 
 @torch.no_grad()
@@ -206,7 +246,7 @@ def test_the_searcher_returns_what_speechbrains_does(model):
     encoded[1, 5:] = 0
     encoded = encoded[:, :8]
     best, score, nbest, nbest_scores = TransducerSearcher(model, beam_size=3, nbest=2)(encoded)
-    expected = beam_search(model, encoded, lengths, 3, 2)
+    expected = beam_search(model, encoded, lengths, 3, 2, max_symbols=5)
     assert nbest == [[h.tokens for h in hypotheses] for hypotheses in expected]
     assert nbest_scores == [[h.score for h in hypotheses] for hypotheses in expected]
     assert best == [row[0] for row in nbest]

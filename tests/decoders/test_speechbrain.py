@@ -163,14 +163,15 @@ def test_the_language_model_is_called_as_speechbrain_calls_it():
     peer = Peer(**parts, beam_size=2, lm_module=lm, lm_weight=0.7)
     fused = {"lm_module": lm, "lm_weight": 0.7}
     everything = {"beam_size": 150, "nbest": 150}
+
+    def search(**options):
+        searcher = TransducerBeamSearcher(**parts, **everything, **options)
+        searcher.max_symbols = 1
+        *_, nbest, scores = searcher(encoded[:1, :2])
+        return dict(zip(map(tuple, nbest[0]), scores[0], strict=True))
+
     # In two frames this beam holds all: scores differ by the language model's alone.
-    with_lm, without = (
-        dict(zip(map(tuple, nbest[0]), scores[0], strict=True))
-        for *_, nbest, scores in (
-            TransducerBeamSearcher(**parts, **everything, **fused)(encoded[:1, :2]),
-            TransducerBeamSearcher(**parts, **everything)(encoded[:1, :2]),
-        )
-    )
+    with_lm, without = search(**fused), search()
     assert len(with_lm) == 1 + (V - 1) + (V - 1) ** 2
     for tokens, score in with_lm.items():
         gain, hidden = 0.0, None
@@ -190,7 +191,7 @@ def test_a_weight_needs_a_language_model():
 def test_search_ends_on_networks_that_are_no_good():
     parts, encoded = make_parts(blank_bias=-1e3)
     best, *_ = TransducerBeamSearcher(**parts)(encoded)
-    assert [len(tokens) for tokens in best] == [T] * len(LENGTHS)
+    assert [len(tokens) for tokens in best] == [MAX_SYMBOLS * T] * len(LENGTHS)
     parts["classifier_network"][-1].w.bias.fill_(math.nan)
     for beam_size in (1, 4):
         best, *_ = TransducerBeamSearcher(**parts, beam_size=beam_size)(encoded)

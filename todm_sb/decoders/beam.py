@@ -1,8 +1,7 @@
-"""Modified beam search: one symbol a frame, hypotheses of equal labels merged, batched."""
+"""Beam search over all utterances at once: hypotheses of equal labels are merged."""
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from torch import Tensor
 from todm_sb.decoders.hypothesis import Hypothesis
 from todm_sb.decoders.language_model import ShallowFusion
 from todm_sb.decoders.networks import SearchNetworks, search_networks
+from todm_sb.decoders.trails import Trails
 from todm_sb.nnet.predictor import State
 from todm_sb.nnet.transducer import Transducer
 
@@ -28,13 +28,18 @@ def beam_search(
     beam_size: int = 4,
     nbest: int = 1,
     fusion: ShallowFusion | None = None,
+    max_symbols: int = 1,
+    state_beam: float = 2.3,
 ) -> list[list[Hypothesis]]:
-    """The most probable label sequences under at most one label a frame.
+    """The most probable label sequences under at most so many labels a frame.
 
     Where greedy search follows the single best alignment, this sums the alignments of each label
-    sequence: it also reads labels whose probability is spread over several frames. Each frame
-    takes one call of the joiner for all hypotheses of all utterances together, and one of the
-    predictor for those that got a label, so the search ends after T of them on any model.
+    sequence. With ``max_symbols=1`` it is the modified beam search of icefall: a label, like
+    blank, leads to the next frame, which takes one call of the joiner for all hypotheses of all
+    utterances together and one of the predictor for those that got a label. With more it is
+    time-synchronous decoding (Saon et al., ICASSP 2020): a label stays at its frame, where only
+    hypotheses within ``state_beam`` of the best go on; the last label allowed leads to the next
+    frame. Either way the search ends on any model.
 
     Args:
         model: predictor and joiner are used.
@@ -43,6 +48,9 @@ def beam_search(
         beam_size: hypotheses kept.
         nbest: hypotheses returned, ``beam_size`` at most.
         fusion: a language model whose scores are added to those of the labels.
+        max_symbols: labels a frame at most, at least 1.
+        state_beam: how far below the best hypothesis that is done with a frame, in
+            log-probability, another is followed that stays there.
 
     Returns:
         The hypotheses of each utterance, best first; fewer than ``nbest`` where no more exist. A
@@ -54,50 +62,49 @@ def beam_search(
     if not 1 <= nbest <= beam_size:
         raise ValueError(f"nbest ({nbest}) must be in 1..beam_size ({beam_size})")
     networks = search_networks(model)
-    device = encoded.device
     # Longest first: the utterances that still run are always the first rows.
-    lengths, order = n_frames.to(device).sort(descending=True, stable=True)
+    lengths, order = n_frames.to(encoded.device).sort(descending=True, stable=True)
     lengths = lengths.tolist()
     projected = networks.project_encoder(encoded)[order]
-    readers = [networks.predict] + ([fusion.predict] if fusion else [])
-    start = torch.full((len(encoded) * beam_size,), networks.blank, device=device)
-    memories = [_Memory(read, start) for read in readers]
-    # One hypothesis to begin with: the empty one.
-    scores = torch.full((len(encoded), beam_size), -math.inf, device=device)
-    scores[:, 0] = 0
-    hashes = torch.zeros_like(scores, dtype=torch.long)
-    ended, steps = [], []
+    search = _Search(networks, fusion, max_symbols, state_beam)
+    beam = search.start(len(encoded), beam_size, encoded.device)
+    ended = []
     for t in range(max(lengths, default=0)):
         running = sum(n > t for n in lengths)
-        ended.append(scores[running:])
-        outputs, *fused = (m.outputs[: running * beam_size] for m in memories)
-        outputs = outputs.view(running, beam_size, -1)
-        logits = networks.join(projected[:running, t, None], outputs).squeeze(1)
-        log_probs = logits.float().log_softmax(-1)
-        gains = sum((f.view_as(log_probs) for f in fused), log_probs)
-        scores, hashes, step = _best_extensions(
-            scores[:running], hashes[:running], log_probs, gains, networks.blank
-        )
-        steps.append(step)
-        for memory in memories:
-            memory.extend(step, networks.blank)
-    scores = torch.cat([scores, *reversed(ended)])
-    found = _trace_back(steps, scores, lengths, nbest, networks.blank)
+        ended.append(_Beam(*(x[running:] for x in beam)))
+        beam = search.advance(_Beam(*(x[:running] for x in beam)), projected[:running, t, None], t)
+    beam = _Beam(*map(torch.cat, zip(beam, *reversed(ended), strict=True)))
+    found = search.trails.best(beam.scores, beam.trails, nbest)
     return [found[i] for i in order.argsort().tolist()]
 
 
-class _Step(NamedTuple):
-    """How the hypotheses of one frame came about: (running, beam_size) tensors each.
+class _Beam(NamedTuple):
+    """Hypotheses, (utterances, hypotheses) each; one with a score of minus infinity is none.
 
     Args:
-        parent: index of the hypothesis that was extended.
-        label: the new label, or blank.
-        log_prob: of the new symbol, by the transducer alone.
+        scores: log-probabilities.
+        hashes: of the label sequences.
+        trails: the label sequences, see :class:`todm_sb.decoders.trails.Trails`.
+        rows: of the memories, which have read the labels before the unread one.
+        unread: a last label that no memory has read, or blank.
     """
 
-    parent: Tensor
-    label: Tensor
-    log_prob: Tensor
+    scores: Tensor
+    hashes: Tensor
+    trails: Tensor
+    rows: Tensor
+    unread: Tensor
+
+    def merged(self, count: int) -> _Beam:
+        """The best label sequences, each with the sum of its hypotheses."""
+        order = self.scores.argsort(dim=1, descending=True, stable=True)
+        scores, hashes, *others = (x.gather(1, order) for x in self)
+        same = (hashes.unsqueeze(1) == hashes.unsqueeze(2)) & scores.isfinite().unsqueeze(1)
+        sums = scores.unsqueeze(1).masked_fill(~same, -math.inf).logsumexp(-1)
+        # The best of equal ones stands for all: those after it drop out.
+        sums = sums.masked_fill(same.tril(-1).any(-1), -math.inf)
+        sums, at = sums.topk(count, dim=1)
+        return _Beam(sums, *(x.gather(1, at) for x in (hashes, *others)))
 
 
 class _Memory:
@@ -112,87 +119,117 @@ class _Memory:
         self.read = read
         self.outputs, self.state = read(start, None)
 
-    def extend(self, step: _Step, blank: int) -> None:
-        """Goes over to the hypotheses of the next frame; only those with a new label read it."""
-        first_row = step.parent.shape[1] * torch.arange(len(step.parent), device=step.parent.device)
-        rows = (first_row.unsqueeze(1) + step.parent).flatten()
+    def extend(self, rows: Tensor, labels: Tensor) -> None:
+        """Reads a label after each of these rows; the new rows come behind all others."""
+        outputs, state = self.read(labels, tuple(s[rows] for s in self.state))
+        self.outputs = torch.cat([self.outputs, outputs])
+        self.state = tuple(map(torch.cat, zip(self.state, state, strict=True)))
+
+    def keep(self, rows: Tensor) -> None:
+        """Keeps these rows, in this order."""
         self.outputs = self.outputs[rows]
         self.state = tuple(s[rows] for s in self.state)
-        labels = step.label.flatten()
-        (emitting,) = (labels != blank).nonzero(as_tuple=True)
-        if len(emitting) == 0:
-            return
-        before = tuple(s[emitting] for s in self.state)
-        self.outputs[emitting], after = self.read(labels[emitting], before)
-        for s, s_after in zip(self.state, after, strict=True):
-            s[emitting] = s_after
 
 
-def _best_extensions(
-    scores: Tensor, hashes: Tensor, log_probs: Tensor, gains: Tensor, blank: int
-) -> tuple[Tensor, Tensor, _Step]:
-    """Extends by one symbol, merges equal label sequences, keeps the best.
+class _Search:
+    """Takes a beam from frame to frame; for the arguments see :func:`beam_search`."""
 
-    Args:
-        scores: (running, beam_size), log-probabilities.
-        hashes: (running, beam_size), of the label sequences.
-        log_probs: (running, beam_size, V) of the next symbol.
-        gains: the same shape, what the next symbol adds to the score.
-        blank: id of blank.
+    def __init__(
+        self,
+        networks: SearchNetworks,
+        fusion: ShallowFusion | None,
+        max_symbols: int,
+        state_beam: float,
+    ) -> None:
+        self.networks = networks
+        self.readers = [networks.predict] + ([fusion.predict] if fusion else [])
+        self.max_symbols = max_symbols
+        self.state_beam = state_beam
+        self.trails = Trails()
 
-    Returns:
-        Scores and hashes of the new hypotheses, and how they came about.
-    """
-    beam_size, vocab_size = gains.shape[1:]
-    # A sequence is reached by blank from itself and by its last label from its front; twice the
-    # beam holds both ways of as many sequences as the beam keeps.
-    count = min(2 * beam_size, beam_size * vocab_size)
-    best, index = (scores.unsqueeze(-1) + gains).flatten(1).topk(count, dim=1)
-    parent, label = index // vocab_size, index % vocab_size
-    fronts = hashes.gather(1, parent)
-    reached = torch.where(label == blank, fronts, fronts * _HASH + label)
-    same = (reached.unsqueeze(1) == reached.unsqueeze(2)) & best.isfinite().unsqueeze(1)
-    merged = best.unsqueeze(1).masked_fill(~same, -math.inf).logsumexp(-1)
-    # The best of equal ones stands for all: those after it drop out.
-    merged = merged.masked_fill(same.tril(-1).any(-1), -math.inf)
-    kept, at = merged.topk(beam_size, dim=1)
-    index = index.gather(1, at)
-    step = _Step(parent.gather(1, at), label.gather(1, at), log_probs.flatten(1).gather(1, index))
-    return kept, reached.gather(1, at), step
+    def start(self, batch: int, beam_size: int, device: torch.device) -> _Beam:
+        """One hypothesis an utterance to begin with: the empty one."""
+        blank = torch.full((batch, beam_size), self.networks.blank, device=device)
+        self.memories = [_Memory(read, blank.flatten()) for read in self.readers]
+        scores = torch.full((batch, beam_size), -math.inf, device=device)
+        scores[:, 0] = 0
+        zeros, rows = torch.zeros_like(blank), torch.arange(blank.numel(), device=device)
+        return _Beam(scores, zeros, zeros - 1, rows.view_as(blank), blank)
 
+    def advance(self, beam: _Beam, frame: Tensor, t: int) -> _Beam:
+        """Reads one frame, (utterances, 1, d_encoder), number t."""
+        beam_size = beam.scores.shape[1]
+        done, here = [], beam
+        for _ in range(self.max_symbols - 1):
+            log_probs, gains = self._symbols(here, frame)
+            blank = gains[..., self.networks.blank]
+            done.append(here._replace(scores=here.scores + blank))
+            blank.fill_(-math.inf)
+            here = self._extensions(here, log_probs, gains, beam_size, t)
+            best = torch.cat([x.scores for x in done], dim=1).topk(beam_size, dim=1).values
+            floor = torch.maximum(best[:, -1:], best[:, :1] - self.state_beam)
+            out = here.scores <= floor
+            if out.all():
+                break
+            here = self._read(here._replace(scores=here.scores.masked_fill(out, -math.inf)))
+        else:
+            # A sequence is reached by blank from itself and by its last label from its front;
+            # twice the beam holds both ways of as many sequences as the beam keeps.
+            done.append(self._extensions(here, *self._symbols(here, frame), 2 * beam_size, t))
+        if len(done) == 1 and self.max_symbols > 1:
+            return done[0]  # no labels
+        columns = zip(*done, strict=True)
+        beam = self._read(_Beam(*(torch.cat(x, dim=1) for x in columns)).merged(beam_size))
+        for memory in self.memories:
+            memory.keep(beam.rows.flatten())
+        rows = torch.arange(beam.rows.numel(), device=beam.rows.device)
+        return beam._replace(rows=rows.view_as(beam.rows))
 
-def _trace_back(
-    steps: list[_Step], scores: Tensor, lengths: list[int], nbest: int, blank: int
-) -> list[list[Hypothesis]]:
-    """Follows the best hypotheses of each utterance from its last frame to the first.
+    def _symbols(self, beam: _Beam, frame: Tensor) -> tuple[Tensor, Tensor]:
+        """What the next symbols have: log-probabilities, and what they add to the scores.
 
-    Args:
-        steps: of each frame.
-        scores: (batch, beam_size) at the end of each utterance.
-        lengths: of the utterances, longest first.
-        nbest: hypotheses to return.
-        blank: id of blank.
-    """
-    beam_size = scores.shape[1]
-    # One transfer of each kind; a frame's rows begin where those of the frames before it end.
-    columns = [
-        torch.cat([x.flatten() for x in column]).tolist() for column in zip(*steps, strict=True)
-    ]
-    begins = [0, *itertools.accumulate(step.label.numel() for step in steps)]
-    ranked = scores.argsort(dim=1, descending=True, stable=True)[:, :nbest].tolist()
-    found: list[list[Hypothesis]] = []
-    for b, (totals, best) in enumerate(zip(scores.tolist(), ranked, strict=True)):
-        found.append([])
-        for at in best:
-            if totals[at] == -math.inf:
-                continue
-            trail, k = [], at
-            for t in reversed(range(lengths[b])):
-                parent, label, log_prob = (c[begins[t] + beam_size * b + k] for c in columns)
-                if label != blank:
-                    trail.append((label, t, log_prob))
-                k = parent
-            tokens, frames, log_probs = zip(*trail[::-1], strict=True) if trail else ((), (), ())
-            found[-1].append(Hypothesis(list(tokens), list(frames), list(log_probs), totals[at]))
-    # No number is the best of a network that gives none: it read nothing.
-    return [hypotheses or [Hypothesis([], [], [], -math.inf)] for hypotheses in found]
+        Both are (utterances, hypotheses, V), minus infinity for a hypothesis that is none.
+        """
+        utterance, hypothesis = (beam.scores > -math.inf).nonzero(as_tuple=True)
+        rows = beam.rows[utterance, hypothesis]
+        outputs, *fused = (memory.outputs[rows] for memory in self.memories)
+        logits = self.networks.join(frame[utterance], outputs.unsqueeze(1)).flatten(0, 2)
+        log_probs = logits.float().log_softmax(-1)
+        log_probs.masked_fill_(log_probs.isnan(), -math.inf)
+
+        def at_hypotheses(x: Tensor) -> Tensor:
+            y = x.new_full((*beam.scores.shape, x.shape[-1]), -math.inf)
+            y[utterance, hypothesis] = x
+            return y
+
+        gains = at_hypotheses(sum(fused, log_probs))
+        return at_hypotheses(log_probs) if fused else gains, gains
+
+    def _extensions(
+        self, beam: _Beam, log_probs: Tensor, gains: Tensor, count: int, t: int
+    ) -> _Beam:
+        """The best hypotheses one symbol longer, in falling order."""
+        vocab_size = gains.shape[-1]
+        totals = (beam.scores.unsqueeze(-1) + gains).flatten(1)
+        scores, index = totals.topk(min(count, totals.shape[1]), dim=1)
+        parent, label = index // vocab_size, index % vocab_size
+        hashes, trails, rows = (x.gather(1, parent) for x in (beam.hashes, beam.trails, beam.rows))
+        longer = self.trails.add(trails, label, log_probs.flatten(1).gather(1, index), t)
+        is_blank = label == self.networks.blank
+        hashes = torch.where(is_blank, hashes, hashes * _HASH + label)
+        return _Beam(scores, hashes, torch.where(is_blank, trails, longer), rows, label)
+
+    def _read(self, beam: _Beam) -> _Beam:
+        """The same hypotheses after the memories have read their last labels."""
+        new = (beam.unread != self.networks.blank) & (beam.scores > -math.inf)
+        labels, rows = beam.unread[new], beam.rows[new]
+        if len(labels) == 0:
+            return beam
+        begin = len(self.memories[0].outputs)
+        for memory in self.memories:
+            memory.extend(rows, labels)
+        behind = torch.arange(begin, begin + len(labels), device=rows.device)
+        return beam._replace(
+            rows=beam.rows.masked_scatter(new, behind),
+            unread=torch.full_like(beam.unread, self.networks.blank),
+        )

@@ -119,7 +119,7 @@ class TransducerBeamSearcher(TransducerSearcher):
 
     Greedy search reads the same tokens as SpeechBrain's, up to :data:`MAX_SYMBOLS` a frame.
     Beam search is of another kind: an utterance's score is the log-probability of its labels,
-    summed over alignments with at most one label a frame and not divided by their number.
+    summed over alignments with so many labels a frame and not divided by their number.
     Beyond SpeechBrain's, ``searcher(tn_output, wav_lens)`` keeps away from padded frames.
 
     Args:
@@ -131,8 +131,8 @@ class TransducerBeamSearcher(TransducerSearcher):
         nbest: hypotheses returned of a beam search, ``beam_size`` at most.
         lm_module: language model, see :func:`todm_sb.decoders.beam.beam_search`.
         lm_weight: its weight; 0 for none.
-        state_beam, expand_beam: taken, not used: they bound SpeechBrain's search within a frame,
-            which here has one step.
+        state_beam: see :func:`todm_sb.decoders.beam.beam_search`.
+        expand_beam: taken, not used: extensions are bounded by ``state_beam`` here.
 
     Raises:
         ConfigError: if there is a weight but no language model.
@@ -158,5 +158,6 @@ class TransducerBeamSearcher(TransducerSearcher):
             nbest=min(nbest, max(beam_size, 1)),
             lm_module=lm_module,
             lm_weight=lm_weight,
+            state_beam=state_beam,
         )
         self.tjoint = tjoint  # a part of this module, as it is of SpeechBrain's

@@ -20,11 +20,12 @@ class TransducerSearcher(nn.Module):
     Args:
         model: predictor and joiner are used.
         beam_size: hypotheses kept; 1 is greedy search, which is several times faster.
-        max_symbols: labels a frame at most in greedy search (a beam search emits at most one).
+        max_symbols: labels a frame at most.
         nbest: hypotheses returned, of a beam search.
         lm_module: language model of a beam search, see
             :class:`todm_sb.decoders.language_model.ShallowFusion`.
         lm_weight: its weight; 0 for none.
+        state_beam: see :func:`todm_sb.decoders.beam.beam_search`.
 
     Raises:
         ConfigError: if there is a weight but no language model.
@@ -38,6 +39,7 @@ class TransducerSearcher(nn.Module):
         nbest: int = 1,
         lm_module: nn.Module | None = None,
         lm_weight: float = 0.0,
+        state_beam: float = 2.3,
     ) -> None:
         super().__init__()
         if lm_weight > 0 and lm_module is None:
@@ -48,6 +50,7 @@ class TransducerSearcher(nn.Module):
         self.nbest = nbest
         self.lm = lm_module
         self.lm_weight = lm_weight
+        self.state_beam = state_beam
 
     def search(self, encoded: Tensor, n_frames: Tensor) -> list[list[Hypothesis]]:
         """Searches a batch of known lengths.
@@ -65,7 +68,16 @@ class TransducerSearcher(nn.Module):
         fusion = None
         if self.lm_weight > 0:
             fusion = ShallowFusion(self.lm, self.lm_weight, networks.blank)
-        return beam_search(networks, encoded, n_frames, self.beam_size, self.nbest, fusion)
+        return beam_search(
+            networks,
+            encoded,
+            n_frames,
+            self.beam_size,
+            self.nbest,
+            fusion,
+            self.max_symbols,
+            self.state_beam,
+        )
 
     def forward(
         self, encoded: Tensor, wav_lens: Tensor | None = None
