@@ -1,7 +1,10 @@
 """Two processes train as one does with both their batches."""
 
 import json
+import os
 import random
+from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +16,7 @@ from torch.multiprocessing import spawn
 
 from todm_sb.averages import Averages
 from todm_sb.brain import TODMBrain
+from todm_sb.checkpoints import SafeCheckpointer
 from todm_sb.dataio.pipeline import BrokenAudio, SpeechBatch
 from todm_sb.distributed import (
     RankBatches,
@@ -173,11 +177,33 @@ def merged_rates(rank):
     return sorted(stats.ids), stats.summarize()
 
 
+def checkpoints_of_two(rank, folder):
+    """Saves thrice, keeps two and damages the newer: how many are whole for the process that saved
+    them, for one that starts anew, and what that loads."""
+    model = nn.Linear(1, 1)
+    checkpointer = SafeCheckpointer(folder, {"model": model})
+    for value in (1.0, 2.0, 3.0):
+        nn.init.constant_(model.weight, value)
+        checkpointer.save_and_keep_only(num_to_keep=2)
+    if rank == 0:
+        (max(folder.glob("CKPT*")) / "model.ckpt").write_bytes(b"")
+    distributed.barrier()
+    again = SafeCheckpointer(folder, {"model": model})
+    again.recover_if_possible()
+    return len(checkpointer.list_checkpoints()), len(again.list_checkpoints()), float(model.weight)
+
+
 def work(rank, folder):
     """One of two processes; leaves what it found in the folder."""
     torch.set_num_threads(1)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))  # as torchrun does
+    # Where the processes wait for each other in vain, that is an error, and soon.
     distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
+        "gloo",
+        init_method=f"file://{folder}/meeting",
+        rank=rank,
+        world_size=2,
+        timeout=timedelta(seconds=60),
     )
     found = {
         "float64": train(rank, 2, torch.float64, 1),
@@ -191,6 +217,7 @@ def work(rank, folder):
         "rates": merged_rates(rank),
         "gradients": gradients_of_two(rank),
         "statistics": statistics_of_two(rank),
+        "checkpoints": checkpoints_of_two(rank, Path(folder) / "checkpoints"),
     }
     torch.save(found, f"{folder}/{rank}.pt")
     distributed.destroy_process_group()
@@ -267,6 +294,10 @@ def test_numbers_and_objects_are_gathered(two):
     for found in two:
         assert found["total"] == 11
         assert found["gathered"] == [{"rank": 0}, {"rank": 1}]
+
+
+def test_both_processes_take_the_checkpoints_that_the_first_finds_whole(two):
+    assert [found["checkpoints"] for found in two] == [(2, 1, 2.0)] * 2
 
 
 def test_a_single_process_needs_no_group():

@@ -57,10 +57,14 @@ class SafeCheckpointer(Checkpointer):
         return saved
 
     def list_checkpoints(self) -> list[Checkpoint]:
-        """The checkpoints that are whole; each folder is examined once."""
-        return self._construct_checkpoint_objects(
-            [path for path in sorted(self._list_checkpoint_dirs()) if self._is_good(path)]
-        )
+        """The checkpoints that are whole; each folder is examined once.
+
+        The first process examines them, for all: every process must call this.
+        """
+        return self._construct_checkpoint_objects(main_process_only(self._whole)())
+
+    def _whole(self) -> list[Path]:
+        return [path for path in sorted(self._list_checkpoint_dirs()) if self._is_good(path)]
 
     def _new_checkpoint_dirpath(self) -> Path:
         return _unfinished(super()._new_checkpoint_dirpath())
@@ -92,8 +96,8 @@ class SafeCheckpointer(Checkpointer):
 
     def _write_failure(self, error: Exception) -> str:
         free = shutil.disk_usage(self.checkpoints_dir).free
-        whole = [ckpt.path.name for ckpt in self.list_checkpoints()]
-        left = f"the newest whole one is {whole[-1]}" if whole else "there is none before it"
+        whole = self._whole()  # the other processes do not come this way
+        left = f"the newest whole one is {whole[-1].name}" if whole else "there is none before it"
         return (
             f"a checkpoint cannot be written to {self.checkpoints_dir}, which has "
             f"{free / 1e9:.1f} GB left ({error}): make room and start again with the same command; "
@@ -103,7 +107,7 @@ class SafeCheckpointer(Checkpointer):
     def _is_good(self, path: Path) -> bool:
         if path not in self._good:
             needed = {x for x in self.recoverables if not self.optional_recoverables.get(x)}
-            reason = main_process_only(broken)(path, needed)
+            reason = broken(path, needed)
             if reason is not None:
                 logger.warning("checkpoint %s is broken and not used: %s", path, reason)
             self._good[path] = reason is None
