@@ -95,6 +95,16 @@ class TODMBrain(sb.Brain):
         }
         return {"max": space.max, **named, "min": space.min}
 
+    @cached_property
+    def measured(self) -> dict[str, tuple[SubnetConfig, bool]]:
+        """What validation and test measure, by name: each subnet in each mode of the encoder."""
+        modes = self.modules.model.encoder.modes
+        return {
+            name if causal == modes[0] else f"{name}-causal": (subnet, causal)
+            for causal in modes
+            for name, subnet in self.subnets.items()
+        }
+
     # Training
 
     def on_fit_start(self) -> None:
@@ -140,7 +150,8 @@ class TODMBrain(sb.Brain):
         else:
             self.losses = Averages()
             self.error_rates = {
-                name: (ErrorRateStats(), ErrorRateStats(split_tokens=True)) for name in self.subnets
+                name: (ErrorRateStats(), ErrorRateStats(split_tokens=True))
+                for name in self.measured
             }
 
     def make_dataloader(self, dataset: Any, stage: sb.Stage, **kwargs: Any) -> Any:
@@ -174,7 +185,8 @@ class TODMBrain(sb.Brain):
         subnets = [self.hparams.space.max]
         if self.optimizer_step >= self.hparams.sandwich_warmup:
             subnets = sample_sandwich(self.hparams.space, self.hparams.n_random, rng)
-        losses = self._backward_of_batch(batch, subnets)
+        causal = rng.choice(self.modules.model.encoder.modes)
+        losses = self._backward_of_batch(batch, subnets, causal)
         if should_step:
             sum_gradients(self.modules.parameters())
             self.optimizers_step()
@@ -188,7 +200,7 @@ class TODMBrain(sb.Brain):
         return loss
 
     def _backward_of_batch(
-        self, batch: SpeechBatch, subnets: list[SubnetConfig]
+        self, batch: SpeechBatch, subnets: list[SubnetConfig], causal: bool
     ) -> list[SubnetLosses]:
         """Adds this process's share of the gradients; no losses where its batch is empty."""
         self._name_broken_audio(batch)
@@ -203,7 +215,7 @@ class TODMBrain(sb.Brain):
         # Losses are means over the utterances of a process, the gradient is that over all.
         self.share = n / n_of_all
         with self.training_ctx:
-            trunk, labels = self._trunk(batch, sb.Stage.TRAIN)
+            trunk, labels = self._trunk(batch, sb.Stage.TRAIN, causal)
             losses = sandwich_backward(
                 self.modules.model,
                 self.hparams.objective,
@@ -300,7 +312,7 @@ class TODMBrain(sb.Brain):
 
     # Both training and evaluation
 
-    def _trunk(self, batch: SpeechBatch, stage: sb.Stage) -> tuple[Trunk, Labels]:
+    def _trunk(self, batch: SpeechBatch, stage: sb.Stage, causal: bool) -> tuple[Trunk, Labels]:
         """Features, augmented in training, and all that the subnets share."""
         batch = batch.to(self.device)
         wavs, wav_lens = batch.sig
@@ -318,14 +330,14 @@ class TODMBrain(sb.Brain):
         if training and feature_augment is not None:
             features, _ = feature_augment(features, n_frames / features.shape[1])
         n_tokens = (token_lens * tokens.shape[1]).round().long()
-        trunk = Trunk.compute(self.modules.model, features, n_frames, tokens)
+        trunk = Trunk.compute(self.modules.model, features, n_frames, tokens, causal)
         return trunk, Labels(tokens, n_tokens)
 
     # Evaluation
 
     def compute_forward(self, batch: SpeechBatch, stage: sb.Stage) -> tuple[Trunk, Labels]:
         """The trunk, once for all subnets measured."""
-        return self._trunk(batch, stage)
+        return self._trunk(batch, stage, self.modules.model.encoder.modes[0])
 
     def compute_objectives(
         self, predictions: tuple[Trunk, Labels], batch: SpeechBatch, stage: sb.Stage
@@ -338,8 +350,12 @@ class TODMBrain(sb.Brain):
         trunk, labels = predictions
         model = self.modules.model
         losses, _ = self.hparams.objective(model, trunk, labels, None)
-        for name, subnet in self.subnets.items():
-            encoded = model.encoder.encode(trunk.frames, trunk.n_frames, subnet, trunk.spectra)
+        first, *others = model.encoder.modes
+        n_frames = trunk.frames.shape[1]
+        spectra = {first: trunk.spectra}
+        spectra |= {causal: model.encoder.spectra(n_frames, causal) for causal in others}
+        for name, (subnet, causal) in self.measured.items():
+            encoded = model.encoder.encode(trunk.frames, trunk.n_frames, subnet, spectra[causal])
             hypotheses = greedy_search(model, encoded, trunk.n_frames, self.hparams.max_symbols)
             words = [self.tokenizer.decode_ids(h.tokens).split() for h in hypotheses]
             for stats in self.error_rates[name]:
@@ -421,15 +437,16 @@ class TODMBrain(sb.Brain):
         )
 
     def results(self) -> list[dict[str, Any]]:
-        """After a test: layers, FFN widths, parameters, WER and CER of each measured subnet."""
+        """After a test: shape, mode, parameters, WER and CER of each subnet in each mode."""
         return [
             {
                 "subnet": name,
                 **subnet.to_dict(),
+                "causal": causal,
                 "parameters": count_parameters(self.modules.model, subnet),
                 **self.test_rates[name],
             }
-            for name, subnet in self.subnets.items()
+            for name, (subnet, causal) in self.measured.items()
         ]
 
     def errors_by_utterance(self) -> dict[str, Any]:

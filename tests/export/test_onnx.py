@@ -70,6 +70,7 @@ ENCODERS = [
     {"n_stack": 2, "time_strides": [2, 3]},
     {"causal": True},
     {"causal": True, "look_ahead": 2, "n_stack": 2},
+    {"dual_mode": True, "look_ahead": 1},
 ]
 
 
@@ -113,7 +114,7 @@ def test_the_slow_modes_of_a_trained_size_keep_their_precision(make_transducer):
 @pytest.mark.parametrize("options", ENCODERS[2:])
 @pytest.mark.parametrize("sizes", [[100], [8] * 12 + [4], [40, 12, 21, 27]])
 def test_the_streaming_encoder_gives_the_frames_of_the_whole(make_transducer, options, sizes):
-    model, normalize = make_transducer(**options), normalisation(6)
+    model, normalize = make_transducer(**options).causal_form(), normalisation(6)
     encoder = session(streaming_encoder_model(model, normalize, block=4))
     features, ends = 3 * torch.randn(2, 100, 6) - 5, torch.tensor([100, 61])
     expected, n_frames = encode(model, normalize, features, ends)
@@ -212,7 +213,10 @@ def speech(n, seconds=2.0):
     return 0.2 * tones + 0.3 * torch.randn(n, len(t)) * torch.sin(9 * t) ** 2
 
 
-@pytest.mark.parametrize("options", [{}, {"predictor": "lstm", "max_symbols": 3, "causal": True}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"predictor": "lstm", "max_symbols": 3, "causal": True}, {"dual_mode": True}],
+)
 def test_onnxruntime_reads_what_pytorch_reads(make_exported, options):
     asr, folder = make_exported(**options)
     wavs, wav_lens = speech(3), torch.tensor([1.0, 0.61, 0.3])
@@ -221,7 +225,8 @@ def test_onnxruntime_reads_what_pytorch_reads(make_exported, options):
     assert got_tokens == tokens
     assert [w.split() for w in got_words] == [w.split() for w in words]
     assert min(map(len, tokens)) > 2
-    assert (folder / "streaming_encoder.onnx").exists() == options.get("causal", False)
+    streams = "causal" in options or "dual_mode" in options
+    assert (folder / "streaming_encoder.onnx").exists() == streams
 
 
 def test_sherpa_reads_what_pytorch_reads(make_exported):

@@ -8,7 +8,7 @@ from todm_sb.errors import ConfigError
 from todm_sb.export import run as run_module
 from todm_sb.export.bundle import read_bundle, read_manifest
 from todm_sb.export.run import export_run
-from todm_sb.inference import SubnetASR
+from todm_sb.inference import StreamingSubnetASR, SubnetASR
 from todm_sb.supernet import SubnetConfig, count_parameters
 from todm_sb.supernet.pareto import Evaluated, SearchResult
 
@@ -63,6 +63,26 @@ def test_a_supernets_bundle_records_the_results_of_its_test(run, bundle_parts, t
     }
     named = count_parameters(bundle_parts["model"], NAMED)
     assert manifest.choose(max_params=named) == NAMED
+
+
+def test_a_bundle_records_the_error_rates_of_both_modes(
+    run, bundle_parts, make_transducer, tmp_path
+):
+    options = {**bundle_parts["model"].config["encoder"], "dual_mode": True}
+    run_module.load_run(run)["model"] = make_transducer(vocab_size=17, **options)
+    shape = bundle_parts["space"].max.to_dict()
+    results = [
+        {"subnet": "max", **shape, "causal": False, "WER": 1.5, "CER": 1.0},
+        {"subnet": "max-causal", **shape, "causal": True, "WER": 2.5, "CER": 2.0},
+    ]
+    (run / "results_test.json").write_text(json.dumps(results))
+    export_run(run, tmp_path / "all")
+    rates = {s.name: s.error_rates for s in read_manifest(tmp_path / "all").subnets}
+    assert rates["max"] == {"WER": 1.5, "CER": 1.0, "WER-causal": 2.5, "CER-causal": 2.0}
+    assert SubnetASR.from_bundle(tmp_path / "all").mods.encoder.model.encoder.modes == (False, True)
+    streaming = StreamingSubnetASR.from_bundle(tmp_path / "all", subnet="min")
+    assert streaming.mods.encoder.model.encoder.modes == (True,)
+    assert streaming.mods.encoder.model.encoder.ffn_dims == bundle_parts["space"].min.ffn_dims
 
 
 def test_a_supernets_bundle_records_what_a_search_found(run, bundle_parts, tmp_path):

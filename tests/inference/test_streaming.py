@@ -11,7 +11,7 @@ from speechbrain.processing.features import InputNormalization
 
 from todm_sb.decoders.transducer import TransducerSearcher
 from todm_sb.errors import ConfigError, DataError
-from todm_sb.inference import StreamingSubnetASR
+from todm_sb.inference import StreamingSubnetASR, SubnetASR
 from todm_sb.inference.asr import WaveformEncoder
 from todm_sb.nnet.features import SpeechFeatures, make_fbank
 
@@ -22,7 +22,7 @@ RATE = 8000
 def make_asr(make_transducer, char_tokenizer_path):
     tokenizer = SentencePieceProcessor(model_file=str(char_tokenizer_path))
 
-    def make(predictor="lstm", fbank=None, norm_type="global", beam_size=1, **encoder):
+    def make(predictor="lstm", fbank=None, norm_type="global", beam_size=1, cls=None, **encoder):
         options = {"causal": True, "n_features": 20, **encoder}
         model = make_transducer(predictor, vocab_size=17, **options)
         with torch.no_grad():
@@ -35,7 +35,7 @@ def make_asr(make_transducer, char_tokenizer_path):
         normalize = InputNormalization(norm_type=norm_type)
         normalize.glob_mean, normalize.glob_std = torch.full((20,), -5.0), torch.full((20,), 3.0)
         features = SpeechFeatures(make_fbank(RATE, 20, 256, 25, 10, **fbank), normalize, 80)
-        return StreamingSubnetASR(
+        return (cls or StreamingSubnetASR)(
             modules={
                 "normalize": normalize,
                 "encoder": WaveformEncoder(features, model),
@@ -95,6 +95,22 @@ def test_any_chunking_of_many_streams_reads_what_the_whole_files_say(make_asr, p
     for row, part in enumerate(frames):
         torch.testing.assert_close(part, whole[row, : len(part)], rtol=0, atol=1e-4)
         assert (whole[row, len(part) :] == 0).all()
+
+
+@pytest.mark.parametrize("sizes", SIZES[:3])
+@torch.no_grad()
+def test_a_dual_mode_network_streams_as_a_causal_one(make_asr, sizes):
+    options = {"causal": False, "dual_mode": True, "look_ahead": 1}
+    asr, full_context = make_asr(**options), make_asr(cls=SubnetASR, **options)
+    wavs, n_samples = speech(2.0, 1.31, 1.6), torch.tensor([16000, 10481, 12799])
+    features, lengths = asr.mods.encoder.features(wavs, n_samples / 16000)
+    expected, _ = full_context.mods.encoder.model.encoder(features, lengths, causal=True)
+    words, _ = asr.transcribe_batch(wavs, n_samples / 16000)
+    said, frames = stream(asr, wavs, n_samples, sizes)
+    assert said == words
+    for row, part in enumerate(frames):
+        torch.testing.assert_close(part, expected[row, : len(part)], rtol=0, atol=1e-4)
+    assert full_context.transcribe_batch(wavs, n_samples / 16000)[0] != words
 
 
 @pytest.mark.parametrize("look_ahead", [1, 2])

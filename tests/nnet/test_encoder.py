@@ -36,13 +36,13 @@ def batch_with_garbage(dtype=torch.double):
 
 
 @pytest.mark.parametrize("subnet", SUBNETS)
-@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("options", [{}, {"causal": True}, {"dual_mode": True, "look_ahead": 2}])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float, 1e-5), (torch.double, 1e-10)])
 @torch.no_grad()
 def test_an_utterance_is_encoded_the_same_alone_and_in_a_padded_batch(
-    make_encoder, subnet, causal, dtype, tolerance
+    make_encoder, subnet, options, dtype, tolerance
 ):
-    encoder = make_encoder(dtype, causal=causal)
+    encoder = make_encoder(dtype, **options)
     features = batch_with_garbage(dtype)
     together, n_frames = encoder(features, LENGTHS, subnet)
     for row, length in enumerate(LENGTHS):
@@ -110,18 +110,45 @@ def test_the_max_config_and_no_config_are_the_same_network(make_encoder):
 
 
 @pytest.mark.parametrize("subnet", SUBNETS)
+@pytest.mark.parametrize("causal", [False, True])
 @torch.no_grad()
-def test_shared_spectra_change_nothing(make_encoder, subnet):
-    encoder = make_encoder(n_stack=2)
+def test_shared_spectra_change_nothing(make_encoder, subnet, causal):
+    encoder = make_encoder(n_stack=2, dual_mode=True)
     frames, n_frames = encoder.subsampling(batch_with_garbage(), LENGTHS)
-    shared = encoder.encode(frames, n_frames, subnet, encoder.spectra(frames.shape[1]))
-    assert torch.equal(shared, encoder.encode(frames, n_frames, subnet))
+    shared = encoder.encode(frames, n_frames, subnet, encoder.spectra(frames.shape[1], causal))
+    assert torch.equal(shared, encoder.encode(frames, n_frames, subnet, causal=causal))
 
 
-@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("subnet", SUBNETS)
+@pytest.mark.parametrize("look_ahead", [0, 1])
 @torch.no_grad()
-def test_only_a_causal_encoder_ignores_later_features(make_encoder, causal):
-    encoder = make_encoder(causal=causal)
+def test_a_dual_mode_encoder_runs_as_one_that_was_built_causal(make_encoder, subnet, look_ahead):
+    options = {"look_ahead": look_ahead, "n_stack": 2}
+    dual, causal = make_encoder(dual_mode=True, **options), make_encoder(causal=True, **options)
+    weights = dual.state_dict()
+    causal.load_state_dict({name: weights[name] for name in causal.state_dict()})
+    features = batch_with_garbage()
+    outputs, n_frames = dual(features, LENGTHS, subnet, causal=True)
+    expected, expected_n = causal(features, LENGTHS, subnet)
+    assert torch.equal(outputs, expected)
+    assert torch.equal(n_frames, expected_n)
+    assert not torch.allclose(outputs, dual(features, LENGTHS, subnet)[0])
+
+
+def test_an_encoder_is_causal_or_dual_mode_or_neither(make_encoder):
+    assert make_encoder().modes == (False,)
+    assert make_encoder(causal=True).modes == (True,)
+    assert make_encoder(dual_mode=True).modes == (False, True)
+    with pytest.raises(ValueError, match="no dual_mode"):
+        make_encoder(causal=True, dual_mode=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "causal"), [({"causal": True}, True), ({}, False), ({"dual_mode": True}, False)]
+)
+@torch.no_grad()
+def test_only_a_causal_encoder_ignores_later_features(make_encoder, options, causal):
+    encoder = make_encoder(**options)
     features = torch.randn(1, 40, 6, dtype=torch.double)
     changed = features.clone()
     changed[:, 24:] += 1

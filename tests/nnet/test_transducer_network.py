@@ -122,6 +122,29 @@ def test_a_wrong_setting_is_named_with_its_part(changes, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("look_ahead", [0, 2])
+@torch.no_grad()
+def test_the_causal_form_of_a_dual_mode_network_is_its_causal_mode(look_ahead):
+    options = {**config()["encoder"], "dual_mode": True, "look_ahead": look_ahead}
+    network = Transducer(**config(encoder=options, ctc=True)).eval()
+    causal = network.causal_form()
+    features, lengths = torch.randn(2, 20, 6), torch.tensor([20, 13])
+    expected, _ = network.encoder(features, lengths, causal=True)
+    assert torch.equal(causal.encoder(features, lengths)[0], expected)
+    assert torch.equal(causal.ctc_output(expected), network.ctc_output(expected))
+    assert not causal.training
+    assert not any("backward_ssms" in name for name in causal.state_dict())
+    again = Transducer(**causal.config)
+    assert again.state_dict().keys() == causal.state_dict().keys()
+    assert again.encoder.subsampling.look_ahead == 3 * look_ahead
+    assert causal.causal_form() is causal
+
+
+def test_a_network_that_needs_whole_utterances_has_no_causal_form():
+    with pytest.raises(ConfigError, match="needs whole utterances: train one that is dual_mode"):
+        Transducer(**config()).causal_form()
+
+
 def test_a_deployed_network_has_the_same_outputs_without_the_auxiliaries_of_training():
     network = Transducer(**config(ctc=True, simple_joiner=True)).eval()
     deployed = network.deployed()

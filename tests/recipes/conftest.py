@@ -1,4 +1,5 @@
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -27,6 +28,12 @@ def corpus(tmp_path_factory):
     return folder
 
 
+def tiny_model(**encoder):
+    """The override of a recipe's model."""
+    options = {"d_model": 16, "n_heads": 4, "channels": [4, 4], **encoder}
+    return json.dumps({"d_joint": 24, "encoder": options, "predictor": {"d_model": 16}})
+
+
 CORPUS_SIZE = {"n_train": 24, "n_dev": 6, "n_test": 6}
 
 # mini.yaml made tiny: two epochs of a few steps.
@@ -38,8 +45,8 @@ TINY = {
     "search_space": "{n_layers: 2, min_layers: 1, ffn_dims: [16, 32], layer_drop: any}",
     "named_subnets": "{wide: {layers: [1], ffn_dims: [32]}, "
     "deep: {layers: [0, 1], ffn_dims: [16, 16]}}",
-    "model": "{d_joint: 24, encoder: {d_model: 16, n_heads: 4, channels: [4, 4]}, "
-    "predictor: {d_model: 16}}",
+    # In dual mode, so that what a run has to repeat includes the mode of each step.
+    "model": tiny_model(dual_mode=True),
     **CORPUS_SIZE,
 }
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 import torch
-from conftest import LIBRISPEECH, arguments, load_script
+from conftest import LIBRISPEECH, arguments, load_script, tiny_model
 from speechbrain.inference.ASR import EncoderDecoderASR
 
 from todm_sb.brain import TODMBrain
@@ -44,13 +44,17 @@ def same(a, b):
 def test_a_run_leaves_log_curves_results_and_alignments(tiny_run):
     history = [json.loads(x) for x in (tiny_run / "history.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in history] == [1, 2]
-    assert {"WER max", "WER min", "WER deep", "CER max", "loss"} <= history[0]["valid"].keys()
+    figures = {"WER max", "WER min", "WER deep", "WER min-causal", "CER max", "loss"}
+    assert figures <= history[0]["valid"].keys()
     assert history[1]["train"]["max"] < history[0]["train"]["max"]
     assert (tiny_run / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert list((tiny_run / "tensorboard").iterdir())
     assert "epoch: 2" in (tiny_run / "train_log.txt").read_text()
     results = json.loads((tiny_run / "results_test-clean.json").read_text())
-    assert [result["subnet"] for result in results] == ["max", "wide", "deep", "min"]
+    names = ["max", "wide", "deep", "min"]
+    names += [f"{name}-causal" for name in names]
+    assert [result["subnet"] for result in results] == names
+    assert [result["causal"] for result in results] == [False] * 4 + [True] * 4
     sizes = [result["parameters"] for result in results]
     assert sizes[0] == max(sizes) > sizes[-1] == min(sizes)
     for result in results:
@@ -174,6 +178,7 @@ def test_each_technique_can_be_switched_by_its_key(corpus, train, tmp_path, over
 
 # The 960 h recipes take the mini corpus for LibriSpeech; the keys are those that mini.yaml lacks.
 ON_MINI_CORPUS = {
+    "model": tiny_model(),
     **dict.fromkeys(["n_train", "n_dev", "n_test"]),
     "train_splits": "[train]",
     "test_splits": "[test-clean]",

@@ -49,6 +49,18 @@ def test_every_kind_of_network_can_be_extracted_from(make_transducer, options):
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
+@torch.no_grad()
+def test_a_subnet_of_a_dual_mode_network_runs_in_both_modes(make_transducer):
+    supernet, config = make_transducer(dual_mode=True), SubnetConfig((0, 2), (12, 5))
+    subnet = extract_subnet(supernet, config)
+    for causal in supernet.encoder.modes:
+        expected, _ = supernet.encoder(features(), LENGTHS, config, causal)
+        got, _ = subnet.encoder(features(), LENGTHS, causal=causal)
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+    streamed = extract_subnet(supernet.causal_form(), config)
+    torch.testing.assert_close(outputs(streamed)[0], expected, rtol=1e-5, atol=1e-5)
+
+
 def test_a_subnet_of_a_subnet_is_a_subnet(make_transducer):
     supernet = make_transducer()
     larger = extract_subnet(supernet, SubnetConfig((0, 2, 3), (12, 7, 7)))

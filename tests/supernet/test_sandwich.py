@@ -176,6 +176,21 @@ def test_layers_in_no_subnet_of_the_step_get_no_gradient(make_transducer):
             assert grad is not None, name
 
 
+def test_a_causal_step_of_a_dual_mode_network_is_one_of_its_causal_form(make_transducer):
+    model = make_transducer(ctc=True, dual_mode=True, look_ahead=1)
+    objective = Objective(0.3, 1.0, AlphaDivergence())
+    got = []
+    for network, causal in ((model.causal_form(), False), (model, True)):
+        trunk = Trunk.compute(network, features(torch.float), LENGTHS, LABELS.ids, causal)
+        losses = sandwich_backward(network, objective, trunk, LABELS, SUBNETS)
+        got.append((losses, gradients(network)))
+    (losses, expected), (dual_losses, dual) = got
+    assert [x.total for x in dual_losses] == [x.total for x in losses]
+    for name, grad in dual.items():
+        assert torch.equal(grad, expected[name]) if name in expected else grad is None, name
+    assert {name for name in dual if ".backward_ssms." in name} == dual.keys() - expected.keys()
+
+
 def test_the_max_subnet_teaches_and_does_not_learn_from_its_students(make_transducer):
     model = make_transducer()
     taught = Objective(kd_weight=1.0, divergence=AlphaDivergence())
@@ -281,7 +296,7 @@ def test_the_trunk_is_computed_once_a_step(make_transducer):
         module.register_forward_hook(lambda m, *_: calls.append(type(m).__name__))
     for layer in model.encoder.layers:
         original = layer.ssm.spectra
-        layer.ssm.spectra = lambda n, f=original: calls.append("spectra") or f(n)
+        layer.ssm.spectra = lambda *args, f=original: calls.append("spectra") or f(*args)
     step(model, Objective(kd_weight=1.0, divergence=AlphaDivergence()), SUBNETS)
     assert sorted(calls) == ["ConvSubsampling", "LSTMPredictor", "Linear"] + ["spectra"] * 4
 

@@ -44,6 +44,7 @@ _ENCODER = mapping(
         "dt_range": sequence(number(1e-9, 1e3), 2, 2),
         "causal": flag,
         "look_ahead": integer(0, 64),
+        "dual_mode": flag,
         "dropout": _SHARE,
         "adaptive_dropout": flag,
         "dropout_width": nullable(_WIDTH),

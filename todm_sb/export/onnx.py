@@ -33,7 +33,8 @@ def export_onnx(
     max_symbols: int = 5,
 ) -> list[str]:
     """Writes ``encoder.onnx``, ``decoder.onnx`` (the predictor), ``joiner.onnx`` and
-    ``tokens.txt``; of a causal network with global normalisation also ``streaming_encoder.onnx``.
+    ``tokens.txt``; of a causal or dual-mode network with global normalisation also
+    ``streaming_encoder.onnx``.
 
     The encoders take raw features: their normalisation is part of the graph. What each model takes
     and gives is told in :mod:`todm_sb.export.onnx_networks`.
@@ -74,8 +75,8 @@ def export_onnx(
     }
     streaming = folder / "streaming_encoder.onnx"
     streaming.unlink(missing_ok=True)
-    if model.encoder.layers[0].ssm.backward_ssms is None and normalize.norm_type == "global":
-        models[streaming.stem] = streaming_encoder_model(model, normalize, metadata)
+    if True in model.encoder.modes and normalize.norm_type == "global":
+        models[streaming.stem] = streaming_encoder_model(model.causal_form(), normalize, metadata)
     for name, proto in models.items():
         onnx.save(proto, folder / f"{name}.onnx")
     (folder / "tokens.txt").write_text(_tokens(tokenizer_path), encoding="utf-8")

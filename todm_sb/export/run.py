@@ -115,7 +115,8 @@ def measured_subnets(
     """The subnets worth recording: max, min, the named ones, and what a search found best.
 
     Error rates are comparable, since they come from one place: the dev set of the search by
-    parameters if there was one, else the first of the test sets.
+    parameters if there was one, else the first of the test sets. Those of a dual-mode network's
+    causal mode are named so, e.g. ``WER-causal``.
     """
     configs = {"max": space.max, "min": space.min}
     configs |= {name: SubnetConfig.from_dict(data) for name, data in named.items()}
@@ -132,7 +133,9 @@ def measured_subnets(
     elif tests:
         for result in json.loads(tests[0].read_text(encoding="utf-8")):
             config = SubnetConfig(tuple(result["layers"]), tuple(result["ffn_dims"]))
-            rates[config] = {key: result[key] for key in ("WER", "CER")}
+            suffix = "-causal" if result.get("causal") and not model.encoder.modes[0] else ""
+            own = {f"{key}{suffix}": result[key] for key in ("WER", "CER")}
+            rates[config] = {**rates.get(config, {}), **own}
     return [
         BundledSubnet(
             name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,7 +45,7 @@ class StreamingContext:
 
 
 class StreamingSubnetASR(SubnetASR):
-    """A causal subnet that reads speech while it is spoken.
+    """A causal subnet that reads speech while it is spoken; a dual-mode one runs as a causal one.
 
     Any chunking reads what :meth:`transcribe_file` reads in the whole file. Many streams run in
     one batch: all get the same number of samples in each call.
@@ -56,6 +57,11 @@ class StreamingSubnetASR(SubnetASR):
         ...     print(asr.transcribe_chunk(context, chunk.unsqueeze(0))[0], end="")
         >>> print(asr.finish(context)[0])  # doctest: +SKIP
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if True in self._model.encoder.modes:
+            self._use(self._model.causal_form())
 
     def make_streaming_context(self, n_streams: int = 1) -> StreamingContext:
         """The beginning of ``n_streams`` streams.

@@ -81,6 +81,8 @@ class MHSSMEncoder(nn.Module):
         n_heads, d_inner, state_size, n_stack, dt_range: see :class:`MultiHeadSSM`.
         causal: see no future frame (for streaming), but for ``look_ahead``.
         look_ahead: see :class:`ConvSubsampling`.
+        dual_mode: see the whole utterance, or run as a causal network, which leaves the backward
+            SSMs out (after Yu et al. 2021, arXiv:2010.06030). Subsampling is causal in both modes.
         dropout: probability at full width.
         adaptive_dropout: see :class:`ElasticFFN`.
         dropout_width: see :class:`ElasticFFN`; the largest of ``ffn_dims`` when None.
@@ -99,6 +101,7 @@ class MHSSMEncoder(nn.Module):
         dt_range: tuple[float, float] = (0.005, 0.5),
         causal: bool = False,
         look_ahead: int = 0,
+        dual_mode: bool = False,
         dropout: float = 0.0,
         adaptive_dropout: bool = True,
         dropout_width: int | None = None,
@@ -106,9 +109,13 @@ class MHSSMEncoder(nn.Module):
         time_strides: tuple[int, ...] = (2, 2),
     ) -> None:
         super().__init__()
+        if causal and dual_mode:
+            raise ValueError("a causal network has no dual_mode: set one of them")
+        # What ``causal`` can be in forward and encode; first the mode that is not asked for.
+        self.modes = (False, True) if dual_mode else (causal,)
         dropout_width = dropout_width or max(ffn_dims)
         self.subsampling = ConvSubsampling(
-            n_features, d_model, channels, time_strides, causal, look_ahead
+            n_features, d_model, channels, time_strides, causal or dual_mode, look_ahead
         )
         self.layers = nn.ModuleList(
             MHSSMLayer(
@@ -131,16 +138,21 @@ class MHSSMEncoder(nn.Module):
         """FFN width of each layer, at its largest."""
         return tuple(layer.ffn.d_hidden for layer in self.layers)
 
-    def spectra(self, n_frames: int) -> list[list[Tensor]]:
+    def spectra(self, n_frames: int, causal: bool = False) -> list[list[Tensor]]:
         """SSM kernel spectra of every layer, to be shared by the subnets of a step.
 
         Args:
             n_frames: frames after subsampling.
+            causal: run a dual-mode network as a causal one.
         """
-        return [layer.ssm.spectra(n_frames) for layer in self.layers]
+        return [layer.ssm.spectra(n_frames, causal) for layer in self.layers]
 
     def forward(
-        self, features: Tensor, lengths: Tensor, subnet: Subnet | None = None
+        self,
+        features: Tensor,
+        lengths: Tensor,
+        subnet: Subnet | None = None,
+        causal: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Encodes a batch.
 
@@ -148,12 +160,13 @@ class MHSSMEncoder(nn.Module):
             features: (batch, T, n_features).
             lengths: (batch,), integer feature frames of each utterance.
             subnet: layers and widths to use; None for all of them.
+            causal: run a dual-mode network as a causal one.
 
         Returns:
             (batch, T', d_model), exactly zero on padded frames, and the lengths in frames T'.
         """
         frames, lengths = self.subsampling(features, lengths)
-        return self.encode(frames, lengths, subnet), lengths
+        return self.encode(frames, lengths, subnet, causal=causal), lengths
 
     def encode(
         self,
@@ -161,6 +174,7 @@ class MHSSMEncoder(nn.Module):
         lengths: Tensor,
         subnet: Subnet | None = None,
         spectra: list[list[Tensor]] | None = None,
+        causal: bool = False,
     ) -> Tensor:
         """The elastic part: everything after subsampling.
 
@@ -169,6 +183,7 @@ class MHSSMEncoder(nn.Module):
             lengths: (batch,), integer frames of each utterance.
             subnet: layers and widths to use; None for all of them.
             spectra: what :meth:`spectra` returned for T' frames, or None to compute it.
+            causal: run a dual-mode network as a causal one; ``spectra``, where given, tell that.
 
         Returns:
             (batch, T', d_model), exactly zero on padded frames.
@@ -179,7 +194,9 @@ class MHSSMEncoder(nn.Module):
         mask = frame_mask(lengths, frames.shape[1], self.norm.weight.dtype)
         x = frames
         for i, ffn_dim in self._active(subnet):
-            x = self.layers[i](x, mask, ffn_dim, spectra and spectra[i])
+            layer = self.layers[i]
+            own = spectra[i] if spectra else layer.ssm.spectra(x.shape[1], causal)
+            x = layer(x, mask, ffn_dim, own)
         return self.norm(x) * mask
 
     def initial_state(self, batch: int, subnet: Subnet | None = None) -> EncoderState:

@@ -243,15 +243,20 @@ class MultiHeadSSM(nn.Module):
         self.backward_ssms = ssms() if bidirectional else None
         self.w_out = nn.Linear(d_inner // 2, d_model)
 
-    def spectra(self, length: int) -> list[Tensor]:
+    def spectra(self, length: int, causal: bool = False) -> list[Tensor]:
         """Kernel spectra of the stacked SSMs for inputs of up to ``length`` frames.
 
         They depend on the parameters alone: all subnets of a step can share them.
 
+        Args:
+            length: frames.
+            causal: leave out the backward SSMs, if there are any.
+
         Returns:
             ``n_stack`` complex tensors (d_inner, fft_size(length) // 2 + 1).
         """
-        backward_ssms = self.backward_ssms or [None] * len(self.forward_ssms)
+        backward_ssms = None if causal else self.backward_ssms
+        backward_ssms = backward_ssms or [None] * len(self.forward_ssms)
         with torch.autocast(self.w_in.weight.device.type, enabled=False):
             return [
                 kernel_spectrum(fwd.kernel(length), bwd and bwd.kernel(length), length)

@@ -86,13 +86,27 @@ class Transducer(nn.Module):
 
     def deployed(self) -> Transducer:
         """A copy without the auxiliaries of training."""
-        network = Transducer(**{**self.config, **dict.fromkeys(AUXILIARIES.values(), False)})
-        weights = {
-            name: weight
-            for name, weight in self.state_dict().items()
-            if name.split(".")[0] not in AUXILIARIES
-        }
-        network.load_state_dict(weights)
+        return self._reshaped(**dict.fromkeys(AUXILIARIES.values(), False))
+
+    def causal_form(self) -> Transducer:
+        """A network that is causal, as streams need it: this one, or what this one computes as a
+        causal one, without what that leaves out.
+
+        Raises:
+            ConfigError: if this one needs whole utterances.
+        """
+        if self.encoder.modes == (True,):
+            return self
+        if True not in self.encoder.modes:
+            raise ConfigError("the encoder needs whole utterances: train one that is dual_mode")
+        options = {**self.config["encoder"], "causal": True, "dual_mode": False}
+        return self._reshaped(encoder=options)
+
+    def _reshaped(self, **changes: Any) -> Transducer:
+        """A network of a changed config, with the weights of this one that it has a place for."""
+        network = Transducer(**{**self.config, **changes})
+        weights = self.state_dict()
+        network.load_state_dict({name: weights[name] for name in network.state_dict()})
         return network.to(self.joiner.output.weight).train(self.training)
 
 

@@ -60,7 +60,12 @@ class Trunk:
 
     @classmethod
     def compute(
-        cls, model: Transducer, features: Tensor, n_features: Tensor, labels: Tensor
+        cls,
+        model: Transducer,
+        features: Tensor,
+        n_features: Tensor,
+        labels: Tensor,
+        causal: bool = False,
     ) -> Trunk:
         """Runs the shared parts.
 
@@ -69,13 +74,14 @@ class Trunk:
             features: (batch, feature frames, bins).
             n_features: (batch,), integer feature frames of each utterance.
             labels: (batch, U), integer targets.
+            causal: run a dual-mode network as a causal one.
         """
         frames, n_frames = model.encoder.subsampling(features, n_features)
         outputs, _ = model.predictor(start_with_blank(labels, model.blank))
         return cls(
             frames,
             n_frames,
-            model.encoder.spectra(frames.shape[1]),
+            model.encoder.spectra(frames.shape[1], causal),
             model.joiner.project_predictor(outputs),
             model.simple_joiner and model.simple_joiner.predictor(outputs),
         )
