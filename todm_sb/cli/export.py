@@ -38,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=FORMATS,
         default="bundle",
         help="bundle, safe to load from anybody (default); speechbrain's from_hparams folder; onnx "
-        "for onnxruntime and sherpa-onnx, also in 8 bits",
+        "for onnxruntime and sherpa-onnx, also in 8 bits; web for todm-sb serve, all of the "
+        "recorded subnets unless one is chosen",
     )
     parser.add_argument("--json", action="store_true", help="print an object")
 

@@ -17,6 +17,7 @@ COMMANDS: dict[str, str] = {
     "check-data": "Find what is wrong with a manifest before training.",
     "export": "Cut a subnet, or a whole supernet, out of a training run.",
     "inspect": "Check a bundle and say what it holds.",
+    "serve": "Serve a page that runs exported subnets in the browser.",
     "transcribe": "Read audio files with an exported network.",
 }
 

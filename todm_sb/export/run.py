@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from todm_sb.supernet.pareto import SearchResult
 logger = logging.getLogger(__name__)
 
 SUPERNET = "supernet"
-FORMATS = ("bundle", "speechbrain", "onnx", "onnx-int8")
+FORMATS = ("bundle", "speechbrain", "onnx", "onnx-int8", "web")
 FBANK_KEYS = (
     "sample_rate",
     "n_mels",
@@ -85,9 +87,31 @@ def export_run(
         write_bundle(**common, subnets=subnets)
     elif form.startswith("onnx"):
         _write_onnx(common, in_8_bits=form == "onnx-int8")
+    elif form == "web":
+        _write_web({**common, "model": model}, subnets)
     else:
         export_folder(**common, hop=hparams["features"].hop)
     return count_parameters(model, config or space.max)
+
+
+def _write_web(parts: dict[str, Any], subnets: list[BundledSubnet]) -> None:
+    """A folder a subnet, for the page of ``todm-sb serve``."""
+    with _onnx_extra():
+        from todm_sb.export.web import export_web
+    parts = {key: value for key, value in parts.items() if key != "space"}
+    folder, supernet = Path(parts.pop("folder")), parts.pop("model")
+    for subnet in subnets:
+        model = extract_subnet(supernet, subnet.config)
+        export_web(folder / subnet.name, subnet, model, **parts)
+
+
+@contextmanager
+def _onnx_extra() -> Iterator[None]:
+    """Says what to install where an import fails."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{error}: pip install 'todm_sb[onnx]'") from None
 
 
 def _write_onnx(parts: dict[str, Any], in_8_bits: bool) -> None:
@@ -95,11 +119,9 @@ def _write_onnx(parts: dict[str, Any], in_8_bits: bool) -> None:
     parts = dict(parts)
     if parts.pop("space") is not None:
         raise ConfigError("ONNX holds one subnet: choose it with --subnet or --budget")
-    try:
+    with _onnx_extra():
         from todm_sb.export.onnx import export_onnx
         from todm_sb.export.quantize import quantize_folder
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{error}: pip install 'todm_sb[onnx]'") from None
     target = parts.pop("folder")
     with tempfile.TemporaryDirectory() as temporary:
         obstacles = export_onnx(temporary if in_8_bits else target, **parts)

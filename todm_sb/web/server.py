@@ -1,0 +1,134 @@
+"""The server of the page: a fixed list of files, and nothing else."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import socket
+from collections.abc import Sequence
+from http import HTTPStatus
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import quote, urlsplit
+
+from todm_sb.errors import ConfigError
+from todm_sb.web import models, runtime
+from todm_sb.web.models import WebModel
+
+PAGE = Path(__file__).parent / "page"
+MODELS_JSON = "/models.json"
+HEADERS = {
+    # Isolated from other origins, a page may have threads and measure its memory.
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    # The page reaches nothing but this server.
+    "Content-Security-Policy": "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; "
+    "img-src 'self' data:; media-src 'self' blob:; object-src 'none'; base-uri 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    # Kept, and asked for whether it has changed.
+    "Cache-Control": "no-cache",
+}
+
+
+class PageServer(ThreadingHTTPServer):
+    """Serves the page with some models.
+
+    Args:
+        found: the models.
+        runtime_folder: of :func:`todm_sb.web.runtime.get_runtime`.
+        host: name or address to bind.
+        port: to bind; 0 for any free one.
+
+    Raises:
+        ConfigError: if it cannot bind.
+    """
+
+    daemon_threads = True
+    allow_reuse_port = False
+
+    def __init__(
+        self, found: Sequence[WebModel], runtime_folder: Path, host: str, port: int
+    ) -> None:
+        self.files = routes(found, runtime_folder)
+        self.catalogue = json.dumps(catalogue(found)).encode()
+        try:
+            super().__init__((host, port), _Handler)
+        except OSError as error:
+            raise ConfigError(_why_not_bound(error, host, port)) from None
+
+    @property
+    def url(self) -> str:
+        """Of the page."""
+        host, port = self.server_address[:2]
+        return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}/"
+
+
+def routes(found: Sequence[WebModel], runtime_folder: Path) -> dict[str, Path]:
+    """Each file that is served, by its path in a URL."""
+    served = {f"/{path.name}": path for path in PAGE.iterdir() if path.is_file()}
+    served["/"] = PAGE / "index.html"
+    served |= {f"/runtime/{name}": runtime_folder / name for name in runtime.FILES}
+    for model in found:
+        served |= {f"{_location(model)}{name}": model.folder / name for name in models.FILES}
+    return served
+
+
+def catalogue(found: Sequence[WebModel]) -> list[dict[str, Any]]:
+    """What the page is told of the models: their cards, size in bytes, and where they are."""
+    return [{**m.card, "bytes": m.size, "location": _location(m)} for m in found]
+
+
+def _location(model: WebModel) -> str:
+    return quote("/models/" if model.path == "." else f"/models/{model.path}/")
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    server: PageServer
+    extensions_map = {  # noqa: RUF012
+        ".html": "text/html; charset=utf-8",
+        ".css": "text/css; charset=utf-8",
+        ".js": "text/javascript; charset=utf-8",
+        ".mjs": "text/javascript; charset=utf-8",
+        ".wasm": "application/wasm",
+        ".txt": "text/plain; charset=utf-8",
+        "": "application/octet-stream",
+    }
+
+    def send_head(self) -> BinaryIO | None:
+        path = urlsplit(self.path).path
+        if path == MODELS_JSON:
+            return self._send_catalogue()
+        if path not in self.server.files:
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return None
+        return super().send_head()
+
+    def translate_path(self, path: str) -> str:
+        return str(self.server.files[urlsplit(path).path])
+
+    def _send_catalogue(self) -> BinaryIO:
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(self.server.catalogue)))
+        self.end_headers()
+        return io.BytesIO(self.server.catalogue)
+
+    def end_headers(self) -> None:
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
+        super().end_headers()
+
+    def log_request(self, code: Any = "-", size: Any = "-") -> None:
+        """Says nothing of what went well."""
+
+
+def _why_not_bound(error: OSError, host: str, port: int) -> str:
+    if isinstance(error, socket.gaierror):
+        return f"--host {host} is not a name or address of this machine"
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} of {host} is in use: choose another by --port, or any by --port 0"
+    return f"cannot serve at {host}, port {port}: {error.strerror}"
