@@ -37,6 +37,13 @@ def test_a_bad_gradient_is_counted_and_named(model, caplog, bad):
     assert (guard.in_a_row, guard.left_out) == (0, 1)
 
 
+def test_the_norm_is_that_of_all_gradients_together(model):
+    guard = GradientGuard(0)
+    guard.passes(model.named_parameters())
+    everything = torch.cat([p.grad.flatten() for p in model.parameters()])
+    assert guard.norm == pytest.approx(float(everything.norm()))
+
+
 def test_too_many_in_a_row_end_the_training_with_advice(model):
     guard = GradientGuard(2)
     model[0].bias.grad.fill_(float("nan"))

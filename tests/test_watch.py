@@ -4,8 +4,11 @@ import io
 import json
 
 import pytest
+import torch
 
-from todm_sb.watch import Watch, memory, read_steps
+from todm_sb.supernet.sandwich import SubnetLosses
+from todm_sb.supernet.space import SubnetConfig
+from todm_sb.watch import Watch, memory, read_steps, values_of_subnets
 
 
 class Terminal(io.StringIO):
@@ -34,6 +37,7 @@ def test_every_step_is_a_line_of_json(tmp_path):
     assert records[1]["max"] == 2.0
     assert records[1]["losses"] == [1.0, 2.0]
     assert (records[1]["utterances"], records[1]["audio"], records[1]["epoch"]) == (4, 7.5, 1)
+    assert records[1]["memory GB"] == pytest.approx(memory(), rel=0.5)
 
 
 def test_a_resumed_run_takes_its_steps_down_once(tmp_path):
@@ -80,6 +84,51 @@ def test_a_terminal_with_its_progress_bar_is_left_alone(tmp_path):
     watch = Watch(tmp_path, stream=terminal, interval=0.0)
     run(watch, 2)
     assert terminal.getvalue() == ""
+
+
+def losses(transducer, divergence=None, sides=None):
+    numbers = [transducer, transducer, 2 * transducer, divergence, None, sides]
+    return SubnetLosses(*(None if x is None else torch.tensor(x) for x in numbers))
+
+
+SUBNETS = [
+    SubnetConfig((0, 1, 2), (8, 8, 8)),
+    SubnetConfig((1,), (4,)),
+    SubnetConfig((0, 2), (4, 8)),
+    SubnetConfig((2,), (8,)),
+]
+LOSSES = [
+    losses(1.0),
+    losses(8.0, 3.0, [0.25, 0.75]),
+    losses(4.0, 2.0, [0.5, 0.5]),
+    losses(6.0, 1.0, [0.0, 1.0]),
+]
+
+
+def test_each_subnet_of_a_step_is_told_with_its_size():
+    assert values_of_subnets(SUBNETS, LOSSES, (-1.0, 1.0)) == {
+        "losses": [1.0, 8.0, 4.0, 6.0],
+        "ctc": [2.0, 16.0, 8.0, 12.0],
+        "divergences": [3.0, 2.0, 1.0],
+        "layers": [3, 1, 2, 1],
+        "widths": [24, 4, 12, 8],
+        "max": 1.0,
+        "min": 8.0,
+        "random": 5.0,
+        "random layers": 1.5,
+        "random width": 10.0,
+        "kd": 2.0,
+        "alpha -1": 0.25,
+        "alpha 1": 0.75,
+    }
+
+
+def test_a_step_of_max_alone_and_a_divergence_with_one_side_tell_no_more_than_they_have():
+    alone = values_of_subnets(SUBNETS[:1], LOSSES[:1], (-1.0, 1.0))
+    assert alone.keys() == {"losses", "ctc", "divergences", "layers", "widths", "max"}
+    kl = values_of_subnets(SUBNETS[:2], [LOSSES[0], losses(8.0, 3.0, [1.0])], (1.0,))
+    assert kl["kd"] == 3.0
+    assert not any(name.startswith("alpha") for name in kl)
 
 
 def test_memory_is_that_of_the_process():

@@ -45,7 +45,7 @@ from todm_sb.supernet.sandwich import (
     sample_sandwich,
     sandwich_backward,
 )
-from todm_sb.watch import Watch
+from todm_sb.watch import Watch, values_of_subnets
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +71,21 @@ class TODMBrain(sb.Brain):
     """
 
     watch: Watch | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """As SpeechBrain's.
+
+        Raises:
+            ConfigError: if ``precision`` is fp16 on a CPU.
+        """
+        try:
+            super().__init__(*args, **kwargs)
+        except ValueError as error:
+            if "fp16" not in str(error):
+                raise
+            raise ConfigError(
+                "precision fp16 needs a GPU: on a CPU take --precision=bf16 or fp32"
+            ) from None
 
     def use_tokenizer(self, tokenizer: Any) -> None:
         """Sets the tokenizer that turns label ids into words."""
@@ -147,6 +162,8 @@ class TODMBrain(sb.Brain):
                 self.train_losses.sums.clear()
             self.hparams.lr_annealing.set_epoch(epoch - 1)
             self.hparams.lr_annealing.apply(self.optimizer)
+            if self.watch is not None:
+                self.watch.start()
         else:
             self.losses = Averages()
             self.error_rates = {
@@ -249,22 +266,18 @@ class TODMBrain(sb.Brain):
         self, batch: SpeechBatch, subnets: list[SubnetConfig], losses: list[SubnetLosses]
     ) -> None:
         """Takes down a step; where gradients are accumulated, its last batch."""
-        values = {
-            "lr": self.optimizer.param_groups[0]["lr"],
-            "losses": [float(x.transducer) for x in losses],
-            "divergences": [float(x.divergence) for x in losses if x.divergence is not None],
-            "layers": [len(subnet.layers) for subnet in subnets],
-            "widths": [sum(subnet.ffn_dims) for subnet in subnets],
-            "max": float(losses[0].transducer),
-            "left out": self.guard.left_out,
-        }
-        if losses[1:]:
-            values["others"] = fmean(values["losses"][1:])
-        if values["divergences"]:
-            values["kd"] = fmean(values["divergences"])
         if isinstance(self.optimizer, ScaledAdam):
             clipping = self.optimizer.clipping_stats()[0]
-            values |= {"gradient norm": clipping["grad_norm"], "clipped": clipping["clipped"]}
+            norm, limit = clipping["grad_norm"], clipping["threshold"]
+        else:
+            norm, limit = self.guard.norm, self.max_grad_norm
+        values = {
+            "lr": self.optimizer.param_groups[0]["lr"],
+            **values_of_subnets(subnets, losses, self.hparams.objective.divergence.alphas),
+            "gradient norm": norm,
+            "clipped": float(norm > limit),
+            "left out": self.guard.left_out,
+        }
         n = round(len(batch.id) / self.share)
         seconds = float(batch.duration.sum()) / self.share
         epoch = self.hparams.epoch_counter.current

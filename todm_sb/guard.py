@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,12 +25,15 @@ class GradientGuard:
 
     Args:
         patience: steps in a row that may be left out.
+
+    ``norm`` is that of the last gradient.
     """
 
     def __init__(self, patience: int) -> None:
         self.patience = patience
         self.in_a_row = 0
         self.left_out = 0
+        self.norm = math.nan
 
     def passes(self, named_parameters: Iterable[tuple[str, nn.Parameter]]) -> bool:
         """Whether all gradients are finite; if not, counts the step and names the parameters.
@@ -43,13 +47,14 @@ class GradientGuard:
         named = [(name, p.grad) for name, p in named_parameters if p.grad is not None]
         if not named:
             return True
-        norms = torch.stack(torch._foreach_norm([gradient for _, gradient in named]))
-        if bool(norms.isfinite().all()):
+        norms = torch.stack(torch._foreach_norm([gradient for _, gradient in named])).tolist()
+        self.norm = math.hypot(*norms)
+        finite = [math.isfinite(norm) for norm in norms]
+        if all(finite):
             self.in_a_row = 0
             return True
         self.in_a_row += 1
         self.left_out += 1
-        finite = norms.isfinite().tolist()
         bad = [name for (name, _), is_finite in zip(named, finite, strict=True) if not is_finite]
         where = ", ".join(bad[:NAMED]) + (f" and {len(bad) - NAMED} more" if bad[NAMED:] else "")
         logger.warning(

@@ -12,13 +12,17 @@ import math
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, TextIO
 
 import torch
 
 from todm_sb.averages import Averages
 from todm_sb.dataio.manifest import write_atomic
+from todm_sb.supernet.sandwich import SubnetLosses
+from todm_sb.supernet.space import SubnetConfig
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +59,7 @@ class Watch:
         stream = sys.stdout if stream is None else stream
         self.stream = None if stream.isatty() else stream
         self.interval = interval
-        self._start()
+        self.start()
 
     def record(
         self, step: int, epoch: int, values: dict[str, Any], utterances: int, seconds: float
@@ -72,8 +76,16 @@ class Watch:
         """
         now = time.time()
         values = {name: _finite(value) for name, value in values.items()}
-        line = {"step": step, "epoch": epoch, "time": round(now, 3), **values}
-        self.file.write(json.dumps({**line, "utterances": utterances, "audio": seconds}) + "\n")
+        line = {
+            "step": step,
+            "epoch": epoch,
+            "time": round(now, 3),
+            **values,
+            "utterances": utterances,
+            "audio": seconds,
+            "memory GB": memory(),
+        }
+        self.file.write(json.dumps(line) + "\n")
         for name, value in values.items():
             if isinstance(value, int | float):
                 self.means.add(name, value)
@@ -102,13 +114,52 @@ class Watch:
         if self.writer is not None:
             for name, value in summary.items():
                 self.writer.add_scalar(f"steps/{name}", value, step)
-        self._start()
+        self.start()
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Starts a new summary here, for instance after time that was not spent on steps."""
         self.means = Averages()
         self.steps = self.utterances = 0
         self.audio = 0.0
         self.since = time.monotonic()
+
+
+def values_of_subnets(
+    subnets: Sequence[SubnetConfig], losses: Sequence[SubnetLosses], alphas: Sequence[float]
+) -> dict[str, Any]:
+    """What there is to tell of the subnets of a step.
+
+    Args:
+        subnets: max, min and random ones, as they were trained; or max alone.
+        losses: of each.
+        alphas: sides of the divergence.
+
+    Returns:
+        Lists with a number a subnet, or a student: ``losses``, ``ctc``, ``divergences``,
+        ``layers`` and ``widths`` (FFN widths added up). Numbers: the transducer losses of ``max``
+        and ``min``, and the mean over the ``random`` ones with their ``random layers`` and
+        ``random width``; the students' mean divergence ``kd`` and, where it has several sides, at
+        what share of the nodes each is the larger one.
+    """
+    values: dict[str, Any] = {
+        "losses": [float(x.transducer) for x in losses],
+        "ctc": [float(x.ctc) for x in losses if x.ctc is not None],
+        "divergences": [float(x.divergence) for x in losses if x.divergence is not None],
+        "layers": [len(subnet.layers) for subnet in subnets],
+        "widths": [sum(subnet.ffn_dims) for subnet in subnets],
+    }
+    values |= dict(zip(("max", "min"), values["losses"], strict=False))
+    if subnets[2:]:
+        values["random"] = fmean(values["losses"][2:])
+        values["random layers"] = fmean(values["layers"][2:])
+        values["random width"] = fmean(values["widths"][2:])
+    if values["divergences"]:
+        values["kd"] = fmean(values["divergences"])
+    sides = [x.sides.tolist() for x in losses if x.sides is not None]
+    if sides and alphas[1:]:
+        shares = map(fmean, zip(*sides, strict=True))
+        values |= {f"alpha {alpha:g}": share for alpha, share in zip(alphas, shares, strict=True)}
+    return values
 
 
 def read_steps(path: Path) -> list[dict[str, Any]]:

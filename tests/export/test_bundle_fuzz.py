@@ -1,5 +1,6 @@
 """Bundles damaged at random: each is refused with one line or, if nothing was damaged, loads."""
 
+import copy
 import hashlib
 import json
 import random
@@ -73,7 +74,8 @@ def mutate(data, rng):
         elif kind == 3 and isinstance(container, list):
             container.append(value)
         else:
-            container[key] = rng.choice(JUNK)
+            # A copy, for the next change may be inside it.
+            container[key] = copy.deepcopy(rng.choice(JUNK))
 
 
 def restore(folder, whole):

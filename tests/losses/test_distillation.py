@@ -135,11 +135,15 @@ def test_the_adaptive_divergence_is_the_largest_side_with_its_gradient(alphas):
     teacher = random_logits(30, 6, scale=2)
     values = divergence_of(student, teacher, alphas=alphas, clip=5.0)
     values.sum().backward()
+    labels = torch.zeros(30, dtype=torch.long)
+    log_q, log_p = student.detach().log_softmax(-1), teacher.log_softmax(-1)
+    _, side = AlphaDivergence(alphas).value_and_side(log_q, log_p, labels, BLANK)
     chosen = set()
     for i in range(30):
         q, p = student[i].detach().softmax(-1), teacher[i].softmax(-1)
         sides = {alpha: formula(q, p, alpha, 5.0).item() for alpha in alphas}
         worst = max(sides, key=sides.get)
+        assert alphas[side[i]] == worst
         chosen.add(worst)
         assert values[i].item() == pytest.approx(sides[worst], rel=1e-9)
         torch.testing.assert_close(

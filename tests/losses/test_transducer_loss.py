@@ -490,6 +490,21 @@ def test_a_students_own_encoding_as_teacher_has_no_divergence(batch):
     )
 
 
+def test_the_sides_are_the_shares_of_weighted_nodes_where_each_alpha_is_worse(batch):
+    q, p = (batch.logits(x).softmax(-1) for x in (None, batch.teacher_encoder))
+    kl, other = (p * (p / q).log()).sum(-1), ((q * q / p).sum(-1) - 1) / 2
+    weights = torch.rand(3, 5, 4, dtype=torch.double)
+    expected = [((kl > other) * weights).sum(), ((other > kl) * weights).sum()]
+    assert min(expected) > 0
+    teacher = batch.teacher_with(weights)
+    for alphas, order in (((1, -1), 1), ((-1, 1), -1)):
+        sides = batch.loss(teacher=teacher, divergence=AlphaDivergence(alphas, clip=1e30)).sides
+        torch.testing.assert_close(sides, torch.stack(expected[::order]) / weights.sum())
+    only = batch.loss(teacher=teacher, divergence=AlphaDivergence((1,))).sides
+    torch.testing.assert_close(only, torch.ones(1, dtype=torch.double))
+    assert batch.loss().sides is None
+
+
 @pytest.mark.parametrize("kind", NODE_WEIGHTS)
 @pytest.mark.parametrize("at_once", [1, 1 << 22])
 def test_half_precision_joiners_give_float32_losses_and_gradients_to_all(

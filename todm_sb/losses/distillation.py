@@ -60,17 +60,32 @@ class AlphaDivergence:
         """Divergence at each node.
 
         Args:
+            log_q, log_p, labels, blank: as of :meth:`value_and_side`.
+
+        Returns:
+            (...), at least 0 up to rounding and clipping.
+        """
+        return self.value_and_side(log_q, log_p, labels, blank)[0]
+
+    def value_and_side(
+        self, log_q: Tensor, log_p: Tensor, labels: Tensor, blank: int
+    ) -> tuple[Tensor, Tensor]:
+        """Divergence at each node, and which alpha it is of.
+
+        Args:
             log_q: (..., V) log-probabilities of the student.
             log_p: (..., V) log-probabilities of the teacher.
             labels: (...) integers, the label after each node, or blank where none follows.
             blank: id of blank.
 
         Returns:
-            (...), at least 0 up to rounding and clipping.
+            (...), at least 0 up to rounding and clipping; (...), index of the alpha in ``alphas``,
+            the first where both are equal.
         """
         if self.classes == "three":
             log_q, log_p = (three_classes(x, labels, blank) for x in (log_q, log_p))
-        return self._worst_side(log_q, log_p)[0]
+        value, _, side = self._worst_side(log_q, log_p)
+        return value, side
 
     def gradient(self, log_q: Tensor, log_p: Tensor, labels: Tensor, blank: int) -> Tensor:
         """Gradient of each node's divergence at the student's log-probabilities.
@@ -95,15 +110,18 @@ class AlphaDivergence:
         gradient[..., blank] = weight[..., 0]
         return gradient.scatter_(-1, labels, at_label)
 
-    def _worst_side(self, log_q: Tensor, log_p: Tensor) -> tuple[Tensor, Tensor]:
-        """The largest of the alphas' divergences, and its ``q rho(w)`` of each class."""
+    def _worst_side(self, log_q: Tensor, log_p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The largest of the alphas' divergences, its ``q rho(w)`` of each class, its index."""
         log_clip = math.log(self.clip)
         value, weight = _value_and_weight(log_q, log_p, self.alphas[0], log_clip)
-        for alpha in self.alphas[1:]:
+        side = torch.zeros_like(value, dtype=torch.long)
+        for index, alpha in enumerate(self.alphas[1:], 1):
             other, other_weight = _value_and_weight(log_q, log_p, alpha, log_clip)
-            weight = torch.where((other > value).unsqueeze(-1), other_weight, weight)
+            larger = other > value
+            weight = torch.where(larger.unsqueeze(-1), other_weight, weight)
+            side = side.masked_fill_(larger, index)
             value = torch.maximum(value, other)
-        return value, weight
+        return value, weight, side
 
 
 def three_classes(log_probs: Tensor, labels: Tensor, blank: int) -> Tensor:

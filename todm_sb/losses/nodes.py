@@ -109,9 +109,10 @@ def node_values(
         teacher: None for no distillation.
 
     Returns:
-        (batch, T, S, 2 or 3), float32 or better: log p(blank), log p(next label) and, with a
-        teacher, the divergence from it. Then all log-probabilities, without gradient and in an
-        order of their own, for :class:`TeacherNodes`; None where they are too many to hold.
+        (batch, T, S, 2 or 4), float32 or better: log p(blank), log p(next label) and, with a
+        teacher, the divergence from it and, without gradient, the index of its alpha. Then all
+        log-probabilities, without gradient and in an order of their own, for
+        :class:`TeacherNodes`; None where they are too many to hold.
     """
     # Under autocast the matrix products take its precision, and logarithms keep float32.
     device = encoder.device.type
@@ -141,7 +142,7 @@ class _NodeValues(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         work = _Workspace(encoder, weight, bias, nodes)
         values = work.log_probs.new_empty(
-            *encoder.shape[:2], nodes.width, 2 if teacher is None else 3
+            *encoder.shape[:2], nodes.width, 2 if teacher is None else 4
         )
         for chunk in work.chunks():
             rows = chunk.nodes.select(predictor)
@@ -150,7 +151,7 @@ class _NodeValues(torch.autograd.Function):
             found = [log_q[:, nodes.blank], log_q.gather(1, labels.unsqueeze(1)).squeeze(1)]
             if teacher is not None:
                 log_p = work.teacher_log_probs(chunk, teacher, rows)
-                found.append(nodes.divergence.value(log_q, log_p, labels, nodes.blank))
+                found += nodes.divergence.value_and_side(log_q, log_p, labels, nodes.blank)
             here = chunk.of(values)
             here.copy_(torch.stack(found, -1).view_as(here))
         ctx.save_for_backward(
@@ -315,7 +316,7 @@ class _Workspace:
         return torch.log_softmax(logits, -1, dtype=out.dtype, out=out)
 
     def grad_logits(self, chunk: _Chunk, log_p: Tensor | None, grad: Tensor) -> Tensor:
-        """(n, V), the gradient at the logits from that at the nodes' values, (n, 2 or 3).
+        """(n, V), the gradient at the logits from that at the nodes' values, (n, 2 or 4).
 
         ``log_p`` is (n, V), the teacher's, or None.
         """
@@ -325,7 +326,7 @@ class _Workspace:
         total = grad[:, :2].sum(1, keepdim=True)
         dense = None
         if log_p is not None:
-            dense = self.nodes.divergence.gradient(log_q, log_p, labels, blank).mul_(grad[:, 2:])
+            dense = self.nodes.divergence.gradient(log_q, log_p, labels, blank).mul_(grad[:, 2:3])
             total = total + dense.sum(1, keepdim=True)
         out = torch.exp(log_q, out=self.scratch[: chunk.size]).mul_(-total)
         out[:, blank] += grad[:, 0]

@@ -28,12 +28,15 @@ class LatticeLoss:
             without a teacher.
         occupancy: (batch, T, S), the probability that an alignment passes each node.
         log_probs: of all nodes, for students, see :class:`Teacher`; None where they are too many.
+        sides: (alphas,), at what share of the nodes, weighted as in ``divergence``, each alpha's
+            side is the larger one; None without a teacher. Not differentiable.
     """
 
     transducer: Tensor
     divergence: Tensor | None
     occupancy: Tensor
     log_probs: Tensor | None
+    sides: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,11 @@ def lattice_loss(
     loss, occupancy = two_channel_loss(arcs, n_frames, n_labels)
     if band is not None:
         occupancy = band.take(occupancy)
-    divergence = None
-    if teacher is not None:
-        divergence = (values[..., 2] * teacher.node_weights).sum((1, 2))
-    return LatticeLoss(loss, divergence, occupancy, log_probs)
+    if teacher is None:
+        return LatticeLoss(loss, None, occupancy, log_probs)
+    weights = teacher.node_weights
+    side = values[..., 3].detach()
+    shares = [(weights * (side == i)).sum() for i in range(len(divergence.alphas))]
+    sides = torch.stack(shares) / weights.sum()
+    divergences = (values[..., 2] * weights).sum((1, 2))
+    return LatticeLoss(loss, divergences, occupancy, log_probs, sides)

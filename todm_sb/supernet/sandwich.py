@@ -124,6 +124,8 @@ class SubnetLosses:
         ctc: CTC loss, or None.
         divergence: from the teacher, or None.
         simple: transducer loss of the simple joiner, or None.
+        sides: (alphas,), at what share of the nodes each side of the divergence is the larger
+            one, or None.
     """
 
     total: Tensor
@@ -131,6 +133,7 @@ class SubnetLosses:
     ctc: Tensor | None
     divergence: Tensor | None
     simple: Tensor | None = None
+    sides: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -231,7 +234,7 @@ class Objective:
         weights = node_weights(
             self.kd_nodes, lattice.occupancy, trunk.n_frames, labels.lengths, band
         )
-        losses = SubnetLosses(total, transducer, ctc, divergence, simple)
+        losses = SubnetLosses(total, transducer, ctc, divergence, simple, lattice.sides)
         return losses, Lead(Teacher(projected.detach(), weights, lattice.log_probs), band)
 
 
