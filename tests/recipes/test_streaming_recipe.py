@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from conftest import LIBRISPEECH, arguments, load_script
+from conftest import LIBRISPEECH, arguments, load_script, tiny_model
 
 from todm_sb.cli import OK, main
-from todm_sb.inference import StreamingSubnetASR
+from todm_sb.inference import StreamingSubnetASR, SubnetASR
 
 # The recipe takes the mini corpus for LibriSpeech; the keys are those that mini.yaml lacks.
 OVERRIDES = {
+    "model": tiny_model(),
     **dict.fromkeys(["n_train", "n_dev", "n_test"]),
     "named_subnets": "{shallow: {layers: [1], ffn_dims: [32]}}",
     "train_splits": "[train]",
@@ -42,7 +43,7 @@ def test_the_streaming_recipe_gives_a_network_that_streams(corpus, train, tmp_pa
         command = [*export[:2], str(folder), "--subnet", "min", "--format", form]
         assert main(command) == OK
         assert (folder / "streaming_encoder.onnx").exists()
-    asr = StreamingSubnetASR.from_hparams(tmp_path / "min")
+    asr = SubnetASR.from_hparams(tmp_path / "min")
     wav = asr.load_audio(next(corpus.glob("test-clean/*/*/*.flac"))).unsqueeze(0)
     exported = onnx_asr.OnnxASR(tmp_path / "onnx")
     encoded, n_frames = exported.encode(wav, torch.ones(1))
