@@ -31,8 +31,10 @@ from todm_sb.supernet.sandwich import (
 )
 
 B, FRAMES, BINS, U, V, J, D = 8, 1000, 80, 60, 1000, 640, 512
+MICRO_BATCHES = 4
 SPACE = SearchSpace(n_layers=12, min_layers=6, ffn_dims=(512, 1024, 1536, 2048))
-SHAPES = f"d_model {D}, 12 layers, FFN 2048, B {B}, 10 s, U {U}, V {V}, J {J}"
+SIZES = f"d_model {D}, 12 layers, FFN 2048, B {B}, 10 s, U {U}, V {V}, J {J}"
+SHAPES = f"{SIZES}; ours in {MICRO_BATCHES} micro-batches"
 
 
 class Case:
@@ -67,7 +69,9 @@ class Case:
     def _ours(self, subnets: list[SubnetConfig]) -> None:
         trunk = Trunk.compute(self.model, self.features, self.n_features, self.labels.ids)
         objective = Objective(kd_weight=0.01, pruning=Pruning())
-        sandwich_backward(self.model, objective, trunk, self.labels, subnets)
+        sandwich_backward(
+            self.model, objective, trunk, self.labels, subnets, micro_batches=MICRO_BATCHES
+        )
 
     def one_plain(self) -> None:
         """The max network alone, as it is written without our losses."""

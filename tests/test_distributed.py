@@ -78,6 +78,7 @@ def make_brain(dtype, accumulation, seed=0):
             "objective": Objective(ctc_weight=0.3, kd_weight=0.5),
             "n_random": 1,
             "sandwich_warmup": 3,
+            "micro_batches": 1,
             "seed": 5,
             "epoch_counter": SimpleNamespace(current=1),
             "lr_annealing": schedule,

@@ -22,7 +22,7 @@ from todm_sb.checkpoints import recover_average
 from todm_sb.curves import TrainingHistory
 from todm_sb.dataio.manifest import write_atomic
 from todm_sb.dataio.pipeline import SpeechBatch
-from todm_sb.decoders.greedy import greedy_search
+from todm_sb.decoders.transducer import TransducerSearcher
 from todm_sb.distributed import (
     RankBatches,
     broadcast_weights,
@@ -61,10 +61,11 @@ class TODMBrain(sb.Brain):
     (:class:`todm_sb.nnet.transducer.Transducer`).
 
     Needs in ``hparams``: ``space``, ``objective``, ``n_random``, ``sandwich_warmup``,
-    ``named_subnets``, ``max_symbols``, ``seed``, ``epoch_counter``, ``lr_annealing``
-    (:class:`todm_sb.optim.Eden`), ``train_logger``, ``output_folder``, ``avg_checkpoints``; may
-    have ``wav_augment``, ``feature_augment``, ``tensorboard_logger``. The recipes' YAMLs explain
-    them. The tokenizer is given to :meth:`use_tokenizer`.
+    ``micro_batches``, ``named_subnets``, ``max_symbols``, ``beam_size``, ``seed``,
+    ``epoch_counter``, ``lr_annealing`` (:class:`todm_sb.optim.Eden`), ``train_logger``,
+    ``output_folder``, ``avg_checkpoints``; may have ``wav_augment``, ``feature_augment``,
+    ``tensorboard_logger``. The recipes' YAMLs explain them. The tokenizer is given to
+    :meth:`use_tokenizer`.
 
     All randomness of a step follows from the seed, the epoch and the step's number: a run that was
     killed and resumed goes on as if it had not been.
@@ -241,6 +242,7 @@ class TODMBrain(sb.Brain):
                 subnets,
                 self._backward,
                 self.optimizer_step,
+                self.hparams.micro_batches,
             )
         return losses
 
@@ -363,14 +365,16 @@ class TODMBrain(sb.Brain):
         trunk, labels = predictions
         model = self.modules.model
         losses, _ = self.hparams.objective(model, trunk, labels, None)
+        beam_size = self.hparams.beam_size if stage == sb.Stage.TEST else 1
+        searcher = TransducerSearcher(model, beam_size, self.hparams.max_symbols)
         first, *others = model.encoder.modes
         n_frames = trunk.frames.shape[1]
         spectra = {first: trunk.spectra}
         spectra |= {causal: model.encoder.spectra(n_frames, causal) for causal in others}
         for name, (subnet, causal) in self.measured.items():
             encoded = model.encoder.encode(trunk.frames, trunk.n_frames, subnet, spectra[causal])
-            hypotheses = greedy_search(model, encoded, trunk.n_frames, self.hparams.max_symbols)
-            words = [self.tokenizer.decode_ids(h.tokens).split() for h in hypotheses]
+            found = searcher.search(encoded, trunk.n_frames)
+            words = [self.tokenizer.decode_ids(best.tokens).split() for best, *_ in found]
             for stats in self.error_rates[name]:
                 stats.append(batch.id, words, batch.words)
         self.losses.add("max", float(losses.total), len(batch.id))

@@ -42,6 +42,7 @@ TINY = {
     "number_of_epochs": 2,
     "max_batch_seconds": 16.0,
     "avg_checkpoints": 1,
+    "sandwich_warmup": 2,
     "search_space": "{n_layers: 2, min_layers: 1, ffn_dims: [16, 32], layer_drop: any}",
     "named_subnets": "{wide: {layers: [1], ffn_dims: [32]}, "
     "deep: {layers: [0, 1], ffn_dims: [16, 16]}}",

@@ -163,7 +163,44 @@ def test_a_loss_can_be_scaled_on_its_way_back(make_transducer):
     for name, got in gradients(model).items():
         torch.testing.assert_close(got, 8 * expected[name], rtol=1e-4, atol=1e-4)
     for a, b in zip(plain, scaled, strict=True):
-        assert a == b
+        torch.testing.assert_close(vars(b), vars(a), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("pruning", [None, Pruning(s_range=2)])
+def test_micro_batches_change_no_gradient(make_transducer, pruning):
+    model = make_transducer(ctc=True, simple_joiner=True).double()
+    objective = Objective(0.3, 0.7, pruning=pruning)
+    batch = torch.randn(3, 40, 6, dtype=torch.double)
+    n_frames, ids = torch.tensor([40, 27, 33]), torch.tensor([[3, 1, 6], [2, 5, 0], [4, 4, 1]])
+    labels = Labels(ids, torch.tensor([3, 2, 3]))
+
+    def gradients_and_losses(micro_batches):
+        trunk = Trunk.compute(model, batch, n_frames, ids)
+        losses = sandwich_backward(
+            model, objective, trunk, labels, SUBNETS, micro_batches=micro_batches
+        )
+        return gradients(model), [
+            [
+                x.total.item(),
+                x.transducer.item(),
+                x.ctc.item(),
+                x.divergence and x.divergence.item(),
+            ]
+            for x in losses
+        ]
+
+    expected_gradients, expected_losses = gradients_and_losses(1)
+    for micro_batches in (2, 3, 8):
+        got, losses = gradients_and_losses(micro_batches)
+        for name, grad in expected_gradients.items():
+            torch.testing.assert_close(got[name], grad, msg=lambda text, name=name: name + text)
+        for subnet, expected in zip(losses, expected_losses, strict=True):
+            assert subnet == pytest.approx(expected)
+
+
+def test_a_step_needs_at_least_one_micro_batch(make_transducer):
+    with pytest.raises(ConfigError, match="micro_batches must be at least 1, not 0"):
+        step(make_transducer(), Objective(), SUBNETS, micro_batches=0)
 
 
 def test_layers_in_no_subnet_of_the_step_get_no_gradient(make_transducer):

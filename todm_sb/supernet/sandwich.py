@@ -4,20 +4,22 @@ Each step trains the max subnet, the min subnet and a few random ones (Yu & Huan
 arXiv:1903.05134); the max subnet of the very step teaches the others. What all of them share, the
 trunk, is computed once: subsampled frames, SSM kernels and predictor outputs. Each subnet runs
 backward as soon as its loss is known, down to the trunk, so that memory does not grow with their
-number; one backward through the trunk then takes the gathered gradients.
+number; one backward through the trunk then takes the gathered gradients. They can do so for a part
+of the batch at a time, a micro-batch, in so many times less memory.
 """
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from todm_sb.errors import ConfigError
+from todm_sb.errors import ConfigError, quoted
 from todm_sb.losses.distillation import AlphaDivergence
 from todm_sb.losses.lattice import log_softmax
 from todm_sb.losses.pruning import Band, Pruning, choose_band, simple_lattice
@@ -38,6 +40,11 @@ class Labels:
 
     ids: Tensor
     lengths: Tensor
+
+    def rows(self, part: slice) -> Labels:
+        """Those of some utterances, without padding that none of them needs."""
+        lengths = self.lengths[part]
+        return Labels(self.ids[part, : lengths.max()], lengths)
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,24 @@ class Trunk:
             [[leaf(s) for s in layer] for layer in self.spectra],
             leaf(self.predictor),
             leaf(self.simple_predictor),
+        )
+
+    def rows(self, part: slice, n_labels: int) -> Trunk:
+        """What the subnets share for some utterances, without padding that none of them needs.
+
+        Args:
+            part: the utterances.
+            n_labels: of the one with the most.
+        """
+        n_frames, nodes = self.n_frames[part], (part, slice(n_labels + 1))
+        return replace(
+            self,
+            frames=self.frames[part, : n_frames.max()],
+            n_frames=n_frames,
+            predictor=self.predictor[nodes],
+            simple_predictor=None
+            if self.simple_predictor is None
+            else self.simple_predictor[nodes],
         )
 
     def backward(self, leaves: Trunk) -> None:
@@ -164,7 +189,7 @@ class Objective:
         pruning: None for the full lattice; else the model needs a simple joiner.
 
     Raises:
-        ConfigError: on an unknown ``kd_nodes``.
+        ConfigError: on an unknown ``kd_nodes``, or a value out of range.
     """
 
     ctc_weight: float = 0.0
@@ -175,7 +200,15 @@ class Objective:
 
     def __post_init__(self) -> None:
         if self.kd_nodes not in NODE_WEIGHTS:
-            raise ConfigError(f"kd_nodes must be one of {NODE_WEIGHTS}, not {self.kd_nodes!r}")
+            raise ConfigError(
+                f"kd_nodes must be one of {NODE_WEIGHTS}, not {quoted(self.kd_nodes)}"
+            )
+        for name in ("ctc_weight", "kd_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} must not be negative, not {quoted(getattr(self, name))}")
+        for name, kind in (("divergence", AlphaDivergence), ("pruning", Pruning | None)):
+            if not isinstance(getattr(self, name), kind):
+                raise ConfigError(f"{name} cannot be {quoted(getattr(self, name))}")
 
     def __call__(
         self,
@@ -296,6 +329,7 @@ def sandwich_backward(
     subnets: Sequence[SubnetConfig],
     backward: Callable[[Tensor], None] = Tensor.backward,
     step: int | None = None,
+    micro_batches: int = 1,
 ) -> list[SubnetLosses]:
     """Adds the gradients of all subnets' losses to the parameters' ``grad``.
 
@@ -307,21 +341,45 @@ def sandwich_backward(
         subnets: the first leads the others.
         backward: runs a loss backward; the place to scale it.
         step: optimizer steps so far, see :class:`Objective`.
+        micro_batches: parts of the batch that the subnets run on in turn.
 
     Returns:
         The losses of each subnet, detached.
+
+    Raises:
+        ConfigError: if there is no micro-batch.
     """
+    if micro_batches < 1:
+        raise ConfigError(f"micro_batches must be at least 1, not {micro_batches}")
     leaves = trunk.cut()
-    lead = None
-    losses = []
-    for subnet in subnets:
-        subnet_losses, own_lead = objective(model, leaves, labels, subnet, lead, step)
-        backward(subnet_losses.total)
-        lead = lead or own_lead
-        losses.append(_detached(subnet_losses))
+    batch = len(trunk.frames)
+    losses: list[list[SubnetLosses]] = []
+    for part, share in _parts(batch, micro_batches):
+        part_labels = labels.rows(part)
+        part_trunk = leaves.rows(part, part_labels.ids.shape[1])
+        lead = None
+        losses.append([])
+        for subnet in subnets:
+            subnet_losses, own_lead = objective(model, part_trunk, part_labels, subnet, lead, step)
+            backward(share * subnet_losses.total)
+            lead = lead or own_lead
+            losses[-1].append(_detached(subnet_losses, share))
     trunk.backward(leaves)
-    return losses
+    return [_sum(parts) for parts in zip(*losses, strict=True)]
 
 
-def _detached(losses: SubnetLosses) -> SubnetLosses:
-    return SubnetLosses(*(None if x is None else x.detach() for x in vars(losses).values()))
+def _parts(batch: int, n: int) -> Iterator[tuple[slice, float]]:
+    """Up to n parts of a batch, as equal as can be, and the share of each."""
+    size = math.ceil(batch / n)
+    for begin in range(0, batch, size):
+        end = min(begin + size, batch)
+        yield slice(begin, end), (end - begin) / batch
+
+
+def _detached(losses: SubnetLosses, share: float) -> SubnetLosses:
+    return SubnetLosses(*(None if x is None else share * x.detach() for x in vars(losses).values()))
+
+
+def _sum(parts: Sequence[SubnetLosses]) -> SubnetLosses:
+    columns = zip(*(vars(part).values() for part in parts), strict=True)
+    return SubnetLosses(*(None if column[0] is None else sum(column) for column in columns))

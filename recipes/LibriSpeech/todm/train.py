@@ -23,7 +23,7 @@ from todm_sb.brain import TODMBrain
 from todm_sb.dataio.manifest import write_atomic
 from todm_sb.dataio.pipeline import get_tokenizer, make_dataset, make_loader_kwargs
 from todm_sb.distributed import leave
-from todm_sb.errors import ConfigError, one_line_errors
+from todm_sb.errors import one_line_errors, recipe_errors
 from todm_sb.report import results_table
 
 
@@ -34,13 +34,8 @@ def main(argv: list[str]) -> None:
     if (run_opts.device or infer_device()) == "cpu":
         run_opts = replace(run_opts, distributed_backend="gloo")
     sb.utils.distributed.ddp_init_group(run_opts)
-    try:
-        with open(hparams_file, encoding="utf-8") as file:
-            hparams = load_hyperpyyaml(file, overrides)
-    except ValueError as error:
-        if "PLACEHOLDER" not in str(error):
-            raise
-        raise ConfigError(f"{hparams_file}: {error} Give it as --data_folder=...") from None
+    with recipe_errors(hparams_file), open(hparams_file, encoding="utf-8") as file:
+        hparams = load_hyperpyyaml(file, overrides)
     sb.create_experiment_directory(
         experiment_directory=hparams["output_folder"],
         hyperparams_to_save=hparams_file,
