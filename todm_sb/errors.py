@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 
 class TODMError(ValueError):
@@ -25,6 +27,34 @@ class CheckpointError(TODMError):
 
 class TrainingError(TODMError):
     """Training cannot go on."""
+
+
+def quoted(value: Any, longest: int = 200) -> str:
+    """How a message quotes a value, whatever it is: in one line, escaped, and not too long."""
+    text = ascii(value)
+    return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+@contextmanager
+def recipe_errors(hparams_file: str | Path) -> Iterator[None]:
+    """Turns whatever goes wrong while a recipe's YAML is loaded into one line that names the file.
+
+    Args:
+        hparams_file: the recipe.
+
+    Raises:
+        ConfigError: in place of any error within the block, which stays its cause.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{hparams_file} cannot be read: {error.strerror or error}") from error
+    except Exception as error:
+        # The message of a KeyError is in quotes.
+        reason = error.args[0] if isinstance(error, KeyError) and error.args else error
+        hint = " Give it as --data_folder=..." if "PLACEHOLDER" in str(reason) else ""
+        line = " ".join(str(reason).split()) or type(error).__name__
+        raise ConfigError(f"{hparams_file}: {line[:500]}{hint}") from error
 
 
 @contextmanager

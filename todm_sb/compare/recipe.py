@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from hyperpyyaml import load_hyperpyyaml
 from todm_sb.compare.cells import Cell, Runs
 from todm_sb.compare.overrides import as_text, as_yaml, merge, quoted
 from todm_sb.dataio.pipeline import get_tokenizer
-from todm_sb.errors import ConfigError
+from todm_sb.errors import recipe_errors
 
 
 def load_for_planning(hparams_file: Path, overrides: str) -> dict[str, Any]:
@@ -26,7 +24,7 @@ def load_for_planning(hparams_file: Path, overrides: str) -> dict[str, Any]:
     Raises:
         ConfigError: if the file is missing, a placeholder has no value, or an override is unknown.
     """
-    with tempfile.TemporaryDirectory() as scratch, _one_line(hparams_file):
+    with tempfile.TemporaryDirectory() as scratch, recipe_errors(hparams_file):
         place = as_yaml({"output_folder": quoted(scratch)})
         with hparams_file.open(encoding="utf-8") as file:
             return load_hyperpyyaml(file, as_text(merge(overrides, place)))
@@ -43,17 +41,3 @@ def prepare_data(runs: Runs, cell: Cell) -> None:
         hparams["train_csv"],
         hparams["tokenizer_type"],
     )
-
-
-@contextmanager
-def _one_line(hparams_file: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ConfigError(f"{hparams_file} cannot be read: {error.strerror}") from None
-    except KeyError as error:
-        raise ConfigError(f"{hparams_file}: {error.args[0]}") from None
-    except ValueError as error:
-        if "PLACEHOLDER" not in str(error):
-            raise
-        raise ConfigError(f"{hparams_file}: {error} Give it as --data_folder=...") from None

@@ -18,6 +18,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from todm_sb.errors import ConfigError, quoted
+
 CLASSES = ("vocabulary", "three")
 
 # Stands for log 0 on both sides, where a node has no label: the class then weighs nothing.
@@ -37,7 +39,7 @@ class AlphaDivergence:
             arXiv:2011.06110).
 
     Raises:
-        ValueError: on an unknown ``classes``, no alpha, or a clip below 1.
+        ConfigError: on an unknown ``classes``, no alpha, or a clip below 1.
     """
 
     def __init__(
@@ -47,11 +49,11 @@ class AlphaDivergence:
         classes: str = "vocabulary",
     ) -> None:
         if classes not in CLASSES:
-            raise ValueError(f"classes must be one of {CLASSES}, not {classes!r}")
-        if not alphas:
-            raise ValueError("alphas must hold at least one number")
-        if clip < 1:
-            raise ValueError(f"clip must be at least 1, the ratio of equal distributions: {clip}")
+            raise ConfigError(f"classes must be one of {CLASSES}, not {quoted(classes)}")
+        if not alphas or not all(math.isfinite(a) for a in alphas):
+            raise ConfigError(f"alphas must hold at least one number, not {quoted(alphas)}")
+        if not clip >= 1:
+            raise ConfigError(f"clip must be at least 1, the ratio of equal distributions: {clip}")
         self.alphas = tuple(float(a) for a in alphas)
         self.clip = clip
         self.classes = classes

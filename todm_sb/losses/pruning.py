@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from todm_sb.errors import ConfigError
+from todm_sb.errors import ConfigError, quoted
 from todm_sb.losses.lattice import following_labels, log_softmax, two_channel_loss
 
 # Log-probability of arcs outside the band. Its exponential is 0; sums over a path stay finite.
@@ -46,8 +46,15 @@ class Pruning:
     warmup_steps: int = 2000
 
     def __post_init__(self) -> None:
-        if self.s_range < 2:
-            raise ConfigError(f"s_range is {self.s_range}: a band needs at least 2 labels a frame")
+        if type(self.s_range) is not int or self.s_range < 2:
+            raise ConfigError(
+                f"s_range is {quoted(self.s_range)}: a band needs at least 2 labels a frame"
+            )
+        if not self.warmup_steps >= 0 or not self.simple_weight >= 0:
+            raise ConfigError(
+                f"warmup_steps ({self.warmup_steps}) and simple_weight ({self.simple_weight}) "
+                "must not be negative"
+            )
         if not 0 <= self.predictor_smoothing + self.encoder_smoothing <= 1:
             raise ConfigError(
                 f"predictor_smoothing ({self.predictor_smoothing}) and encoder_smoothing "

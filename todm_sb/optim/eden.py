@@ -98,6 +98,8 @@ class Eden:
         """
         old_lr = opt.param_groups[0]["lr"]
         new_lr = self.lr_initial * self.factor()
+        if not old_lr > 0:
+            raise ConfigError(f"Eden: the optimizer's lr must be positive, not {old_lr}")
         for group in opt.param_groups:
             group.setdefault("lr_ratio", group["lr"] / old_lr)
         for group in opt.param_groups:

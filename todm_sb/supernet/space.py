@@ -9,9 +9,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from todm_sb.errors import ConfigError
+from todm_sb.errors import ConfigError, quoted
 
 LAYER_DROPS = ("any", "top", "even")
+
+# Far beyond any network; what a slip of the pen asks for must not exhaust the memory.
+MOST_LAYERS = 128
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,8 @@ class SubnetConfig:
         ffn_dims: FFN width of each active layer.
 
     Raises:
-        ConfigError: if they hold other than integers, differ in length or are empty, or the
-            layers are not ascending.
+        ConfigError: if they hold other than integers, differ in length or are empty, the layers
+            are not ascending, or a width is not positive.
     """
 
     layers: tuple[int, ...]
@@ -39,7 +42,11 @@ class SubnetConfig:
                 "give one width a layer, and at least one layer"
             )
         if any(a >= b for a, b in zip((-1, *self.layers), self.layers, strict=False)):
-            raise ConfigError(f"subnet layers must be ascending and >= 0, not {self.layers}")
+            raise ConfigError(
+                f"subnet layers must be ascending and >= 0, not {quoted(self.layers)}"
+            )
+        if min(self.ffn_dims) < 1:
+            raise ConfigError(f"subnet ffn_dims must be positive, not {quoted(self.ffn_dims)}")
 
     @property
     def id(self) -> str:
@@ -59,7 +66,7 @@ class SubnetConfig:
             ConfigError: if the keys are not ``layers`` and ``ffn_dims``.
         """
         if not isinstance(data, dict) or set(data) != {"layers", "ffn_dims"}:
-            raise ConfigError(f"a subnet is a mapping of layers and ffn_dims, not {data!r}")
+            raise ConfigError(f"a subnet is a mapping of layers and ffn_dims, not {quoted(data)}")
         return cls(**data)
 
     def to_json(self) -> str:
@@ -74,9 +81,10 @@ class SubnetConfig:
             ConfigError: if the text is no JSON or no subnet.
         """
         try:
-            return cls.from_dict(json.loads(text))
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"not the JSON of a subnet: {text!r} ({error})") from None
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"not the JSON of a subnet: {quoted(text)} ({error})") from None
+        return cls.from_dict(data)
 
 
 @dataclass(frozen=True)
@@ -103,17 +111,22 @@ class SearchSpace:
         widths = _integers("search space: ffn_dims", self.ffn_dims)
         object.__setattr__(self, "ffn_dims", widths)
         _integers("search space: n_layers and min_layers", (self.n_layers, self.min_layers))
+        if not self.n_layers <= MOST_LAYERS:
+            raise ConfigError(
+                f"search space: n_layers must be at most {MOST_LAYERS}, not {self.n_layers}"
+            )
         if not 1 <= self.min_layers <= self.n_layers:
             raise ConfigError(
                 f"search space: min_layers ({self.min_layers}) must be in 1..{self.n_layers}"
             )
         if not self.ffn_dims or list(self.ffn_dims) != sorted(set(self.ffn_dims)):
-            raise ConfigError(f"search space: ffn_dims must be ascending, not {self.ffn_dims}")
+            raise ConfigError(f"search space: ffn_dims must be ascending, not {quoted(widths)}")
         if self.ffn_dims[0] < 1:
-            raise ConfigError(f"search space: ffn_dims must be positive, not {self.ffn_dims}")
+            raise ConfigError(f"search space: ffn_dims must be positive, not {quoted(widths)}")
         if self.layer_drop not in LAYER_DROPS:
             raise ConfigError(
-                f"search space: layer_drop must be one of {LAYER_DROPS}, not {self.layer_drop!r}"
+                f"search space: layer_drop must be one of {LAYER_DROPS}, "
+                f"not {quoted(self.layer_drop)}"
             )
 
     @classmethod
@@ -121,12 +134,14 @@ class SearchSpace:
         """From plain types, as in a recipe's YAML.
 
         Raises:
-            ConfigError: on an unknown or missing key, naming it.
+            ConfigError: if it is no mapping, or on an unknown or missing key, naming it.
         """
         known = ("n_layers", "min_layers", "ffn_dims", "layer_drop")
-        unknown = sorted(set(data) - set(known))
+        if not isinstance(data, dict):
+            raise ConfigError(f"search space: a mapping of {known}, not {quoted(data)}")
+        unknown = sorted(map(str, set(data) - set(known)))
         if unknown:
-            raise ConfigError(f"search space: unknown key {unknown[0]!r}; known are {known}")
+            raise ConfigError(f"search space: unknown key {quoted(unknown[0])}; known are {known}")
         missing = [key for key in known[:-1] if key not in data]
         if missing:
             raise ConfigError(f"search space: {missing[0]!r} is missing")
@@ -292,7 +307,7 @@ class SearchSpace:
 
 def _integers(name: str, values: Sequence[int]) -> tuple[int, ...]:
     if not isinstance(values, Sequence) or not all(type(v) is int for v in values):
-        raise ConfigError(f"{name} must be integers, not {values!r}")
+        raise ConfigError(f"{name} must be integers, not {quoted(values)}")
     return tuple(values)
 
 

@@ -1,0 +1,51 @@
+"""Recognisers loaded and used again and again, and by many threads at once."""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from todm_sb.inference import SubnetASR
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from soak import Gauge
+
+RATE = 16000
+
+
+def batch(seed):
+    """Noise of one to three utterances of different lengths."""
+    generator = torch.Generator().manual_seed(seed)
+    n = seed % 3 + 1
+    wavs = 0.1 * torch.randn(n, RATE // 2 + 1000 * seed, generator=generator)
+    return wavs, torch.linspace(1.0, 0.6, n)
+
+
+def test_eight_threads_read_what_one_reads(bundle):
+    asr = SubnetASR.from_bundle(bundle)
+    batches = [batch(seed) for seed in range(16)]
+    alone = [asr.transcribe_batch(*x) for x in batches]
+    assert len({str(words) for words, _ in alone}) > 8
+    assert all(len(text) > 2 for words, _ in alone for text in words)
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda x: asr.transcribe_batch(*x), 4 * batches))
+    assert together == 4 * alone
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_thousand_times_loaded_and_used_memory_and_file_handles_stay_flat(bundle, tmp_path):
+    noise = 0.1 * np.random.default_rng(0).normal(size=RATE).astype(np.float32)
+    soundfile.write(tmp_path / "noise.flac", noise, RATE)
+    gauge, texts = Gauge(), set()
+    for cycle in range(1000):
+        asr = SubnetASR.from_bundle(bundle, subnet=("max", "min")[cycle % 2])
+        texts.add(asr.transcribe_file(tmp_path / "noise.flac"))
+        if cycle % 20 == 19:
+            gauge.read()
+    assert len(texts) == 2
+    gauge.assert_flat(settled=10, mb=8)
