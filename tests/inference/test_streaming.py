@@ -14,6 +14,7 @@ from todm_sb.errors import ConfigError, DataError
 from todm_sb.inference import StreamingSubnetASR, SubnetASR
 from todm_sb.inference.asr import WaveformEncoder
 from todm_sb.nnet.features import SpeechFeatures, make_fbank
+from todm_sb.nnet.ssm import DiagonalSSM
 
 RATE = 8000
 
@@ -146,6 +147,19 @@ def test_a_stream_takes_no_more_once_it_has_ended(make_asr):
     last = asr.finish(context)
     assert said[1] + more[1] + last[1] == asr.transcribe_batch(wavs[1:, :4000], torch.ones(1))[0][0]
     assert len(said[0] + more[0] + last[0]) > len(said[0])
+
+
+def test_what_depends_on_the_weights_alone_is_computed_once_a_network(make_asr, monkeypatch):
+    asr, wavs, n_samples = make_asr(), speech(2.0), torch.tensor([16000])
+    expected, _ = stream(asr, wavs, n_samples, 1600)
+
+    def refuse(_):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(DiagonalSSM, "discretise", refuse)
+    assert stream(asr, wavs, n_samples, 1600)[0] == expected
+    with pytest.raises(AssertionError, match="computed again"):  # as a whole file needs it
+        asr.transcribe_batch(wavs, torch.ones(1))
 
 
 def test_the_state_does_not_grow_with_the_stream(make_asr):

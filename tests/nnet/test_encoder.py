@@ -175,9 +175,13 @@ def test_a_causal_block_runs_chunk_by_chunk(make_encoder):
 @pytest.mark.parametrize("subnet", SUBNETS)
 @pytest.mark.parametrize("look_ahead", [0, 2])
 @pytest.mark.parametrize("sizes", [[37], [1] * 37, [8, 8, 16, 5], [3, 30, 4]])
+@pytest.mark.parametrize("shared", [False, True])
 @torch.no_grad()
-def test_any_chunking_gives_the_frames_of_the_whole(make_encoder, subnet, look_ahead, sizes):
+def test_any_chunking_gives_the_frames_of_the_whole(
+    make_encoder, subnet, look_ahead, sizes, shared
+):
     encoder = make_encoder(causal=True, look_ahead=look_ahead, n_stack=2)
+    operators = encoder.block_operators(4) if shared else None
     features = batch_with_garbage()
     whole, n_frames = encoder(features, LENGTHS, subnet)
     state, parts, counts, seen = encoder.initial_state(3, subnet), [], 0, 0
@@ -185,7 +189,7 @@ def test_any_chunking_gives_the_frames_of_the_whole(make_encoder, subnet, look_a
     for chunk in [*features.split(sizes, dim=1), after]:
         seen += chunk.shape[1]
         ends = torch.where(seen > LENGTHS, LENGTHS, ENDLESS) if seen <= 37 else LENGTHS
-        frames, n_new, state = encoder.chunk(chunk, state, ends, subnet)
+        frames, n_new, state = encoder.chunk(chunk, state, ends, subnet, operators)
         for row, n in enumerate(n_new):
             assert (frames[row, n:] == 0).all()
         parts.append(frames)

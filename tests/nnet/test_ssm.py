@@ -73,10 +73,10 @@ def run_steps(ssm, u):
     return torch.stack(outputs, dim=1), state
 
 
-def run_chunks(module, u, sizes, state):
+def run_chunks(module, u, sizes, state, operators=None):
     outputs = []
     for part in u.split(sizes, dim=1):
-        y, state = module.chunk(part, state)
+        y, state = module.chunk(part, state, operators)
         outputs.append(y)
     return torch.cat(outputs, dim=1), state
 
@@ -97,6 +97,15 @@ def test_stepping_is_the_zero_order_hold_recurrence(ssm, length):
 def test_any_chunking_is_the_zero_order_hold_recurrence(ssm, sizes):
     u = torch.randn(2, 37, 6, dtype=torch.double)
     y, state = run_chunks(ssm, u, sizes, ssm.initial_state(2))
+    torch.testing.assert_close(y, recurrence(ssm, u), **EXACT)
+    torch.testing.assert_close(state, run_steps(ssm, u)[1], **EXACT)
+
+
+@pytest.mark.parametrize("length", [1, 4, 16, 50])
+@pytest.mark.parametrize("sizes", [[37], [1] * 37, [16, 16, 5], [1, 30, 2, 4]])
+def test_operators_of_blocks_of_any_length_serve_any_chunking(ssm, length, sizes):
+    u = torch.randn(2, 37, 6, dtype=torch.double)
+    y, state = run_chunks(ssm, u, sizes, ssm.initial_state(2), ssm.block_operators(length))
     torch.testing.assert_close(y, recurrence(ssm, u), **EXACT)
     torch.testing.assert_close(state, run_steps(ssm, u)[1], **EXACT)
 
@@ -318,8 +327,9 @@ def test_given_spectra_change_nothing(make_multi_head):
 def test_a_causal_mh_ssm_runs_chunk_by_chunk(make_multi_head, n_stack, sizes):
     module = make_multi_head(n_stack=n_stack, bidirectional=False)
     x = torch.randn(2, 11, 5, dtype=torch.double)
-    y, _ = run_chunks(module, x, sizes, module.initial_state(2))
-    torch.testing.assert_close(y, multi_head_ssm(module, x), **EXACT)
+    for operators in (None, module.block_operators(4)):
+        y, _ = run_chunks(module, x, sizes, module.initial_state(2), operators)
+        torch.testing.assert_close(y, multi_head_ssm(module, x), **EXACT)
 
 
 @pytest.mark.parametrize("n_stack", [1, 2])
@@ -379,11 +389,13 @@ def test_kernel_spectra_are_the_same_under_autocast(make_multi_head):
 
 
 @torch.no_grad()
-def test_ffts_of_chunks_keep_float32_under_autocast(make_multi_head, dtypes_of_ffts):
-    module = make_multi_head(n_stack=2, bidirectional=False).float()
+def test_block_operators_are_the_same_under_autocast(make_multi_head):
+    module = make_multi_head(bidirectional=False).float()
+    (exact,) = module.block_operators()
     with torch.autocast("cpu", torch.bfloat16):
-        module.chunk(torch.randn(2, 30, 5), module.initial_state(2))
-    assert dtypes_of_ffts == {("rfft", torch.float32), ("irfft", torch.complex64)}
+        (operators,) = module.block_operators()
+    for got, expected in zip(operators, exact, strict=True):
+        assert torch.equal(got, expected)
 
 
 @torch.no_grad()

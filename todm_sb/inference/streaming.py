@@ -60,8 +60,7 @@ class StreamingSubnetASR(SubnetASR):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if True in self._model.encoder.modes:
-            self._use(self._model.causal_form())
+        self._use(self._model)
 
     def make_streaming_context(self, n_streams: int = 1) -> StreamingContext:
         """The beginning of ``n_streams`` streams.
@@ -178,7 +177,7 @@ class StreamingSubnetASR(SubnetASR):
         n_features = self._features.fbank.n_frames(context.n_samples)
         lengths = n_features.masked_fill(~context.ended, ENDLESS)
         encoded, n_frames, context.encoder = self._model.encoder.chunk(
-            features, context.encoder, lengths
+            features, context.encoder, lengths, operators=self._operators
         )
         return encoded, n_frames
 
@@ -214,6 +213,14 @@ class StreamingSubnetASR(SubnetASR):
             raise ConfigError(
                 f"this network cannot stream, since {problem}: train it with hparams/streaming.yaml"
             )
+
+    @torch.no_grad()
+    def _use(self, model: Transducer) -> None:
+        """Takes a network; what all chunks of all streams share is computed here, once."""
+        if True in model.encoder.modes:
+            model = model.causal_form()
+            self._operators = model.encoder.block_operators()
+        super()._use(model)
 
     @property
     def _model(self) -> Transducer:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from todm_sb.nnet.block_operators import BLOCK, BlockOperators
 from todm_sb.nnet.elastic import ElasticFFN, Subnet
 from todm_sb.nnet.masking import frame_mask
 from todm_sb.nnet.ssm import MultiHeadSSM
@@ -47,10 +48,14 @@ class MHSSMLayer(nn.Module):
         return x + self.ffn(self.norm_ffn(x), ffn_dim)
 
     def chunk(
-        self, x: Tensor, state: list[Tensor], ffn_dim: int | None = None
+        self,
+        x: Tensor,
+        state: list[Tensor],
+        ffn_dim: int | None = None,
+        operators: list[BlockOperators] | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """The same block chunk by chunk; see :meth:`MultiHeadSSM.chunk`."""
-        y, state = self.ssm.chunk(self.norm_ssm(x), state)
+        y, state = self.ssm.chunk(self.norm_ssm(x), state, operators)
         x = x + y
         return x + self.ffn(self.norm_ffn(x), ffn_dim), state
 
@@ -206,8 +211,21 @@ class MHSSMEncoder(nn.Module):
             [self.layers[i].ssm.initial_state(batch) for i, _ in self._active(subnet)],
         )
 
+    def block_operators(self, length: int = BLOCK) -> list[list[BlockOperators]]:
+        """What :meth:`chunk` needs of every layer, to be shared by all chunks of all streams.
+
+        Args:
+            length: frames after subsampling that are computed at once.
+        """
+        return [layer.ssm.block_operators(length) for layer in self.layers]
+
     def chunk(
-        self, features: Tensor, state: EncoderState, lengths: Tensor, subnet: Subnet | None = None
+        self,
+        features: Tensor,
+        state: EncoderState,
+        lengths: Tensor,
+        subnet: Subnet | None = None,
+        operators: list[list[BlockOperators]] | None = None,
     ) -> tuple[Tensor, Tensor, EncoderState]:
         """The same map for a causal network, chunk by chunk: any chunking gives the same frames.
 
@@ -216,6 +234,8 @@ class MHSSMEncoder(nn.Module):
             state: what the last call, or :meth:`initial_state`, returned.
             lengths: see :meth:`ConvSubsampling.chunk`.
             subnet: the same in every call.
+            operators: what :meth:`block_operators` returned, or None to compute it, which takes
+                most of the time of a short chunk.
 
         Returns:
             New frames (batch, n, d_model), n of any size or none, exactly zero after a stream's
@@ -229,7 +249,7 @@ class MHSSMEncoder(nn.Module):
         if x.shape[1]:
             layers = []
             for (i, ffn_dim), s in zip(self._active(subnet), state.layers, strict=True):
-                x, s = self.layers[i].chunk(x, s, ffn_dim)
+                x, s = self.layers[i].chunk(x, s, ffn_dim, operators and operators[i])
                 layers.append(s)
         mask = frame_mask(lengths, x.shape[1], self.norm.weight.dtype)
         return self.norm(x) * mask, lengths, EncoderState(subsampling, layers)

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from todm_sb.nnet.block_operators import BLOCK, BlockOperators, complex_mul
 from todm_sb.nnet.fft_convolution import fft_convolve, kernel_spectrum
 
 # S4D draws C with unit variance. A quarter of that keeps the slow heads' sums over time from
@@ -143,29 +144,25 @@ class DiagonalSSM(nn.Module):
         y = 2 * (s_re * c_re - s_im * c_im).sum(-1) + self.D * u
         return y, torch.cat([s_re, s_im], dim=-1)
 
-    def chunk(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def block_operators(self, length: int = BLOCK) -> BlockOperators:
+        """What :meth:`chunk` needs, for blocks of ``length`` frames."""
+        return BlockOperators.of(*self.discretise(), self.kernel(length))
+
+    def chunk(
+        self, u: Tensor, state: Tensor, operators: BlockOperators | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The chunked form: a convolution inside the chunk, the state carried across.
 
         Args:
             u: (batch, L, channels), a chunk of any length L >= 1.
             state: (batch, channels, 2 N).
+            operators: what :meth:`block_operators` returned, or None to compute it here.
 
         Returns:
             The output (batch, L, channels) and the state after the chunk.
         """
-        length = u.shape[1]
-        log_r, theta, c_re, c_im = self.discretise()
-        steps = torch.arange(length + 1, device=u.device)
-        w_re, w_im = powers(log_r, theta, steps)  # (channels, N, L + 1)
-        out_re, out_im = complex_mul(
-            w_re[..., 1:], w_im[..., 1:], c_re.unsqueeze(-1), c_im.unsqueeze(-1)
-        )
-        read_out = 2 * torch.cat([out_re, -out_im], dim=1)  # (channels, 2 N, L)
-        y = torch.einsum("bcn,cnl->blc", state, read_out)
-        y = y + fft_convolve(u, kernel_spectrum(self.kernel(length), None, length))
-        s_re, s_im = complex_mul(*state.chunk(2, dim=-1), w_re[..., -1], w_im[..., -1])
-        write_in = torch.cat([w_re, w_im], dim=1)[..., :-1].flip(-1)  # w^(L-1-l)
-        return y, torch.cat([s_re, s_im], dim=-1) + torch.einsum("blc,cnl->bcn", u, write_in)
+        operators = operators or self.block_operators(min(u.shape[1], BLOCK))
+        return operators(u, state)
 
 
 def geometric(first: Tensor, ratio: Tensor, n: int) -> Tensor:
@@ -180,19 +177,6 @@ def geometric(first: Tensor, ratio: Tensor, n: int) -> Tensor:
 def parts(table: Tensor) -> Tensor:
     """Complex (n, channels, N) -> real (channels, n, 2 N), real and imaginary parts in turn."""
     return torch.view_as_real(table.resolve_conj()).flatten(2).transpose(0, 1)
-
-
-def powers(log_r: Tensor, theta: Tensor, exponents: Tensor) -> tuple[Tensor, Tensor]:
-    """Real and imaginary part of ``exp(log_r + i theta) ** exponents``: (..., len(exponents))."""
-    exponents = exponents.to(theta.dtype)
-    radius = torch.exp(log_r.unsqueeze(-1) * exponents)
-    angle = theta.unsqueeze(-1) * exponents
-    return radius * torch.cos(angle), radius * torch.sin(angle)
-
-
-def complex_mul(a_re: Tensor, a_im: Tensor, b_re: Tensor, b_im: Tensor) -> tuple[Tensor, Tensor]:
-    """Complex product of two numbers given by their parts (real arithmetic exports to ONNX)."""
-    return a_re * b_re - a_im * b_im, a_re * b_im + a_im * b_re
 
 
 class MultiHeadSSM(nn.Module):
@@ -288,12 +272,20 @@ class MultiHeadSSM(nn.Module):
         """One zero state a stacked SSM, for :meth:`chunk`."""
         return [ssm.initial_state(batch) for ssm in self.forward_ssms]
 
-    def chunk(self, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def block_operators(self, length: int = BLOCK) -> list[BlockOperators]:
+        """What :meth:`chunk` needs of the stacked SSMs; all chunks can share it."""
+        with torch.autocast(self.w_in.weight.device.type, enabled=False):
+            return [ssm.block_operators(length) for ssm in self.forward_ssms]
+
+    def chunk(
+        self, x: Tensor, state: list[Tensor], operators: list[BlockOperators] | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
         """The same map for a causal network, chunk by chunk.
 
         Args:
             x: (batch, L, d_model), L >= 1 frames without padding.
             state: what the last call, or :meth:`initial_state`, returned.
+            operators: what :meth:`block_operators` returned, or None to compute it here.
 
         Returns:
             (batch, L, d_model) and the next state.
@@ -307,7 +299,7 @@ class MultiHeadSSM(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             y = y.to(self.w_in.weight.dtype)
             for i, (ssm, s) in enumerate(zip(self.forward_ssms, state, strict=True)):
-                y, s = ssm.chunk(F.gelu(y) if i else y, s)
+                y, s = ssm.chunk(F.gelu(y) if i else y, s, operators and operators[i])
                 next_state.append(s)
         return self.w_out(gate_heads(y)), next_state
 
