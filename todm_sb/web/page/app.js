@@ -1,0 +1,123 @@
+// The page: choose a subnet, give it audio, see what it reads and what that costs.
+
+import { decode } from "./audio.js";
+import { describe, megabytes, seconds, shares, title } from "./figures.js";
+import { measurePage } from "./memory.js";
+import { Recorder } from "./recorder.js";
+import { Recognizer } from "./recognizer.js";
+
+const at = (id) => document.getElementById(id);
+const recorder = new Recorder();
+let models = [];
+let recognizer = null;
+let last = null; // the audio that was read last, and its name
+
+function say(text, state = "") {
+  at("status").textContent = text;
+  at("status").dataset.state = state;
+}
+
+// One thing at a time: while `work` goes on, the controls are off; what goes wrong is one line.
+async function busy(text, work) {
+  const controls = ["model", "threads", "file", "record"].map(at);
+  controls.forEach((control) => (control.disabled = true));
+  say(text, "busy");
+  try {
+    await work();
+    say("Ready");
+  } catch (error) {
+    say(error.message, "error");
+  }
+  controls.forEach((control) => (control.disabled = false));
+}
+
+function show(values) {
+  for (const [id, text] of Object.entries(values)) at(id).textContent = text;
+}
+
+const chosen = () => models[at("model").value];
+
+async function load() {
+  const model = chosen();
+  show({ about: describe(model) });
+  recognizer?.close();
+  // A new worker for each: what the last one held is given back.
+  recognizer = new Recognizer(model, Number(at("threads").value));
+  const { took, heap } = await recognizer.ready;
+  show({ size: megabytes(model.bytes), loading: seconds(took), heap: megabytes(heap) });
+  at("loaded").hidden = false;
+  showPageMemory();
+}
+
+// Another subnet reads the same audio: that is how they are compared.
+async function change() {
+  await load();
+  if (last) await read(...last);
+}
+
+async function read(blob, name) {
+  last = [blob, name];
+  const rate = chosen().sample_rate;
+  const samples = await decode(blob, rate, name);
+  const duration = samples.length / rate;
+  const { text, tokens, times, heap } = await recognizer.transcribe(samples);
+  const took = Object.values(times).reduce((sum, time) => sum + time, 0);
+  URL.revokeObjectURL(at("player").src);
+  at("player").src = URL.createObjectURL(blob);
+  show({
+    text,
+    tokens: tokens.join(" "),
+    parts: shares(times),
+    seconds: seconds(duration),
+    took: seconds(took),
+    rtf: (took / duration).toFixed(4),
+    heap: megabytes(heap),
+  });
+  at("result").hidden = false;
+  showPageMemory();
+}
+
+// Takes as long as the browser likes: the page does not wait for it.
+async function showPageMemory() {
+  const asked = recognizer;
+  show({ memory: "measuring" });
+  const bytes = await measurePage();
+  if (asked === recognizer) show({ memory: bytes === null ? "not told here" : megabytes(bytes) });
+}
+
+async function record() {
+  const pressed = recorder.active;
+  at("record").textContent = pressed ? "Record" : "Stop";
+  at("record").setAttribute("aria-pressed", String(!pressed));
+  if (pressed) {
+    await busy("Reading", async () => read(await recorder.stop(), "the recording"));
+    return;
+  }
+  try {
+    await recorder.start();
+    say("Recording", "busy");
+  } catch (error) {
+    at("record").textContent = "Record";
+    at("record").setAttribute("aria-pressed", "false");
+    say(error.message, "error");
+  }
+}
+
+async function start() {
+  const response = await fetch("models.json");
+  models = await response.json();
+  at("model").replaceChildren(...models.map((model, i) => new Option(title(model), i)));
+  // Without isolation from other origins there is no memory that threads could share.
+  const most = crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, 8) : 1;
+  at("threads").replaceChildren(...Array.from({ length: most }, (_, i) => new Option(i + 1)));
+  await load();
+}
+
+at("model").addEventListener("change", () => busy("Loading the subnet", change));
+at("threads").addEventListener("change", () => busy("Loading the subnet", change));
+at("record").addEventListener("click", record);
+at("file").addEventListener("change", ({ target }) => {
+  const [file] = target.files;
+  if (file) busy(`Reading ${file.name}`, () => read(file, file.name));
+});
+busy("Loading the subnet", start);
