@@ -13,6 +13,7 @@ setup(
     description="Train one speech-recognition supernet, deploy many on-device models (SpeechBrain)",
     license="Apache-2.0",
     packages=find_packages(include=["todm_sb", "todm_sb.*"]),
+    package_data={"todm_sb.web": ["page/*"]},
     python_requires=">=3.10",
     install_requires=[
         "hyperpyyaml>=1.2",
@@ -46,6 +47,8 @@ setup(
             "kaldi-native-fbank>=1.20",
             "pytest>=8",
             "ruff>=0.9",
+            # Drives Chromium, where there is one.
+            "selenium>=4.20",
         ],
     },
 )

@@ -1,5 +1,8 @@
 """What tests of several parts need: a fixed seed, and small networks with nothing left at zero."""
 
+import hashlib
+import json
+
 import pytest
 import torch
 
@@ -113,3 +116,37 @@ def char_tokenizer_path(tmp_path_factory):
         eos_id=-1,
     )
     return prefix.with_suffix(".model")
+
+
+@pytest.fixture
+def web_export(tmp_path):
+    """Writes what looks like a subnet exported for the web: its server does not look into models.
+    Keywords go to its card; returns the folder around all that were written."""
+    from todm_sb.web.models import CARD, FILES
+
+    def write(path="min/int8", size=10, **card):
+        folder = tmp_path / "exported" / path
+        folder.mkdir(parents=True)
+        for name in FILES:
+            (folder / name).write_bytes(b"x" * size)
+        card = {"name": "min", "precision": "int8", "sample_rate": 8000, "max_symbols": 5, **card}
+        (folder / CARD).write_text(json.dumps(card))
+        return tmp_path / "exported"
+
+    return write
+
+
+@pytest.fixture
+def web_runtime(tmp_path, monkeypatch):
+    """A cache with small files in place of onnxruntime-web's, and their hashes."""
+    from todm_sb.web import runtime
+
+    contents = {name: name.encode() for name in runtime.FILES}
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    monkeypatch.setattr(runtime, "FILES", hashes)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    folder = runtime.default_cache()
+    folder.mkdir(parents=True)
+    for name, data in contents.items():
+        (folder / name).write_bytes(data)
+    return folder

@@ -23,7 +23,7 @@ from todm_sb.web.server import PageServer
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``serve``."""
     parser.add_argument("folder", type=Path, help="written by todm-sb export --format web")
-    parser.add_argument("--port", type=_port, default=8000, help="0 for any free one (8000)")
+    parser.add_argument("--port", type=port_number, default=8000, help="0 for any free one (8000)")
     parser.add_argument(
         "--host",
         default="127.0.0.1",
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _port(text: str) -> int:
+def port_number(text: str) -> int:
     port = int(text)
     if not 0 <= port < 1 << 16:
         raise argparse.ArgumentTypeError(f"{text} is not within 0..65535")
