@@ -1,0 +1,119 @@
+"""What watching and checking costs of a training step of the mini recipe, losses and gradients
+looked at, steps.jsonl written, every file's samples checked, on one thread by its processor time.
+
+    python benchmarks/watching.py [--steps 20]
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import soundfile
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from measure import Row, print_table, time_in_turn
+
+from todm_sb.brain import TODMBrain
+from todm_sb.dataio.check import read_audio
+from todm_sb.dataio.pipeline import SpeechBatch
+
+RECIPE = Path(__file__).parents[1] / "recipes/LibriSpeech/todm/hparams/mini.yaml"
+B, SECONDS, U, RATE = 8, 3.75, 12, 16000
+
+
+class Stopwatch:
+    """Adds up the processor time of the functions it is put around."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def around(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        """The same work, timed."""
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            start = time.thread_time()
+            try:
+                return work(*args, **kwargs)
+            finally:
+                self.seconds += time.thread_time() - start
+
+        return timed
+
+
+def make_brain(folder: str) -> TODMBrain:
+    """The recipe's brain, ready for a step of the second epoch."""
+    with RECIPE.open(encoding="utf-8") as file:
+        hparams = load_hyperpyyaml(file, {"output_folder": folder, "sandwich_warmup": 0})
+    brain = TODMBrain(
+        hparams["modules"], hparams["opt_class"], hparams, {"device": "cpu"}, checkpointer=None
+    )
+    brain.hparams.epoch_counter.current = 2
+    brain.on_fit_start()
+    brain.modules.train()
+    return brain
+
+
+def make_batch(vocab_size: int) -> SpeechBatch:
+    """Noise with random labels."""
+    n = int(RATE * SECONDS)
+    return SpeechBatch(
+        [
+            {
+                "id": str(i),
+                "duration": SECONDS,
+                "sig": 0.1 * torch.randn(n),
+                "words": ["A"],
+                "tokens": torch.randint(1, vocab_size, (U,)),
+            }
+            for i in range(B)
+        ]
+    )
+
+
+def seconds_of_audio_checks(folder: str) -> float:
+    """How much longer the samples of a batch take with their checks than without."""
+    path = f"{folder}/noise.flac"
+    soundfile.write(path, 0.1 * torch.randn(int(RATE * SECONDS)).numpy(), RATE)
+    checked, plain = time_in_turn(
+        lambda: [read_audio(path, SECONDS, RATE) for _ in range(B)],
+        lambda: [soundfile.read(path, dtype="float32") for _ in range(B)],
+        repeats=50,
+        clock=time.thread_time,
+    )
+    return checked.median - plain.median
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=20)
+    steps = parser.parse_args().steps
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        brain = make_brain(folder)
+        extra, step = Stopwatch(), Stopwatch()
+        brain.guard.passes = extra.around(brain.guard.passes)
+        brain._count_losses = extra.around(brain._count_losses)
+        brain._watch_step = extra.around(brain._watch_step)
+        fit_batch = step.around(brain.fit_batch)
+        batches = [make_batch(brain.hparams.vocab_size) for _ in range(4)]
+        for brain.step in range(1, steps + 3):
+            if brain.step == 3:  # two to warm up
+                extra.seconds = step.seconds = 0.0
+            fit_batch(batches[brain.step % len(batches)])
+        per_step = [1e3 * x.seconds / steps for x in (extra, step)]
+        audio = 1e3 * seconds_of_audio_checks(folder)
+    shapes = f"mini.yaml, B {B}, {SECONDS} s, U {U}"
+    claim = "watching and checks of a step, peer the step: processor time"
+    print_table([Row(claim, shapes, per_step[0] + audio, per_step[1] + audio, "ms", 0.02)])
+    print(f"of it, checks of the audio that was read: {audio:.2f} ms")
+
+
+if __name__ == "__main__":
+    main()
