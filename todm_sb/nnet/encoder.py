@@ -41,9 +41,10 @@ class MHSSMLayer(nn.Module):
         mask: Tensor,
         ffn_dim: int | None = None,
         spectra: list[Tensor] | None = None,
+        causal: bool = False,
     ) -> Tensor:
         """(batch, T, d_model) -> (batch, T, d_model); arguments as of the two sublayers."""
-        y = self.ssm(self.norm_ssm(x), mask, spectra)
+        y = self.ssm(self.norm_ssm(x), mask, spectra, causal)
         x = x + F.dropout(y, self.dropout, self.training)
         return x + self.ffn(self.norm_ffn(x), ffn_dim)
 
@@ -199,9 +200,7 @@ class MHSSMEncoder(nn.Module):
         mask = frame_mask(lengths, frames.shape[1], self.norm.weight.dtype)
         x = frames
         for i, ffn_dim in self._active(subnet):
-            layer = self.layers[i]
-            own = spectra[i] if spectra else layer.ssm.spectra(x.shape[1], causal)
-            x = layer(x, mask, ffn_dim, own)
+            x = self.layers[i](x, mask, ffn_dim, spectra and spectra[i], causal)
         return self.norm(x) * mask
 
     def initial_state(self, batch: int, subnet: Subnet | None = None) -> EncoderState:

@@ -247,7 +247,13 @@ class MultiHeadSSM(nn.Module):
                 for fwd, bwd in zip(self.forward_ssms, backward_ssms, strict=True)
             ]
 
-    def forward(self, x: Tensor, mask: Tensor, spectra: list[Tensor] | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        spectra: list[Tensor] | None = None,
+        causal: bool = False,
+    ) -> Tensor:
         """Mixes frames within each utterance.
 
         Args:
@@ -255,11 +261,13 @@ class MultiHeadSSM(nn.Module):
             mask: (batch, T, 1), 1 on an utterance's frames and 0 on padding. Projection biases
                 would otherwise wake padded frames, which the convolution then spreads.
             spectra: what :meth:`spectra` returned, or None to compute it here.
+            causal: leave out the backward SSMs, if there are any; ``spectra``, where given, tell
+                that.
 
         Returns:
             (batch, T, d_model); padded frames hold no meaning.
         """
-        spectra = self.spectra(x.shape[1]) if spectra is None else spectra
+        spectra = self.spectra(x.shape[1], causal) if spectra is None else spectra
         y = self.w_in(x)
         # FFTs keep float32 under autocast, to which the mask lifts y: half precision loses the
         # kernels' long tails.

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -67,9 +68,11 @@ class LatencyTable:
     ) -> LatencyTable:
         """Times the layers where they run: inside whole networks, cut out, on one thread.
 
-        A layer by itself finds its weights in nearer caches than one in a network does. The
-        networks (all layers, one width for all) take turns, each with a few runs in a row of which
-        the first, that fills the caches, does not count; each entry is the least of many times.
+        A layer by itself finds its weights in nearer caches than one in a network does, and one
+        in a shallow network in nearer ones than in a deep one. So each entry is the mean over a
+        deep network and a shallow one (all layers or every other one, one width for all). The
+        networks take turns, each with a few runs in a row of which the first, that fills the
+        caches, does not count; in each network the least of many times is taken.
 
         Args:
             supernet: on the CPU, in evaluation mode; stays as it is.
@@ -78,23 +81,28 @@ class LatencyTable:
             repeats: turns of each network.
             max_symbols: see :func:`todm_sb.decoders.greedy.greedy_search`.
         """
-        all_layers = tuple(range(len(supernet.encoder.layers)))
-        networks = {
-            width: extract_subnet(supernet, SubnetConfig(all_layers, (width,) * len(all_layers)))
-            for width in widths
-        }
-        rest = math.inf
-        layers = tuple(dict.fromkeys(widths, math.inf) for _ in all_layers)
+        every = tuple(range(len(supernet.encoder.layers)))
+        depths = [layers for layers in (every, every[::2], every[1::2]) if layers]
+        configs = [
+            SubnetConfig(layers, (width,) * len(layers)) for width in widths for layers in depths
+        ]
+        networks = [extract_subnet(supernet, config) for config in configs]
+        # The least times of the layers of each network, and of its rest.
+        least = [[math.inf] * (len(config.layers) + 1) for config in configs]
         with _one_thread():
-            for width, network in itertools.chain(*repeats * [networks.items()]):
+            for i, network in itertools.chain(*repeats * [list(enumerate(networks))]):
                 for run in range(RUNS):
-                    total, layer_times = _time_layers(network, features, max_symbols)
-                    if run == 0:
-                        continue
-                    rest = min(rest, total - sum(layer_times))
-                    for layer, seconds in zip(layers, layer_times, strict=True):
-                        layer[width] = min(layer[width], seconds)
-        return cls(rest, layers)
+                    times = _time_layers(network, features, max_symbols)
+                    if run > 0:
+                        least[i] = list(map(min, least[i], times))
+        entries: list[dict[int, list[float]]] = [{width: [] for width in widths} for _ in every]
+        for config, times in zip(configs, least, strict=True):
+            for layer, width, seconds in zip(config.layers, config.ffn_dims, times, strict=False):
+                entries[layer][width].append(seconds)
+        return cls(
+            rest=fmean(times[-1] for times in least),
+            layers=tuple({w: fmean(times) for w, times in layer.items()} for layer in entries),
+        )
 
 
 def read_utterance(network: Transducer, features: Tensor, max_symbols: int = 5) -> list[int]:
@@ -134,10 +142,8 @@ def time_utterance(
     return best
 
 
-def _time_layers(
-    network: Transducer, features: Tensor, max_symbols: int
-) -> tuple[float, list[float]]:
-    """Seconds of the whole, and of each layer in it."""
+def _time_layers(network: Transducer, features: Tensor, max_symbols: int) -> list[float]:
+    """Seconds of each layer, and of what is not in one."""
     starts, ends = [], []
     hooks = [
         hook
@@ -152,7 +158,8 @@ def _time_layers(
     total = time.thread_time() - start
     for hook in hooks:
         hook.remove()
-    return total, [end - begin for begin, end in zip(starts, ends, strict=True)]
+    layers = [end - begin for begin, end in zip(starts, ends, strict=True)]
+    return [*layers, total - sum(layers)]
 
 
 @contextmanager
