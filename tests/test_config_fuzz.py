@@ -1,53 +1,19 @@
 """Subnets, search spaces and recipes with junk in them: a working object, or one clear line."""
 
-import copy
 import json
 import random
 
 import pytest
 import torch
 from hyperpyyaml import load_hyperpyyaml
+from junk import mutated
 from torch import nn
 
 from todm_sb.errors import ConfigError, recipe_errors
 from todm_sb.supernet import SearchSpace, SubnetConfig
 
-JUNK = (
-    *(None, True, False, 0, -1, 1, 2, 3, 17, 2**31, 2**63, 10**30, 0.5, -0.0, 1e308),
-    *(float("nan"), float("inf"), "", "../x", "\n", "\x1b[2J", "any", "three", "x" * 10_000),
-    *([], {}, [[]], [1], [0] * 1000, [3, 2, 1], {"a": 1}),
-)
-
 SUBNET = {"layers": [0, 2, 5], "ffn_dims": [128, 256, 384]}
 SPACE = {"n_layers": 6, "min_layers": 3, "ffn_dims": [128, 256, 384], "layer_drop": "any"}
-
-
-def places(data):
-    """Every container of nested data with each of its keys."""
-    items = data.items() if isinstance(data, dict) else enumerate(data)
-    for key, value in list(items):
-        yield data, key
-        if isinstance(value, dict | list):
-            yield from places(value)
-
-
-def mutated(data, rng):
-    """A copy with a few places changed: junk, a near number, a key gone, renamed or new."""
-    data = {"": copy.deepcopy(data)}
-    for _ in range(rng.choice((1, 1, 2, 3))):
-        container, key = rng.choice(list(places(data)) or [(data, "")])
-        kind = rng.randrange(5)
-        if kind == 0 and type(container[key]) is int:
-            container[key] += rng.choice((-1, 1, 1000))
-        elif kind == 1 and container is not data:
-            del container[key]
-        elif kind == 2 and container is not data and isinstance(container, dict):
-            container[rng.choice(("x", "../x", "__init__", 0))] = container.pop(key)
-        elif kind == 3 and isinstance(container, list):
-            container.append(copy.deepcopy(rng.choice(JUNK)))
-        else:
-            container[key] = copy.deepcopy(rng.choice(JUNK))
-    return data[""]
 
 
 def scrambled(text, rng):

@@ -1,21 +1,16 @@
 """Bundles damaged at random: each is refused with one line or, if nothing was damaged, loads."""
 
-import copy
 import hashlib
 import json
 import random
 
 import pytest
+from junk import mutated
 
 from todm_sb.errors import ConfigError
 from todm_sb.export.bundle import read_bundle
 
 FILES = ("weights.safetensors", "tokenizer.model")
-JUNK = (
-    *(None, True, False, 0, -1, 1, 2, 3, 17, 2**31, 2**63, 10**30, 0.5, -0.0, 1e308, float("nan")),
-    *("", "../x", "\0", "\x1b[2J", "lstm", "kaldi", "todm_sb bundle", "x" * 10_000),
-    *([], {}, [[]], [1], [0] * 1000, {"a": 1}),
-)
 
 
 def load(folder):
@@ -51,33 +46,6 @@ def damaged(data, rng):
     return bytes(data)
 
 
-def places(data):
-    """Every container of nested JSON with each of its keys."""
-    items = data.items() if isinstance(data, dict) else enumerate(data)
-    for key, value in list(items):
-        yield data, key
-        if isinstance(value, dict | list):
-            yield from places(value)
-
-
-def mutate(data, rng):
-    """Changes JSON in a place or two: junk, a near number, a key gone, renamed or new."""
-    for _ in range(rng.choice((1, 1, 2))):
-        container, key = rng.choice(list(places(data)))
-        value, kind = container[key], rng.randrange(5)
-        if kind == 0 and type(value) in (int, float):
-            container[key] = value + rng.choice((-1, 1, 1000)) * rng.choice((1, 0.5))
-        elif kind == 1:
-            del container[key]
-        elif kind == 2 and isinstance(container, dict):
-            container[rng.choice(("x", "../x", "__init__", key + " "))] = container.pop(key)
-        elif kind == 3 and isinstance(container, list):
-            container.append(value)
-        else:
-            # A copy, for the next change may be inside it.
-            container[key] = copy.deepcopy(rng.choice(JUNK))
-
-
 def restore(folder, whole):
     for name, data in whole.items():
         (folder / name).write_bytes(data)
@@ -103,9 +71,7 @@ def test_a_bundle_damaged_at_random_is_refused_with_one_line(bundle, attack, rou
     loaded = 0
     for _ in range(rounds):
         if attack == "json":
-            data = json.loads(whole["bundle.json"])
-            mutate(data, rng)
-            text = json.dumps(data)
+            text = json.dumps(mutated(json.loads(whole["bundle.json"]), rng))
             (bundle / "bundle.json").write_text(text)
             unharmed = False
         else:

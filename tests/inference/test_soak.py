@@ -2,17 +2,14 @@
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from soak import Gauge
 
 from todm_sb.inference import SubnetASR
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from soak import Gauge
 
 RATE = 16000
 

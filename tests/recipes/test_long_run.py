@@ -2,16 +2,13 @@
 
 import multiprocessing
 import sys
-from pathlib import Path
 
 import pytest
 from conftest import arguments
+from soak import Gauge
 
 from todm_sb.brain import TODMBrain
 from todm_sb.watch import read_steps
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from soak import Gauge
 
 EPOCHS, N_TRAIN = 30, 120
 
