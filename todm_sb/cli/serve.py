@@ -47,9 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not is_whole(cache):
         print(f"fetching onnxruntime-web {VERSION} into {cache}, once", file=sys.stderr)
     with PageServer(found, get_runtime(cache), arguments.host, arguments.port) as server:
-        print(
-            f"{len(found)} models of {arguments.folder} at {server.url} (Ctrl-C ends)", flush=True
-        )
+        choice = f"{arguments.folder}: {len(found)} to choose from"
+        print(f"{choice} at {server.url} (Ctrl-C ends)", flush=True)
         if arguments.open:
             webbrowser.open(server.url)
         try:
