@@ -96,6 +96,12 @@ def test_a_supernets_bundle_records_what_a_search_found(run, bundle_parts, tmp_p
     assert subnets["named"].error_rates == {}
 
 
+def test_a_named_subnet_that_was_taken_back_is_none(run, bundle_parts, tmp_path):
+    run_module.load_run(run)["named_subnets"]["gone"] = None
+    export_run(run, tmp_path / "all")
+    assert [s.name for s in read_manifest(tmp_path / "all").subnets] == ["max", "min", "named"]
+
+
 def test_one_subnet_is_cut_out_by_name_config_or_budget(run, bundle_parts, tmp_path):
     space = bundle_parts["space"]
     search(run, bundle_parts, {space.max: 3.0, space.min: 9.0, FOUND: 4.0})

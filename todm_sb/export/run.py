@@ -141,7 +141,7 @@ def measured_subnets(
     causal mode are named so, e.g. ``WER-causal``.
     """
     configs = {"max": space.max, "min": space.min}
-    configs |= {name: SubnetConfig.from_dict(data) for name, data in named.items()}
+    configs |= {name: SubnetConfig.from_dict(data) for name, data in named.items() if data}
     searched = run / "search" / "params" / "pareto.json"
     tests = sorted(run.glob("results_*.json"))
     rates: dict[SubnetConfig, dict[str, float]] = {}
