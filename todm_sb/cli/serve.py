@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import webbrowser
+from contextlib import suppress
 from pathlib import Path
 
 from todm_sb.cli.main import OK
@@ -46,15 +47,16 @@ def run(arguments: argparse.Namespace) -> int:
     cache = default_cache()
     if not is_whole(cache):
         print(f"fetching onnxruntime-web {VERSION} into {cache}, once", file=sys.stderr)
-    with PageServer(found, get_runtime(cache), arguments.host, arguments.port) as server:
+    folder = get_runtime(cache)
+    with (
+        PageServer(found, folder, arguments.host, arguments.port) as server,
+        suppress(KeyboardInterrupt),
+    ):
         choice = f"{arguments.folder}: {len(found)} to choose from"
         print(f"{choice} at {server.url} (Ctrl-C ends)", flush=True)
         if arguments.open:
             webbrowser.open(server.url)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            print(file=sys.stderr)
+        server.serve_forever()
     return OK
 
 
