@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import time
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from todm_sb.distributed import (
     RankBatches,
     broadcast_weights,
     gather,
+    join,
     merge_error_rates,
     sum_gradients,
     total,
@@ -222,6 +224,33 @@ def work(rank, folder):
     }
     torch.save(found, f"{folder}/{rank}.pt")
     distributed.destroy_process_group()
+
+
+def meet(local_rank, port, start):
+    """One of two processes as torchrun starts it, with a store that outlives its processes."""
+    os.environ.update(
+        RANK=str(local_rank),
+        LOCAL_RANK=str(local_rank),
+        WORLD_SIZE="2",
+        GROUP_WORLD_SIZE="1",
+        MASTER_ADDR="localhost",
+        MASTER_PORT=str(port),
+        TORCHELASTIC_USE_AGENT_STORE="True",
+        TORCHELASTIC_RESTART_COUNT=str(start),
+    )
+    if local_rank == 1 and start:
+        time.sleep(3)  # long enough for the first to read what the store knows of the second
+    join("gloo")
+    assert gather(local_rank) == [0, 1]
+    time.sleep(1)
+    os._exit(0)  # without a word to the other, as one that dies
+
+
+def test_processes_that_are_started_again_do_not_look_for_those_that_died():
+    store = distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    for start in range(2):
+        context = spawn(meet, (store.port, start), nprocs=2, join=False)
+        assert context.join(timeout=120) or context.join(timeout=120)
 
 
 @pytest.fixture(scope="module")

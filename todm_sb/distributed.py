@@ -11,7 +11,9 @@ by every process.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -25,9 +27,46 @@ from speechbrain.utils.metric_stats import ErrorRateStats
 from torch import Tensor, distributed, nn
 from torch.utils.data import Sampler
 
+from todm_sb.errors import ConfigError
+
 # Gradients are summed in pieces of about this size: large enough for the network, and small beside
 # the gradients themselves.
 BUCKET_BYTES = 32 << 20
+
+# How long processes wait for each other: the first checks the data while the others wait.
+PATIENCE = timedelta(hours=2)
+
+
+def join(backend: str) -> None:
+    """Makes one group of the processes that torchrun started; does nothing where it did not.
+
+    Processes that torchrun starts again on one node do not look for those that died. It keeps its
+    store, with their addresses in it (torch 2.11), and who reads them before they are written anew
+    would wait for an answer in vain. On several nodes the count of restarts is not the same
+    everywhere, and the addresses have to be kept apart as ``docs/reliability.md`` says.
+
+    Args:
+        backend: ``gloo`` or ``nccl``.
+
+    Raises:
+        ConfigError: if this process has no GPU, and needs one.
+    """
+    if "RANK" not in os.environ or is_distributed_initialized():
+        return
+    local_rank = int(os.environ["LOCAL_RANK"])
+    if backend == "nccl":
+        if local_rank >= torch.cuda.device_count():
+            raise ConfigError(
+                f"process {local_rank} finds {torch.cuda.device_count()} GPUs: start no more "
+                "processes than there are, or take --device=cpu"
+            )
+        torch.cuda.set_device(local_rank)
+    store, rank, size = next(distributed.rendezvous("env://"))
+    if os.environ.get("GROUP_WORLD_SIZE") == "1":
+        store = distributed.PrefixStore(f"start {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    distributed.init_process_group(
+        backend, store=store, rank=rank, world_size=size, timeout=PATIENCE
+    )
 
 
 def n_ranks() -> int:

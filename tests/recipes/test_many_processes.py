@@ -5,9 +5,13 @@ import re
 import subprocess
 import sys
 
+import optuna
 import pytest
 from conftest import LIBRISPEECH, ROOT, arguments
+from optuna.trial import TrialState
 from test_mini_recipe import same, weights
+
+from todm_sb.supernet.pareto import SearchResult
 
 pytestmark = pytest.mark.slow
 
@@ -81,6 +85,18 @@ def test_processes_share_the_test_and_measure_what_one_measures(corpus, train, u
     assert json.loads((unbroken / "results_test-clean.json").read_text()) == json.loads(shared)
     assert sorted(ids) == sorted(alignments(unbroken))
     assert len(ids) == len(set(ids))
+
+
+def test_processes_share_a_search(unbroken):
+    job = torchrun(LIBRISPEECH / "search.py", unbroken, "--evaluations=6", "--no-baselines")
+    assert job.returncode == 0, job.stderr[-3000:]
+    assert job.stdout.count("pareto.json, pareto.png, pareto.html") == 1
+    found = SearchResult.load(unbroken / "search" / "params" / "pareto.json")
+    assert len(found.subnets) == len({s.config for s in found.subnets}) == 6
+    trials = optuna.load_study(
+        study_name="params", storage=f"sqlite:///{unbroken / 'search' / 'params' / 'study.db'}"
+    ).trials
+    assert len([t for t in trials if t.state == TrialState.COMPLETE]) == 6
 
 
 def alignments(output):

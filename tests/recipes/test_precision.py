@@ -1,6 +1,7 @@
 """Training in half precision."""
 
 import json
+from statistics import fmean
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from test_mini_recipe import same, weights
 
 from todm_sb.brain import TODMBrain
 from todm_sb.errors import one_line_errors
+from todm_sb.watch import read_steps
 
 SCALE = 2.0**16
 
@@ -81,3 +83,16 @@ def test_fp16_on_a_cpu_is_refused_in_one_line(corpus, train, tmp_path, capsys):
     assert ended.value.code == 2
     (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
     assert line == "error: precision fp16 needs a GPU: on a CPU take --precision=bf16 or fp32"
+
+
+@pytest.mark.slow
+def test_after_200_steps_the_loss_in_bf16_is_that_in_fp32(train, tmp_path):
+    means = {}
+    for precision in ("fp32", "bf16"):
+        options = {"n_train": 120, "max_batch_seconds": 4.0, "precision": precision}
+        train(arguments(tmp_path / "corpus", tmp_path / precision, **options))
+        steps = read_steps(tmp_path / precision / "steps.jsonl")
+        assert len(steps) >= 200
+        means[precision] = fmean(loss for step in steps[180:200] for loss in step["losses"])
+    assert means["bf16"] == pytest.approx(means["fp32"], rel=0.02)
+    assert means["bf16"] != means["fp32"]

@@ -4,14 +4,16 @@
     python search.py results/mini/1234
     python search.py results/mini/1234 --cost latency --budget 20ms --budget 40ms
     python search.py results/mini/1234 --storage=postgresql://user@host/database
+    torchrun --nproc_per_node=8 search.py results/supernet/1234 --device=cuda
 
-The same command goes on where it was broken off. Started several times, on one machine or (with a
-storage that all of them reach) on many, it shares the work.
+The same command goes on where it was broken off. Started several times, by hand or by torchrun, on
+one machine or (with a storage that all of them reach) on many, it shares the work.
 """
 
 import argparse
 import copy
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -38,7 +40,9 @@ def main(arguments: argparse.Namespace) -> None:
     folder = arguments.run / "search" / cost
     hparams = load_run(arguments.run)
     space, model, features = hparams["space"], hparams["model"], hparams["features"]
-    device = torch.device(arguments.device)
+    # Of torchrun's processes on a machine each takes its own GPU.
+    own = f":{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else ""
+    device = torch.device(arguments.device + (own if arguments.device == "cuda" else ""))
     tokenizer = run_tokenizer(hparams)
     n_features = int(seconds * hparams["sample_rate"]) // features.hop + 1
 
@@ -81,6 +85,8 @@ def main(arguments: argparse.Namespace) -> None:
     result.save(folder / "pareto.json")
     draw_png(result, folder / "pareto.png")
     write_html(result, folder / "pareto.html")
+    if os.environ.get("RANK", "0") != "0":
+        return
     for budget in result.budgets:
         best = result.best(budget)
         print(

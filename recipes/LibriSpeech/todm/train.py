@@ -22,7 +22,7 @@ from todm_sb import provenance
 from todm_sb.brain import TODMBrain
 from todm_sb.dataio.manifest import write_atomic
 from todm_sb.dataio.pipeline import get_tokenizer, make_dataset, make_loader_kwargs
-from todm_sb.distributed import leave
+from todm_sb.distributed import join, leave
 from todm_sb.errors import one_line_errors, recipe_errors
 from todm_sb.report import results_table
 
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
     hparams_file, run_opts, overrides = sb.parse_arguments(argv)
     if (run_opts.device or infer_device()) == "cpu":
         run_opts = replace(run_opts, distributed_backend="gloo")
-    sb.utils.distributed.ddp_init_group(run_opts)
+    join(run_opts.distributed_backend)
     with recipe_errors(hparams_file), open(hparams_file, encoding="utf-8") as file:
         hparams = load_hyperpyyaml(file, overrides)
     sb.create_experiment_directory(
