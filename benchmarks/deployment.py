@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import functools
+import multiprocessing
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -212,10 +213,10 @@ def main() -> None:
     test = TestSet.read(args.manifest, args.limit)
     read_in_turn(candidates, test)
     if not args.no_memory:
+        multiprocessing.set_forkserver_preload(["engines"])
         for candidate in candidates.values():
-            candidate.peak = peak_memory(
-                functools.partial(load_and_read, candidate.load, test.longest())
-            )
+            work = functools.partial(load_and_read, candidate.load, test.longest())
+            candidate.peak = peak_memory(work, start="forkserver")
     print_candidates(candidates, test, subnets, parameters)
     peer = candidates["max", FLOAT, PYTORCH].seconds / test.seconds
     rows = [

@@ -97,7 +97,7 @@ def _synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def peak_memory(prepare: Callable[[], Callable[[], object]]) -> int:
+def peak_memory(prepare: Callable[[], Callable[[], object]], start: str = "spawn") -> int:
     """Peak resident memory of a piece of work, over what was resident before it.
 
     It runs in a new process with as many torch threads as this one, twice: the first time loads
@@ -106,6 +106,7 @@ def peak_memory(prepare: Callable[[], Callable[[], object]]) -> int:
     Args:
         prepare: makes the inputs and returns the work. Picklable: a function of a module, or
             ``functools.partial`` of one.
+        start: how the process starts; ``forkserver`` saves loading what its preload has.
 
     Returns:
         Bytes.
@@ -115,7 +116,7 @@ def peak_memory(prepare: Callable[[], Callable[[], object]]) -> int:
     """
     with ProcessPoolExecutor(
         1,
-        multiprocessing.get_context("spawn"),
+        multiprocessing.get_context(start),
         initializer=torch.set_num_threads,
         initargs=(torch.get_num_threads(),),
     ) as process:

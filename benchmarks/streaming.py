@@ -56,12 +56,12 @@ def time_chunks(asr: StreamingSubnetASR, wav: Tensor, size: int) -> tuple[str, T
     return "".join([*texts, *asr.finish(context)]), torch.cat(frames), seconds
 
 
-def first_token_delay(asr: StreamingSubnetASR, wav: Tensor, size: int) -> float | None:
-    """Seconds from the beginning of speech until a stream has given its first label: until the
+def first_text_delay(asr: StreamingSubnetASR, wav: Tensor, size: int) -> float | None:
+    """Seconds from the beginning of speech until a stream has given its first letters: until the
     chunk has been spoken, and until it has been read.
 
     Returns:
-        None if there was no label before the end.
+        None if there was no text before the end.
     """
     rate = asr.hparams.sample_rate
     windows = wav[: len(wav) // (rate // 100) * (rate // 100)].view(-1, rate // 100)
@@ -70,8 +70,9 @@ def first_token_delay(asr: StreamingSubnetASR, wav: Tensor, size: int) -> float 
     context = asr.make_streaming_context()
     for i, chunk in enumerate(wav.unsqueeze(0).split(size, dim=1), start=1):
         start = time.process_time()
-        _, (labels,) = asr.decode_chunk(context, *asr.encode_chunk(context, chunk))
-        if labels:
+        # Not the first label: that one says no more than that a word begins.
+        (text,) = asr.transcribe_chunk(context, chunk)
+        if text:
             return min(i * size, len(wav)) / rate - onset + time.process_time() - start
     return None
 
@@ -136,10 +137,10 @@ def main() -> None:
             for i in range(0, len(seconds) - per_minute // 2, per_minute)
         ]
         print("median ms a chunk, minute by minute: " + " ".join(f"{m:.2f}" for m in medians))
-        delays = [first_token_delay(asr, part, size) for part in parts[: args.delays]]
+        delays = [first_text_delay(asr, part, size) for part in parts[: args.delays]]
         delays = sorted(d for d in delays if d is not None)
         print(
-            f"first label after the beginning of speech, {len(delays)} utterances: median "
+            f"first text after the beginning of speech, {len(delays)} utterances: median "
             f"{statistics.median(delays):.2f} s, at most {delays[-1]:.2f} s\n"
         )
         peaks = [

@@ -2,6 +2,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from todm_sb.cli import OK, main
 from todm_sb.errors import ConfigError
@@ -11,6 +12,7 @@ from todm_sb.export.run import export_run
 from todm_sb.inference import StreamingSubnetASR, SubnetASR
 from todm_sb.supernet import SubnetConfig, count_parameters
 from todm_sb.supernet.pareto import Evaluated, SearchResult
+from todm_sb.web.models import find_models
 
 NAMED = SubnetConfig((0, 2), (12, 6))
 FOUND = SubnetConfig((1,), (12,))
@@ -129,3 +131,43 @@ def test_the_command_writes_either_form(run, tmp_path, capsys):
         assert capsys.readouterr().out.startswith(f"{target}: ")
     SubnetASR.from_bundle(tmp_path / "bundle")
     assert (tmp_path / "speechbrain" / "hyperparams.yaml").is_file()
+
+
+@pytest.mark.parametrize("norm_type", ["global", "sentence"])
+def test_a_causal_network_that_cannot_stream_is_told(
+    run, make_transducer, tmp_path, caplog, norm_type
+):
+    pytest.importorskip("onnx", reason="needs the extra onnx")
+    hparams = run_module.load_run(run)
+    options = {**hparams["model"].config["encoder"], "causal": True}
+    hparams["model"] = make_transducer(vocab_size=17, **options)
+    hparams["normalize"].norm_type = norm_type
+    export_run(run, tmp_path / "onnx", "min", form="onnx")
+    streams = (tmp_path / "onnx" / "streaming_encoder.onnx").is_file()
+    assert streams == (norm_type == "global")
+    assert ("cannot stream" in caplog.text) == (not streams)
+
+
+def test_the_page_gets_every_recorded_subnet_in_two_precisions(run, bundle_parts, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    export_run(run, tmp_path / "web", form="web")
+    found = {(m.card["name"], m.card["precision"]): m for m in find_models(tmp_path / "web")}
+    assert set(found) == {(n, p) for n in ("max", "min", "named") for p in ("float32", "int8")}
+    card = found["named", "int8"].card
+    assert (tuple(card["layers"]), tuple(card["ffn_dims"])) == (NAMED.layers, NAMED.ffn_dims)
+    assert card["cost"]["params"] == count_parameters(bundle_parts["model"], NAMED)
+    assert (card["sample_rate"], card["max_symbols"]) == (16000, 2)
+    # From samples to what the joiner takes without any code of ours.
+    export_run(run, tmp_path / "bundle", "named")
+    network = SubnetASR.from_bundle(tmp_path / "bundle")
+    wavs = torch.randn(1, 8000)
+    with torch.no_grad():
+        encoded = network.mods.encoder(wavs, torch.ones(1))
+        expected = network.mods.decoder.model.joiner.project_encoder(encoded)
+    folder = found["named", "float32"].folder
+    features, encoder = (
+        onnxruntime.InferenceSession(folder / f"{part}.onnx") for part in ("features", "encoder")
+    )
+    x, x_lens = features.run(None, {"samples": wavs.numpy()})
+    got, _ = encoder.run(None, {"x": x, "x_lens": x_lens})
+    torch.testing.assert_close(torch.from_numpy(got), expected, rtol=0, atol=1e-3)

@@ -123,6 +123,12 @@ def _write_onnx(parts: dict[str, Any], in_8_bits: bool) -> None:
         from todm_sb.export.onnx import export_onnx
         from todm_sb.export.quantize import quantize_folder
     target = parts.pop("folder")
+    if True in parts["model"].encoder.modes and parts["normalize"].norm_type != "global":
+        logger.warning(
+            "%s cannot stream: its features are normalised over the whole utterance; streaming "
+            "needs a network trained with norm_type: global",
+            target,
+        )
     with tempfile.TemporaryDirectory() as temporary:
         obstacles = export_onnx(temporary if in_8_bits else target, **parts)
         if in_8_bits:
