@@ -45,12 +45,13 @@ class Stopwatch:
         return timed
 
 
-def make_brain(folder: str) -> TODMBrain:
+def make_brain(folder: str, precision: str = "fp32") -> TODMBrain:
     """The recipe's brain, ready for a step of the second epoch."""
     with RECIPE.open(encoding="utf-8") as file:
         hparams = load_hyperpyyaml(file, {"output_folder": folder, "sandwich_warmup": 0})
+    run_opts = {"device": "cpu", "precision": precision}
     brain = TODMBrain(
-        hparams["modules"], hparams["opt_class"], hparams, {"device": "cpu"}, checkpointer=None
+        hparams["modules"], hparams["opt_class"], hparams, run_opts, checkpointer=None
     )
     brain.hparams.epoch_counter.current = 2
     brain.on_fit_start()
