@@ -40,6 +40,7 @@ CORPUS_SIZE = {"n_train": 24, "n_dev": 6, "n_test": 6}
 TINY = {
     "vocab_size": 40,
     "number_of_epochs": 2,
+    "precision": "fp32",
     "max_batch_seconds": 16.0,
     "avg_checkpoints": 1,
     "sandwich_warmup": 2,
