@@ -9,13 +9,24 @@ import pytest
 from todm_sb.cli import OK, main
 
 
+@pytest.fixture
+def ctrl_c():
+    """Lets SIGINT interrupt, which a shell takes from what it starts in the background."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_it_serves_until_ctrl_c(web_export, web_runtime, monkeypatch, capsys):
     got = {}
 
     def browse(url):
         def visit():
-            got[url] = urlopen(url).read()
-            os.kill(os.getpid(), signal.SIGINT)
+            try:
+                got[url] = urlopen(url).read()
+            finally:
+                os.kill(os.getpid(), signal.SIGINT)
 
         threading.Thread(target=visit).start()
 
