@@ -12,7 +12,7 @@ from todm_sb.brain import TODMBrain
 from todm_sb.errors import one_line_errors
 from todm_sb.watch import read_steps
 
-SCALE = 2.0**16
+SCALE = 2.0**14
 
 # torch has no LSTM in float16 for every CPU.
 MODEL = (
