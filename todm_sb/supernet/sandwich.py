@@ -5,7 +5,7 @@ arXiv:1903.05134); the max subnet of the very step teaches the others. What all 
 trunk, is computed once: subsampled frames, SSM kernels and predictor outputs. Each subnet runs
 backward as soon as its loss is known, down to the trunk, so that memory does not grow with their
 number; one backward through the trunk then takes the gathered gradients. They can do so for a part
-of the batch at a time, a micro-batch, in so many times less memory.
+of the batch at a time, a micro-batch: their activations then take so many times less memory.
 """
 
 from __future__ import annotations
