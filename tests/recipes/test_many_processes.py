@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import subprocess
 import sys
 
@@ -37,12 +38,20 @@ load_script(LIBRISPEECH / "train.py").main(sys.argv[1:])
 """
 
 
+def agent(*command, **options):
+    """The command line of one torchrun."""
+    extra = [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
+    return [sys.executable, "-m", "torch.distributed.run", *extra, *map(str, command)]
+
+
 def torchrun(*command, **options):
     """Runs two processes; gives the finished job."""
-    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    extra = [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
     return subprocess.run(
-        [*run, *extra, *map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=600
+        agent("--standalone", *command, nproc_per_node=2, **options),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
 
 
@@ -78,6 +87,34 @@ def test_a_job_that_torchrun_restarts_ends_as_an_unbroken_one(corpus, dying, unb
     assert same(weights(tmp_path / "run"), weights(unbroken))
 
 
+def test_of_two_nodes_one_dies_and_the_job_ends_as_an_unbroken_one(
+    corpus, dying, unbroken, tmp_path, monkeypatch
+):
+    """Two agents with a process each, started as docs/reliability.md says for several nodes."""
+    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
+    run = agent(
+        dying,
+        *arguments(corpus, tmp_path / "run", ckpt_interval_steps=1),
+        nnodes=2,
+        nproc_per_node=1,
+        max_restarts=3,
+        rdzv_backend="c10d",
+        rdzv_id="supernet",
+        rdzv_endpoint=f"localhost:{free_port()}",
+    )
+    with (tmp_path / "log").open("w") as log:
+        nodes = [subprocess.Popen(run, cwd=ROOT, stdout=log, stderr=log) for _ in range(2)]
+        try:
+            codes = [node.wait(600) for node in nodes]
+        finally:
+            for node in nodes:
+                node.terminate()
+    log = (tmp_path / "log").read_text()
+    assert codes == [0, 0], log[-3000:]
+    assert "exitcode: -9" in log
+    assert same(weights(tmp_path / "run"), weights(unbroken))
+
+
 def test_processes_share_the_test_and_measure_what_one_measures(corpus, train, unbroken):
     shared = (unbroken / "results_test-clean.json").read_text()
     ids = alignments(unbroken)
@@ -97,6 +134,12 @@ def test_processes_share_a_search(unbroken):
         study_name="params", storage=f"sqlite:///{unbroken / 'search' / 'params' / 'study.db'}"
     ).trials
     assert len([t for t in trials if t.state == TrialState.COMPLETE]) == 6
+
+
+def free_port():
+    """A port that nothing listens on."""
+    with socket.create_server(("localhost", 0)) as server:
+        return server.getsockname()[1]
 
 
 def alignments(output):
