@@ -18,14 +18,16 @@ from todm_sb.errors import ConfigError
 from todm_sb.supernet.dev_set import Utterances
 
 
-def load_run(run: Path) -> dict[str, Any]:
+def load_run(run: Path, causal: bool = False) -> dict[str, Any]:
     """The hparams of a run, its model with the best weights.
 
     Args:
         run: ``output_folder`` of ``train.py``.
+        causal: take the model's causal form, of a dual-mode network that is only to stream.
 
     Raises:
-        ConfigError: if it is no such folder, has no checkpoint, or a checkpoint of another network.
+        ConfigError: if it is no such folder, has no checkpoint, a checkpoint of another network, or
+            no causal form.
     """
     hparams_file = run / "hyperparams.yaml"
     if not hparams_file.is_file():
@@ -48,9 +50,16 @@ def load_run(run: Path) -> dict[str, Any]:
             f"{run}: the network has FFN widths {widths}, the max subnet of its search space "
             f"{space.max_ffn_dims}"
         )
+    if causal:
+        hparams["model"] = hparams["model"].causal_form()
     hparams["features"].eval()
     hparams["model"].eval()
     return hparams
+
+
+def search_folder(run: Path, cost: str, causal: bool = False) -> Path:
+    """Where a search of a run, or of its causal form, by this cost leaves what it found."""
+    return run / "search" / (f"{cost}-causal" if causal else cost)
 
 
 @torch.no_grad()

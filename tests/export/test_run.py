@@ -32,7 +32,11 @@ def run(bundle_parts, tmp_path, monkeypatch):
         "tokenizer_folder": str(parts["tokenizer_path"].parent),
         "named_subnets": {"named": NAMED.to_dict()},
     }
-    monkeypatch.setattr(run_module, "load_run", lambda folder: hparams)
+
+    def load_run(folder, causal=False):
+        return {**hparams, "model": hparams["model"].causal_form()} if causal else hparams
+
+    monkeypatch.setattr(run_module, "load_run", load_run)
     (tmp_path / "run").mkdir()
     return tmp_path / "run"
 
@@ -85,6 +89,15 @@ def test_a_bundle_records_the_error_rates_of_both_modes(
     streaming = StreamingSubnetASR.from_bundle(tmp_path / "all", subnet="min")
     assert streaming.mods.encoder.model.encoder.modes == (True,)
     assert streaming.mods.encoder.model.encoder.ffn_dims == bundle_parts["space"].min.ffn_dims
+
+    target = tmp_path / "causal"
+    assert main(["export", str(run), str(target), "--subnet", "max", "--causal"]) == OK
+    (alone,) = read_manifest(target).subnets
+    assert alone.error_rates == {"WER": 2.5, "CER": 2.0}
+    loaded = read_bundle(target).model
+    assert loaded.encoder.modes == (True,)
+    both = count_parameters(run_module.load_run(run)["model"], bundle_parts["space"].max)
+    assert alone.cost["params"] == sum(p.numel() for p in loaded.parameters()) < both
 
 
 def test_a_supernets_bundle_records_what_a_search_found(run, bundle_parts, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from conftest import LIBRISPEECH, load_script
 
 from todm_sb.errors import ConfigError
-from todm_sb.inference import SubnetASR
+from todm_sb.inference import StreamingSubnetASR, SubnetASR
 from todm_sb.supernet.pareto import SearchResult
 
 
@@ -60,6 +60,23 @@ def test_the_subnet_found_for_a_budget_is_exported_by_one_command(searched, tmp_
         export(searched, tmp_path / "none", budget="1k")
     with pytest.raises(ConfigError, match=r"pareto\.json does not exist: run search\.py"):
         export(searched, tmp_path / "none", budget="80ms", cost="latency")
+
+
+def test_the_causal_form_of_a_dual_mode_network_is_searched_and_exported(
+    search, searched, tmp_path
+):
+    search(searched, "--causal", "--evaluations", 3, "--no-baselines")
+    found = SearchResult.load(searched / "search" / "params-causal" / "pareto.json")
+    both = SearchResult.load(searched / "search" / "params" / "pareto.json")
+    (alone,) = (s for s in found.subnets if s.config == found.space.min)
+    (of_both,) = (s for s in both.subnets if s.config == found.space.min)
+    assert alone.costs["params"] < of_both.costs["params"]
+
+    export = load_script(LIBRISPEECH / "export.py").main
+    export(searched, tmp_path / "small", budget=str(alone.costs["params"]), causal=True)
+    network = StreamingSubnetASR.from_hparams(tmp_path / "small").mods.encoder.model
+    assert network.encoder.modes == (True,)
+    assert sum(p.numel() for p in network.parameters()) == alone.costs["params"]
 
 
 def test_a_search_by_latency_measures_it_once(search, searched):

@@ -41,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "for onnxruntime and sherpa-onnx, also in 8 bits; web for todm-sb serve, all of the "
         "recorded subnets unless one is chosen",
     )
+    parser.add_argument(
+        "--causal",
+        action="store_true",
+        help="of a dual-mode network, what streaming needs and no more; with --budget, of what "
+        "search.py --causal found",
+    )
     parser.add_argument("--json", action="store_true", help="print an object")
 
 
@@ -51,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         The exit code.
 
     Raises:
-        ConfigError: if the run, the search or the subnet is not there.
+        ConfigError: if the run, the search, the subnet or a causal form is not there.
     """
     print(f"loading {arguments.run_folder}", file=sys.stderr)
     params = export_run(
@@ -61,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.budget,
         arguments.cost,
         arguments.format,
+        arguments.causal,
     )
     if arguments.json:
         print(json.dumps({"folder": str(arguments.target), "params": params}))

@@ -16,7 +16,7 @@ from todm_sb.export.manifest import BundledSubnet
 from todm_sb.export.speechbrain import export_folder
 from todm_sb.inference.asr import choose_subnet
 from todm_sb.nnet.transducer import Transducer
-from todm_sb.runs import load_run
+from todm_sb.runs import load_run, search_folder
 from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters, extract_subnet
 from todm_sb.supernet.budget import parse_budget
 from todm_sb.supernet.pareto import SearchResult
@@ -43,6 +43,7 @@ def export_run(
     budget: str | None = None,
     cost: str = "params",
     form: str = "bundle",
+    causal: bool = False,
 ) -> int:
     """Writes the best weights of a run.
 
@@ -53,18 +54,20 @@ def export_run(
         budget: instead, the best subnet that search.py found for it, e.g. ``5M``.
         cost: what the budget is of.
         form: one of :data:`FORMATS`.
+        causal: of a dual-mode network, what streaming needs and no more.
 
     Returns:
         Parameters of the exported network.
 
     Raises:
-        ConfigError: if the run, the search or the subnet is not there.
+        ConfigError: if the run, the search, the subnet or a causal form is not there.
     """
-    hparams = load_run(run)
+    hparams = load_run(run, causal)
     model, space = hparams["model"], hparams["space"]
-    subnets = measured_subnets(run, model, space, hparams["named_subnets"] or {})
+    named = hparams["named_subnets"] or {}
+    subnets = measured_subnets(run, model, space, named, causal)
     if budget is not None:
-        found = SearchResult.load(run / "search" / cost / "pareto.json")
+        found = SearchResult.load(search_folder(run, cost, causal) / "pareto.json")
         config = space.check(found.best(parse_budget(budget, cost)).config)
     elif subnet == SUPERNET:
         config = None
@@ -138,7 +141,11 @@ def _write_onnx(parts: dict[str, Any], in_8_bits: bool) -> None:
 
 
 def measured_subnets(
-    run: Path, model: Transducer, space: SearchSpace, named: dict[str, dict]
+    run: Path,
+    model: Transducer,
+    space: SearchSpace,
+    named: dict[str, dict],
+    causal: bool = False,
 ) -> list[BundledSubnet]:
     """The subnets worth recording: max, min, the named ones, and what a search found best.
 
@@ -148,7 +155,7 @@ def measured_subnets(
     """
     configs = {"max": space.max, "min": space.min}
     configs |= {name: SubnetConfig.from_dict(data) for name, data in named.items() if data}
-    searched = run / "search" / "params" / "pareto.json"
+    searched = search_folder(run, "params", causal) / "pareto.json"
     tests = sorted(run.glob("results_*.json"))
     rates: dict[SubnetConfig, dict[str, float]] = {}
     costs: dict[SubnetConfig, dict[str, float]] = {}
@@ -160,8 +167,11 @@ def measured_subnets(
         configs |= {s.config.id: s.config for s in found.front() if s.config not in taken}
     elif tests:
         for result in json.loads(tests[0].read_text(encoding="utf-8")):
+            mode = bool(result.get("causal", model.encoder.modes[0]))
+            if mode not in model.encoder.modes:
+                continue
             config = SubnetConfig(tuple(result["layers"]), tuple(result["ffn_dims"]))
-            suffix = "-causal" if result.get("causal") and not model.encoder.modes[0] else ""
+            suffix = "-causal" if mode != model.encoder.modes[0] else ""
             own = {f"{key}{suffix}": result[key] for key in ("WER", "CER")}
             rates[config] = {**rates.get(config, {}), **own}
     return [

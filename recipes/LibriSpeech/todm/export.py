@@ -16,10 +16,15 @@ from todm_sb.supernet.budget import COSTS
 
 
 def main(
-    run: Path, target: Path, subnet: str = "min", budget: str | None = None, cost: str = "params"
+    run: Path,
+    target: Path,
+    subnet: str = "min",
+    budget: str | None = None,
+    cost: str = "params",
+    causal: bool = False,
 ) -> None:
     """Writes the best weights of a run, cut down to a subnet, or to the best one for a budget."""
-    n = export_run(run, target, subnet, budget, cost, form="speechbrain")
+    n = export_run(run, target, subnet, budget, cost, "speechbrain", causal)
     print(f"{target}: {budget or subnet}, {n:,} parameters")
 
 
@@ -38,6 +43,9 @@ if __name__ == "__main__":
     choice.add_argument("--budget", help="the best subnet found by search.py for it, e.g. 5M")
     parser.add_argument(
         "--cost", choices=COSTS, default="params", help="what the budget is of; default: params"
+    )
+    parser.add_argument(
+        "--causal", action="store_true", help="of a dual-mode network, what streaming needs alone"
     )
     with one_line_errors():
         main(**vars(parser.parse_args()))

@@ -3,6 +3,7 @@
 
     python search.py results/mini/1234
     python search.py results/mini/1234 --cost latency --budget 20ms --budget 40ms
+    python search.py results/streaming/1234 --causal
     python search.py results/mini/1234 --storage=postgresql://user@host/database
     torchrun --nproc_per_node=8 search.py results/supernet/1234 --device=cuda
 
@@ -20,7 +21,7 @@ from pathlib import Path
 import torch
 
 from todm_sb.errors import one_line_errors
-from todm_sb.runs import dev_utterances, load_run, run_tokenizer, weights_id
+from todm_sb.runs import dev_utterances, load_run, run_tokenizer, search_folder, weights_id
 from todm_sb.supernet.budget import COSTS, format_cost, parse_budget
 from todm_sb.supernet.cost import Costs
 from todm_sb.supernet.dev_set import DevSet, speech
@@ -37,8 +38,8 @@ def main(arguments: argparse.Namespace) -> None:
     logging.getLogger("optuna").setLevel(logging.WARNING)
     cost, seconds = arguments.cost, arguments.seconds
     budgets = [parse_budget(text, cost) for text in arguments.budget]
-    folder = arguments.run / "search" / cost
-    hparams = load_run(arguments.run)
+    folder = search_folder(arguments.run, cost, arguments.causal)
+    hparams = load_run(arguments.run, arguments.causal)
     space, model, features = hparams["space"], hparams["model"], hparams["features"]
     # Of torchrun's processes on a machine each takes its own GPU.
     own = f":{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else ""
@@ -61,7 +62,7 @@ def main(arguments: argparse.Namespace) -> None:
     )
     folder.mkdir(parents=True, exist_ok=True)
     storage = arguments.storage or f"sqlite:///{folder / 'study.db'}"
-    study = SharedStudy(storage, arguments.study or cost, arguments.population)
+    study = SharedStudy(storage, arguments.study or folder.name, arguments.population)
     task = {
         "search space": space.to_dict(),
         "checkpoint": weights_id(model),
@@ -114,10 +115,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
         default=[],
         help="largest cost, e.g. 5M, or 80ms of latency; may be given several times",
     )
+    parser.add_argument("--causal", action="store_true", help="a dual-mode network's causal form")
     parser.add_argument("--evaluations", type=int, default=200, help="default: 200")
     parser.add_argument("--seconds", type=float, default=10.0, help="of audio, for MACs, latency")
     parser.add_argument("--storage", help="Optuna storage; default: SQLite in the run's folder")
-    parser.add_argument("--study", help="name in the storage; default: the cost")
+    parser.add_argument("--study", help="name in the storage; default: the name of its folder")
     parser.add_argument("--population", type=int, default=20, help="of NSGA-II; default: 20")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
