@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,9 +60,13 @@ def recipe_errors(hparams_file: str | Path) -> Iterator[None]:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Ends a script with the message alone, and exit status 2, when the user can mend the cause."""
+    """Ends a script with the message alone, and exit status 2, when the user can mend the cause; on
+    Ctrl-C with one word, and the status that shells expect."""
     try:
         yield
     except TODMError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
