@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import speechbrain as sb
 import torch
-from speechbrain.utils.metric_stats import ErrorRateStats
 from torch import Tensor
 
 from todm_sb.averages import Averages
@@ -26,13 +25,13 @@ from todm_sb.decoders.transducer import TransducerSearcher
 from todm_sb.distributed import (
     RankBatches,
     broadcast_weights,
-    merge_error_rates,
     n_ranks,
     rank,
     sum_gradients,
     total,
     update_statistics_with_nothing,
 )
+from todm_sb.error_rates import ErrorRates
 from todm_sb.errors import ConfigError
 from todm_sb.guard import GradientGuard
 from todm_sb.optim import ScaledAdam
@@ -167,10 +166,7 @@ class TODMBrain(sb.Brain):
                 self.watch.start()
         else:
             self.losses = Averages()
-            self.error_rates = {
-                name: (ErrorRateStats(), ErrorRateStats(split_tokens=True))
-                for name in self.measured
-            }
+            self.errors = ErrorRates(self.measured)
 
     def make_dataloader(self, dataset: Any, stage: sb.Stage, **kwargs: Any) -> Any:
         """As SpeechBrain's, but a batch sampler is told the epoch, and so shuffles anew in each.
@@ -375,8 +371,7 @@ class TODMBrain(sb.Brain):
             encoded = model.encoder.encode(trunk.frames, trunk.n_frames, subnet, spectra[causal])
             found = searcher.search(encoded, trunk.n_frames)
             words = [self.tokenizer.decode_ids(best.tokens).split() for best, *_ in found]
-            for stats in self.error_rates[name]:
-                stats.append(batch.id, words, batch.words)
+            self.errors.append(name, batch.id, words, batch.words)
         self.losses.add("max", float(losses.total), len(batch.id))
         return losses.total
 
@@ -392,22 +387,17 @@ class TODMBrain(sb.Brain):
             if self.watch is not None:
                 self.watch.summarise(self.optimizer_step, epoch)
             return
-        for wer, cer in self.error_rates.values():
-            merge_error_rates(wer)
-            merge_error_rates(cer)
-        rates = {
-            name: {"WER": wer.summarize("error_rate"), "CER": cer.summarize("error_rate")}
-            for name, (wer, cer) in self.error_rates.items()
-        }
+        self.errors.merge()
+        rates = self.errors.rates()
         mean_wer = sum(r["WER"] for r in rates.values()) / len(rates)
         flat = {f"{key} {name}": v for name, r in rates.items() for key, v in r.items()}
         if stage == sb.Stage.VALID:
             loss = self.losses.means_of_all()["max"]
             self._end_of_validation(epoch, loss, mean_wer, flat)
         else:
-            self.test_rates = rates
             self.hparams.train_logger.log_stats({"test": "done"}, test_stats=flat)
-            self._write_alignments()
+            if sb.utils.distributed.if_main_process():
+                self.errors.write_alignments(Path(self.hparams.output_folder))
 
     def _end_of_validation(
         self, epoch: int, valid_loss: float, mean_wer: float, rates: dict[str, float]
@@ -440,13 +430,6 @@ class TODMBrain(sb.Brain):
         path = Path(self.hparams.output_folder) / "cost.json"
         write_atomic(path, json.dumps(cost, indent=2) + "\n")
 
-    def _write_alignments(self) -> None:
-        if sb.utils.distributed.if_main_process():
-            for name, (wer, _) in self.error_rates.items():
-                path = Path(self.hparams.output_folder) / f"wer_{name}.txt"
-                with path.open("w", encoding="utf-8") as file:
-                    wer.write_stats(file)
-
     def on_evaluate_start(self, max_key: str | None = None, min_key: str | None = None) -> None:
         """Loads the average of the best checkpoints."""
         recover_average(
@@ -454,32 +437,20 @@ class TODMBrain(sb.Brain):
         )
 
     def results(self) -> list[dict[str, Any]]:
-        """After a test: shape, mode, parameters, WER and CER of each subnet in each mode."""
+        """After a test: shape, mode, parameters, WER and CER of each subnet in each mode.
+
+        The parameters of a dual-mode network's causal mode are those of its causal form.
+        """
+        model, rates = self.modules.model, self.errors.rates()
+        first, *others = model.encoder.modes
+        forms = {first: model, **{causal: model.causal_form() for causal in others}}
         return [
             {
                 "subnet": name,
                 **subnet.to_dict(),
                 "causal": causal,
-                "parameters": count_parameters(self.modules.model, subnet),
-                **self.test_rates[name],
+                "parameters": count_parameters(forms[causal], subnet),
+                **rates[name],
             }
             for name, (subnet, causal) in self.measured.items()
         ]
-
-    def errors_by_utterance(self) -> dict[str, Any]:
-        """After a test: ``utterances``, their ``words``, and the ``errors`` of each subnet in each.
-
-        An error is a word that is put in, left out or replaced.
-        """
-        scores = {
-            name: {score["key"]: score for score in wer.scores}
-            for name, (wer, _) in self.error_rates.items()
-        }
-        utterances = sorted(scores["max"])
-        return {
-            "utterances": utterances,
-            "words": [scores["max"][key]["num_ref_tokens"] for key in utterances],
-            "errors": {
-                name: [of[key]["num_edits"] for key in utterances] for name, of in scores.items()
-            },
-        }

@@ -57,6 +57,8 @@ def test_a_run_leaves_log_curves_results_and_alignments(tiny_run):
     assert [result["causal"] for result in results] == [False] * 4 + [True] * 4
     sizes = [result["parameters"] for result in results]
     assert sizes[0] == max(sizes) > sizes[-1] == min(sizes)
+    # The causal form has no backward SSMs.
+    assert all(alone < both for both, alone in zip(sizes[:4], sizes[4:], strict=True))
     for result in results:
         assert result["WER"] >= 0
         assert "%WER" in (tiny_run / f"wer_{result['subnet']}.txt").read_text()

@@ -1,0 +1,25 @@
+import pytest
+
+from todm_sb.error_rates import ErrorRates
+
+
+def test_errors_are_counted_by_network_and_utterance(tmp_path):
+    errors = ErrorRates(["max", "min"])
+    spoken = [["ONE", "TWO"], ["TEN"]]
+    errors.append("max", ["b", "a"], [["ONE", "TWO"], ["TEN", "SIX"]], spoken)
+    errors.append("min", ["b", "a"], [["ONE"], ["TON"]], spoken)
+    errors.merge()
+    assert errors.by_utterance() == {
+        "utterances": ["a", "b"],
+        "words": [1, 2],
+        "errors": {"max": [1, 0], "min": [1, 1]},
+    }
+    rates = errors.rates()
+    # Of 10 characters, the space between words among them, 4 are too many; 4 lack and 1 is another.
+    assert {name: r["CER"] for name, r in rates.items()} == pytest.approx({"max": 40, "min": 50})
+    assert {name: r["WER"] for name, r in rates.items()} == pytest.approx(
+        {"max": 100 / 3, "min": 200 / 3}
+    )
+    errors.write_alignments(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["wer_max.txt", "wer_min.txt"]
+    assert "%WER 66.67" in (tmp_path / "wer_min.txt").read_text()

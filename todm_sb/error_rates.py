@@ -1,0 +1,77 @@
+"""Errors of several networks on one set of utterances."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from speechbrain.utils.metric_stats import ErrorRateStats
+
+from todm_sb.distributed import merge_error_rates
+
+
+class ErrorRates:
+    """Word and character errors by network, as batches are read.
+
+    Args:
+        names: of the networks.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.words = {name: ErrorRateStats() for name in names}
+        self.characters = {name: ErrorRateStats(split_tokens=True) for name in self.words}
+
+    def append(
+        self, name: str, ids: list[str], found: Sequence[list[str]], spoken: Sequence[list[str]]
+    ) -> None:
+        """Counts the errors of a batch.
+
+        Args:
+            name: of the network.
+            ids: of the utterances.
+            found: words that the network found in each.
+            spoken: words of each.
+        """
+        self.words[name].append(ids, found, spoken)
+        self.characters[name].append(ids, found, spoken)
+
+    def merge(self) -> None:
+        """Gives every process the errors of all."""
+        for stats in (*self.words.values(), *self.characters.values()):
+            merge_error_rates(stats)
+
+    def rates(self) -> dict[str, dict[str, float]]:
+        """``WER`` and ``CER`` of each network, in percent."""
+        return {
+            name: {
+                "WER": self.words[name].summarize("error_rate"),
+                "CER": self.characters[name].summarize("error_rate"),
+            }
+            for name in self.words
+        }
+
+    def by_utterance(self) -> dict[str, Any]:
+        """``utterances``, their ``words``, and the ``errors`` of each network in each.
+
+        An error is a word that is put in, left out or replaced.
+        """
+        scores = {
+            name: {score["key"]: score for score in stats.scores}
+            for name, stats in self.words.items()
+        }
+        first = next(iter(scores.values()))
+        utterances = sorted(first)
+        return {
+            "utterances": utterances,
+            "words": [first[key]["num_ref_tokens"] for key in utterances],
+            "errors": {
+                name: [of[key]["num_edits"] for key in utterances] for name, of in scores.items()
+            },
+        }
+
+    def write_alignments(self, folder: Path) -> None:
+        """Writes ``wer_<name>.txt`` of each network."""
+        for name, stats in self.words.items():
+            with (folder / f"wer_{name}.txt").open("w", encoding="utf-8") as file:
+                stats.write_stats(file)
