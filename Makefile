@@ -9,6 +9,10 @@ RECIPE := recipes/LibriSpeech/todm
 # cores, a training step of the mini recipe took 0.7 s so, and over 10 s otherwise.
 export OMP_WAIT_POLICY ?= PASSIVE
 
+# Processes that share the tests, each on one thread.
+JOBS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all lint bench clean
 
@@ -27,10 +31,10 @@ demo: $(INSTALLED) ## train a supernet on synthesised speech, cut out a subnet, 
 	    $$(ls results/mini_corpus/test-clean/*/*/*-0001.flac | head -n 3)
 
 test: $(INSTALLED) ## the fast tests (under 6 minutes on 2 cores)
-	$(BIN)/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 test-all: $(INSTALLED) ## all tests, whole training runs among them
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: $(INSTALLED) ## ruff, rules and format
 	$(BIN)/ruff check .

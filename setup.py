@@ -46,6 +46,7 @@ setup(
             *ONNX,
             "kaldi-native-fbank>=1.20",
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "ruff>=0.9",
             # Drives Chromium, where there is one.
             "selenium>=4.20",
