@@ -31,6 +31,12 @@ def command(corpus, output, *more, **overrides):
     ]
 
 
+def results_of(cell):
+    """By name, of the cell's first seed."""
+    results = json.loads((cell / "1" / "results_test-clean.json").read_text())
+    return {result["subnet"]: result for result in results}
+
+
 def test_a_dry_run_lists_the_cells_and_writes_nothing(compare, corpus, tmp_path, capsys):
     output = tmp_path / "compare"
     compare(command(corpus, output, "--dry-run", "--seeds=1,2", "--cells=supernet,individual-*"))
@@ -73,17 +79,14 @@ def test_a_comparison_trains_its_cells_once_and_its_report_shows_them(compare, c
         ("mean", [1]),
     ]
     for row, subnet in zip(rows[:2], ("min", "max"), strict=True):
-        results = json.loads((output / "supernet/1/results_test-clean.json").read_text())
-        (found,) = [result for result in results if result["subnet"] == subnet]
-        assert row["WER"] == pytest.approx(found["WER"])
-        assert row["parameters"] == found["parameters"]
-        (alone,) = json.loads(
-            (output / f"individual-{row['name']}/1/results_test-clean.json").read_text()
-        )
-        assert row["WER of the other"] == pytest.approx(alone["WER"])
-        assert row["parameters"] == alone["parameters"]
-    # The supernet measures the two sizes and nothing else.
-    assert [result["subnet"] for result in results] == ["max", "min"]
+        found = results_of(output / "supernet")
+        alone = results_of(output / f"individual-{row['name']}")
+        assert row["WER"] == pytest.approx(found[subnet]["WER"])
+        assert row["WER of the other"] == pytest.approx(alone["max"]["WER"])
+        assert row["parameters"] == found[subnet]["parameters"] == alone["max"]["parameters"]
+    # The networks measure the sizes, in both modes, and nothing else.
+    assert list(found) == ["max", "min", "max-causal", "min-causal"]
+    assert list(alone) == ["max", "max-causal"]
     steps = {mean["optimizer_steps"] for mean in data["cost"]["means"].values()}
     assert len(steps) == 1
     assert steps.pop() > 0
