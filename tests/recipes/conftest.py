@@ -1,21 +1,7 @@
-import importlib.util
-import json
-import sys
-from pathlib import Path
+"""A tiny corpus, and what was trained on it."""
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-LIBRISPEECH = ROOT / "recipes" / "LibriSpeech" / "todm"
-FSDD = ROOT / "recipes" / "FSDD" / "todm"
-
-
-def load_script(path):
-    """A recipe script as a module."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tiny import CORPUS_SIZE, LIBRISPEECH, arguments, load_script
 
 
 @pytest.fixture(scope="session")
@@ -26,42 +12,6 @@ def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus")
     prepare_mini_corpus(folder, **CORPUS_SIZE)
     return folder
-
-
-def tiny_model(**encoder):
-    """The override of a recipe's model."""
-    options = {"d_model": 16, "n_heads": 4, "channels": [4, 4], **encoder}
-    return json.dumps({"d_joint": 24, "encoder": options, "predictor": {"d_model": 16}})
-
-
-CORPUS_SIZE = {"n_train": 24, "n_dev": 6, "n_test": 6}
-
-# mini.yaml made tiny: two epochs of a few steps.
-TINY = {
-    "vocab_size": 40,
-    "number_of_epochs": 2,
-    "precision": "fp32",
-    "max_batch_seconds": 16.0,
-    "avg_checkpoints": 1,
-    "sandwich_warmup": 2,
-    "search_space": "{n_layers: 2, min_layers: 1, ffn_dims: [16, 32], layer_drop: any}",
-    "named_subnets": "{wide: {layers: [1], ffn_dims: [32]}, "
-    "deep: {layers: [0, 1], ffn_dims: [16, 16]}}",
-    # In dual mode, so that what a run has to repeat includes the mode of each step.
-    "model": tiny_model(dual_mode=True),
-    **CORPUS_SIZE,
-}
-
-
-def arguments(corpus, output, recipe="mini.yaml", **overrides):
-    """Command line of a tiny run."""
-    options = {**TINY, "data_folder": corpus, "output_folder": output, **overrides}
-    return [
-        str(LIBRISPEECH / "hparams" / recipe),
-        *(f"--{key}={value}" for key, value in options.items() if value is not None),
-        "--noprogressbar",
-        "--device=cpu",
-    ]
 
 
 @pytest.fixture(scope="session")
@@ -86,6 +36,3 @@ def exported(tiny_run, tmp_path_factory):
     main(tiny_run, folder / "min", "min")
     main(tiny_run, folder / "all", "supernet")
     return folder
-
-
-sys.path.insert(0, str(Path(__file__).parent))

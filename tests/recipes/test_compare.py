@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import LIBRISPEECH, TINY, load_script
+from tiny import LIBRISPEECH, TINY, load_script
 
 from todm_sb.errors import ConfigError, one_line_errors
 

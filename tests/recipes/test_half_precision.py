@@ -5,8 +5,8 @@ from statistics import fmean
 
 import pytest
 import torch
-from conftest import arguments
 from test_mini_recipe import same, weights
+from tiny import arguments
 
 from todm_sb.brain import TODMBrain
 from todm_sb.errors import one_line_errors

@@ -6,8 +6,8 @@ import time
 
 import pytest
 import torch
-from conftest import LIBRISPEECH, arguments, load_script
 from test_mini_recipe import same, weights
+from tiny import LIBRISPEECH, arguments, load_script
 
 # Processes start from one that has imported everything, and so in moments.
 START = multiprocessing.get_context("forkserver")

@@ -4,8 +4,8 @@ import multiprocessing
 import sys
 
 import pytest
-from conftest import arguments
 from soak import Gauge
+from tiny import arguments
 
 from todm_sb.brain import TODMBrain
 from todm_sb.watch import read_steps

@@ -8,9 +8,9 @@ import sys
 
 import optuna
 import pytest
-from conftest import LIBRISPEECH, ROOT, arguments
 from optuna.trial import TrialState
 from test_mini_recipe import same, weights
+from tiny import LIBRISPEECH, ROOT, arguments
 
 from todm_sb.supernet.pareto import SearchResult
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 DYING = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
-from conftest import LIBRISPEECH, load_script
+from tiny import LIBRISPEECH, load_script
 from todm_sb.brain import TODMBrain
 from todm_sb.distributed import rank
 

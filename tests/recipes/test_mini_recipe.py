@@ -11,8 +11,8 @@ import time
 
 import pytest
 import torch
-from conftest import LIBRISPEECH, arguments, load_script, tiny_model
 from speechbrain.inference.ASR import EncoderDecoderASR
+from tiny import LIBRISPEECH, arguments, load_script, tiny_model
 
 from todm_sb.brain import TODMBrain
 from todm_sb.dataio.check import UNKNOWN

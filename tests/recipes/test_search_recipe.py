@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from conftest import LIBRISPEECH, load_script
+from tiny import LIBRISPEECH, load_script
 
 from todm_sb.errors import ConfigError
 from todm_sb.inference import StreamingSubnetASR, SubnetASR

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import LIBRISPEECH, arguments, load_script, tiny_model
+from tiny import LIBRISPEECH, arguments, load_script, tiny_model
 
 from todm_sb.cli import OK, main
 from todm_sb.inference import StreamingSubnetASR, SubnetASR

@@ -3,8 +3,8 @@
 import re
 
 import pytest
-from conftest import arguments
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny import arguments
 
 from todm_sb.watch import read_steps
 
