@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,8 +34,8 @@ def load_run(run: Path, causal: bool = False) -> dict[str, Any]:
     hparams_file = run / "hyperparams.yaml"
     if not hparams_file.is_file():
         raise ConfigError(f"{run} is no output_folder of train.py: it holds no hyperparams.yaml")
-    with hparams_file.open(encoding="utf-8") as file:
-        hparams = load_hyperpyyaml(file, {"output_folder": str(run)})
+    text = relocate(hparams_file.read_text(encoding="utf-8"), run)
+    hparams = load_hyperpyyaml(text, {"output_folder": str(run)})
     try:
         recover_average(
             hparams["checkpointer"], hparams["model"], hparams["avg_checkpoints"], min_key="WER"
@@ -55,6 +57,18 @@ def load_run(run: Path, causal: bool = False) -> dict[str, Any]:
     hparams["features"].eval()
     hparams["model"].eval()
     return hparams
+
+
+def relocate(text: str, run: Path) -> str:
+    """The hyperparams.yaml of a run as if it had been trained where it lies now.
+
+    SpeechBrain writes it with all references resolved, relative to where training was started.
+    """
+    first = re.search(r"^output_folder: (['\"]?)(.+)\1$", text, re.MULTILINE)
+    if first is None:
+        return text
+    below = re.compile(rf"(\w: )(['\"]?){re.escape(first[2])}(|/.*)\2$", re.MULTILINE)
+    return below.sub(lambda path: path[1] + json.dumps(f"{run}{path[3]}"), text)
 
 
 def search_folder(run: Path, cost: str, causal: bool = False) -> Path:

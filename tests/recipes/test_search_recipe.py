@@ -2,12 +2,14 @@
 
 import json
 import re
+import shutil
 
 import pytest
 from tiny import LIBRISPEECH, load_script
 
 from todm_sb.errors import ConfigError
 from todm_sb.inference import StreamingSubnetASR, SubnetASR
+from todm_sb.runs import load_run
 from todm_sb.supernet.pareto import SearchResult
 
 
@@ -16,6 +18,16 @@ def search():
     """Runs search.py with these arguments."""
     script = load_script(LIBRISPEECH / "search.py")
     return lambda *argv: script.main(script.parse([*map(str, argv)]))
+
+
+@pytest.mark.parametrize("name", ["moved", "it's: a # place"])
+def test_a_run_is_read_where_it_lies_now(tiny_run, tmp_path, name):
+    run = shutil.copytree(tiny_run, tmp_path / name)
+    hparams = load_run(run)
+    assert str(hparams["checkpointer"].checkpoints_dir) == str(run / "save")
+    for key in ("save_folder", "manifests", "tokenizer_folder", "train_csv", "valid_csv"):
+        assert hparams[key].startswith(f"{run}/"), key
+    assert load_run(run)["data_folder"] == load_run(tiny_run)["data_folder"]
 
 
 @pytest.fixture(scope="module")
@@ -96,14 +108,15 @@ def test_a_budget_below_the_smallest_subnet_is_refused(search, searched):
 
 
 def with_another_width(run, folder, width, other):
-    """A folder with the run's YAML, but for one width of its search space."""
+    """A copy of the run, but for one width of its search space."""
+    copy = shutil.copytree(run, folder / "other")
     text = (run / "hyperparams.yaml").read_text(encoding="utf-8")
     changed = re.sub(
         rf"(search_space:.*?)\b{width}\b", rf"\g<1>{other}", text, count=1, flags=re.DOTALL
     )
     assert changed != text
-    (folder / "hyperparams.yaml").write_text(changed, encoding="utf-8")
-    return folder
+    (copy / "hyperparams.yaml").write_text(changed, encoding="utf-8")
+    return copy
 
 
 def test_a_study_of_another_search_space_is_refused(search, searched, tmp_path):
