@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import re
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,12 @@ from typing import Any
 import speechbrain as sb
 import torch
 from hyperpyyaml import load_hyperpyyaml
+from ruamel.yaml import YAML
 from torch import nn
 
 from todm_sb.checkpoints import recover_average
 from todm_sb.dataio.pipeline import get_tokenizer, make_dataset, make_loader_kwargs
-from todm_sb.errors import ConfigError
+from todm_sb.errors import ConfigError, recipe_errors
 from todm_sb.supernet.dev_set import Utterances
 
 
@@ -28,14 +28,15 @@ def load_run(run: Path, causal: bool = False) -> dict[str, Any]:
         causal: take the model's causal form, of a dual-mode network that is only to stream.
 
     Raises:
-        ConfigError: if it is no such folder, has no checkpoint, a checkpoint of another network, or
-            no causal form.
+        ConfigError: if it is no such folder, its YAML cannot be loaded, or it has no checkpoint,
+            one of another network, or no causal form.
     """
     hparams_file = run / "hyperparams.yaml"
     if not hparams_file.is_file():
         raise ConfigError(f"{run} is no output_folder of train.py: it holds no hyperparams.yaml")
-    text = relocate(hparams_file.read_text(encoding="utf-8"), run)
-    hparams = load_hyperpyyaml(text, {"output_folder": str(run)})
+    with recipe_errors(hparams_file):
+        text = relocate(hparams_file.read_text(encoding="utf-8"), run)
+        hparams = load_hyperpyyaml(text, {"output_folder": str(run)})
     try:
         recover_average(
             hparams["checkpointer"], hparams["model"], hparams["avg_checkpoints"], min_key="WER"
@@ -64,11 +65,26 @@ def relocate(text: str, run: Path) -> str:
 
     SpeechBrain writes it with all references resolved, relative to where training was started.
     """
-    first = re.search(r"^output_folder: (['\"]?)(.+)\1$", text, re.MULTILINE)
-    if first is None:
+    yaml = YAML()
+    tree = yaml.load(text)
+    trained_in, seen = tree.get("output_folder"), set()
+    if not isinstance(trained_in, str):  # a reference, as the paths below it are
         return text
-    below = re.compile(rf"(\w: )(['\"]?){re.escape(first[2])}(|/.*)\2$", re.MULTILINE)
-    return below.sub(lambda path: path[1] + json.dumps(f"{run}{path[3]}"), text)
+
+    def moved(node: Any) -> Any:
+        if isinstance(node, str) and f"{node}/".startswith(f"{trained_in}/"):
+            return f"{run}{node[len(trained_in) :]}"
+        # What an alias names is there twice.
+        if isinstance(node, dict | list) and id(node) not in seen:
+            seen.add(id(node))
+            for key, value in list(node.items() if isinstance(node, dict) else enumerate(node)):
+                node[key] = moved(value)
+        return node
+
+    moved(tree)
+    stream = io.StringIO()
+    yaml.dump(tree, stream)
+    return stream.getvalue()
 
 
 def search_folder(run: Path, cost: str, causal: bool = False) -> Path:

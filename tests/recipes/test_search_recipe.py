@@ -30,6 +30,12 @@ def test_a_run_is_read_where_it_lies_now(tiny_run, tmp_path, name):
     assert load_run(run)["data_folder"] == load_run(tiny_run)["data_folder"]
 
 
+def test_a_run_with_a_broken_yaml_is_named(tmp_path):
+    (tmp_path / "hyperparams.yaml").write_text("output_folder: [", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"hyperparams\.yaml: while parsing"):
+        load_run(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def searched(search, tiny_run):
     search(tiny_run, "--evaluations", 5)
