@@ -129,7 +129,8 @@ def test_text_and_picture_show_the_figures(runs, cells, tmp_path):
     (line,) = [line for line in text.splitlines() if line.startswith("| 1x16")]
     shown = [cell.strip() for cell in line.strip("|").split("|")]
     assert shown[:5] == ["1x16", "1.00 M", "40.00", "40.00", "+0.0"]
-    assert shown[6:] == ["20", "2"]
+    # 4 errors against 5, and against 3.
+    assert shown[6:] == ["1: -20.0, 2: +33.3", "20"]
     assert "0.50 in processor time (0.50 with validation), 0.50 in wall time" in text
     assert "Every run took 10 optimizer steps." in text
     draw_comparison(data, tmp_path / "picture.png")

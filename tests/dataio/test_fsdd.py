@@ -167,6 +167,18 @@ def test_a_held_out_speaker_is_all_of_test_and_nowhere_else(clone, tmp_path):
     assert set(uses.values()) == {1}
 
 
+def test_each_seed_leaves_another_speaker_out(clone, tmp_path):
+    sizes = SIZES | {"n_test": 100}
+    for seed, speaker in [(2, "cleo"), (3, "anna"), (4, "bert")]:
+        folders = tmp_path / f"{seed}", tmp_path / speaker
+        for folder, held_out in zip(folders, ["by-seed", speaker], strict=True):
+            prepare_fsdd(clone, folder, seed=seed, held_out_speaker=held_out, **sizes)
+        csvs = [[read_csv(folder / f"{split}.csv") for split in INDICES] for folder in folders]
+        words = [[[(r.ID, r.spk_id, r.wrds) for r in rows] for rows in found] for found in csvs]
+        assert words[0] == words[1]
+        assert {row.spk_id for row in csvs[0][0]} == {speaker}
+
+
 def contents(save):
     """All that a preparation wrote, with its own folder's name taken out."""
     return {

@@ -64,6 +64,7 @@ def comparison(run):
         "WER": 9.0,
         "WER of the other": 10.0,
         "relative difference": {"value": -10.0, "low": -15.0, "high": -5.0},
+        "by seed": {"1": -10.0},
     }
     data = {
         "command": "python compare.py x.yaml",

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from todm_sb.compare.bootstrap import relative_difference
 from todm_sb.errors import DataError
@@ -80,34 +84,45 @@ def read_tested(folder: Path, split: str, subnet: SubnetConfig | None = None) ->
     raise DataError(f"{folder} has no results of the subnet {wanted}: delete the folder")
 
 
-def compare_error_rates(ours: Iterable[Tested], theirs: Iterable[Tested]) -> dict:
+Pair = tuple[Tested, Tested]
+
+
+def compare_error_rates(pairs_of: Mapping[int, Sequence[Pair]]) -> dict[str, Any]:
     """Pooled error rates of two systems, ours relative to theirs.
 
     Runs of several seeds, or sizes, are drawn together: the bootstrap is over utterances, and an
     utterance brings the errors of all of them.
 
     Args:
-        ours, theirs: in pairs that read the same utterances.
+        pairs_of: for each seed (ours, theirs), which read the same utterances; a pair a size.
 
     Returns:
-        ``WER`` and ``WER of the other`` in percent, and ``relative difference``: ``value``,
-        ``low`` and ``high`` in percent.
+        ``WER`` and ``WER of the other`` in percent, ``relative difference``: ``value``, ``low``
+        and ``high`` in percent, and ``by seed`` this value for each seed alone.
 
     Raises:
         DataError: if a pair did not read the same utterances.
     """
-    pairs = list(zip(ours, theirs, strict=True))
+    pairs = [pair for found in pairs_of.values() for pair in found]
     if any(a.words != b.words for a, b in pairs):
         raise DataError("two runs were not tested on the same utterances: delete one of them")
     words = sum(sum(a.words.values()) for a, _ in pairs)
+    ours, theirs = errors = _errors(pairs)
+    return {
+        "WER": 100 * ours.sum() / words,
+        "WER of the other": 100 * theirs.sum() / words,
+        "relative difference": relative_difference(*errors).to_dict(),
+        "by seed": {
+            str(seed): relative_difference(*_errors(found), n_resamples=1).to_dict()["value"]
+            for seed, found in pairs_of.items()
+        },
+    }
+
+
+def _errors(pairs: Sequence[Pair]) -> NDArray[np.int64]:
+    """(2, utterances), our and their errors, added up where pairs share an utterance's name."""
     totals = [Counter(), Counter()]
     for pair in pairs:
         for total, tested in zip(totals, pair, strict=True):
             total.update(tested.errors)
-    utterances = sorted(totals[0])
-    our_errors, their_errors = ([total[key] for key in utterances] for total in totals)
-    return {
-        "WER": 100 * sum(our_errors) / words,
-        "WER of the other": 100 * sum(their_errors) / words,
-        "relative difference": relative_difference(our_errors, their_errors).to_dict(),
-    }
+    return np.array([[total[key] for key in sorted(totals[0])] for total in totals])

@@ -9,9 +9,10 @@ from typing import Any
 
 from todm_sb.compare.cells import Cell, Runs, State
 from todm_sb.compare.plan import ABLATION, INDIVIDUAL, SUPERNET
-from todm_sb.compare.results import Cost, Tested, compare_error_rates, read_tested
+from todm_sb.compare.results import Cost, Pair, compare_error_rates, read_tested
 from todm_sb.compare.sizes import Size
 from todm_sb.report import markdown_table
+from todm_sb.supernet.space import SubnetConfig
 
 
 class Comparison:
@@ -55,44 +56,39 @@ class Comparison:
 
     def _size_rows(self, split: str) -> list[dict[str, Any]]:
         rows = []
-        pairs_of: dict[str, list[tuple[Tested, Tested]]] = {}
         for size in self.sizes:
-            name = INDIVIDUAL + size.name
-            seeds = self._seeds(SUPERNET, name)
-            if seeds:
-                pairs_of[size.name] = pairs = [
-                    (
-                        read_tested(self._folder(SUPERNET, seed), split, size.subnet),
-                        read_tested(self._folder(name, seed), split),
-                    )
-                    for seed in seeds
-                ]
-                rows.append(self._row(size.name, seeds, pairs) | {"parameters": size.parameters})
+            pairs = self._pairs(split, [(size, INDIVIDUAL + size.name, None)])
+            if pairs:
+                rows.append(_row(size.name, pairs) | {"parameters": size.parameters})
         if len(rows) == len(self.sizes) and len({tuple(row["seeds"]) for row in rows}) == 1:
-            together = [pair for pairs in pairs_of.values() for pair in pairs]
-            rows.append(self._row("mean", rows[0]["seeds"], together))
+            others = [(size, INDIVIDUAL + size.name, None) for size in self.sizes]
+            rows.append(_row("mean", self._pairs(split, others)))
         return rows
 
     def _ablation_rows(self, split: str) -> list[dict[str, Any]]:
         rows = []
         for name in self.names:
-            seeds = self._seeds(SUPERNET, name)
-            if name.startswith(ABLATION) and seeds:
-                pairs = [
-                    tuple(
-                        read_tested(self._folder(which, seed), split, size.subnet)
-                        for which in (SUPERNET, name)
-                    )
-                    for seed in seeds
-                    for size in self.sizes
-                ]
-                rows.append(self._row(name.removeprefix(ABLATION), seeds, pairs))
+            if name.startswith(ABLATION):
+                others = [(size, name, size.subnet) for size in self.sizes]
+                if pairs := self._pairs(split, others):
+                    rows.append(_row(name.removeprefix(ABLATION), pairs))
         return rows
 
-    def _row(
-        self, name: str, seeds: list[int], pairs: Sequence[tuple[Tested, Tested]]
-    ) -> dict[str, Any]:
-        return {"name": name, "seeds": seeds, **compare_error_rates(*zip(*pairs, strict=True))}
+    def _pairs(
+        self, split: str, others: Sequence[tuple[Size, str, SubnetConfig | None]]
+    ) -> dict[int, list[Pair]]:
+        """By seed, the supernet's subnet of each size beside another cell's subnet (None: max);
+        seeds for which not all is finished are left out."""
+        return {
+            seed: [
+                (
+                    read_tested(self._folder(SUPERNET, seed), split, size.subnet),
+                    read_tested(self._folder(name, seed), split, subnet),
+                )
+                for size, name, subnet in others
+            ]
+            for seed in self._seeds(SUPERNET, *(name for _, name, _ in others))
+        }
 
     def _cost(self) -> dict[str, Any]:
         """Of each kind of cell, the mean over its seeds; and of the supernet, relative to all
@@ -118,6 +114,10 @@ class Comparison:
         return {"means": means, "seeds": seeds, "ratio": {k: ratio(k) for k in keys if seeds}}
 
 
+def _row(name: str, pairs: dict[int, list[Pair]]) -> dict[str, Any]:
+    return {"name": name, "seeds": list(pairs), **compare_error_rates(pairs)}
+
+
 def comparison_markdown(data: dict[str, Any], heading: str = "##") -> str:
     """The tables for reading.
 
@@ -138,7 +138,7 @@ def comparison_markdown(data: dict[str, Any], heading: str = "##") -> str:
 NOTE = (
     "Relative differences are negative where the subnets of the full method make fewer errors. "
     "Intervals: 95 %, paired bootstrap over utterances, the seeds' errors taken together; what "
-    "another set of seeds would give is not in them."
+    "another set of seeds would give is not in them: see how far the seeds differ."
 )
 
 
@@ -155,7 +155,6 @@ def _sizes_table(rows: Sequence[dict[str, Any]], cost: dict[str, Any]) -> str:
             f"{row['WER']:.2f}",
             *_difference(row),
             _seconds(cost, INDIVIDUAL + row["name"]),
-            str(len(row["seeds"])),
         )
 
     head = (
@@ -165,8 +164,8 @@ def _sizes_table(rows: Sequence[dict[str, Any]], cost: dict[str, Any]) -> str:
         "WER subnet %",
         "difference %",
         "95 % interval",
+        "difference by seed, %",
         "training of the individual, s",
-        "seeds",
     )
     return markdown_table(head, [line(row) for row in rows])
 
@@ -178,8 +177,8 @@ def _ablation_table(rows: Sequence[dict[str, Any]], cost: dict[str, Any]) -> str
         "WER of the full method %",
         "difference %",
         "95 % interval",
+        "difference by seed, %",
         "training, s",
-        "seeds",
     )
     lines = [
         (
@@ -188,19 +187,22 @@ def _ablation_table(rows: Sequence[dict[str, Any]], cost: dict[str, Any]) -> str
             f"{row['WER']:.2f}",
             *_difference(row),
             _seconds(cost, ABLATION + row["name"]),
-            str(len(row["seeds"])),
         )
         for row in rows
     ]
     return markdown_table(head, lines)
 
 
-def _difference(row: dict[str, Any]) -> tuple[str, str]:
+def _difference(row: dict[str, Any]) -> tuple[str, str, str]:
+    """The difference, its interval, and what it is in each seed."""
+
     def percent(x: float | None) -> str:
         return "-" if x is None else f"{x:+.1f}"
 
     found = row["relative difference"]
-    return percent(found["value"]), f"{percent(found['low'])} to {percent(found['high'])}"
+    interval = f"{percent(found['low'])} to {percent(found['high'])}"
+    by_seed = ", ".join(f"{seed}: {percent(x)}" for seed, x in row["by seed"].items())
+    return percent(found["value"]), interval, by_seed
 
 
 def _seconds(cost: dict[str, Any], name: str) -> str:

@@ -39,6 +39,9 @@ PAUSE_S = (0.05, 0.2)
 INDICES = {"test": range(5), "dev": range(5, 8), "train": range(8, 50)}
 ALL_INDICES = range(50)
 
+# As held_out_speaker: the seed's speaker, so that a comparison over seeds goes round the voices.
+BY_SEED = "by-seed"
+
 # To be raised with any change here that makes other strings or other audio of the same seed.
 VERSION = 1
 
@@ -105,7 +108,8 @@ def prepare_fsdd(
         n_dev: strings of the dev set.
         n_test: strings of the test set.
         held_out_speaker: if given, train and dev are without this speaker, and the test strings
-            are made of all of this speaker's recordings and of no other's.
+            are made of all of this speaker's recordings and of no other's; ``by-seed`` takes the
+            speaker at `seed` in alphabetical order, counted from 0, round and round.
         skip_prep: if True, nothing is done.
         num_threads: strings worked on at a time (no bearing on the result).
 
@@ -131,10 +135,12 @@ def prepare_fsdd(
         return
 
     speakers = find_speakers(recordings_folder)
+    if held_out_speaker == BY_SEED:
+        held_out_speaker = speakers[seed % len(speakers)]
     if held_out_speaker is not None and held_out_speaker not in speakers:
         raise DataError(
             f"no speaker '{held_out_speaker}' in {recordings_folder}: "
-            f"held_out_speaker is one of {', '.join(speakers)}"
+            f"held_out_speaker is {BY_SEED} or one of {', '.join(speakers)}"
         )
     audio = read_recordings(recordings_folder, speakers, num_threads)
     plan = {
