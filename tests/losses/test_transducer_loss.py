@@ -225,11 +225,12 @@ def test_the_occupancy_of_a_long_lattice_still_adds_up_to_the_steps_of_a_path():
     assert occupancy[1, :271].sum(0).min() >= 1 - 1e-3
 
 
-def test_the_occupancy_carries_no_gradient_with_or_without_recording(batch):
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_occupancy_carries_no_gradient_with_or_without_recording(batch, mode):
     recorded = batch.loss()
     assert recorded.transducer.requires_grad
     assert not recorded.occupancy.requires_grad
-    with torch.no_grad():
+    with mode():
         silent = batch.loss()
     assert not silent.transducer.requires_grad
     assert torch.equal(silent.transducer, recorded.transducer)

@@ -56,8 +56,10 @@ def two_channel_loss(
         node, without gradient.
     """
     batch, _, rows, _ = log_probs.shape
-    arcs = log_probs.detach().float().contiguous().requires_grad_()
-    with torch.enable_grad():
+    arcs = log_probs.detach().float().contiguous()
+    with torch.inference_mode(False), torch.enable_grad():
+        # What inference mode has made takes no part in gradients; its copy does.
+        arcs = (arcs.clone() if arcs.is_inference() else arcs).requires_grad_()
         loss = torchaudio.functional.rnnt_loss(
             arcs,
             torch.ones(batch, rows - 1, dtype=torch.int32, device=arcs.device),
