@@ -20,6 +20,9 @@ def test_errors_are_counted_by_network_and_utterance(tmp_path):
     assert {name: r["WER"] for name, r in rates.items()} == pytest.approx(
         {"max": 100 / 3, "min": 200 / 3}
     )
-    errors.write_alignments(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["wer_max.txt", "wer_min.txt"]
-    assert "%WER 66.67" in (tmp_path / "wer_min.txt").read_text()
+    errors.write_alignments(tmp_path, "test")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "wer_test_max.txt",
+        "wer_test_min.txt",
+    ]
+    assert "%WER 66.67" in (tmp_path / "wer_test_min.txt").read_text()

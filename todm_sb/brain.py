@@ -396,8 +396,6 @@ class TODMBrain(sb.Brain):
             self._end_of_validation(epoch, loss, mean_wer, flat)
         else:
             self.hparams.train_logger.log_stats({"test": "done"}, test_stats=flat)
-            if sb.utils.distributed.if_main_process():
-                self.errors.write_alignments(Path(self.hparams.output_folder))
 
     def _end_of_validation(
         self, epoch: int, valid_loss: float, mean_wer: float, rates: dict[str, float]

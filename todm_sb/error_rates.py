@@ -70,8 +70,8 @@ class ErrorRates:
             },
         }
 
-    def write_alignments(self, folder: Path) -> None:
-        """Writes ``wer_<name>.txt`` of each network."""
+    def write_alignments(self, folder: Path, split: str) -> None:
+        """Writes ``wer_<split>_<name>.txt`` of each network."""
         for name, stats in self.words.items():
-            with (folder / f"wer_{name}.txt").open("w", encoding="utf-8") as file:
+            with (folder / f"wer_{split}_{name}.txt").open("w", encoding="utf-8") as file:
                 stats.write_stats(file)

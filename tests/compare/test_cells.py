@@ -197,6 +197,15 @@ def test_cells_of_a_seed_share_their_data_and_have_folders_of_their_own(make_run
     } <= set(command)
 
 
+def test_a_cell_is_not_gone_on_with_under_other_arguments(make_runs):
+    runs = make_runs(run_options=["--precision=bf16", "--device=cpu"])
+    run_cells(runs, [A], progressbar=False)
+    swapped = make_runs(run_options=["--device=cpu", "--precision=bf16"])
+    assert swapped.state(A) is State.FINISHED
+    for other in ([], ["--device=cpu"], ["--precision=fp32", "--device=cpu"]):
+        assert make_runs(run_options=other).state(A) is State.OTHER_OPTIONS
+
+
 @pytest.mark.parametrize("key", ["seed", "output_folder", "manifests"])
 def test_what_tells_a_cells_place_cannot_be_overridden(make_runs, key):
     with pytest.raises(ConfigError, match=f"--{key} differs from run to run"):

@@ -41,16 +41,18 @@ def run(bundle_parts, tmp_path, monkeypatch):
     return tmp_path / "run"
 
 
-def search(folder, parts, wers):
+def search(folder, parts, wers, latencies=None):
     """Leaves what search.py leaves."""
+    cost = "latency" if latencies else "params"
+    measured = [{"latency": seconds} for seconds in latencies or ()] or [{}] * len(wers)
     found = tuple(
-        Evaluated(c, wer, {"params": count_parameters(parts["model"], c), "macs": 7.0})
-        for c, wer in wers.items()
+        Evaluated(c, wer, {"params": count_parameters(parts["model"], c), "macs": 7.0, **own})
+        for (c, wer), own in zip(wers.items(), measured, strict=True)
     )
-    (folder / "search" / "params").mkdir(parents=True)
+    (folder / "search" / cost).mkdir(parents=True)
     methods = {"nsga2": tuple(s.config.id for s in found)}
-    result = SearchResult("params", 10.0, parts["space"], found, methods)
-    result.save(folder / "search" / "params" / "pareto.json")
+    result = SearchResult(cost, 10.0, parts["space"], found, methods)
+    result.save(folder / "search" / cost / "pareto.json")
 
 
 def test_a_supernets_bundle_records_the_results_of_its_test(run, bundle_parts, tmp_path):
@@ -111,6 +113,18 @@ def test_a_supernets_bundle_records_what_a_search_found(run, bundle_parts, tmp_p
     assert subnets["named"].error_rates == {}
 
 
+def test_a_bundle_knows_the_latencies_that_a_search_measured(run, bundle_parts, tmp_path):
+    space = bundle_parts["space"]
+    search(run, bundle_parts, {space.max: 3.0, space.min: 9.0})
+    search(run, bundle_parts, {space.max: 3.0, FOUND: 4.0}, [0.05, 0.02])
+    export_run(run, tmp_path / "all")
+    manifest = read_manifest(tmp_path / "all")
+    latencies = {s.name: s.cost.get("latency") for s in manifest.subnets}
+    assert latencies == {"max": 0.05, "min": None, "named": None, FOUND.id: 0.02}
+    params = count_parameters(bundle_parts["model"], FOUND)
+    assert manifest.choose(max_params=params, max_latency_ms=30) == FOUND
+
+
 def test_a_named_subnet_that_was_taken_back_is_none(run, bundle_parts, tmp_path):
     run_module.load_run(run)["named_subnets"]["gone"] = None
     export_run(run, tmp_path / "all")
@@ -147,18 +161,24 @@ def test_the_command_writes_either_form(run, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("norm_type", ["global", "sentence"])
+@pytest.mark.parametrize("snip_edges", [True, False])
 def test_a_causal_network_that_cannot_stream_is_told(
-    run, make_transducer, tmp_path, caplog, norm_type
+    run, make_transducer, tmp_path, caplog, norm_type, snip_edges
 ):
     pytest.importorskip("onnx", reason="needs the extra onnx")
     hparams = run_module.load_run(run)
     options = {**hparams["model"].config["encoder"], "causal": True}
     hparams["model"] = make_transducer(vocab_size=17, **options)
     hparams["normalize"].norm_type = norm_type
+    hparams |= {"fbank_kind": "kaldi", "snip_edges": snip_edges}
     export_run(run, tmp_path / "onnx", "min", form="onnx")
-    streams = (tmp_path / "onnx" / "streaming_encoder.onnx").is_file()
-    assert streams == (norm_type == "global")
-    assert ("cannot stream" in caplog.text) == (not streams)
+    # The graph itself takes whatever features it is given.
+    graph = (tmp_path / "onnx" / "streaming_encoder.onnx").is_file()
+    assert graph == (norm_type == "global")
+    lacks = [] if graph else ["norm_type: global"]
+    lacks += [] if snip_edges else ["snip_edges: True"]
+    told = f"cannot stream: train the network with {', '.join(lacks)}\n"
+    assert (told in caplog.text) if lacks else ("cannot stream" not in caplog.text)
 
 
 def test_the_page_gets_every_recorded_subnet_in_two_precisions(run, bundle_parts, tmp_path):

@@ -144,4 +144,6 @@ def free_port():
 
 def alignments(output):
     """Ids of the utterances in the alignments of the max subnet."""
-    return re.findall(r"^(\S+), %WER", (output / "wer_max.txt").read_text(), re.MULTILINE)
+    return re.findall(
+        r"^(\S+), %WER", (output / "wer_test-clean_max.txt").read_text(), re.MULTILINE
+    )

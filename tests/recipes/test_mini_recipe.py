@@ -61,7 +61,7 @@ def test_a_run_leaves_log_curves_results_and_alignments(tiny_run):
     assert all(alone < both for both, alone in zip(sizes[:4], sizes[4:], strict=True))
     for result in results:
         assert result["WER"] >= 0
-        assert "%WER" in (tiny_run / f"wer_{result['subnet']}.txt").read_text()
+        assert "%WER" in (tiny_run / f"wer_test-clean_{result['subnet']}.txt").read_text()
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(

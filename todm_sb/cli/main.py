@@ -32,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code; see :mod:`todm_sb.cli`.
 
     Raises:
-        SystemExit: with status 2, after one line on stderr, if the user can mend the cause.
+        SystemExit: with status 2, after one line on stderr, if the user can mend the cause; with
+            130 on Ctrl-C.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="todm-sb", description="Speech recognition by subnets.")

@@ -130,7 +130,10 @@ class Runs:
         Raises:
             ConfigError: if the overrides do not fit the recipe.
         """
-        return resolved_options(self.hparams_file, self.overrides(cell, Path("FOLDER")))
+        options = resolved_options(self.hparams_file, self.overrides(cell, Path("FOLDER")))
+        if self.run_options:
+            options["arguments"] = " ".join(sorted(self.run_options))
+        return options
 
     def command(self, cell: Cell) -> list[str]:
         """The command that runs a cell, or goes on with it."""

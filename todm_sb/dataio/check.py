@@ -140,7 +140,8 @@ def check_manifest(
         path: CSV with the columns ``ID,duration,wav,spk_id,wrds``.
         limits: what each utterance must fulfil.
         audio: ``whole`` decodes every file; ``ends`` reads headers and last samples, which finds
-            all but damage in the middle of a file, in a fraction of the time; ``none`` opens none.
+            all but damage in the middle of a file, samples that are not finite, and silence, in a
+            fraction of the time; ``none`` opens none.
         num_threads: audio files opened at a time.
         record: a CSV to keep the faults of the audio in. Where it is there, and was made from the
             same manifest, the audio is not opened again.

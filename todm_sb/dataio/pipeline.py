@@ -93,7 +93,8 @@ def make_dataset(
             :func:`todm_sb.dataio.check.check_manifest`.
 
     Raises:
-        DataError: if the manifest is missing, or no utterance is left.
+        DataError: if the manifest is missing, no utterance is left or, with ``strict``, one has a
+            fault.
     """
     limits = Limits(sample_rate, max_duration, tokenizer, n_frames_of)
     report = run_on_main(check_manifest, [csv_path, limits, "ends"], {"record": record})

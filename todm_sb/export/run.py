@@ -18,10 +18,13 @@ from todm_sb.inference.asr import choose_subnet
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.runs import load_run, search_folder
 from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters, extract_subnet
-from todm_sb.supernet.budget import parse_budget
+from todm_sb.supernet.budget import COSTS, parse_budget
 from todm_sb.supernet.pareto import SearchResult
 
 logger = logging.getLogger(__name__)
+
+# What a causal network must have been trained with to stream.
+STREAMING = {"norm_type": "global", "fbank_kind": "kaldi", "snip_edges": True}
 
 SUPERNET = "supernet"
 FORMATS = ("bundle", "speechbrain", "onnx", "onnx-int8", "web")
@@ -126,12 +129,10 @@ def _write_onnx(parts: dict[str, Any], in_8_bits: bool) -> None:
         from todm_sb.export.onnx import export_onnx
         from todm_sb.export.quantize import quantize_folder
     target = parts.pop("folder")
-    if True in parts["model"].encoder.modes and parts["normalize"].norm_type != "global":
-        logger.warning(
-            "%s cannot stream: its features are normalised over the whole utterance; streaming "
-            "needs a network trained with norm_type: global",
-            target,
-        )
+    has = {"norm_type": parts["normalize"].norm_type, **parts["fbank"]}
+    lacks = [f"{key}: {value}" for key, value in STREAMING.items() if has.get(key) != value]
+    if True in parts["model"].encoder.modes and lacks:
+        logger.warning("%s cannot stream: train the network with %s", target, ", ".join(lacks))
     with tempfile.TemporaryDirectory() as temporary:
         obstacles = export_onnx(temporary if in_8_bits else target, **parts)
         if in_8_bits:
@@ -149,23 +150,24 @@ def measured_subnets(
 ) -> list[BundledSubnet]:
     """The subnets worth recording: max, min, the named ones, and what a search found best.
 
-    Error rates are comparable, since they come from one place: the dev set of the search by
-    parameters if there was one, else the first of the test sets. Those of a dual-mode network's
-    causal mode are named so, e.g. ``WER-causal``.
+    Error rates are comparable, since they come from one place: the dev set if there was a search,
+    by whatever cost, else the first of the test sets. Those of a dual-mode network's causal mode
+    are named so, e.g. ``WER-causal``.
     """
     configs = {"max": space.max, "min": space.min}
     configs |= {name: SubnetConfig.from_dict(data) for name, data in named.items() if data}
-    searched = search_folder(run, "params", causal) / "pareto.json"
     tests = sorted(run.glob("results_*.json"))
     rates: dict[SubnetConfig, dict[str, float]] = {}
     costs: dict[SubnetConfig, dict[str, float]] = {}
-    if searched.is_file():
-        found = SearchResult.load(searched)
-        rates = {s.config: {"WER": s.wer} for s in found.subnets}
-        costs = {s.config: s.costs for s in found.subnets}
-        taken = set(configs.values())
-        configs |= {s.config.id: s.config for s in found.front() if s.config not in taken}
-    elif tests:
+    for cost in COSTS:
+        searched = search_folder(run, cost, causal) / "pareto.json"
+        if searched.is_file():
+            found = SearchResult.load(searched)
+            rates |= {s.config: {"WER": s.wer} for s in found.subnets}
+            costs |= {s.config: {**costs.get(s.config, {}), **s.costs} for s in found.subnets}
+            taken = set(configs.values())
+            configs |= {s.config.id: s.config for s in found.front() if s.config not in taken}
+    if not rates and tests:
         for result in json.loads(tests[0].read_text(encoding="utf-8")):
             mode = bool(result.get("causal", model.encoder.modes[0]))
             if mode not in model.encoder.modes:

@@ -21,7 +21,8 @@ class OnnxASR:
         n_threads: of onnxruntime.
 
     Raises:
-        ConfigError: if a file is missing.
+        ConfigError: if a model is missing.
+        FileNotFoundError: if ``tokens.txt`` is.
     """
 
     def __init__(self, folder: str | Path, n_threads: int = 1) -> None:

@@ -93,6 +93,9 @@ class MHSSMEncoder(nn.Module):
         adaptive_dropout: see :class:`ElasticFFN`.
         dropout_width: see :class:`ElasticFFN`; the largest of ``ffn_dims`` when None.
         channels, time_strides: see :class:`ConvSubsampling`.
+
+    Raises:
+        ValueError: if it is to be both ``causal`` and ``dual_mode``, or a part refuses its sizes.
     """
 
     def __init__(

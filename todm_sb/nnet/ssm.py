@@ -197,7 +197,7 @@ class MultiHeadSSM(nn.Module):
         dt_range: see :class:`DiagonalSSM`.
 
     Raises:
-        ValueError: if ``n_heads`` is odd or does not divide ``d_inner``.
+        ValueError: if ``n_heads`` is odd or does not divide ``d_inner``, or ``n_stack`` is below 1.
     """
 
     def __init__(

@@ -93,6 +93,7 @@ def main(argv: list[str]) -> None:
         if sb.utils.distributed.if_main_process():
             results = brain.results()
             folder = Path(hparams["output_folder"])
+            brain.errors.write_alignments(folder, name)
             write_atomic(folder / f"errors_{name}.json", json.dumps(brain.errors.by_utterance()))
             write_atomic(folder / f"results_{name}.json", json.dumps(results, indent=2) + "\n")
             print(f"\n{name}\n{results_table(results)}")

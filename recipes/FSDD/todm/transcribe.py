@@ -1,0 +1,1 @@
+../../LibriSpeech/todm/transcribe.py
