@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from todm_sb.checkpoints import recover_average
 from todm_sb.dataio.pipeline import get_tokenizer, make_dataset, make_loader_kwargs
 from todm_sb.errors import ConfigError, recipe_errors
 from todm_sb.supernet.dev_set import Utterances
+
+logger = logging.getLogger(__name__)
 
 
 def load_run(run: Path, causal: bool = False) -> dict[str, Any]:
@@ -64,16 +67,22 @@ def relocate(text: str, run: Path) -> str:
     """The hyperparams.yaml of a run as if it had been trained where it lies now.
 
     SpeechBrain writes it with all references resolved, relative to where training was started.
+    A path below the run moves with it. One below the folder that holds the runs, two levels up, as
+    the data that cells of a comparison share, does so if it is found there.
     """
     yaml = YAML()
     tree = yaml.load(text)
     trained_in, seen = tree.get("output_folder"), set()
     if not isinstance(trained_in, str):  # a reference, as the paths below it are
         return text
+    holder, holder_now = Path(trained_in).parent.parent, run.resolve().parent.parent
 
     def moved(node: Any) -> Any:
         if isinstance(node, str) and f"{node}/".startswith(f"{trained_in}/"):
             return f"{run}{node[len(trained_in) :]}"
+        if isinstance(node, str) and holder.name and f"{node}/".startswith(f"{holder}/"):
+            beside = holder_now / Path(node).relative_to(holder)
+            return str(beside) if beside.exists() else node
         # What an alias names is there twice.
         if isinstance(node, dict | list) and id(node) not in seen:
             seen.add(id(node))
@@ -106,6 +115,7 @@ def dev_utterances(
     Raises:
         DataError: if the manifest is missing or holds nothing.
     """
+    hparams["normalize"].to(device)  # statistics do not follow the module around them
     features, subsampling = hparams["features"].to(device), hparams["model"].encoder.subsampling
 
     def n_frames_of(seconds: float) -> int:
@@ -116,6 +126,8 @@ def dev_utterances(
         dataset, hparams["max_batch_seconds"], hparams["seed"], shuffle=False
     )
     for batch in sb.dataio.dataloader.make_dataloader(dataset, **options):
+        for name, reason in batch.broken.items():
+            logger.warning("%s is left out: %s", name, reason)
         if batch.id:
             wavs, wav_lens = batch.to(device).sig
             yield Utterances(*features(wavs, wav_lens), batch.words)

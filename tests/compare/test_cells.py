@@ -5,11 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
-from todm_sb.compare.cells import Cell, Runs, State
+from todm_sb.compare.cells import Cell, Runs, State, known_seeds
 from todm_sb.compare.runner import run_cells
 from todm_sb.errors import ConfigError
 
@@ -25,12 +26,14 @@ seconds: 0
 
 # Stands for train.py: it counts its starts, and writes what a run leaves behind.
 SCRIPT = """
-import pathlib, sys, time
+import os, pathlib, signal, sys, time
 options = dict(a[2:].split("=", 1) for a in sys.argv[2:] if "=" in a)
 folder = pathlib.Path(options["output_folder"])
 (folder / "hyperparams.yaml").touch()
 with (folder / "starts").open("a") as starts:
     print("start", file=starts, flush=True)
+if options.get("fails") == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
 if options.get("fails") == "true":
     sys.exit("error: it failed")
 time.sleep(float(options.get("seconds", 0)))
@@ -124,6 +127,34 @@ def test_a_failed_cell_is_named_with_its_reason_and_the_others_run(make_runs):
     assert runs.state(bad) is State.UNFINISHED
 
 
+def test_a_killed_cell_is_named_with_the_signal(make_runs):
+    with pytest.raises(ConfigError, match=r"bad/1 failed \(killed by SIGKILL\)"):
+        run_cells(make_runs(), [Cell("bad", 1, {"fails": "killed"})], progressbar=False)
+
+
+def test_a_cell_that_runs_elsewhere_is_waited_for(make_runs):
+    runs = make_runs()
+    slow = Cell("slow", 1, {"seconds": "2"})
+    process = runs.start(slow, os.environ)
+    try:
+        run_cells(runs, [slow, A], progressbar=False)
+        assert runs.state(slow) is runs.state(A) is State.FINISHED
+        assert starts(runs, slow) == 1
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_cell_that_broke_off_elsewhere_is_run_here(make_runs):
+    runs = make_runs()
+    cell = Cell("slow", 1, {"seconds": "2"})
+    process = runs.start(cell, os.environ)
+    threading.Timer(1, process.kill).start()
+    run_cells(runs, [cell], progressbar=False)
+    assert runs.state(cell) is State.FINISHED
+    assert process.wait() == -signal.SIGKILL
+
+
 def test_a_cell_that_runs_elsewhere_is_left_to_it(make_runs):
     runs = make_runs()
     slow = Cell("slow", 1, {"seconds": "60"})
@@ -202,14 +233,23 @@ def test_a_cell_is_not_gone_on_with_under_other_arguments(make_runs):
     run_cells(runs, [A], progressbar=False)
     swapped = make_runs(run_options=["--device=cpu", "--precision=bf16"])
     assert swapped.state(A) is State.FINISHED
+    elsewhere = make_runs(run_options=["--precision=bf16", "--ckpt_interval_steps=50"])
+    assert elsewhere.state(A) is State.FINISHED
     for other in ([], ["--device=cpu"], ["--precision=fp32", "--device=cpu"]):
         assert make_runs(run_options=other).state(A) is State.OTHER_OPTIONS
 
 
-@pytest.mark.parametrize("key", ["seed", "output_folder", "manifests"])
+@pytest.mark.parametrize("key", ["seed", "output_folder", "save_folder", "manifests"])
 def test_what_tells_a_cells_place_cannot_be_overridden(make_runs, key):
     with pytest.raises(ConfigError, match=f"--{key} differs from run to run"):
         make_runs(f"{key}: 1")
+
+
+def test_the_seeds_of_a_comparison_are_known(make_runs):
+    runs = make_runs()
+    assert known_seeds(runs.root) == set()
+    run_cells(runs, [A, Cell("b", 7, {})], progressbar=False)
+    assert known_seeds(runs.root) == {1, 7}
 
 
 def test_the_options_of_a_cell_are_kept_beside_its_results(make_runs):

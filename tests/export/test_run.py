@@ -10,6 +10,7 @@ from todm_sb.export import run as run_module
 from todm_sb.export.bundle import read_bundle, read_manifest
 from todm_sb.export.run import export_run
 from todm_sb.inference import StreamingSubnetASR, SubnetASR
+from todm_sb.runs import weights_id
 from todm_sb.supernet import SubnetConfig, count_parameters
 from todm_sb.supernet.pareto import Evaluated, SearchResult
 from todm_sb.web.models import find_models
@@ -41,7 +42,7 @@ def run(bundle_parts, tmp_path, monkeypatch):
     return tmp_path / "run"
 
 
-def search(folder, parts, wers, latencies=None):
+def search(folder, parts, wers, latencies=None, seconds=10.0, checkpoint=None):
     """Leaves what search.py leaves."""
     cost = "latency" if latencies else "params"
     measured = [{"latency": seconds} for seconds in latencies or ()] or [{}] * len(wers)
@@ -51,7 +52,8 @@ def search(folder, parts, wers, latencies=None):
     )
     (folder / "search" / cost).mkdir(parents=True)
     methods = {"nsga2": tuple(s.config.id for s in found)}
-    result = SearchResult(cost, 10.0, parts["space"], found, methods)
+    checkpoint = checkpoint or weights_id(parts["model"])
+    result = SearchResult(cost, seconds, parts["space"], found, methods, checkpoint=checkpoint)
     result.save(folder / "search" / cost / "pareto.json")
 
 
@@ -123,6 +125,39 @@ def test_a_bundle_knows_the_latencies_that_a_search_measured(run, bundle_parts, 
     assert latencies == {"max": 0.05, "min": None, "named": None, FOUND.id: 0.02}
     params = count_parameters(bundle_parts["model"], FOUND)
     assert manifest.choose(max_params=params, max_latency_ms=30) == FOUND
+
+
+def test_multiply_accumulates_of_another_audio_length_are_left_out(run, bundle_parts, tmp_path):
+    space = bundle_parts["space"]
+    search(run, bundle_parts, {space.max: 3.0, space.min: 9.0})
+    search(run, bundle_parts, {space.max: 3.0, FOUND: 4.0}, [0.05, 0.02], seconds=2.0)
+    export_run(run, tmp_path / "all")
+    macs = {s.name: s.cost.get("macs") for s in read_manifest(tmp_path / "all").subnets}
+    assert macs == {"max": 7.0, "min": 7.0, "named": None, FOUND.id: None}
+
+
+def test_a_search_of_other_weights_is_not_used(run, bundle_parts, tmp_path, caplog):
+    search(run, bundle_parts, {bundle_parts["space"].max: 3.0, FOUND: 4.0}, checkpoint="other")
+    export_run(run, tmp_path / "all")
+    assert all(not s.error_rates for s in read_manifest(tmp_path / "all").subnets)
+    assert "is of other weights than the run's best: it is left out" in caplog.text
+    with pytest.raises(ConfigError, match=r"pareto\.json is of other weights .* search again"):
+        export_run(run, tmp_path / "one", budget="5M")
+
+
+def test_nothing_is_exported_over_a_run_or_a_file(run, tmp_path):
+    (run / "history.jsonl").touch()
+    (tmp_path / "file").touch()
+    for target in (run, tmp_path / "file"):
+        with pytest.raises(ConfigError, match="no place for an export"):
+            export_run(run, target, "min")
+    assert [path.name for path in run.iterdir()] == ["history.jsonl"]
+
+
+def test_a_missing_tokenizer_is_named(run, tmp_path):
+    run_module.load_run(run)["tokenizer_folder"] = str(tmp_path / "gone")
+    with pytest.raises(ConfigError, match="gone holds no tokenizer"):
+        export_run(run, tmp_path / "all")
 
 
 def test_a_named_subnet_that_was_taken_back_is_none(run, bundle_parts, tmp_path):

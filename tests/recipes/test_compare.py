@@ -97,6 +97,11 @@ def test_a_comparison_trains_its_cells_once_and_its_report_shows_them(compare, c
     compare(command(corpus, output))
     assert times == {path: path.stat().st_mtime_ns for path in times}
 
+    # The tables keep what is there of other seeds.
+    compare(command(corpus, output, "--seeds=2", "--cells=individual-1x16"))
+    kept = json.loads((output / "comparison.json").read_text())["splits"]
+    assert kept == data["splits"]
+
     with pytest.raises(ConfigError, match=r"objective\.ctc_weight was 0\.5, is 0\.1"):
         compare(command(corpus, output, objective="{ctc_weight: 0.1}"))
     assert json.loads((output / "comparison.json").read_text())["splits"] == data["splits"]

@@ -3,13 +3,18 @@
 import json
 import re
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
+from ruamel.yaml import YAML
 from tiny import LIBRISPEECH, load_script
 
+from todm_sb.dataio.manifest import read_csv, write_csv
 from todm_sb.errors import ConfigError
 from todm_sb.inference import StreamingSubnetASR, SubnetASR
-from todm_sb.runs import load_run
+from todm_sb.runs import dev_utterances, load_run, relocate, run_tokenizer
 from todm_sb.supernet.pareto import SearchResult
 
 
@@ -28,6 +33,23 @@ def test_a_run_is_read_where_it_lies_now(tiny_run, tmp_path, name):
     for key in ("save_folder", "manifests", "tokenizer_folder", "train_csv", "valid_csv"):
         assert hparams[key].startswith(f"{run}/"), key
     assert load_run(run)["data_folder"] == load_run(tiny_run)["data_folder"]
+
+
+def test_what_cells_share_is_found_beside_them(tmp_path):
+    text = (
+        "output_folder: results/cmp/supernet/1\n"
+        "save_folder: results/cmp/supernet/1/save\n"
+        "manifests: results/cmp/data/1/manifests\n"
+        "data_folder: results/cmp/elsewhere\n"
+    )
+    (tmp_path / "cmp" / "data" / "1" / "manifests").mkdir(parents=True)
+    found = YAML().load(relocate(text, tmp_path / "cmp" / "supernet" / "1"))
+    assert dict(found) == {
+        "output_folder": f"{tmp_path}/cmp/supernet/1",
+        "save_folder": f"{tmp_path}/cmp/supernet/1/save",
+        "manifests": f"{tmp_path}/cmp/data/1/manifests",
+        "data_folder": "results/cmp/elsewhere",
+    }
 
 
 def test_a_run_with_a_broken_yaml_is_named(tmp_path):
@@ -111,6 +133,45 @@ def test_a_search_by_latency_measures_it_once(search, searched):
 def test_a_budget_below_the_smallest_subnet_is_refused(search, searched):
     with pytest.raises(ConfigError, match="budget 1 k is below the smallest subnet"):
         search(searched, "--budget", "1k")
+
+
+def test_a_study_searched_within_another_budget_is_refused(search, searched):
+    with pytest.raises(ConfigError, match=r"study 'params' was searched up to .*--study"):
+        search(searched, "--budget", "1G", "--evaluations", 2)
+
+
+@pytest.mark.parametrize(
+    "option", [("--population", "1"), ("--evaluations", "1"), ("--seconds", "nan")]
+)
+def test_a_number_that_makes_no_sense_is_refused(search, tmp_path, capsys, option):
+    with pytest.raises(SystemExit):
+        search(tmp_path, *option)
+    assert f"{option[0]}: must be" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there_is_refused(search, tiny_run):
+    with pytest.raises(ConfigError, match="--device nonsense is not to be had"):
+        search(tiny_run, "--device", "nonsense")
+
+
+def test_broken_audio_of_the_dev_set_is_named(searched, tmp_path, caplog):
+    hparams = load_run(searched)
+
+    def n_read():
+        read = dev_utterances(hparams, run_tokenizer(hparams), torch.device("cpu"))
+        return sum(len(utterances.words) for utterances in read)
+
+    sound = n_read()
+    assert "is left out" not in caplog.text
+    rows = read_csv(hparams["valid_csv"])
+    damaged = Path(shutil.copy(rows[0].wav, tmp_path))
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 3 : 2 * len(data) // 3] = bytes(2 * len(data) // 3 - len(data) // 3)
+    damaged.write_bytes(data)
+    hparams["valid_csv"] = str(tmp_path / "dev.csv")
+    write_csv(hparams["valid_csv"], [replace(rows[0], wav=str(damaged)), *rows[1:]])
+    assert n_read() == sound - 1
+    assert f"{rows[0].ID} is left out" in caplog.text
 
 
 def with_another_width(run, folder, width, other):

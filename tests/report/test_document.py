@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from html.parser import HTMLParser
+from urllib.parse import unquote
 
 import pytest
 
@@ -21,7 +22,7 @@ SPACE = SearchSpace(2, 1, (16, 32))
 @pytest.fixture
 def run(tmp_path):
     """The folder of a training run of one epoch."""
-    folder = tmp_path / "results" / "supernet" / "1"
+    folder = tmp_path / "results" / "a%20b c" / "1"
     folder.mkdir(parents=True)
     (folder / "hyperparams.yaml").write_text(
         "search_space:\n    n_layers: 2\n    min_layers: 1\n    ffn_dims: [16, 32]\n"
@@ -98,9 +99,11 @@ def test_the_markdown_has_commands_tables_space_front_and_versions(run, search, 
 def test_pictures_are_linked_from_the_markdown_and_held_by_the_page(run, comparison):
     markdown, page = write_report(comparison)
     linked = re.findall(r"!\[.*?\]\((.*?)\)", markdown.read_text(encoding="utf-8"))
-    assert linked == ["comparison.png", "supernet/1/curves.png"]
+    assert linked == ["comparison.png", "a%2520b%20c/1/curves.png"]
     held = re.findall(r'src="data:image/png;base64,(.*?)"', page.read_text(encoding="utf-8"))
-    assert [base64.b64decode(x) for x in held] == [(comparison / x).read_bytes() for x in linked]
+    assert [base64.b64decode(x) for x in held] == [
+        (comparison / unquote(x)).read_bytes() for x in linked
+    ]
 
 
 def test_the_page_needs_no_other_file_and_shows_commands_as_they_were(run, comparison):
@@ -126,6 +129,12 @@ def test_a_run_alone_has_a_report(run):
     assert text.startswith("# Report of 1\n")
     assert "12.34" in text
     assert "Comparison" not in text
+
+
+def test_a_foreign_comparison_is_named(tmp_path):
+    (tmp_path / "comparison.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"comparison\.json was not written by compare\.py"):
+        write_report(tmp_path)
 
 
 def test_a_folder_without_results_is_one_line(tmp_path):

@@ -61,7 +61,7 @@ def test_a_missing_or_foreign_file_is_named(tmp_path):
     path = tmp_path / "pareto.json"
     with pytest.raises(ConfigError, match=r"pareto\.json does not exist: run search\.py"):
         SearchResult.load(path)
-    for text in ("{}", "nonsense", "[]"):
-        path.write_text(text)
+    for content in (b"{}", b"nonsense", b"[]", b"\xff"):
+        path.write_bytes(content)
         with pytest.raises(ConfigError, match=r"not written by search\.py"):
             SearchResult.load(path)

@@ -21,6 +21,7 @@ import torch
 from tqdm import tqdm
 
 from todm_sb.cli.main import FAILED, OK
+from todm_sb.devices import usable_device
 from todm_sb.errors import ConfigError, DataError
 from todm_sb.export.bundle import MANIFEST
 from todm_sb.inference import SubnetASR
@@ -71,7 +72,7 @@ def load(arguments: argparse.Namespace) -> SubnetASR:
     Raises:
         ConfigError: if it cannot be loaded.
     """
-    run_opts = {"device": _device(arguments.device)} if arguments.device else None
+    run_opts = {"device": str(usable_device(arguments.device))} if arguments.device else None
     if (arguments.model / MANIFEST).exists():
         params = arguments.max_params and int(parse_budget(arguments.max_params, "params"))
         latency = arguments.max_latency and 1e3 * parse_budget(arguments.max_latency, "latency")
@@ -86,14 +87,6 @@ def load(arguments: argparse.Namespace) -> SubnetASR:
     if arguments.subnet:
         return SubnetASR.from_supernet(arguments.model, arguments.subnet, run_opts=run_opts)
     return SubnetASR.from_hparams(arguments.model, run_opts=run_opts)
-
-
-def _device(name: str) -> str:
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError):
-        raise ConfigError(f"--device {name} is not to be had on this machine") from None
-    return name
 
 
 def _read(asr: SubnetASR, path: str) -> dict[str, Any]:

@@ -24,8 +24,9 @@ from todm_sb.dataio.manifest import write_atomic
 from todm_sb.errors import ConfigError
 
 # Keys that tell a cell's place, and so are not the user's to override.
-OWN_KEYS = ("seed", "output_folder", "manifests", "tokenizer_folder")
-
+OWN_KEYS = ("seed", "output_folder", "save_folder", "manifests", "tokenizer_folder")
+# Beginnings of arguments that change when and where a run is done, not what comes out.
+NO_BEARING = ("--device", "--ckpt_interval_", "--tqdm_", "--noprogressbar")
 
 # What the test stage of train.py writes for each test set.
 RESULTS = ("errors", "results")
@@ -131,9 +132,8 @@ class Runs:
             ConfigError: if the overrides do not fit the recipe.
         """
         options = resolved_options(self.hparams_file, self.overrides(cell, Path("FOLDER")))
-        if self.run_options:
-            options["arguments"] = " ".join(sorted(self.run_options))
-        return options
+        telling = [o for o in self.run_options if not o.startswith(NO_BEARING)]
+        return {**options, "arguments": " ".join(sorted(telling))} if telling else options
 
     def command(self, cell: Cell) -> list[str]:
         """The command that runs a cell, or goes on with it."""
@@ -202,6 +202,11 @@ class Runs:
                 )
         finally:
             os.close(lock)
+
+
+def known_seeds(folder: Path) -> set[int]:
+    """The seeds of the cells in the folder of a comparison."""
+    return {int(path.parent.name) for path in folder.glob("*/*/options.json")}
 
 
 def _lock(folder: Path) -> int | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
-from collections import deque
 from collections.abc import Sequence
 
 from tqdm import tqdm
@@ -20,7 +20,8 @@ POLL = 0.2
 def run_cells(runs: Runs, cells: Sequence[Cell], jobs: int = 1, progressbar: bool = True) -> None:
     """Runs what is not finished of the cells; a failed cell does not keep the others from running.
 
-    When this function is left, by an exception too, so are its processes.
+    A cell that another process is running is waited for, and run here should that break off. When
+    this function is left, by an exception too, so are its processes.
 
     Args:
         runs: where the cells are.
@@ -33,9 +34,9 @@ def run_cells(runs: Runs, cells: Sequence[Cell], jobs: int = 1, progressbar: boo
             cells failed.
     """
     refuse_other_options(runs, cells)
-    waiting = deque(cell for cell in cells if runs.state(cell) is not State.FINISHED)
+    waiting = [cell for cell in cells if runs.state(cell) is not State.FINISHED]
     running: dict[str, tuple[Cell, subprocess.Popen]] = {}
-    failed: list[Cell] = []
+    failed: list[tuple[Cell, int]] = []
     environment = _environment(jobs)
     with tqdm(
         total=len(cells),
@@ -45,19 +46,25 @@ def run_cells(runs: Runs, cells: Sequence[Cell], jobs: int = 1, progressbar: boo
     ) as bar:
         try:
             while waiting or running:
-                while waiting and len(running) < jobs:
-                    cell = waiting.popleft()
+                for cell in list(waiting):
+                    if len(running) == jobs:
+                        break
                     process = runs.start(cell, environment)
                     if process is not None:
                         running[cell.id] = (cell, process)
-                bar.set_postfix_str(", ".join(running))
+                        waiting.remove(cell)
+                    elif runs.state(cell) is State.FINISHED:
+                        waiting.remove(cell)
+                        bar.update()
+                elsewhere = [f"{cell.id} elsewhere" for cell in waiting[:1]]
+                bar.set_postfix_str(", ".join(list(running) or elsewhere))
                 time.sleep(POLL)
                 for cell, process in list(running.values()):
                     if process.poll() is not None:
                         del running[cell.id]
                         bar.update()
                         if process.returncode:
-                            failed.append(cell)
+                            failed.append((cell, process.returncode))
         finally:
             for _, process in running.values():
                 process.terminate()
@@ -87,9 +94,13 @@ def _environment(jobs: int) -> dict[str, str]:
     return {**defaults, **os.environ}
 
 
-def _failures(runs: Runs, failed: Sequence[Cell]) -> str:
-    output = runs.folder(failed[0]) / "output.txt"
-    lines = output.read_text(encoding="utf-8", errors="replace").split("\n")
-    reason = next((line for line in reversed(lines) if line.strip()), "no output")
-    others = f"; failed, too: {', '.join(c.id for c in failed[1:])}" if failed[1:] else ""
-    return f"{failed[0].id} failed ({reason.strip()}), see {output}{others}"
+def _failures(runs: Runs, failed: Sequence[tuple[Cell, int]]) -> str:
+    (first, returncode), *others = failed
+    output = runs.folder(first) / "output.txt"
+    if returncode < 0:
+        reason = f"killed by {signal.Signals(-returncode).name}"
+    else:
+        lines = output.read_text(encoding="utf-8", errors="replace").split("\n")
+        reason = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+    too = f"; failed, too: {', '.join(cell.id for cell, _ in others)}" if others else ""
+    return f"{first.id} failed ({reason}), see {output}{too}"

@@ -201,7 +201,7 @@ def _difference(row: dict[str, Any]) -> tuple[str, str, str]:
 
     found = row["relative difference"]
     interval = f"{percent(found['low'])} to {percent(found['high'])}"
-    by_seed = ", ".join(f"{seed}: {percent(x)}" for seed, x in row["by seed"].items())
+    by_seed = ", ".join(f"{seed}: {percent(x)}" for seed, x in row.get("by seed", {}).items())
     return percent(found["value"]), interval, by_seed
 
 

@@ -59,6 +59,11 @@ def _train_tokenizer(folder: Path, arguments: dict[str, Any]) -> None:
     model = f"{arguments['vocab_size']}_{arguments['model_type']}.model"
     if (folder / model).exists():
         return
+    if not Path(arguments["annotation_train"]).is_file():
+        raise DataError(
+            f"{folder} holds no {model}, and {arguments['annotation_train']}, to train it from, "
+            "does not exist"
+        )
     aside = folder / "unfinished"
     shutil.rmtree(aside, ignore_errors=True)
     SentencePiece(model_dir=str(aside), **arguments)

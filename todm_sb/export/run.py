@@ -16,7 +16,7 @@ from todm_sb.export.manifest import BundledSubnet
 from todm_sb.export.speechbrain import export_folder
 from todm_sb.inference.asr import choose_subnet
 from todm_sb.nnet.transducer import Transducer
-from todm_sb.runs import load_run, search_folder
+from todm_sb.runs import load_run, search_folder, weights_id
 from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters, extract_subnet
 from todm_sb.supernet.budget import COSTS, parse_budget
 from todm_sb.supernet.pareto import SearchResult
@@ -63,14 +63,20 @@ def export_run(
         Parameters of the exported network.
 
     Raises:
-        ConfigError: if the run, the search, the subnet or a causal form is not there.
+        ConfigError: if the run, the search, the subnet, the tokenizer or a causal form is not
+            there, the search was of other weights, or the target is a run or a file.
     """
+    if target.is_file() or (target / "history.jsonl").exists():
+        raise ConfigError(f"{target} is no place for an export: name a folder of its own")
     hparams = load_run(run, causal)
     model, space = hparams["model"], hparams["space"]
     named = hparams["named_subnets"] or {}
     subnets = measured_subnets(run, model, space, named, causal)
     if budget is not None:
-        found = SearchResult.load(search_folder(run, cost, causal) / "pareto.json")
+        path = search_folder(run, cost, causal) / "pareto.json"
+        found = SearchResult.load(path)
+        if found.checkpoint != weights_id(model):
+            raise ConfigError(f"{path} is of other weights than the run's best: search again")
         config = space.check(found.best(parse_budget(budget, cost)).config)
     elif subnet == SUPERNET:
         config = None
@@ -84,7 +90,7 @@ def export_run(
         "folder": target,
         "model": model if config is None else extract_subnet(model, config),
         "normalize": hparams["normalize"],
-        "tokenizer_path": next(Path(hparams["tokenizer_folder"]).glob("*.model")),
+        "tokenizer_path": _tokenizer_path(Path(hparams["tokenizer_folder"])),
         "fbank": {key: hparams[key] for key in FBANK_KEYS if key in hparams},
         "max_symbols": hparams["max_symbols"],
         "space": space if config is None else None,
@@ -98,6 +104,13 @@ def export_run(
     else:
         export_folder(**common, hop=hparams["features"].hop)
     return count_parameters(model, config or space.max)
+
+
+def _tokenizer_path(folder: Path) -> Path:
+    paths = sorted(folder.glob("*.model"))
+    if not paths:
+        raise ConfigError(f"{folder} holds no tokenizer: where is that of the training?")
+    return paths[0]
 
 
 def _write_web(parts: dict[str, Any], subnets: list[BundledSubnet]) -> None:
@@ -150,23 +163,25 @@ def measured_subnets(
 ) -> list[BundledSubnet]:
     """The subnets worth recording: max, min, the named ones, and what a search found best.
 
-    Error rates are comparable, since they come from one place: the dev set if there was a search,
-    by whatever cost, else the first of the test sets. Those of a dual-mode network's causal mode
-    are named so, e.g. ``WER-causal``.
+    Error rates are comparable, since they come from one place: the dev set if these weights were
+    searched, by whatever cost, else the first of the test sets. Those of a dual-mode network's
+    causal mode are named so, e.g. ``WER-causal``.
     """
     configs = {"max": space.max, "min": space.min}
     configs |= {name: SubnetConfig.from_dict(data) for name, data in named.items() if data}
     tests = sorted(run.glob("results_*.json"))
     rates: dict[SubnetConfig, dict[str, float]] = {}
     costs: dict[SubnetConfig, dict[str, float]] = {}
-    for cost in COSTS:
-        searched = search_folder(run, cost, causal) / "pareto.json"
-        if searched.is_file():
-            found = SearchResult.load(searched)
-            rates |= {s.config: {"WER": s.wer} for s in found.subnets}
-            costs |= {s.config: {**costs.get(s.config, {}), **s.costs} for s in found.subnets}
-            taken = set(configs.values())
-            configs |= {s.config.id: s.config for s in found.front() if s.config not in taken}
+    searches = list(_searches(run, weights_id(model), causal))
+    for found in searches:
+        # Multiply-accumulates are of one audio length only.
+        left_out = {"macs"} if found.seconds != searches[0].seconds else set()
+        for s in found.subnets:
+            own = {key: value for key, value in s.costs.items() if key not in left_out}
+            costs[s.config] = {**costs.get(s.config, {}), **own}
+            rates[s.config] = {"WER": s.wer}
+        taken = set(configs.values())
+        configs |= {s.config.id: s.config for s in found.front() if s.config not in taken}
     if not rates and tests:
         for result in json.loads(tests[0].read_text(encoding="utf-8")):
             mode = bool(result.get("causal", model.encoder.modes[0]))
@@ -185,3 +200,15 @@ def measured_subnets(
         )
         for name, config in configs.items()
     ]
+
+
+def _searches(run: Path, checkpoint: str, causal: bool) -> Iterator[SearchResult]:
+    """What was found of these weights, by each cost that was searched by."""
+    for cost in COSTS:
+        path = search_folder(run, cost, causal) / "pareto.json"
+        if path.is_file():
+            found = SearchResult.load(path)
+            if found.checkpoint == checkpoint:
+                yield found
+            else:
+                logger.warning("%s is of other weights than the run's best: it is left out", path)

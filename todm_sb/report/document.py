@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from ruamel.yaml import YAML
 
@@ -49,13 +50,17 @@ def write_report(folder: Path) -> tuple[Path, Path]:
 
 
 def _comparison(folder: Path, path: Path) -> str:
-    data = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        command, tables = data["command"], comparison_markdown(data, "###")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path} was not written by compare.py ({error!r})") from None
     return "\n\n".join(
         [
             f"## Comparison{_in(folder, path.parent)}",
-            _code(data["command"]),
+            _code(command),
             _image(folder, path.with_suffix(".png"), "Error rate against size"),
-            comparison_markdown(data, "###").rstrip(),
+            tables.rstrip(),
         ]
     )
 
@@ -106,7 +111,10 @@ def _runs(folder: Path) -> Iterator[str]:
 
 def _search_space(run: Path) -> dict[str, Any]:
     # Nothing of the recipe is built: only this key is read.
-    hparams = YAML().load((run / "hyperparams.yaml").read_text(encoding="utf-8"))
+    path = run / "hyperparams.yaml"
+    if not path.exists():
+        return {}
+    hparams = YAML().load(path.read_text(encoding="utf-8"))
     return dict(hparams.get("search_space") or {})
 
 
@@ -155,4 +163,4 @@ def _code(text: str) -> str:
 
 
 def _image(folder: Path, path: Path, description: str) -> str:
-    return f"![{description}]({path.relative_to(folder)})" if path.exists() else ""
+    return f"![{description}]({quote(str(path.relative_to(folder)))})" if path.exists() else ""

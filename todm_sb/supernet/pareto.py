@@ -56,6 +56,7 @@ class SearchResult:
         subnets: all that were read.
         methods: the ids of the subnets that each method read: NSGA-II and the baselines.
         budgets: in the unit of the cost, ascending.
+        checkpoint: tells the weights apart, see :func:`todm_sb.runs.weights_id`.
     """
 
     cost: str
@@ -64,6 +65,7 @@ class SearchResult:
     subnets: tuple[Evaluated, ...]
     methods: dict[str, tuple[str, ...]]
     budgets: tuple[float, ...] = ()
+    checkpoint: str = ""
 
     def of(self, method: str) -> list[Evaluated]:
         """The subnets that a method read."""
@@ -102,6 +104,7 @@ class SearchResult:
         data = {
             "cost": self.cost,
             "seconds": self.seconds,
+            "checkpoint": self.checkpoint,
             "search_space": self.space.to_dict(),
             "budgets": [{"budget": b, "subnet": self.best(b).config.id} for b in self.budgets],
             "front": [subnet.config.id for subnet in self.front()],
@@ -130,8 +133,9 @@ class SearchResult:
                 tuple(Evaluated.from_dict(subnet) for subnet in data["subnets"]),
                 {name: tuple(ids) for name, ids in data["methods"].items()},
                 tuple(entry["budget"] for entry in data["budgets"]),
+                data["checkpoint"],
             )
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"{path} was not written by search.py ({error!r})") from None
 
     def _by_cost(self, subnet: Evaluated) -> tuple[float, float, str]:

@@ -87,9 +87,14 @@ class SubnetSearch:
                 do not hold so many.
             baselines: whether to read the baselines' subnets too.
             progressbar: show the best error rate within each budget so far.
+
+        Raises:
+            ConfigError: if the study was searched within another largest budget, or its storage
+                cannot be reached.
         """
         lists = {RANDOM: self._random(n), EVENLY_SPACED: self._evenly_spaced(n)}
         with self.study.connected():
+            self._check_limit()
             self._search(n, progressbar)
             # What a worker that died had claimed of the first generation is still to be read.
             self._read_all(self._first[:n], SEARCH, progressbar)
@@ -117,6 +122,14 @@ class SubnetSearch:
         return SearchResult(
             self.cost, self.seconds, self.space, subnets, methods, tuple(self.budgets)
         )
+
+    def _check_limit(self) -> None:
+        for limit in self.study.limits() - {self._limit}:
+            was, now = (format_cost(x, self.cost) for x in (limit, self._limit))
+            raise ConfigError(
+                f"study {self.study.name!r} was searched up to {was}, not {now}: choose another "
+                "name with --study"
+            )
 
     # Evaluation
 

@@ -106,14 +106,15 @@ class SharedStudy:
             The first worker's measurements.
 
         Raises:
-            ConfigError: if the study is of another task.
+            ConfigError: if the study is of another task, or the storage cannot be reached.
         """
-        if not self._agreements():
-            # A study's attributes can be overwritten; the first of its trials cannot.
-            attributes = {"agreement": {"task": task, "measured": measure()}}
-            trial = optuna.trial.create_trial(state=TrialState.FAIL, user_attrs=attributes)
-            self._studies[SEARCH].add_trial(trial)
-        agreement = self._agreements()[0]
+        with self.connected():
+            if not self._agreements():
+                # A study's attributes can be overwritten; the first of its trials cannot.
+                attributes = {"agreement": {"task": task, "measured": measure()}}
+                trial = optuna.trial.create_trial(state=TrialState.FAIL, user_attrs=attributes)
+                self._studies[SEARCH].add_trial(trial)
+            agreement = self._agreements()[0]
         for key, value in task.items():
             if (theirs := agreement["task"].get(key)) != value:
                 raise ConfigError(
@@ -137,6 +138,12 @@ class SharedStudy:
             for t in self._trials(TrialState.COMPLETE)
             if by in (None, claim_of(t)["by"])
         }
+
+    def limits(self) -> set[float]:
+        """The limits that subnets were searched within."""
+        trials = self._trials(TrialState.COMPLETE, TrialState.RUNNING)
+        claims = [t.user_attrs["subnet"] for t in trials if "subnet" in t.user_attrs]
+        return {claim["limit"] for claim in claims if claim["by"] == SEARCH}
 
     def running(self, by: str | None = None) -> set[str]:
         """The ids of the subnets that are being evaluated, the dead ones' left out."""
@@ -175,7 +182,7 @@ class SharedStudy:
                 config = propose(self.storage.get_trial(trial._trial_id))
                 if config is None:
                     return False
-                claim = {"id": config.id, **config.to_dict(), "by": by}
+                claim = {"id": config.id, **config.to_dict(), "by": by, "limit": limit}
                 trial.set_user_attr("subnet", claim)
                 trial.set_constraint("budget", cost(config) - limit)
                 if self._claimed_elsewhere(config, by, trial.number):
@@ -186,8 +193,9 @@ class SharedStudy:
                     known = self.finished().get(config.id)
                     error_rate = evaluate(config) if known is None else known[1]
                     values, state = (error_rate, cost(config)), TrialState.COMPLETE
+        except optuna.exceptions.UpdateFinishedTrialError:
+            pass  # this worker slept so long that it was taken for dead
         finally:
-            # It is finished already where this worker slept so long that it was taken for dead.
             study.tell(trial, values, state, skip_if_finished=True)
         return True
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import speechbrain as sb
 
-from todm_sb.compare.cells import Cell, Runs
+from todm_sb.compare.cells import Cell, Runs, known_seeds
 from todm_sb.compare.figure import draw_comparison
 from todm_sb.compare.overrides import merge
 from todm_sb.compare.plan import choose, plan_cells
@@ -44,18 +44,18 @@ def main(argv: list[str]) -> None:
     sizes = evenly_spaced_sizes(
         hparams["space"], lambda c: count_parameters(hparams["model"], c), arguments.sizes
     )
+    folder = arguments.output_folder
     cells = plan_cells(
         sizes,
         hparams["named_subnets"] or {},
         hparams["n_random"],
-        arguments.seeds,
+        sorted({*arguments.seeds, *known_seeds(folder)}),
         arguments.adamw_lr,
     )
-    folder = arguments.output_folder
     script = Path(__file__).parent / "train.py"
     splits = hparams["test_splits"]
     runs = Runs(folder, script, arguments.hparams, overrides, run_options, splits)
-    chosen = choose(cells, arguments.cells)
+    chosen = [c for c in choose(cells, arguments.cells) if c.seed in arguments.seeds]
     if arguments.dry_run:
         show(runs, chosen)
         return

@@ -16,10 +16,10 @@ import copy
 import logging
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-import torch
-
+from todm_sb.devices import usable_device
 from todm_sb.errors import one_line_errors
 from todm_sb.runs import dev_utterances, load_run, run_tokenizer, search_folder, weights_id
 from todm_sb.supernet.budget import COSTS, format_cost, parse_budget
@@ -43,14 +43,14 @@ def main(arguments: argparse.Namespace) -> None:
     space, model, features = hparams["space"], hparams["model"], hparams["features"]
     # Of torchrun's processes on a machine each takes its own GPU.
     own = f":{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else ""
-    device = torch.device(arguments.device + (own if arguments.device == "cuda" else ""))
+    device = usable_device(arguments.device + (own if arguments.device == "cuda" else ""))
     tokenizer = run_tokenizer(hparams)
     n_features = int(seconds * hparams["sample_rate"]) // features.hop + 1
 
     def measure() -> dict:
         if cost != "latency":
             return {}
-        sample = speech(dev_utterances(hparams, tokenizer, torch.device("cpu")), n_features)
+        sample = speech(dev_utterances(hparams, tokenizer, usable_device("cpu")), n_features)
         on_cpu = copy.deepcopy(model).cpu()
         return LatencyTable.measure(on_cpu, space.ffn_dims, sample).to_dict()
 
@@ -83,6 +83,7 @@ def main(arguments: argparse.Namespace) -> None:
         arguments.seed,
     )
     result = search.run(arguments.evaluations, not arguments.no_baselines)
+    result = replace(result, checkpoint=task["checkpoint"])
     result.save(folder / "pareto.json")
     draw_png(result, folder / "pareto.png")
     write_html(result, folder / "pareto.html")
@@ -99,7 +100,21 @@ def main(arguments: argparse.Namespace) -> None:
 
 def evenly_spaced_budgets(smallest: float, largest: float, n: int = 5) -> list[float]:
     """``n`` budgets from the min subnet's cost to the max subnet's."""
-    return [smallest + (largest - smallest) * i / (n - 1) for i in range(n)]
+    return [*(smallest + (largest - smallest) * i / (n - 1) for i in range(n - 1)), largest]
+
+
+def two_or_more(text: str) -> int:
+    """A whole number from 2 on: max and min come first."""
+    if (number := int(text)) < 2:
+        raise argparse.ArgumentTypeError(f"must be at least 2, not {number}")
+    return number
+
+
+def positive(text: str) -> float:
+    """A finite number above 0."""
+    if not 0 < (number := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
+    return number
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -116,11 +131,15 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help="largest cost, e.g. 5M, or 80ms of latency; may be given several times",
     )
     parser.add_argument("--causal", action="store_true", help="a dual-mode network's causal form")
-    parser.add_argument("--evaluations", type=int, default=200, help="default: 200")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of audio, for MACs, latency")
+    parser.add_argument("--evaluations", type=two_or_more, default=200, help="default: 200")
+    parser.add_argument(
+        "--seconds", type=positive, default=10.0, help="of audio, for MACs, latency"
+    )
     parser.add_argument("--storage", help="Optuna storage; default: SQLite in the run's folder")
     parser.add_argument("--study", help="name in the storage; default: the name of its folder")
-    parser.add_argument("--population", type=int, default=20, help="of NSGA-II; default: 20")
+    parser.add_argument(
+        "--population", type=two_or_more, default=20, help="of NSGA-II; default: 20"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--no-baselines", action="store_true", help="only NSGA-II")
