@@ -167,7 +167,7 @@ def test_workers_share_the_work_and_never_read_the_same_subnet_twice(url, tmp_pa
     assert len(log.workers) == 2
     assert len(log.ids) == len(set(log.ids))
     finished = SharedStudy(url).finished(SEARCH)
-    assert n <= len(finished) <= n + 1
+    assert len(finished) == n
     assert {c.id for c in (space.max, space.min)} <= set(finished)
     if kind == "postgresql":
         optuna.delete_study(study_name="search", storage=SharedStudy(url).storage)
@@ -201,6 +201,23 @@ def test_of_two_workers_with_one_subnet_the_later_gives_up(url):
     assert ours.evaluate_one(SEARCH, lambda _: SPACE.min, meanwhile, lambda _: 1.0, 9.0)
     assert read == []
     assert theirs.finished() == {SPACE.min.id: (SPACE.min, 5.0)}
+
+
+def test_of_two_workers_with_the_last_of_the_quota_the_later_gives_up(url):
+    ours, theirs = SharedStudy(url), SharedStudy(url)
+    read = []
+
+    def meanwhile(config):
+        arguments = (lambda _: SPACE.max, lambda _: read.append(1) or 2.0, lambda _: 1.0, 9.0)
+        assert theirs.evaluate_one(SEARCH, *arguments, quota=1)
+        assert read == []
+        assert theirs.evaluate_one(SEARCH, *arguments, quota=2)
+        assert theirs.evaluate_one(BASELINE, *arguments, quota=1)
+        assert read == [1]
+        return 5.0
+
+    assert ours.evaluate_one(SEARCH, lambda _: SPACE.min, meanwhile, lambda _: 1.0, 9.0, quota=1)
+    assert list(theirs.finished(SEARCH)) == [SPACE.min.id, SPACE.max.id]
 
 
 def test_the_first_workers_measurements_stand_and_another_task_is_refused(url):

@@ -139,12 +139,17 @@ class SubnetSearch:
                 self._show(bar, done)
                 if done + len(self.study.running(SEARCH)) >= n:
                     time.sleep(PATIENCE)  # the others may die
-                elif not self._evaluate(SEARCH, self._propose):
+                elif not self._evaluate(SEARCH, self._propose, n):
                     break
             self._show(bar, done)
 
-    def _evaluate(self, by: str, propose: Callable[[FrozenTrial], SubnetConfig | None]) -> bool:
-        return self.study.evaluate_one(by, propose, self.error_rate, self._cost, self._limit)
+    def _evaluate(
+        self,
+        by: str,
+        propose: Callable[[FrozenTrial], SubnetConfig | None],
+        quota: float = math.inf,
+    ) -> bool:
+        return self.study.evaluate_one(by, propose, self.error_rate, self._cost, self._limit, quota)
 
     def _read_all(self, configs: list[SubnetConfig], by: str, progressbar: bool) -> None:
         """Waits, and works, until each subnet has been read, here or by another worker."""

@@ -2,8 +2,9 @@
 
 An evaluation is a trial; its subnet and who asked for it are written to the trial before the
 evaluation begins. That is the claim on the subnet, and it needs no lock: a worker writes its claim
-and *then* looks for others. Of two workers with the same subnet at least the later writer sees the
-other's claim and gives its own up, so that never both evaluate.
+and *then* looks for others. Of two workers with the same subnet, or with the last of those asked
+for, at least the later writer sees the other's claim and gives its own up, so that never both
+evaluate.
 
 A worker that dies leaves a running trial behind. Its heartbeat stops, Optuna declares it failed,
 and its claim with it.
@@ -11,6 +12,7 @@ and its claim with it.
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -159,8 +161,10 @@ class SharedStudy:
         evaluate: Callable[[SubnetConfig], float],
         cost: Callable[[SubnetConfig], float],
         limit: float,
+        quota: float = math.inf,
     ) -> bool:
-        """Evaluates a subnet, unless another worker has claimed it in the same moment.
+        """Evaluates a subnet, unless another worker has claimed it, or the last one of the quota,
+        in the same moment.
 
         Args:
             by: :data:`SEARCH` or :data:`BASELINE`.
@@ -168,6 +172,7 @@ class SharedStudy:
             evaluate: gives its error rate; not called if that is known.
             cost: gives its cost.
             limit: largest cost that any budget allows.
+            quota: subnets that are to be evaluated for ``by`` altogether.
 
         Returns:
             False if none was proposed.
@@ -185,7 +190,7 @@ class SharedStudy:
                 claim = {"id": config.id, **config.to_dict(), "by": by, "limit": limit}
                 trial.set_user_attr("subnet", claim)
                 trial.set_constraint("budget", cost(config) - limit)
-                if self._claimed_elsewhere(config, by, trial.number):
+                if self._claimed_elsewhere(config, by, trial.number, quota):
                     state = TrialState.PRUNED
                     # Workers that run in step would meet again.
                     time.sleep(PAUSE * random.Random().random())
@@ -205,16 +210,20 @@ class SharedStudy:
         generation = self._sampler.get_trial_generation(study, trial)
         return self._sampler.get_parent_population(study, generation)
 
-    def _claimed_elsewhere(self, config: SubnetConfig, by: str, number: int) -> bool:
-        """Whether another trial evaluates the subnet, or the same asker has it already."""
+    def _claimed_elsewhere(self, config: SubnetConfig, by: str, number: int, quota: float) -> bool:
+        """Whether another trial evaluates the subnet, or the same asker has it already, or has as
+        many as it asked for."""
         others = [
-            (other.state, claim["by"])
+            (other.state, claim)
             for other in self._trials(TrialState.RUNNING, TrialState.COMPLETE)
-            if other.number != number
-            and (claim := other.user_attrs.get("subnet"))
-            and claim["id"] == config.id
+            if other.number != number and (claim := other.user_attrs.get("subnet"))
         ]
-        return any(state == TrialState.RUNNING or asker == by for state, asker in others)
+        if len({claim["id"] for _, claim in others if claim["by"] == by}) >= quota:
+            return True
+        return any(
+            claim["id"] == config.id and (state == TrialState.RUNNING or claim["by"] == by)
+            for state, claim in others
+        )
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self._studies[SEARCH].get_trials(deepcopy=False, states=states)
