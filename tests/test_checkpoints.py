@@ -87,6 +87,12 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     assert warning.startswith(f"checkpoint {second.path} is broken and not used: ")
 
 
+@pytest.mark.parametrize("sums", ["null", "3", "[]", "{}"])
+def test_sums_of_another_shape_are_damage(saved, sums):
+    (saved[3].path / SUMS).write_text(sums)
+    assert broken(saved[3].path) == f"{SUMS} is not what it should be"
+
+
 def test_of_damaged_checkpoints_none_is_averaged_or_deleted(saved, tmp_path):
     model, _, _, second = saved
     flip(second.path / "model.ckpt")

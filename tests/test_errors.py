@@ -1,5 +1,8 @@
 """How scripts end."""
 
+import subprocess
+import sys
+
 import pytest
 
 from todm_sb.errors import ConfigError, one_line_errors
@@ -10,6 +13,8 @@ from todm_sb.errors import ConfigError, one_line_errors
     [
         (ConfigError("lr must be positive"), 2, "error: lr must be positive"),
         (KeyboardInterrupt(), 130, "interrupted"),
+        (FileExistsError(17, "File exists", "a/b"), 2, "error: a/b: File exists"),
+        (OSError("no number"), 2, "error: no number"),
     ],
 )
 def test_a_script_ends_with_one_line_where_the_user_is_the_cause(error, status, line, capsys):
@@ -17,6 +22,22 @@ def test_a_script_ends_with_one_line_where_the_user_is_the_cause(error, status, 
         raise error
     assert ended.value.code == status
     assert capsys.readouterr().err == f"{line}\n"
+
+
+def test_a_script_whose_reader_went_away_ends_without_a_word():
+    code = (
+        "from todm_sb.errors import one_line_errors\n"
+        "with one_line_errors():\n"
+        "    while True:\n"
+        "        print('line', flush=True)\n"
+    )
+    script = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert script.stdout.readline() == b"line\n"
+    script.stdout.close()
+    assert script.stderr.read() == b""
+    assert script.wait() == 141
 
 
 def test_a_fault_of_ours_keeps_its_traceback():

@@ -132,6 +132,8 @@ def broken(path: Path, recoverables: set[str] = frozenset()) -> str | None:
             missing = [name for name in recoverables if not (path / f"{name}.ckpt").exists()]
             return f"it lacks {SUMS} and {missing[0]}.ckpt" if missing else None
         expected = json.loads((path / SUMS).read_text(encoding="utf-8"))
+        if not isinstance(expected, dict) or not expected:
+            return f"{SUMS} is not what it should be"
         missing = [name for name in expected if not (path / name).exists()]
         if missing:
             return f"{missing[0]} is missing"

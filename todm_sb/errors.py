@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -60,12 +61,22 @@ def recipe_errors(hparams_file: str | Path) -> Iterator[None]:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Ends a script with the message alone, and exit status 2, when the user can mend the cause; on
-    Ctrl-C with one word, and the status that shells expect."""
+    """Ends a script with the message alone, and exit status 2, when the user can mend the cause,
+    what the operating system refuses among them; on Ctrl-C with one word, and then, as where
+    nobody reads on, with the status that shells expect."""
     try:
         yield
     except TODMError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        # Whoever read the output has enough of it; nor is there anyone to flush it to at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        reason = error.strerror or error
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{reason}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

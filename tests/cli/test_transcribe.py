@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -37,6 +38,23 @@ def test_each_file_is_a_line_and_a_bad_one_costs_the_exit_code(bundle, audio, ca
     assert f"error: {bad} cannot be read as audio" in captured.err
 
 
+@pytest.mark.parametrize("name", ["a" * 300 + ".wav", "\udcff.wav"])
+def test_a_file_of_an_impossible_name_costs_the_others_nothing(
+    bundle, audio, tmp_path, capsys, name
+):
+    paths = [str(tmp_path / name), audio[0]]
+    assert main(["transcribe", *paths, "--model", str(bundle), "--json"]) == FAILED
+    failed, read = map(json.loads, capsys.readouterr().out.splitlines())
+    assert "error" in failed
+    assert read["text"]
+
+
+def test_a_file_whose_name_is_no_text_is_read(bundle, audio, tmp_path, capsys):
+    path = shutil.copy(audio[0], tmp_path / "\udcff.wav")
+    assert main(["transcribe", str(path), "--model", str(bundle)]) == OK
+    assert capsys.readouterr().out.startswith(f"{tmp_path}/\\udcff.wav\t")
+
+
 def test_json_has_an_object_a_line(bundle, audio, capsys):
     good, bad = audio
     assert main(["transcribe", good, bad, "--model", str(bundle), "--json"]) == FAILED
@@ -62,6 +80,7 @@ def test_the_subnet_can_be_chosen_by_name_or_limit(bundle, audio, capsys):
         (["--subnet", "huge"], "unknown subnet 'huge'"),
         (["--max-params", "1"], "no recorded subnet has params <= 1"),
         (["--max-params", "many"], "budget 'many'"),
+        (["--max-params", ""], "budget ''"),
         (["--device", "abacus"], "--device abacus"),
     ],
 )

@@ -98,6 +98,19 @@ def test_a_split_is_cut_to_its_first_utterances(corpus, save):
     assert read_csv(save / "each" / "train-clean-100.csv") == whole[:2]
 
 
+def test_what_was_made_of_other_options_is_not_taken_for_these(corpus, save):
+    def count(**options):
+        prepare_librispeech(corpus, save, ["train-clean-100"], **options)
+        return len(read_csv(save / "train-clean-100.csv"))
+
+    assert count(select_n_sentences=1) == 1
+    # The audio of the last utterance breaks: this CSV is not recorded.
+    audio = sorted((corpus / "train-clean-100").rglob("*.flac"))[-1]
+    audio.write_bytes(b"broken")
+    assert count() == 2
+    assert count(select_n_sentences=1) == 1
+
+
 def test_nothing_is_done_again_until_options_or_transcripts_change(corpus, save):
     splits = ["train-clean-100", "train-other-500"]
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -30,7 +31,9 @@ def run(bundle_parts, tmp_path, monkeypatch):
         "normalize": parts["normalize"],
         "features": SimpleNamespace(hop=160),
         "max_symbols": parts["max_symbols"],
-        "tokenizer_folder": str(parts["tokenizer_path"].parent),
+        "tokenizer_folder": str(tmp_path / "tokenizer"),
+        "vocab_size": 17,
+        "tokenizer_type": "char",
         "named_subnets": {"named": NAMED.to_dict()},
     }
 
@@ -39,6 +42,10 @@ def run(bundle_parts, tmp_path, monkeypatch):
 
     monkeypatch.setattr(run_module, "load_run", load_run)
     (tmp_path / "run").mkdir()
+    (tmp_path / "tokenizer").mkdir()
+    # Another that was tried lies beside that of the run.
+    (tmp_path / "tokenizer" / "17_bpe.model").write_bytes(b"another")
+    shutil.copy(parts["tokenizer_path"], tmp_path / "tokenizer" / "17_char.model")
     return tmp_path / "run"
 
 
@@ -156,7 +163,7 @@ def test_nothing_is_exported_over_a_run_or_a_file(run, tmp_path):
 
 def test_a_missing_tokenizer_is_named(run, tmp_path):
     run_module.load_run(run)["tokenizer_folder"] = str(tmp_path / "gone")
-    with pytest.raises(ConfigError, match="gone holds no tokenizer"):
+    with pytest.raises(ConfigError, match=r"gone/17_char\.model does not exist"):
         export_run(run, tmp_path / "all")
 
 
@@ -193,6 +200,20 @@ def test_the_command_writes_either_form(run, tmp_path, capsys):
         assert capsys.readouterr().out.startswith(f"{target}: ")
     SubnetASR.from_bundle(tmp_path / "bundle")
     assert (tmp_path / "speechbrain" / "hyperparams.yaml").is_file()
+    # Of two forms in one folder, the last is what counts.
+    assert main(["export", str(run), str(tmp_path / "bundle"), "--format", "speechbrain"]) == OK
+    assert not (tmp_path / "bundle" / "bundle.json").exists()
+
+
+def test_a_folder_that_cannot_be_loaded_is_named(run, tmp_path):
+    export_run(run, tmp_path / "damaged", "min", form="speechbrain")
+    (tmp_path / "damaged" / "tokenizer.ckpt").unlink()
+    with pytest.raises(ConfigError, match="damaged cannot be loaded"):
+        SubnetASR.from_hparams(tmp_path / "damaged")
+    for name in ("history.jsonl", "hyperparams.yaml"):
+        (run / name).touch()
+    with pytest.raises(ConfigError, match="is a training run: export"):
+        SubnetASR.from_hparams(run)
 
 
 @pytest.mark.parametrize("norm_type", ["global", "sentence"])
@@ -219,7 +240,11 @@ def test_a_causal_network_that_cannot_stream_is_told(
 def test_the_page_gets_every_recorded_subnet_in_two_precisions(run, bundle_parts, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
     export_run(run, tmp_path / "web", form="web")
-    found = {(m.card["name"], m.card["precision"]): m for m in find_models(tmp_path / "web")}
+    models = find_models(tmp_path / "web")
+    export_run(run, tmp_path / "again", form="web")
+    export_run(run, tmp_path / "again", "min", form="web")
+    assert {m.card["name"] for m in find_models(tmp_path / "again")} == {"min"}
+    found = {(m.card["name"], m.card["precision"]): m for m in models}
     assert set(found) == {(n, p) for n in ("max", "min", "named") for p in ("float32", "int8")}
     card = found["named", "int8"].card
     assert (tuple(card["layers"]), tuple(card["ffn_dims"])) == (NAMED.layers, NAMED.ffn_dims)

@@ -195,5 +195,12 @@ def test_chunks_that_do_not_fit_are_refused(make_asr):
         asr.transcribe_chunk(context, torch.zeros(1, 80))
     with pytest.raises(DataError, match="not finite"):
         asr.transcribe_chunk(context, torch.full((2, 80), torch.nan))
+    with pytest.raises(DataError, match="full scale 1"):
+        asr.transcribe_chunk(context, torch.zeros(2, 80, dtype=torch.int16))
+    with pytest.raises(DataError, match=r"audio must be \(batch, samples\)"):
+        asr.transcribe_chunk(context, torch.zeros(80))
+    for lengths in ([2.0, 1.0], [-1.0, 1.0], [torch.nan, 1.0]):
+        with pytest.raises(DataError, match=r"fractions in 0\.\.1"):
+            asr.transcribe_chunk(context, torch.zeros(2, 80), torch.tensor(lengths))
     with pytest.raises(DataError, match="does not exist"):
         next(asr.transcribe_file_streaming("missing.wav"))

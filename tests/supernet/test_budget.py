@@ -20,6 +20,11 @@ def test_a_budget_is_read_as_it_is_written(text, cost, value):
     assert parse_budget(text, cost) == pytest.approx(value)
 
 
+def test_a_budget_of_parameters_is_a_whole_number():
+    # 2.01 * 1e6 is 2009999.9999999998.
+    assert parse_budget("2.01M", "params") == 2_010_000
+
+
 @pytest.mark.parametrize(
     ("text", "cost"),
     [("", "params"), ("M", "params"), ("-5M", "params"), ("0M", "macs"), ("5T", "macs"),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sentencepiece import SentencePieceProcessor
 
+from todm_sb.arguments import at_least, positive
 from todm_sb.cli.main import FAILED, OK
 from todm_sb.dataio.check import Limits, check_manifest, write_faults
 from todm_sb.errors import ConfigError
@@ -22,19 +23,19 @@ SHOWN = 20
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``check-data``."""
     parser.add_argument("manifest", help="CSV with the columns ID,duration,wav,spk_id,wrds")
-    parser.add_argument("--sample-rate", type=int, default=16000, help="in Hz (16000)")
-    parser.add_argument("--max-duration", type=float, default=60.0, help="seconds (60)")
+    parser.add_argument("--sample-rate", type=at_least(1), default=16000, help="in Hz (16000)")
+    parser.add_argument("--max-duration", type=positive, default=60.0, help="seconds (60)")
     parser.add_argument("--tokenizer", help="SentencePiece model that must know the transcripts")
     parser.add_argument(
         "--frame-shift",
-        type=float,
+        type=positive,
         default=0.04,
         help="seconds between encoder frames, which limit the labels (0.04)",
     )
     parser.add_argument(
         "--quick", action="store_true", help="read only headers and ends of the audio files"
     )
-    parser.add_argument("--threads", type=int, default=8, help="files opened at a time (8)")
+    parser.add_argument("--threads", type=at_least(1), default=8, help="files opened at a time (8)")
     parser.add_argument("--report", help="CSV to write all faults to")
     parser.add_argument("--strict", action="store_true", help="exit with 1 on any fault")
 
@@ -47,8 +48,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         DataError: if the manifest cannot be read, or no utterance of it can be used.
-        ConfigError: if the tokenizer cannot be read.
+        ConfigError: if the tokenizer cannot be read, or the report has no place.
     """
+    if arguments.report:
+        _check_place(Path(arguments.report), Path(arguments.manifest))
     limits = Limits(
         arguments.sample_rate,
         arguments.max_duration,
@@ -66,6 +69,14 @@ def run(arguments: argparse.Namespace) -> int:
     print(report.summary())
     report.require()
     return FAILED if arguments.strict and report.faults else OK
+
+
+def _check_place(report: Path, manifest: Path) -> None:
+    """Before any audio is read."""
+    if report.resolve() == manifest.resolve():
+        raise ConfigError(f"--report {report} is the manifest itself: name another file")
+    if report.is_dir() or not report.resolve().parent.is_dir():
+        raise ConfigError(f"--report {report} is no place for a file")
 
 
 def _tokenizer(path: str | None) -> SentencePieceProcessor | None:

@@ -42,9 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
         if name in argv[:1]:
-            module = import_module(f"todm_sb.cli.{name.replace('-', '_')}")
+            with one_line_errors():
+                module = import_module(f"todm_sb.cli.{name.replace('-', '_')}")
             module.add_arguments(command)
             command.set_defaults(run=module.run)
     arguments = parser.parse_args(argv)
+    # A file's name need not be text.
+    sys.stdout.reconfigure(errors="backslashreplace")
     with one_line_errors():
         return arguments.run(arguments)

@@ -74,15 +74,20 @@ def load(arguments: argparse.Namespace) -> SubnetASR:
     """
     run_opts = {"device": str(usable_device(arguments.device))} if arguments.device else None
     if (arguments.model / MANIFEST).exists():
-        params = arguments.max_params and int(parse_budget(arguments.max_params, "params"))
-        latency = arguments.max_latency and 1e3 * parse_budget(arguments.max_latency, "latency")
-        return SubnetASR.from_bundle(arguments.model, arguments.subnet, params, latency, run_opts)
+        params, latency = arguments.max_params, arguments.max_latency
+        return SubnetASR.from_bundle(
+            arguments.model,
+            arguments.subnet,
+            None if params is None else round(parse_budget(params, "params")),
+            None if latency is None else 1e3 * parse_budget(latency, "latency"),
+            run_opts,
+        )
     if not arguments.trusted:
         raise ConfigError(
             f"{arguments.model} holds no {MANIFEST}; if it is a SpeechBrain folder that you "
             "trust, add --trusted"
         )
-    if arguments.max_params or arguments.max_latency:
+    if (arguments.max_params, arguments.max_latency) != (None, None):
         raise ConfigError(f"{arguments.model} is no bundle: a limit has nothing to choose from")
     if arguments.subnet:
         return SubnetASR.from_supernet(arguments.model, arguments.subnet, run_opts=run_opts)

@@ -275,9 +275,9 @@ def audio_fault(
         sample_rate: that it must have, in Hz; None for any.
         whole: decode all of it, not only its end.
     """
-    if not Path(path).exists():
-        return "missing file", path
     try:
+        if not Path(path).exists():
+            return "missing file", path
         with soundfile.SoundFile(path) as file:
             return _header_fault(file, path, duration, sample_rate) or (
                 _samples_fault(file, path) if whole else _end_fault(file, path)

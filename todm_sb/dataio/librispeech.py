@@ -6,6 +6,7 @@ chapter in ``<speaker>-<chapter>.trans.txt`` beside the audio, one utterance a l
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import logging
 from collections import Counter
@@ -17,7 +18,7 @@ from pathlib import Path
 import soundfile
 from tqdm import tqdm
 
-from todm_sb.dataio.manifest import Row, is_current, mark_current, read_csv, write_csv
+from todm_sb.dataio.manifest import Row, forget, is_current, mark_current, read_csv, write_csv
 from todm_sb.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -106,6 +107,7 @@ def prepare_librispeech(
             continue
         rows, problems = read_split(folder, limits[split], num_threads)
         _report(split, rows, problems, strict)
+        forget(path)
         write_csv(path, rows)
         if not problems:  # else the next call looks again whether they were mended
             mark_current(path, made_from[split])
@@ -114,6 +116,7 @@ def prepare_librispeech(
         options = {"merged": [made_from[split] for split in merge_lst]}
         if not is_current(merged_csv, options):
             parts = {split: save_folder / f"{split}.csv" for split in merge_lst}
+            forget(merged_csv)
             write_csv(merged_csv, (row for path in parts.values() for row in read_csv(path)))
             if all(is_current(path, made_from[split]) for split, path in parts.items()):
                 mark_current(merged_csv, options)
@@ -182,7 +185,8 @@ def reference_of(audio: Path) -> str | None:
     Args:
         audio: ``<speaker>-<chapter>-<nnnn>.flac`` beside ``<speaker>-<chapter>.trans.txt``.
     """
-    transcripts = _read_transcripts(audio.parent, f"{audio.stem.rpartition('-')[0]}.trans.txt")
+    chapter = glob.escape(audio.stem.rpartition("-")[0])
+    transcripts = _read_transcripts(audio.parent, f"{chapter}.trans.txt")
     return next((line.words for line in transcripts if line.id == audio.stem), None)
 
 

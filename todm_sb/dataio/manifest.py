@@ -112,6 +112,14 @@ def mark_current(path: str | Path, options: dict[str, Any]) -> None:
     write_atomic(path.parent / RECORD_NAME, json.dumps(record, indent=2, sort_keys=True) + "\n")
 
 
+def forget(path: str | Path) -> None:
+    """Takes back what `mark_current` recorded of a file, before it is made from other options."""
+    path = Path(path)
+    record = _record(path)
+    if record.pop(path.name, None) is not None:
+        write_atomic(path.parent / RECORD_NAME, json.dumps(record, indent=2, sort_keys=True) + "\n")
+
+
 def _record(path: Path) -> dict[str, Any]:
     """The options of all files prepared in the same folder; none if there is no sound record."""
     try:

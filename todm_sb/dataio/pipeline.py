@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,8 +64,8 @@ def _train_tokenizer(folder: Path, arguments: dict[str, Any]) -> None:
             f"{folder} holds no {model}, and {arguments['annotation_train']}, to train it from, "
             "does not exist"
         )
-    aside = folder / "unfinished"
-    shutil.rmtree(aside, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix="unfinished-", dir=folder))
     SentencePiece(model_dir=str(aside), **arguments)
     for path in sorted(aside.iterdir(), key=lambda path: path.name == model):  # the model last
         os.replace(path, folder / path.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,7 +91,7 @@ def export_run(
         "folder": target,
         "model": model if config is None else extract_subnet(model, config),
         "normalize": hparams["normalize"],
-        "tokenizer_path": _tokenizer_path(Path(hparams["tokenizer_folder"])),
+        "tokenizer_path": _tokenizer_path(hparams),
         "fbank": {key: hparams[key] for key in FBANK_KEYS if key in hparams},
         "max_symbols": hparams["max_symbols"],
         "space": space if config is None else None,
@@ -106,19 +107,22 @@ def export_run(
     return count_parameters(model, config or space.max)
 
 
-def _tokenizer_path(folder: Path) -> Path:
-    paths = sorted(folder.glob("*.model"))
-    if not paths:
-        raise ConfigError(f"{folder} holds no tokenizer: where is that of the training?")
-    return paths[0]
+def _tokenizer_path(hparams: dict[str, Any]) -> Path:
+    name = f"{hparams['vocab_size']}_{hparams['tokenizer_type']}.model"
+    path = Path(hparams["tokenizer_folder"]) / name
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist: where is the tokenizer of the training?")
+    return path
 
 
 def _write_web(parts: dict[str, Any], subnets: list[BundledSubnet]) -> None:
     """A folder a subnet, for the page of ``todm-sb serve``."""
     with _onnx_extra():
-        from todm_sb.export.web import export_web
+        from todm_sb.export.web import CARD, export_web
     parts = {key: value for key, value in parts.items() if key != "space"}
     folder, supernet = Path(parts.pop("folder")), parts.pop("model")
+    for card in folder.glob(f"*/*/{CARD}"):
+        shutil.rmtree(card.parent)  # of an earlier export
     for subnet in subnets:
         model = extract_subnet(supernet, subnet.config)
         export_web(folder / subnet.name, subnet, model, **parts)

@@ -11,6 +11,7 @@ import torch
 from speechbrain.processing.features import InputNormalization
 
 from todm_sb import __version__
+from todm_sb.export.bundle import MANIFEST
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.supernet import SearchSpace
 
@@ -78,6 +79,7 @@ def export_folder(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
     model = model.deployed()
     torch.save(model.state_dict(), folder / "model.ckpt")
     normalize._save(folder / "normalize.ckpt")

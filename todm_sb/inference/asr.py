@@ -59,11 +59,17 @@ class SubnetASR(EncoderDecoderASR):
             *args, **kwargs: as of SpeechBrain's ``from_hparams``.
 
         Raises:
-            ConfigError: if the folder holds no ``hyperparams.yaml``.
+            ConfigError: if the folder holds no exported network, or a damaged one.
         """
         if not (Path(source) / kwargs.get("hparams_file", "hyperparams.yaml")).is_file():
             raise ConfigError(f"{source} holds no exported network: run export.py to make one")
-        return super().from_hparams(str(source), *args, **kwargs)
+        if (Path(source) / "history.jsonl").exists():
+            raise ConfigError(f"{source} is a training run: export.py makes a network of it")
+        try:
+            return super().from_hparams(str(source), *args, **kwargs)
+        except (KeyError, OSError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ConfigError(f"{source} cannot be loaded: {reason}") from error
 
     @classmethod
     def from_bundle(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,11 +33,11 @@ def check_audio(path: str | Path) -> int:
     Raises:
         DataError: if it is missing, is no audio, or holds no sample.
     """
-    if not Path(path).is_file():
-        raise DataError(f"audio file {path} does not exist")
     try:
-        info = soundfile.info(str(path))
-    except soundfile.LibsndfileError as error:
+        if not Path(path).is_file():
+            raise DataError(f"audio file {path} does not exist")
+        info = soundfile.info(os.fsencode(path))
+    except (OSError, soundfile.LibsndfileError) as error:
         raise DataError(f"{path} cannot be read as audio: {error}") from None
     if info.frames == 0:
         raise DataError(f"{path} holds no audio")
@@ -57,7 +58,7 @@ def audio_blocks(path: str | Path, size: int) -> Iterator[Tensor]:
         DataError: if it breaks off, or holds a sample that no microphone gives.
     """
     try:
-        for block in soundfile.blocks(str(path), size, dtype="float32", always_2d=True):
+        for block in soundfile.blocks(os.fsencode(path), size, dtype="float32", always_2d=True):
             samples = torch.from_numpy(block).mean(1)
             check_samples(samples, str(path))
             yield samples

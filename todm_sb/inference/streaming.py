@@ -12,7 +12,7 @@ from torch import Tensor
 from todm_sb.decoders.greedy import GreedyState, greedy_chunk
 from todm_sb.errors import ConfigError, DataError
 from todm_sb.inference.asr import SubnetASR
-from todm_sb.inference.audio import audio_blocks, check_audio
+from todm_sb.inference.audio import audio_blocks, check_audio, check_batch
 from todm_sb.nnet.encoder import EncoderState
 from todm_sb.nnet.features import SpeechFeatures
 from todm_sb.nnet.kaldi_fbank import KaldiFbank
@@ -142,12 +142,11 @@ class StreamingSubnetASR(SubnetASR):
             (streams,).
         """
         streams = len(context.ended)
+        fraction = torch.ones(len(chunk)) if chunk_len is None else chunk_len.cpu()
+        check_batch(chunk, fraction)
         if len(chunk) != streams:
             raise DataError(f"the chunk is of {len(chunk)} streams, the context of {streams}")
-        if not bool(torch.isfinite(chunk).all()):
-            raise DataError("the audio holds samples that are not finite numbers")
         chunk = chunk.to(context.pending)
-        fraction = torch.ones(streams) if chunk_len is None else chunk_len.cpu()
         n_new = (fraction.double() * chunk.shape[1]).round().long().to(context.n_samples.device)
         context.n_samples += n_new.masked_fill(context.ended, 0)
         context.ended |= n_new < chunk.shape[1]

@@ -32,7 +32,8 @@ def parse_budget(text: str, cost: str) -> float:
     factor = factors.get(match[2]) if match else None
     if factor is None or float(match[1]) == 0:
         raise ConfigError(f"budget {text!r} is no {cost}: write it like {COSTS[cost][1]}")
-    return float(match[1]) * factor
+    budget = float(match[1]) * factor
+    return budget if cost == "latency" else round(budget)
 
 
 def format_cost(value: float, cost: str) -> str:

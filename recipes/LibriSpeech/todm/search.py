@@ -19,6 +19,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from todm_sb.arguments import at_least, positive
 from todm_sb.devices import usable_device
 from todm_sb.errors import one_line_errors
 from todm_sb.runs import dev_utterances, load_run, run_tokenizer, search_folder, weights_id
@@ -103,20 +104,6 @@ def evenly_spaced_budgets(smallest: float, largest: float, n: int = 5) -> list[f
     return [*(smallest + (largest - smallest) * i / (n - 1) for i in range(n - 1)), largest]
 
 
-def two_or_more(text: str) -> int:
-    """A whole number from 2 on: max and min come first."""
-    if (number := int(text)) < 2:
-        raise argparse.ArgumentTypeError(f"must be at least 2, not {number}")
-    return number
-
-
-def positive(text: str) -> float:
-    """A finite number above 0."""
-    if not 0 < (number := float(text)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
-    return number
-
-
 def parse(argv: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -131,14 +118,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help="largest cost, e.g. 5M, or 80ms of latency; may be given several times",
     )
     parser.add_argument("--causal", action="store_true", help="a dual-mode network's causal form")
-    parser.add_argument("--evaluations", type=two_or_more, default=200, help="default: 200")
+    parser.add_argument("--evaluations", type=at_least(2), default=200, help="default: 200")
     parser.add_argument(
         "--seconds", type=positive, default=10.0, help="of audio, for MACs, latency"
     )
     parser.add_argument("--storage", help="Optuna storage; default: SQLite in the run's folder")
     parser.add_argument("--study", help="name in the storage; default: the name of its folder")
     parser.add_argument(
-        "--population", type=two_or_more, default=20, help="of NSGA-II; default: 20"
+        "--population", type=at_least(2), default=20, help="of NSGA-II; default: 20"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
