@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 
 from todm_sb import __version__
 from todm_sb.errors import one_line_errors
@@ -47,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             module.add_arguments(command)
             command.set_defaults(run=module.run)
     arguments = parser.parse_args(argv)
-    # A file's name need not be text.
-    sys.stdout.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A file's name need not be text.
+        sys.stdout.reconfigure(errors="backslashreplace")
     with one_line_errors():
         return arguments.run(arguments)

@@ -206,7 +206,8 @@ class Runs:
 
 def known_seeds(folder: Path) -> set[int]:
     """The seeds of the cells in the folder of a comparison."""
-    return {int(path.parent.name) for path in folder.glob("*/*/options.json")}
+    names = {path.parent.name for path in folder.glob("*/*/options.json")}
+    return {int(name) for name in names if name.isdigit()}
 
 
 def _lock(folder: Path) -> int | None:

@@ -39,8 +39,8 @@ def quantize_folder(source: str | Path, target: str | Path) -> None:
     if not paths:
         raise ConfigError(f"{source} holds no ONNX models: write them with export_onnx first")
     target.mkdir(parents=True, exist_ok=True)
-    for path in target.glob("*.onnx"):
-        path.unlink()
+    for path in {*target.glob("*.onnx")} - {target / path.name for path in paths}:
+        path.unlink()  # of an earlier export
     for path in paths:
         with tempfile.TemporaryDirectory() as folder:
             dynamic = Path(folder) / path.name
