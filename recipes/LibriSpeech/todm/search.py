@@ -19,6 +19,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from todm_sb.arguments import at_least, positive
 from todm_sb.devices import usable_device
 from todm_sb.errors import one_line_errors
@@ -51,7 +53,7 @@ def main(arguments: argparse.Namespace) -> None:
     def measure() -> dict:
         if cost != "latency":
             return {}
-        sample = speech(dev_utterances(hparams, tokenizer, usable_device("cpu")), n_features)
+        sample = speech(dev_utterances(hparams, tokenizer, torch.device("cpu")), n_features)
         on_cpu = copy.deepcopy(model).cpu()
         return LatencyTable.measure(on_cpu, space.ffn_dims, sample).to_dict()
 
