@@ -44,6 +44,8 @@ setup(
             *SEARCH,
             *POSTGRES,
             *ONNX,
+            # Text, tables and paths that nobody thought of.
+            "hypothesis>=6.100",
             "kaldi-native-fbank>=1.20",
             "pytest>=8",
             "pytest-xdist>=3.6",
