@@ -19,7 +19,7 @@ from speechbrain.lobes.models.transformer.Conformer import ConformerEncoder
 from speechbrain.nnet.attention import RelPosEncXL
 from torch import Tensor, nn
 
-from todm_sb.nnet.encoder import MHSSMEncoder
+from todm_sb.nnet.encoders.mhssm import MHSSMEncoder
 from todm_sb.nnet.subsampling import ConvSubsampling
 
 N_MELS, D, CHANNELS = 80, 512, (64, 64)

@@ -19,8 +19,8 @@ from todm_sb.supernet.latency import LatencyTable, time_utterance
 
 FEATURES_A_SECOND, BINS = 100, 80
 NETWORKS = {
-    "d_model 144, 6 layers": (144, SearchSpace(6, 3, (128, 256, 384))),
-    "d_model 256, 10 layers": (256, SearchSpace(10, 4, (256, 512, 768, 1024))),
+    "d_model 144, 6 layers": (144, SearchSpace(6, 3, ffn_dims=(128, 256, 384))),
+    "d_model 256, 10 layers": (256, SearchSpace(10, 4, ffn_dims=(256, 512, 768, 1024))),
 }
 
 
@@ -32,7 +32,7 @@ def make_supernet(d_model: int, space: SearchSpace) -> Transducer:
         encoder={
             "n_features": BINS,
             "d_model": d_model,
-            "ffn_dims": space.max_ffn_dims,
+            "sizes": space.sizes,
             "n_heads": 8,
             "state_size": 8,
             "channels": [16, 32],
@@ -70,7 +70,7 @@ def main() -> None:
         networks = [extract_subnet(supernet, config) for config in configs]
         tables, times = [], []
         for _ in range(args.rounds):
-            tables.append(LatencyTable.measure(supernet, space.ffn_dims, features, repeats=1))
+            tables.append(LatencyTable.measure(supernet, space, features, repeats=1))
             times.append(time_utterance(networks, features, repeats=1))
         table = least(tables)
         times = [min(column) for column in zip(*times, strict=True)]

@@ -44,7 +44,7 @@ class Case:
         torch.manual_seed(0)
         self.model = Transducer(
             V,
-            {"n_features": BINS, "d_model": D, "ffn_dims": SPACE.max_ffn_dims, "dropout": 0.1},
+            {"n_features": BINS, "d_model": D, "sizes": SPACE.sizes, "dropout": 0.1},
             {"kind": "lstm", "d_model": D},
             J,
             simple_joiner=True,

@@ -6,8 +6,8 @@ import json
 import pytest
 import torch
 
+from todm_sb.space import SubnetConfig
 from todm_sb.supernet.sandwich import SubnetLosses
-from todm_sb.supernet.space import SubnetConfig
 from todm_sb.watch import Watch, memory, read_steps, values_of_subnets
 
 
@@ -92,10 +92,10 @@ def losses(transducer, divergence=None, sides=None):
 
 
 SUBNETS = [
-    SubnetConfig((0, 1, 2), (8, 8, 8)),
-    SubnetConfig((1,), (4,)),
-    SubnetConfig((0, 2), (4, 8)),
-    SubnetConfig((2,), (8,)),
+    SubnetConfig((0, 1, 2), ffn_dims=(8, 8, 8)),
+    SubnetConfig((1,), ffn_dims=(4,)),
+    SubnetConfig((0, 2), ffn_dims=(4, 8)),
+    SubnetConfig((2,), ffn_dims=(8,)),
 ]
 LOSSES = [
     losses(1.0),

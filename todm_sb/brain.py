@@ -222,7 +222,7 @@ class TODMBrain(sb.Brain):
         n_of_all = total(n, self.device)
         if n == 0:
             if n_of_all:
-                n_features = self.modules.model.config["encoder"]["n_features"]
+                n_features = self.modules.model.encoder.n_features
                 epoch = self.hparams.epoch_counter.current
                 update_statistics_with_nothing(self.modules.normalize, n_features, epoch)
             return []
@@ -365,10 +365,10 @@ class TODMBrain(sb.Brain):
         searcher = TransducerSearcher(model, beam_size, self.hparams.max_symbols)
         first, *others = model.encoder.modes
         n_frames = trunk.frames.shape[1]
-        spectra = {first: trunk.spectra}
-        spectra |= {causal: model.encoder.spectra(n_frames, causal) for causal in others}
+        shared = {first: trunk.shared}
+        shared |= {causal: model.encoder.shared(n_frames, causal) for causal in others}
         for name, (subnet, causal) in self.measured.items():
-            encoded = model.encoder.encode(trunk.frames, trunk.n_frames, subnet, spectra[causal])
+            encoded = model.encoder.encode(trunk.frames, trunk.n_frames, subnet, shared[causal])
             found = searcher.search(encoded, trunk.n_frames)
             words = [self.tokenizer.decode_ids(best.tokens).split() for best, *_ in found]
             self.errors.append(name, batch.id, words, batch.words)

@@ -18,6 +18,7 @@ from torch import nn
 from todm_sb.checkpoints import recover_average
 from todm_sb.dataio.pipeline import get_tokenizer, make_dataset, make_loader_kwargs
 from todm_sb.errors import ConfigError, recipe_errors
+from todm_sb.nnet.encoders import check_space
 from todm_sb.supernet.dev_set import Utterances
 
 logger = logging.getLogger(__name__)
@@ -50,12 +51,10 @@ def load_run(run: Path, causal: bool = False) -> dict[str, Any]:
             f"{run}: the checkpoint is of another network or search space than hyperparams.yaml "
             f"({reason})"
         ) from None
-    space, widths = hparams["space"], list(hparams["model"].encoder.ffn_dims)
-    if space.max_ffn_dims != widths:
-        raise ConfigError(
-            f"{run}: the network has FFN widths {widths}, the max subnet of its search space "
-            f"{space.max_ffn_dims}"
-        )
+    try:
+        check_space(hparams["space"], hparams["model"].encoder)
+    except ConfigError as error:
+        raise ConfigError(f"{run}: {error}") from None
     if causal:
         hparams["model"] = hparams["model"].causal_form()
     hparams["features"].eval()
@@ -116,10 +115,10 @@ def dev_utterances(
         DataError: if the manifest is missing or holds nothing.
     """
     hparams["normalize"].to(device)  # statistics do not follow the module around them
-    features, subsampling = hparams["features"].to(device), hparams["model"].encoder.subsampling
+    features, encoder = hparams["features"].to(device), hparams["model"].encoder
 
     def n_frames_of(seconds: float) -> int:
-        return subsampling.output_lengths(int(seconds * hparams["sample_rate"]) // features.hop + 1)
+        return encoder.n_frames(int(seconds * hparams["sample_rate"]) // features.hop + 1)
 
     dataset = make_dataset(hparams["valid_csv"], tokenizer, n_frames_of, hparams["max_duration"])
     options = make_loader_kwargs(

@@ -21,8 +21,8 @@ import torch
 
 from todm_sb.averages import Averages
 from todm_sb.dataio.manifest import write_atomic
+from todm_sb.space import SubnetConfig
 from todm_sb.supernet.sandwich import SubnetLosses
-from todm_sb.supernet.space import SubnetConfig
 
 logger = logging.getLogger(__name__)
 
@@ -136,23 +136,22 @@ def values_of_subnets(
 
     Returns:
         Lists with a number a subnet, or a student: ``losses``, ``ctc``, ``divergences``,
-        ``layers`` and ``widths`` (FFN widths added up). Numbers: the transducer losses of ``max``
-        and ``min``, and the mean over the ``random`` ones with their ``random layers`` and
-        ``random width``; the students' mean divergence ``kd`` and, where it has several sides, at
-        what share of the nodes each is the larger one.
+        ``layers``, and each elastic dimension by its label, added up over layers. Numbers: the
+        transducer losses of ``max`` and ``min``, and the mean over the ``random`` ones with their
+        ``random layers`` and so on; the students' mean divergence ``kd`` and, where it has several
+        sides, at what share of the nodes each is the larger one.
     """
     values: dict[str, Any] = {
         "losses": [float(x.transducer) for x in losses],
         "ctc": [float(x.ctc) for x in losses if x.ctc is not None],
         "divergences": [float(x.divergence) for x in losses if x.divergence is not None],
-        "layers": [len(subnet.layers) for subnet in subnets],
-        "widths": [sum(subnet.ffn_dims) for subnet in subnets],
     }
+    totals = [subnet.totals() for subnet in subnets]
+    values |= {name: [total[name] for total in totals] for name in totals[0]}
     values |= dict(zip(("max", "min"), values["losses"], strict=False))
     if subnets[2:]:
         values["random"] = fmean(values["losses"][2:])
-        values["random layers"] = fmean(values["layers"][2:])
-        values["random width"] = fmean(values["widths"][2:])
+        values |= {f"random {name}": fmean(values[name][2:]) for name in totals[0]}
     if values["divergences"]:
         values["kd"] = fmean(values["divergences"])
     sides = [x.sides.tolist() for x in losses if x.sides is not None]

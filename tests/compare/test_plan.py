@@ -8,12 +8,12 @@ from todm_sb.compare.cells import Runs
 from todm_sb.compare.plan import choose, plan_cells
 from todm_sb.compare.sizes import Size
 from todm_sb.errors import ConfigError
-from todm_sb.supernet.space import SearchSpace
+from todm_sb.space import SearchSpace
 
 MINI = Path(__file__).parents[2] / "recipes" / "LibriSpeech" / "todm" / "hparams" / "mini.yaml"
-SPACE = SearchSpace(6, 3, (128, 256, 384))
+SPACE = SearchSpace(6, 3, ffn_dims=(128, 256, 384))
 SIZES = [Size(subnet, 10 * i) for i, subnet in enumerate((SPACE.min, SPACE.max), 1)]
-MIDDLE = Size(SearchSpace(6, 4, (256,)).min, 15)
+MIDDLE = Size(SearchSpace(6, 4, ffn_dims=(256,)).min, 15)
 SIZES.insert(1, MIDDLE)
 
 

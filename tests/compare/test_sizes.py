@@ -4,14 +4,14 @@ import pytest
 
 from todm_sb.compare.sizes import evenly_spaced_sizes
 from todm_sb.errors import ConfigError
-from todm_sb.supernet.space import SearchSpace
+from todm_sb.space import SearchSpace
 
-SPACE = SearchSpace(6, 3, (128, 256, 384))
+SPACE = SearchSpace(6, 3, ffn_dims=(128, 256, 384))
 
 
 def parameters(subnet):
     """100 a layer, and each width."""
-    return sum(100 + width for width in subnet.ffn_dims)
+    return sum(100 + width for width in subnet["ffn_dims"])
 
 
 def test_five_sizes_lie_nearest_to_even_steps_from_min_to_max():
@@ -32,4 +32,4 @@ def test_five_sizes_lie_nearest_to_even_steps_from_min_to_max():
 
 def test_a_space_without_so_many_uniform_subnets_is_named():
     with pytest.raises(ConfigError, match="at 5 sizes: the search space has 4"):
-        evenly_spaced_sizes(SearchSpace(2, 1, (16, 32)), parameters)
+        evenly_spaced_sizes(SearchSpace(2, 1, ffn_dims=(16, 32)), parameters)

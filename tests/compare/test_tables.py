@@ -11,9 +11,9 @@ from todm_sb.compare.figure import draw_comparison
 from todm_sb.compare.sizes import Size
 from todm_sb.compare.tables import Comparison, comparison_markdown
 from todm_sb.errors import DataError
-from todm_sb.supernet.space import SearchSpace
+from todm_sb.space import SearchSpace
 
-SPACE = SearchSpace(2, 1, (16, 32))
+SPACE = SearchSpace(2, 1, ffn_dims=(16, 32))
 SIZES = [Size(SPACE.min, 1_000_000), Size(SPACE.max, 2_000_000)]
 NAMES = ["supernet", "individual-1x16", "individual-2x32", "ablation-kd-none"]
 WORDS = {"u1": 3, "u2": 5, "u3": 2}
@@ -63,7 +63,7 @@ def cells(runs):
     cells = {(name, seed): Cell(name, seed, {}) for seed in (1, 2) for name in NAMES}
     for seed in (1, 2):
         finish(runs, cells["supernet", seed], SUPERNET[seed], 30, BOTH)
-        one = SearchSpace(1, 1, (16,)).max
+        one = SearchSpace(1, 1, ffn_dims=(16,)).max
         finish(runs, cells["individual-1x16", seed], INDIVIDUAL_MIN[seed], 20, {"max": one})
         finish(runs, cells["individual-2x32", seed], INDIVIDUAL_MAX[seed], 40, {"max": SPACE.max})
     finish(runs, cells["ablation-kd-none", 1], WITHOUT_KD[1], 25, BOTH)

@@ -14,7 +14,7 @@ from todm_sb.errors import ConfigError
 from todm_sb.export import manifest
 from todm_sb.export.bundle import read_bundle, read_manifest, write_bundle
 from todm_sb.export.manifest import BundledSubnet
-from todm_sb.nnet.encoder import MHSSMEncoder
+from todm_sb.nnet.encoders.mhssm import MHSSMEncoder
 from todm_sb.nnet.features import SpeechFeatures, make_fbank
 from todm_sb.nnet.predictor import LSTMPredictor, StatelessPredictor
 from todm_sb.supernet import SubnetConfig, count_parameters, extract_subnet
@@ -93,7 +93,7 @@ def test_the_manifest_knows_every_argument_that_a_network_can_have(bundle_parts)
 
 def test_a_single_subnets_bundle_records_which_it_is(bundle_parts, tmp_path):
     model, space = bundle_parts["model"], bundle_parts["space"]
-    config = SubnetConfig((0, 2), (6, 12))
+    config = SubnetConfig((0, 2), ffn_dims=(6, 12))
     subnet = BundledSubnet("own", config, {"params": count_parameters(model, config)})
     bundle_parts |= {"model": extract_subnet(model, config), "space": None, "subnets": [subnet]}
     write_bundle(tmp_path, **bundle_parts)
@@ -110,7 +110,7 @@ def test_a_single_subnets_bundle_records_which_it_is(bundle_parts, tmp_path):
 def measured(bundle_parts, tmp_path):
     """Manifest of a supernet with four measured subnets."""
     model, space = bundle_parts["model"], bundle_parts["space"]
-    wide, deep = SubnetConfig((1,), (12,)), SubnetConfig((0, 1, 2), (6, 6, 6))
+    wide, deep = SubnetConfig((1,), ffn_dims=(12,)), SubnetConfig((0, 1, 2), ffn_dims=(6, 6, 6))
     figures = {
         "max": (space.max, 5.0, 0.030),
         "deep": (deep, 6.0, 0.025),
@@ -143,7 +143,7 @@ def test_limits_choose_the_lowest_error_rate_among_what_fits(measured):
 
 
 def test_any_config_of_the_space_can_be_chosen(measured):
-    config = SubnetConfig((0, 2), (12, 6))
+    config = SubnetConfig((0, 2), ffn_dims=(12, 6))
     assert measured.choose(config) == measured.choose(config.to_json()) == config
 
 
@@ -154,7 +154,7 @@ def test_any_config_of_the_space_can_be_chosen(measured):
         ({"max_latency_ms": 1}, "no recorded subnet has latency <= 0.001; least is 0.01"),
         ({"subnet": "min", "max_params": 10**9}, "not both"),
         ({"subnet": "huge"}, "unknown subnet 'huge': give one of max, min, deep, wide"),
-        ({"subnet": SubnetConfig((0,), (7,))}, "outside the search space"),
+        ({"subnet": SubnetConfig((0,), ffn_dims=(7,))}, "outside the search space"),
     ],
 )
 def test_a_choice_that_cannot_be_met_is_one_line(measured, request_, message):

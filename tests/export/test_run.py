@@ -16,8 +16,8 @@ from todm_sb.supernet import SubnetConfig, count_parameters
 from todm_sb.supernet.pareto import Evaluated, SearchResult
 from todm_sb.web.models import find_models
 
-NAMED = SubnetConfig((0, 2), (12, 6))
-FOUND = SubnetConfig((1,), (12,))
+NAMED = SubnetConfig((0, 2), ffn_dims=(12, 6))
+FOUND = SubnetConfig((1,), ffn_dims=(12,))
 
 
 @pytest.fixture
@@ -99,7 +99,10 @@ def test_a_bundle_records_the_error_rates_of_both_modes(
     assert SubnetASR.from_bundle(tmp_path / "all").mods.encoder.model.encoder.modes == (False, True)
     streaming = StreamingSubnetASR.from_bundle(tmp_path / "all", subnet="min")
     assert streaming.mods.encoder.model.encoder.modes == (True,)
-    assert streaming.mods.encoder.model.encoder.ffn_dims == bundle_parts["space"].min.ffn_dims
+    assert (
+        streaming.mods.encoder.model.encoder.dimensions["ffn_dims"]
+        == bundle_parts["space"].min["ffn_dims"]
+    )
 
     target = tmp_path / "causal"
     assert main(["export", str(run), str(target), "--subnet", "max", "--causal"]) == OK
@@ -176,7 +179,7 @@ def test_a_named_subnet_that_was_taken_back_is_none(run, bundle_parts, tmp_path)
 def test_one_subnet_is_cut_out_by_name_config_or_budget(run, bundle_parts, tmp_path):
     space = bundle_parts["space"]
     search(run, bundle_parts, {space.max: 3.0, space.min: 9.0, FOUND: 4.0})
-    own = SubnetConfig((0, 1), (6, 6))
+    own = SubnetConfig((0, 1), ffn_dims=(6, 6))
     budget = str(count_parameters(bundle_parts["model"], FOUND))
     for options, config in (
         ({"subnet": "named"}, NAMED),
@@ -247,7 +250,7 @@ def test_the_page_gets_every_recorded_subnet_in_two_precisions(run, bundle_parts
     found = {(m.card["name"], m.card["precision"]): m for m in models}
     assert set(found) == {(n, p) for n in ("max", "min", "named") for p in ("float32", "int8")}
     card = found["named", "int8"].card
-    assert (tuple(card["layers"]), tuple(card["ffn_dims"])) == (NAMED.layers, NAMED.ffn_dims)
+    assert (tuple(card["layers"]), tuple(card["ffn_dims"])) == (NAMED.layers, NAMED["ffn_dims"])
     assert card["cost"]["params"] == count_parameters(bundle_parts["model"], NAMED)
     assert (card["sample_rate"], card["max_symbols"]) == (16000, 2)
     # From samples to what the joiner takes without any code of ours.

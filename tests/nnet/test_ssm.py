@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from todm_sb.nnet.fft_convolution import fft_convolve, fft_size, kernel_spectrum
-from todm_sb.nnet.ssm import DiagonalSSM, MultiHeadSSM, gate_heads
+from todm_sb.nnet.ssm import DiagonalSSM, MultiHeadSSM, gate_heads, spread_pairs
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 
@@ -436,3 +436,42 @@ def test_a_bidirectional_mh_ssm_refuses_to_run_chunk_by_chunk(make_multi_head):
     module = make_multi_head(bidirectional=True)
     with pytest.raises(ValueError, match="bidirectional"):
         module.chunk(torch.randn(1, 4, 5, dtype=torch.double), module.initial_state(1))
+
+
+@pytest.mark.parametrize("n_heads", [2, 4, 6, 8, 12, 16])
+def test_any_leading_heads_span_local_to_global(n_heads):
+    order = spread_pairs(n_heads)
+    assert sorted(order) == list(range(n_heads))
+    for pairs in range(1, n_heads // 2 + 1):
+        half = n_heads // 2
+        parts = sorted(order[:pairs] + order[half : half + pairs])
+        assert (parts[0], parts[-1]) == (0, n_heads - 1)
+        gaps = [b - a for a, b in zip(parts, parts[1:], strict=False)]
+        # No hole is wider than twice an even spread's.
+        assert max(gaps) <= 2 * math.ceil((n_heads - 1) / (len(parts) - 1))
+
+
+def test_heads_lie_from_slow_to_fast_unless_they_are_to_be_spread():
+    plain, spread = (MultiHeadSSM(8, 4, spread_heads=s).forward_ssms[0] for s in (False, True))
+    assert (plain.log_dt_centre.diff() >= 0).all()
+    centres = plain.log_dt_centre[::4]
+    torch.testing.assert_close(spread.log_dt_centre[::4], centres[torch.tensor([0, 1, 3, 2])])
+
+
+@torch.no_grad()
+def test_fewer_heads_are_the_heads_of_a_smaller_layer(scatter_parameters):
+    layer = scatter_parameters(MultiHeadSSM(8, 4, n_stack=2)).eval().double()
+    x, mask = torch.randn(2, 9, 8).double(), torch.ones(2, 9, 1).double()
+    # By hand: without the channels of value head 1 and of its gate, head 3.
+    small = MultiHeadSSM(8, 2, 8, n_stack=2).double()
+    kept = [*range(4), *range(8, 12)]
+    weights = {
+        name: value[kept] if name not in ("w_out.weight", "w_out.bias") else value
+        for name, value in layer.state_dict().items()
+    }
+    weights["w_out.weight"] = weights["w_out.weight"][:, :4]
+    small.load_state_dict(weights)
+    torch.testing.assert_close(layer(x, mask, n_heads=2), small(x, mask))
+    torch.testing.assert_close(layer.extract(2)(x, mask), small(x, mask))
+    with pytest.raises(ValueError, match="3 heads are not 2, 4"):
+        layer(x, mask, n_heads=3)

@@ -246,17 +246,17 @@ def test_an_exported_network_reads_alone_as_in_a_padded_batch(exported, corpus):
 
 def test_a_supernet_folder_gives_any_subnet_of_its_space(exported, corpus):
     path = str(next(corpus.glob("test-clean/*/*/*.flac")))
-    config = SubnetConfig((1,), (32,))
+    config = SubnetConfig((1,), ffn_dims=(32,))
     for subnet in (config, config.to_json()):
         asr = SubnetASR.from_supernet(exported / "all", subnet)
-        assert asr.mods.encoder.model.encoder.ffn_dims == (32,)
+        assert asr.mods.encoder.model.encoder.dimensions["ffn_dims"] == (32,)
         assert isinstance(asr.transcribe_file(path), str)
 
 
 @pytest.mark.parametrize(
     ("subnet", "message"),
     [
-        (SubnetConfig((0, 1, 2), (16, 16, 16)), "outside the search space"),
+        (SubnetConfig((0, 1, 2), ffn_dims=(16, 16, 16)), "outside the search space"),
         ('{"layers": [0], "ffn_dims": [17]}', "outside the search space"),
         ("huge", "unknown subnet 'huge'"),
         ("{", "not the JSON of a subnet"),

@@ -13,10 +13,10 @@ from todm_sb.compare.figure import draw_comparison
 from todm_sb.curves import TrainingHistory
 from todm_sb.errors import ConfigError
 from todm_sb.report.document import write_report
+from todm_sb.space import SearchSpace
 from todm_sb.supernet.pareto import Evaluated, SearchResult
-from todm_sb.supernet.space import SearchSpace
 
-SPACE = SearchSpace(2, 1, (16, 32))
+SPACE = SearchSpace(2, 1, ffn_dims=(16, 32))
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from todm_sb.supernet import SearchSpace, extract_subnet
 from todm_sb.supernet.cost import count_bytes, count_macs, count_parameters
 
-SPACE = SearchSpace(4, 1, (3, 7, 12))
+SPACE = SearchSpace(4, 1, ffn_dims=(3, 7, 12))
+WITH_HEADS = SearchSpace(4, 1, ffn_dims=(3, 7, 12), n_heads=(2, 4, 6))
 RNG = random.Random(0)
 CONFIGS = [SPACE.max, SPACE.min, *(SPACE.random(RNG) for _ in range(8))]
 KINDS = [
@@ -21,6 +22,7 @@ KINDS = [
     {"channels": [2, 3, 4], "time_strides": [1, 2, 3], "n_features": 7},
     {"ctc": True, "ffn_dims": [12, 13, 14, 15]},
 ]
+ELASTIC_HEADS = {"n_heads": [6] * 4, "d_inner": 18, "n_stack": 2}
 
 of_each_subnet = pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.id)
 of_each_kind = pytest.mark.parametrize("options", KINDS, ids=str)
@@ -69,10 +71,10 @@ def counted_macs(network, n_features, n_labels):
     bins = network.config["encoder"]["n_features"]
     features = torch.randn(1, n_features, bins)
     lengths = torch.tensor([n_features])
-    spectra = network.encoder.spectra(int(network.encoder.subsampling.output_lengths(lengths)))
+    shared = network.encoder.shared(int(network.encoder.n_frames(lengths)))
     with FlopCounterMode(display=False, custom_mapping=UNSEEN) as counter:
         frames, n_frames = network.encoder.subsampling(features, lengths)
-        encoded = network.encoder.encode(frames, n_frames, None, spectra)
+        encoded = network.encoder.encode(frames, n_frames, None, shared)
         frames = network.joiner.project_encoder(encoded)
         predicted, _ = network.predictor(torch.zeros(1, n_labels + 1, dtype=torch.long))
         labels = network.joiner.project_predictor(predicted)
@@ -96,6 +98,16 @@ def test_macs_are_those_that_pytorch_counts_on_every_kind_of_network(make_transd
     config = CONFIGS[3]
     expected = counted_macs(extract_subnet(supernet, config), 97, 3)
     assert count_macs(supernet, config, 97, 3) == expected
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_macs_bytes_and_parameters_with_fewer_heads(make_transducer, causal):
+    supernet = make_transducer(**ELASTIC_HEADS, causal=causal)
+    for config in [WITH_HEADS.min, *(WITH_HEADS.random(RNG) for _ in range(5))]:
+        subnet = extract_subnet(supernet, config)
+        assert count_macs(supernet, config, 97, 3) == counted_macs(subnet, 97, 3)
+        assert count_bytes(supernet, config, "int8") == stored_bytes(subnet, int8=True)
+        assert count_parameters(supernet, config) == sum(p.numel() for p in subnet.parameters())
 
 
 def stored_bytes(network, int8):

@@ -9,7 +9,7 @@ from todm_sb.decoders.greedy import greedy_search
 from todm_sb.supernet import SearchSpace, extract_subnet
 from todm_sb.supernet.dev_set import DevSet, Utterances, speech
 
-SPACE = SearchSpace(4, 1, (3, 7, 12))
+SPACE = SearchSpace(4, 1, ffn_dims=(3, 7, 12))
 LENGTHS = [[61, 30, 7], [120, 119], [64, 64, 50]]
 
 

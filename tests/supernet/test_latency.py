@@ -7,13 +7,18 @@ import torch
 from todm_sb.supernet import SearchSpace, SubnetConfig, extract_subnet
 from todm_sb.supernet.latency import LatencyTable, read_utterance, time_utterance
 
-SPACE = SearchSpace(4, 1, (3, 12))
-TABLE = LatencyTable(1.0, ({3: 0.1, 12: 0.2}, {3: 0.01, 12: 0.02}, {3: 5.0, 12: 6.0}))
+SPACE = SearchSpace(4, 1, ffn_dims=(3, 12))
+TABLE = LatencyTable(
+    1.0,
+    (0.2, 0.02, 6.0),
+    tuple({"ffn_dims": {3: s, 12: 0.0}, "n_heads": {2: s / 4, 4: 0.0}} for s in (0.1, 0.01, 1.0)),
+)
 
 
 def test_a_subnet_takes_the_sum_of_its_layers_and_the_rest():
-    assert TABLE(SubnetConfig((0, 1), (12, 3))) == pytest.approx(1.21)
-    assert TABLE(SubnetConfig((2,), (12,))) == pytest.approx(7.0)
+    assert TABLE(SubnetConfig((0, 1), ffn_dims=(12, 3))) == pytest.approx(1.21)
+    assert TABLE(SubnetConfig((2,), ffn_dims=(12,))) == pytest.approx(7.0)
+    assert TABLE(SubnetConfig((2,), ffn_dims=(3,), n_heads=(2,))) == pytest.approx(5.75)
 
 
 def test_a_table_survives_json():
@@ -24,10 +29,11 @@ def test_every_layer_is_timed_at_every_width_and_nothing_is_left_changed(make_tr
     supernet = make_transducer()
     state = {key: value.clone() for key, value in supernet.state_dict().items()}
     threads = torch.get_num_threads()
-    table = LatencyTable.measure(supernet, SPACE.ffn_dims, torch.randn(1, 60, 6), repeats=2)
-    assert [set(layer) for layer in table.layers] == [{3, 12}] * 4
+    table = LatencyTable.measure(supernet, SPACE, torch.randn(1, 60, 6), repeats=2)
+    assert [set(layer["ffn_dims"]) for layer in table.savings] == [{3, 12}] * 4
+    assert all(layer["ffn_dims"][12] == 0 for layer in table.savings)
     assert table.rest > 0
-    assert all(0 < t < 1 for layer in table.layers for t in layer.values())
+    assert all(0 < t < 1 for t in table.layers)
     assert torch.get_num_threads() == threads
     assert all(torch.equal(value, state[key]) for key, value in supernet.state_dict().items())
 
@@ -36,9 +42,11 @@ def test_deeper_and_wider_subnets_take_longer(make_transducer):
     # Sizes far enough apart for any machine: 64 times the work of a layer, 4 times the layers.
     supernet = make_transducer(ffn_dims=[4096] * 4, d_model=64, n_heads=4)
     features = torch.randn(1, 400, 6)
-    table = LatencyTable.measure(supernet, [64, 4096], features, repeats=3)
-    narrow, wide = (SubnetConfig((0, 1), (w, w)) for w in (64, 4096))
-    deep = SubnetConfig((0, 1, 2, 3), (4096,) * 4)
+    table = LatencyTable.measure(
+        supernet, SearchSpace(4, 1, ffn_dims=(64, 4096)), features, repeats=3
+    )
+    narrow, wide = (SubnetConfig((0, 1), ffn_dims=(w, w)) for w in (64, 4096))
+    deep = SubnetConfig((0, 1, 2, 3), ffn_dims=(4096,) * 4)
     assert table(narrow) < table(wide) < table(deep)
     times = time_utterance([extract_subnet(supernet, c) for c in (narrow, wide)], features, 3)
     assert times[0] < times[1]

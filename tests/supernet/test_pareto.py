@@ -7,7 +7,7 @@ from todm_sb.errors import ConfigError
 from todm_sb.supernet import SearchSpace
 from todm_sb.supernet.pareto import Evaluated, SearchResult
 
-SPACE = SearchSpace(6, 2, (1, 2, 3))
+SPACE = SearchSpace(6, 2, ffn_dims=(1, 2, 3))
 
 
 def some_result(seed=0, n=60):

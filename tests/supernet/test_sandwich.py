@@ -21,12 +21,12 @@ from todm_sb.supernet.sandwich import (
     sandwich_backward,
 )
 
-SPACE = SearchSpace(4, 1, (3, 7, 12))
+SPACE = SearchSpace(4, 1, ffn_dims=(3, 7, 12))
 SUBNETS = [
     SPACE.max,
     SPACE.min,
-    SubnetConfig((0, 2, 3), (7, 12, 3)),
-    SubnetConfig((1, 2), (12, 7)),
+    SubnetConfig((0, 2, 3), ffn_dims=(7, 12, 3)),
+    SubnetConfig((1, 2), ffn_dims=(12, 7)),
 ]
 LENGTHS = torch.tensor([40, 27])
 LABELS = Labels(torch.tensor([[3, 1, 6, 6], [2, 5, 0, 0]]), torch.tensor([4, 2]))
@@ -205,7 +205,7 @@ def test_a_step_needs_at_least_one_micro_batch(make_transducer):
 
 def test_layers_in_no_subnet_of_the_step_get_no_gradient(make_transducer):
     model = make_transducer()
-    step(model, Objective(kd_weight=0.0), [SubnetConfig((0, 2), (12, 12))])
+    step(model, Objective(kd_weight=0.0), [SubnetConfig((0, 2), ffn_dims=(12, 12))])
     for name, grad in gradients(model).items():
         if name.startswith(("encoder.layers.1.", "encoder.layers.3.")):
             assert grad is None or (grad == 0).all()
@@ -392,7 +392,7 @@ def test_a_band_of_all_labels_adds_the_simple_loss_of_the_first_subnet_to_a_plai
     model = make_transducer(ctc=True, simple_joiner=True, dtype=torch.double)
     pruning = Pruning(s_range=9, simple_weight=0.5, warmup_steps=100)
     trunk = Trunk.compute(model, features(torch.double), LENGTHS, LABELS.ids)
-    encoded = model.encoder.encode(trunk.frames, trunk.n_frames, SUBNETS[0], trunk.spectra)
+    encoded = model.encoder.encode(trunk.frames, trunk.n_frames, SUBNETS[0], trunk.shared)
     simple, _ = prune(model, pruning, encoded, trunk, LABELS)
     (0.5 * simple).backward()
     plain = step(model, Objective(0.3, 0.7), SUBNETS)
@@ -468,8 +468,8 @@ def test_a_sandwich_is_max_min_and_random_subnets(n_random):
 
 
 def test_a_space_of_one_subnet_is_trained_as_a_plain_network():
-    assert sample_sandwich(SearchSpace(2, 2, (8,)), 3, random.Random(0)) == [
-        SubnetConfig((0, 1), (8, 8))
+    assert sample_sandwich(SearchSpace(2, 2, ffn_dims=(8,)), 3, random.Random(0)) == [
+        SubnetConfig((0, 1), ffn_dims=(8, 8))
     ]
 
 

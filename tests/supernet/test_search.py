@@ -13,17 +13,17 @@ from todm_sb.supernet import SearchSpace, SubnetConfig
 from todm_sb.supernet.search import EVENLY_SPACED, NSGA2, RANDOM, SubnetSearch
 from todm_sb.supernet.study import BASELINE, SEARCH, SharedStudy
 
-SPACE = SearchSpace(6, 3, (128, 256, 384))
-SMALL = SearchSpace(3, 1, (1, 2))  # 26 subnets
+SPACE = SearchSpace(6, 3, ffn_dims=(128, 256, 384))
+SMALL = SearchSpace(3, 1, ffn_dims=(1, 2))  # 26 subnets
 
 
 def costs(config):
-    return {"params": 1000.0 * len(config.layers) + sum(config.ffn_dims)}
+    return {"params": 1000.0 * len(config.layers) + sum(config["ffn_dims"])}
 
 
 def error_rate(config):
     """Early layers help most, each less the wider it already is."""
-    used = zip(config.layers, config.ffn_dims, strict=True)
+    used = zip(config.layers, config["ffn_dims"], strict=True)
     return 100 / (1 + sum(width**0.5 / (1 + i) for i, width in used))
 
 
@@ -261,5 +261,5 @@ def test_a_claim_can_be_read_by_other_programs(url):
     trials = optuna.load_study(study_name="search", storage=url).trials
     claims = [t.user_attrs["subnet"] for t in trials if "subnet" in t.user_attrs]
     for claim in claims:
-        config = SubnetConfig(claim["layers"], claim["ffn_dims"])
+        config = SubnetConfig.pick(claim)
         assert json.loads(json.dumps(claim))["id"] == config.id

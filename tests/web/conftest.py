@@ -15,7 +15,7 @@ def web_folder(make_transducer, char_tokenizer_path, tmp_path):
     from todm_sb.export.web import export_web
     from todm_sb.supernet import SubnetConfig
 
-    config = SubnetConfig((0, 1, 2, 3), (12, 12, 12, 12))
+    config = SubnetConfig((0, 1, 2, 3), ffn_dims=(12, 12, 12, 12))
     fbank = {"sample_rate": 8000, "n_mels": 20, "n_fft": 200, "win_length": 25, "hop_length": 10}
     normalize = InputNormalization(norm_type="sentence").eval()
     for predictor, kind, max_symbols in (("stateless", "kaldi", 1), ("lstm", "speechbrain", 3)):

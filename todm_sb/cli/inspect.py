@@ -13,7 +13,7 @@ from pathlib import Path
 from todm_sb.cli.main import OK
 from todm_sb.export.bundle import read_bundle
 from todm_sb.export.manifest import BundledSubnet, Manifest
-from todm_sb.report import markdown_table, widths
+from todm_sb.report import table_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,20 +49,16 @@ def summary(manifest: Manifest) -> str:
     if space is not None:
         lines.append(f"search space {json.dumps(space.to_dict())}")
     figures = sorted({key for s in manifest.subnets for key in (*s.cost, *s.error_rates)})
-    header = ("subnet", "layers", "FFN", *figures)
-    return "\n".join(
-        [*lines, "", markdown_table(header, [_row(s, figures) for s in manifest.subnets])]
-    )
+    return "\n".join([*lines, "", table_of([_row(s, figures) for s in manifest.subnets])])
 
 
-def _row(subnet: BundledSubnet, figures: list[str]) -> tuple[str, ...]:
+def _row(subnet: BundledSubnet, figures: list[str]) -> dict[str, str]:
     known = {**subnet.cost, **subnet.error_rates}
-    return (
-        subnet.name,
-        str(len(subnet.config.layers)),
-        widths(subnet.config.ffn_dims),
-        *(_figure(known[key]) if key in known else "" for key in figures),
-    )
+    return {
+        "subnet": subnet.name,
+        **subnet.config.describe(),
+        **{key: _figure(known[key]) if key in known else "" for key in figures},
+    }
 
 
 def _figure(value: float) -> str:

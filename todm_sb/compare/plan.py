@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from todm_sb.compare.cells import Cell
 from todm_sb.compare.sizes import Size
 from todm_sb.errors import ConfigError
-from todm_sb.supernet.space import SubnetConfig
+from todm_sb.space import SearchSpace, SubnetConfig
 
 SUPERNET = "supernet"
 INDIVIDUAL = "individual-"
@@ -52,8 +52,8 @@ def plan_cells(
 
 def individual(subnet: SubnetConfig) -> dict[str, str]:
     """Trains a network of a subnet's size by itself: a search space of one point."""
-    depth = len(subnet.layers)
-    space = {"n_layers": depth, "min_layers": depth, "ffn_dims": [subnet.ffn_dims[0]]}
+    space = SearchSpace.of_one(subnet).to_dict()
+    del space["layer_drop"]  # nothing is dropped: the recipe's own stays
     return {"search_space": json.dumps(space)}
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from todm_sb.compare.bootstrap import relative_difference
 from todm_sb.errors import DataError
-from todm_sb.supernet.space import SubnetConfig
+from todm_sb.space import SubnetConfig
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,8 @@ def read_tested(folder: Path, split: str, subnet: SubnetConfig | None = None) ->
         DataError: if the run did not measure it.
     """
     results = json.loads((folder / f"results_{split}.json").read_text(encoding="utf-8"))
-    wanted = None if subnet is None else subnet.to_dict()
     for result in results:
-        shape = {key: result[key] for key in ("layers", "ffn_dims")}
-        if wanted in (None, shape):
+        if subnet in (None, SubnetConfig.pick(result)):
             tested = json.loads((folder / f"errors_{split}.json").read_text(encoding="utf-8"))
             keys = tested["utterances"]
             errors = tested["errors"][result["subnet"]]
@@ -81,7 +79,7 @@ def read_tested(folder: Path, split: str, subnet: SubnetConfig | None = None) ->
                 dict(zip(keys, tested["words"], strict=True)),
                 dict(zip(keys, errors, strict=True)),
             )
-    raise DataError(f"{folder} has no results of the subnet {wanted}: delete the folder")
+    raise DataError(f"{folder} has no results of the subnet {subnet.to_json()}: delete the folder")
 
 
 Pair = tuple[Tested, Tested]

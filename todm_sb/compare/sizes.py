@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from todm_sb.errors import ConfigError
-from todm_sb.supernet.space import SearchSpace, SubnetConfig
+from todm_sb.space import SearchSpace, SubnetConfig
 
 
 @dataclass(frozen=True)
 class Size:
-    """A subnet of uniform width, and the network of its size.
+    """A uniform subnet, and the network of its size.
 
     Args:
         subnet: in the supernet.
@@ -23,14 +23,14 @@ class Size:
 
     @property
     def name(self) -> str:
-        """Layers and width, e.g. ``6x384``."""
-        return f"{len(self.subnet.layers)}x{self.subnet.ffn_dims[0]}"
+        """Layers and choices, e.g. ``6x384``."""
+        return self.subnet.label
 
 
 def evenly_spaced_sizes(
     space: SearchSpace, n_parameters: Callable[[SubnetConfig], int], n: int = 5
 ) -> list[Size]:
-    """Sizes from min to max, as evenly spread in parameters as uniform widths allow.
+    """Sizes from min to max, as evenly spread in parameters as uniform subnets allow.
 
     Args:
         space: of the supernet.
@@ -43,14 +43,10 @@ def evenly_spaced_sizes(
     Raises:
         ConfigError: if ``n`` is below 2, or the space has fewer uniform subnets.
     """
-    uniform = [
-        SearchSpace(space.n_layers, depth, (width,), space.layer_drop).min
-        for depth in range(space.min_layers, space.n_layers + 1)
-        for width in space.ffn_dims
-    ]
+    uniform = space.uniform()
     if not 2 <= n <= len(uniform):
         raise ConfigError(
-            f"cannot compare at {n} sizes: the search space has {len(uniform)} of uniform width, "
+            f"cannot compare at {n} sizes: the search space has {len(uniform)} uniform ones, "
             "and at least 2 are needed"
         )
     smallest, *between, largest = sorted(

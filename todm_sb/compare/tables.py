@@ -12,7 +12,7 @@ from todm_sb.compare.plan import ABLATION, INDIVIDUAL, SUPERNET
 from todm_sb.compare.results import Cost, Pair, compare_error_rates, read_tested
 from todm_sb.compare.sizes import Size
 from todm_sb.report import markdown_table
-from todm_sb.supernet.space import SubnetConfig
+from todm_sb.space import SubnetConfig
 
 
 class Comparison:

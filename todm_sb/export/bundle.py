@@ -40,10 +40,11 @@ from todm_sb.export.manifest import (
     FileRecord,
     Manifest,
 )
-from todm_sb.export.schema import parse_json
 from todm_sb.nnet.features import SpeechFeatures, make_fbank
 from todm_sb.nnet.transducer import Transducer
-from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters
+from todm_sb.space import SearchSpace, SubnetConfig
+from todm_sb.supernet import count_parameters
+from todm_sb.utils.schema import parse_json
 
 MANIFEST = "bundle.json"
 MAX_MANIFEST_BYTES = 4 << 20
@@ -178,15 +179,16 @@ def _statistics(normalize: InputNormalization) -> dict[str, list[float] | None]:
 
 
 def _unmeasured(model: Transducer, space: SearchSpace | None) -> tuple[BundledSubnet, ...]:
-    configs = {"max": space.max, "min": space.min} if space else {"subnet": _whole(model)}
+    configs = {"max": space.max, "min": space.min} if space else {"subnet": whole(model)}
     return tuple(
         BundledSubnet(name, config, {"params": count_parameters(model, config)})
         for name, config in configs.items()
     )
 
 
-def _whole(model: Transducer) -> SubnetConfig:
-    return SubnetConfig(tuple(range(len(model.encoder.layers))), model.encoder.ffn_dims)
+def whole(model: Transducer) -> SubnetConfig:
+    """A plain network as a subnet: all of it."""
+    return SubnetConfig(tuple(range(len(model.encoder.layers))), **model.encoder.dimensions)
 
 
 def _read_manifest(folder: Path) -> Manifest:
@@ -224,6 +226,7 @@ def _build(manifest: Manifest, read: Callable[[str], bytes]) -> Bundle:
     # Shapes without storage: whatever the sizes, this allocates nothing.
     with torch.device("meta"):
         model = Transducer(**manifest.network).eval()
+    manifest.check_network(model.encoder)
     _check_sizes(manifest, model)
     tokenizer = _load_tokenizer(_checked(manifest, TOKENIZER, read), manifest)
     model.load_state_dict(_load_weights(_checked(manifest, WEIGHTS, read), model), assign=True)
@@ -240,8 +243,7 @@ def _check_sizes(manifest: Manifest, model: Transducer) -> None:
     if manifest.files[TOKENIZER].bytes > MAX_TOKENIZER_BYTES:
         raise ConfigError(f"{TOKENIZER} is larger than {MAX_TOKENIZER_BYTES:,} bytes")
     for subnet in manifest.subnets:
-        config = subnet.config if manifest.space else _whole(model)
-        parameters = count_parameters(model, config)
+        parameters = count_parameters(model, subnet.config if manifest.space else None)
         if subnet.cost.get("params") != parameters:
             raise ConfigError(
                 f"subnet {subnet.name} has {parameters:,} parameters, "

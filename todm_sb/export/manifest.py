@@ -9,7 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from todm_sb.errors import ConfigError
-from todm_sb.export.schema import (
+from todm_sb.nnet.encoders import KINDS, Encoder, check_space
+from todm_sb.nnet.encoders.registry import DEFAULT
+from todm_sb.space import DIMENSIONS, SearchSpace, SubnetConfig
+from todm_sb.space.search_space import MOST_LAYERS
+from todm_sb.utils.schema import (
     flag,
     integer,
     mapping,
@@ -20,7 +24,6 @@ from todm_sb.export.schema import (
     table,
     text,
 )
-from todm_sb.supernet import SearchSpace, SubnetConfig
 
 FORMAT, VERSION = "todm_sb bundle", 1
 # A file's name is a constant of the format: no name from a bundle is ever used as a path.
@@ -30,28 +33,16 @@ MAX_SUBNETS = 1000
 # Far beyond any network that speech needs, and small enough to be harmless.
 _WIDTH = integer(1, 65536)
 _SHARE = number(0, 1)
-_ENCODER = mapping(
-    {
-        "n_features": integer(1, 1024),
-        "d_model": _WIDTH,
-        "ffn_dims": sequence(_WIDTH, 1, 128),
-    },
-    {
-        "n_heads": integer(2, 1024),
-        "d_inner": nullable(_WIDTH),
-        "state_size": integer(1, 1024),
-        "n_stack": integer(1, 8),
-        "dt_range": sequence(number(1e-9, 1e3), 2, 2),
-        "causal": flag,
-        "look_ahead": integer(0, 64),
-        "dual_mode": flag,
-        "dropout": _SHARE,
-        "adaptive_dropout": flag,
-        "dropout_width": nullable(_WIDTH),
-        "channels": sequence(integer(1, 4096), 1, 8),
-        "time_strides": sequence(integer(1, 64), 1, 8),
-    },
-)
+
+
+def _encoder(value: Any, where: str) -> None:
+    """Arguments of a registered kind of encoder; no name in them is ever imported."""
+    kind = value.get("kind", DEFAULT) if type(value) is dict else DEFAULT
+    checks = {name: kind.check for name, kind in KINDS.items() if kind.check is not None}
+    one_of(*checks)(kind, f"{where}.kind")
+    checks[kind](value, where)
+
+
 _PREDICTOR = mapping(
     {"kind": one_of("lstm", "stateless"), "d_model": _WIDTH},
     {"n_layers": integer(1, 16), "context": integer(1, 64), "dropout": _SHARE},
@@ -59,7 +50,7 @@ _PREDICTOR = mapping(
 _NETWORK = {
     "vocab_size": integer(2, 1 << 20),
     "d_joint": _WIDTH,
-    "encoder": _ENCODER,
+    "encoder": _encoder,
     "predictor": _PREDICTOR,
 }
 NETWORK_KEYS = tuple(_NETWORK)
@@ -77,24 +68,29 @@ _FEATURES = mapping(
     },
     {"fbank_kind": one_of("speechbrain", "kaldi"), "snip_edges": flag},
 )
+# Of a space, or of a subnet: numbers by elastic dimension.
+_CHOICES = {
+    key: sequence(integer(1, dimension.largest), 1, MOST_LAYERS)
+    for key, dimension in DIMENSIONS.items()
+}
 _SPACE = mapping(
     {
-        "n_layers": integer(1, 128),
-        "min_layers": integer(1, 128),
-        "ffn_dims": sequence(_WIDTH, 1, 128),
+        "n_layers": integer(1, MOST_LAYERS),
+        "min_layers": integer(1, MOST_LAYERS),
         "layer_drop": text("any|top|even"),
-    }
+    },
+    _CHOICES,
 )
 _NAME = text(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _FIGURES = table(_NAME, number(0, 1e18), 64)
 _SUBNET = mapping(
     {
         "name": _NAME,
-        "layers": sequence(integer(0, 127), 1, 128),
-        "ffn_dims": sequence(_WIDTH, 1, 128),
+        "layers": sequence(integer(0, MOST_LAYERS - 1), 1, MOST_LAYERS),
         "cost": _FIGURES,
         "error_rates": _FIGURES,
-    }
+    },
+    _CHOICES,
 )
 _FILE = mapping({"bytes": integer(1, 1 << 40), "sha256": text("[0-9a-f]{64}")})
 _MANIFEST = mapping(
@@ -148,8 +144,7 @@ class BundledSubnet:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> BundledSubnet:
         """Inverse of :meth:`to_dict`, for checked data."""
-        config = SubnetConfig(tuple(data["layers"]), tuple(data["ffn_dims"]))
-        return cls(data["name"], config, data["cost"], data["error_rates"])
+        return cls(data["name"], SubnetConfig.pick(data), data["cost"], data["error_rates"])
 
 
 @dataclass(frozen=True)
@@ -226,13 +221,10 @@ class Manifest:
             )
 
     def _check_subnets(self) -> None:
-        full = self.network["encoder"]["ffn_dims"]
         if self.space is None:
-            if len(self.subnets) > 1 or list(self.subnets[0].config.ffn_dims) != list(full):
+            if len(self.subnets) > 1:
                 raise ConfigError("without a space, the one subnet must be the network itself")
             return
-        if self.space.max_ffn_dims != list(full):
-            raise ConfigError("the max subnet of the space is not the network")
         names = [subnet.name for subnet in self.subnets]
         if len(set(names)) < len(names):
             raise ConfigError("two subnets have the same name")
@@ -240,6 +232,20 @@ class Manifest:
             self.space.check(subnet.config)
             if subnet.name in ("max", "min") and subnet.config != getattr(self.space, subnet.name):
                 raise ConfigError(f"the subnet named {subnet.name} is another one in the space")
+
+    def check_network(self, encoder: Encoder) -> None:
+        """Makes sure that the subnets are those of the network that is described.
+
+        Raises:
+            ConfigError: if not.
+        """
+        if self.space is not None:
+            check_space(self.space, encoder)
+            return
+        config = self.subnets[0].config
+        sizes = {key: encoder.dimensions.get(key) for key, _ in config.choices}
+        if len(config.layers) != len(encoder.layers) or sizes != dict(config.choices):
+            raise ConfigError("without a space, the one subnet must be the network itself")
 
     def choose(
         self,

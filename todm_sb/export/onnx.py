@@ -11,6 +11,7 @@ import onnx
 from sentencepiece import SentencePieceProcessor
 from speechbrain.processing.features import InputNormalization
 
+from todm_sb.errors import ConfigError
 from todm_sb.export.onnx_networks import (
     encoder_model,
     joiner_model,
@@ -52,8 +53,11 @@ def export_onnx(
         not read at all; nothing when it will read the same.
 
     Raises:
-        ConfigError: if the features are normalised in another way.
+        ConfigError: if the features are normalised in another way, or the encoder is of a kind
+            that has no ONNX form.
     """
+    if model.encoder.kind != "mhssm":
+        raise ConfigError(f"encoders of the kind {model.encoder.kind} cannot be exported to ONNX")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {

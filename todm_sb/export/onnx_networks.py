@@ -21,6 +21,7 @@ from todm_sb.export.onnx_layers import (
     multi_head_ssm,
     silu,
 )
+from todm_sb.nnet.encoders import streaming
 from todm_sb.nnet.predictor import LSTMPredictor, StatelessPredictor
 from todm_sb.nnet.subsampling import KERNEL, ConvSubsampling
 from todm_sb.nnet.transducer import Transducer
@@ -95,8 +96,7 @@ def streaming_encoder_model(
     """
     if normalize.norm_type != "global":
         raise ConfigError("features that are normalised over utterances cannot be streamed")
-    if model.encoder.layers[0].ssm.backward_ssms is not None:
-        raise ConfigError("a network that is not causal cannot run chunk by chunk")
+    streaming(model.encoder)
     g = Graph()
     subsampling = model.encoder.subsampling
     x = g.input("x", "float", ["N", "T", subsampling.n_features])

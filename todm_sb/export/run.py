@@ -191,7 +191,7 @@ def measured_subnets(
             mode = bool(result.get("causal", model.encoder.modes[0]))
             if mode not in model.encoder.modes:
                 continue
-            config = SubnetConfig(tuple(result["layers"]), tuple(result["ffn_dims"]))
+            config = SubnetConfig.pick(result)
             suffix = "-causal" if mode != model.encoder.modes[0] else ""
             own = {f"{key}{suffix}": result[key] for key in ("WER", "CER")}
             rates[config] = {**rates.get(config, {}), **own}

@@ -58,6 +58,7 @@ def export_web(
         onnx.save(features, folder / precision / "features.onnx")
         card = {
             **subnet.to_dict(),
+            "description": ", ".join(f"{k} {v}" for k, v in subnet.config.describe().items()),
             "precision": precision,
             "sample_rate": fbank["sample_rate"],
             "max_symbols": max_symbols,

@@ -13,7 +13,7 @@ from todm_sb.decoders.greedy import GreedyState, greedy_chunk
 from todm_sb.errors import ConfigError, DataError
 from todm_sb.inference.asr import SubnetASR
 from todm_sb.inference.audio import audio_blocks, check_audio, check_batch
-from todm_sb.nnet.encoder import EncoderState
+from todm_sb.nnet.encoders import streaming
 from todm_sb.nnet.features import SpeechFeatures
 from todm_sb.nnet.kaldi_fbank import KaldiFbank
 from todm_sb.nnet.subsampling import ENDLESS
@@ -39,7 +39,7 @@ class StreamingContext:
     pending: Tensor
     n_samples: Tensor
     ended: Tensor
-    encoder: EncoderState
+    encoder: Any
     decoder: GreedyState
     silent: list[bool]
 
@@ -106,7 +106,7 @@ class StreamingSubnetASR(SubnetASR):
             The last words of each.
         """
         context.ended[:] = True
-        encoder = self._model.encoder.subsampling
+        encoder = self._model.encoder
         ahead = context.pending.new_zeros(
             len(context.ended), encoder.look_ahead, encoder.n_features
         )
@@ -198,7 +198,7 @@ class StreamingSubnetASR(SubnetASR):
 
     def _check_streamable(self) -> None:
         problem = None
-        if self._model.encoder.layers[0].ssm.backward_ssms is not None:
+        if True not in self._model.encoder.modes:
             problem = "its encoder is not causal"
         elif (
             not isinstance(self._features.fbank, KaldiFbank) or not self._features.fbank.snip_edges
@@ -218,7 +218,7 @@ class StreamingSubnetASR(SubnetASR):
         """Takes a network; what all chunks of all streams share is computed here, once."""
         if True in model.encoder.modes:
             model = model.causal_form()
-            self._operators = model.encoder.block_operators()
+            self._operators = streaming(model.encoder).operators()
         super()._use(model)
 
     @property

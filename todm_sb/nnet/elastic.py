@@ -1,18 +1,16 @@
-"""Layers whose width is chosen at each call."""
+"""Layers of which a part is chosen at each call."""
 
 from __future__ import annotations
 
-from typing import Protocol
+import copy
+from collections.abc import Mapping
+from typing import TypeVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-class Subnet(Protocol):
-    """What a network needs to know of a subnet: active layers and their FFN widths."""
-
-    layers: tuple[int, ...]
-    ffn_dims: tuple[int, ...]
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class ElasticFFN(nn.Module):
@@ -67,40 +65,52 @@ class ElasticFFN(nn.Module):
         Raises:
             ValueError: if the width does not fit.
         """
-        width = self._check(self.d_hidden if width is None else width)
+        width = self._check(width)
         hidden = F.silu(F.linear(x, self.w_1.weight[:width], self.w_1.bias[:width]))
         hidden = F.dropout(hidden, self.dropout_of(width), self.training)
         return F.linear(hidden, self.w_2.weight[:, :width], self.w_2.bias)
 
-    def extract(self, width: int) -> ElasticFFN:
+    def extract(self, width: int | None = None) -> ElasticFFN:
         """A standalone layer of this width, equal in outputs and in its dropout.
 
         Raises:
             ValueError: if the width does not fit.
         """
-        small = ElasticFFN(
-            self.w_1.in_features,
-            self._check(width),
-            self.dropout,
-            self.adaptive_dropout,
-            self.dropout_width,
-        ).train(self.training)
-        small.load_state_dict(
-            {
-                "w_1.weight": self.w_1.weight[:width],
-                "w_1.bias": self.w_1.bias[:width],
-                "w_2.weight": self.w_2.weight[:, :width],
-                "w_2.bias": self.w_2.bias,
-            }
-        )
-        return small.to(self.w_1.weight)
+        width = self._check(width)
+        cut = {
+            self.w_1.weight: self.w_1.weight[:width],
+            self.w_1.bias: self.w_1.bias[:width],
+            self.w_2.weight: self.w_2.weight[:, :width],
+        }
+        small = copy_with(self, cut)
+        small.w_1.out_features = small.w_2.in_features = width
+        return small
 
-    def n_parameters(self, width: int) -> int:
-        """Number of parameters of :meth:`extract` at this width."""
-        d_model = self.w_1.in_features
-        return width * (2 * d_model + 1) + d_model
+    def macs(self, n_frames: int, width: int | None = None) -> int:
+        """Multiply-accumulates of so many frames at this width."""
+        return 2 * n_frames * self.w_1.in_features * self._check(width)
 
-    def _check(self, width: int) -> int:
+    def _check(self, width: int | None) -> int:
+        width = self.d_hidden if width is None else width
         if not 1 <= width <= self.d_hidden:
             raise ValueError(f"FFN width {width} is outside 1..{self.d_hidden}")
         return width
+
+
+def copy_with(module: Module, tensors: Mapping[Tensor, Tensor]) -> Module:
+    """A copy of a module that shares nothing with it, some of its tensors replaced.
+
+    Args:
+        module: stays as it is.
+        tensors: by a parameter or buffer of the module, the values that the copy has in its place,
+            of any shape; sizes that submodules keep as attributes are for the caller to set.
+    """
+    memo: dict[int, Tensor] = {}
+    for old, new in tensors.items():
+        new = new.detach().clone()
+        if isinstance(old, nn.Parameter):
+            new = nn.Parameter(new, old.requires_grad)
+        memo[id(old)] = new
+    # A deep copy takes what its memo holds as copied.
+    with torch.no_grad():
+        return copy.deepcopy(module, memo)

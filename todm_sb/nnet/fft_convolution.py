@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 
 import torch
 from torch import Tensor
@@ -16,6 +17,17 @@ def fft_size(length: int) -> int:
     enough = max(2, 2 * length - 1)
     sizes = ((1 << a) * odd for odd in (1, 3, 5, 9) for a in range(1, enough.bit_length() + 1))
     return min(size for size in sizes if size >= enough)
+
+
+def longest_of_size(length: int) -> int:
+    """The most frames whose :func:`fft_size` is that of so many: one spectrum serves them all."""
+    return (fft_size(length) + 1) // 2
+
+
+def fft_macs(n: int) -> int:
+    """Multiply-accumulates of a real FFT of ``n`` points: half of a complex one's 5 n log2 n
+    operations, two to a multiply-accumulate."""
+    return round(1.25 * n * math.log2(n))
 
 
 def kernel_spectrum(forward: Tensor, backward: Tensor | None, length: int) -> Tensor:

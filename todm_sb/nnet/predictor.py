@@ -51,6 +51,11 @@ class LSTMPredictor(nn.Module):
         """Width of the output."""
         return self.lstm.hidden_size
 
+    def macs_of_a_label(self) -> int:
+        """Multiply-accumulates of one label."""
+        weights = (w for name, w in self.lstm.named_parameters() if "weight" in name)
+        return sum(w.numel() for w in weights)
+
     def initial_state(self, batch: int) -> State:
         """The state before the first label."""
         weight = self.embedding.weight
@@ -121,6 +126,10 @@ class StatelessPredictor(nn.Module):
     def d_model(self) -> int:
         """Width of the output."""
         return self.embedding.embedding_dim
+
+    def macs_of_a_label(self) -> int:
+        """Multiply-accumulates of one label."""
+        return self.conv.weight.numel()
 
     def initial_state(self, batch: int) -> State:
         """The state before the first label: blanks."""

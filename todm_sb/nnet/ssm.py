@@ -15,13 +15,15 @@ S4D-Lin initialisation; Fathullah et al. 2023 (arXiv:2305.12498) for heads and i
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from todm_sb.nnet.block_operators import BLOCK, BlockOperators, complex_mul
-from todm_sb.nnet.fft_convolution import fft_convolve, kernel_spectrum
+from todm_sb.nnet.elastic import copy_with
+from todm_sb.nnet.fft_convolution import fft_convolve, fft_macs, fft_size, kernel_spectrum
 
 # S4D draws C with unit variance. A quarter of that keeps the slow heads' sums over time from
 # drowning the residual stream: on connected digits, CTC alone, the loss after 160 steps is 1.5
@@ -43,6 +45,8 @@ class DiagonalSSM(nn.Module):
             within about ``2 / dt`` frames.
         heads: the range is cut, on the log scale, into this many equal parts and each head's
             channels start inside theirs, so that heads cover local to global context.
+        order: part of the range, slowest first, that each head has; when None, heads lie from
+            slow to fast.
 
     Raises:
         ValueError: if ``channels`` is not a multiple of ``heads`` or ``dt_range`` is not ascending.
@@ -54,6 +58,7 @@ class DiagonalSSM(nn.Module):
         state_size: int = 16,
         dt_range: tuple[float, float] = (0.005, 0.5),
         heads: int = 1,
+        order: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if channels % heads:
@@ -62,7 +67,8 @@ class DiagonalSSM(nn.Module):
         if not 0 < low <= high:
             raise ValueError(f"dt_range must be ascending and positive, not {tuple(dt_range)}")
         span = math.log(high / low) / heads
-        centres = math.log(low) + span * (torch.arange(heads) + 0.5)
+        parts_of_range = torch.arange(heads) if order is None else torch.tensor(order)
+        centres = math.log(low) + span * (parts_of_range + 0.5)
         per_head = channels // heads
         self.register_buffer("log_dt_centre", centres.repeat_interleave(per_head))
         self.log_dt = nn.Parameter(span * (torch.rand(channels) - 0.5))
@@ -183,7 +189,7 @@ class MultiHeadSSM(nn.Module):
     """Multi-head SSM: projection, H heads of SSMs, inter-head gating, projection.
 
     The second half of the heads, through GELU, gates the first half (Fathullah et al.
-    2023).
+    2023). A leading part of the pairs of a value head and its gate can be used alone.
 
     Args:
         d_model: width of input and output.
@@ -195,6 +201,8 @@ class MultiHeadSSM(nn.Module):
         n_stack: number of SSMs in sequence, GELU between them (without it, two linear systems in
             sequence would be one).
         dt_range: see :class:`DiagonalSSM`.
+        spread_heads: order the heads so that every leading part of the pairs spans local to global
+            context, which subnets with fewer heads need; if False they lie from slow to fast.
 
     Raises:
         ValueError: if ``n_heads`` is odd or does not divide ``d_inner``, or ``n_stack`` is below 1.
@@ -209,19 +217,22 @@ class MultiHeadSSM(nn.Module):
         bidirectional: bool = True,
         n_stack: int = 1,
         dt_range: tuple[float, float] = (0.005, 0.5),
+        spread_heads: bool = False,
     ) -> None:
         super().__init__()
         d_inner = d_inner or 2 * d_model
-        if n_heads % 2:
+        if n_heads < 2 or n_heads % 2:
             raise ValueError(f"n_heads must be even for inter-head gating, not {n_heads}")
         if n_stack < 1:
             raise ValueError(f"n_stack must be at least 1, not {n_stack}")
+        order = spread_pairs(n_heads) if spread_heads else None
 
         def ssms() -> nn.ModuleList:
             return nn.ModuleList(
-                DiagonalSSM(d_inner, state_size, dt_range, n_heads) for _ in range(n_stack)
+                DiagonalSSM(d_inner, state_size, dt_range, n_heads, order) for _ in range(n_stack)
             )
 
+        self.n_heads = n_heads
         self.w_in = nn.Linear(d_model, d_inner)
         self.forward_ssms = ssms()
         self.backward_ssms = ssms() if bidirectional else None
@@ -251,8 +262,9 @@ class MultiHeadSSM(nn.Module):
         self,
         x: Tensor,
         mask: Tensor,
-        spectra: list[Tensor] | None = None,
+        spectra: Sequence[Tensor] | None = None,
         causal: bool = False,
+        n_heads: int | None = None,
     ) -> Tensor:
         """Mixes frames within each utterance.
 
@@ -263,18 +275,69 @@ class MultiHeadSSM(nn.Module):
             spectra: what :meth:`spectra` returned, or None to compute it here.
             causal: leave out the backward SSMs, if there are any; ``spectra``, where given, tell
                 that.
+            n_heads: use so many heads, the leading pairs; all when None.
 
         Returns:
             (batch, T, d_model); padded frames hold no meaning.
+
+        Raises:
+            ValueError: if there are not so many heads, or the number is odd.
         """
+        n_heads = self._check(n_heads)
         spectra = self.spectra(x.shape[1], causal) if spectra is None else spectra
-        y = self.w_in(x)
+        w_in, b_in = (self._leading(w, n_heads) for w in (self.w_in.weight, self.w_in.bias))
+        y = F.linear(x, w_in, b_in)
         # FFTs keep float32 under autocast, to which the mask lifts y: half precision loses the
         # kernels' long tails.
         with torch.autocast(x.device.type, enabled=False):
             for i, spectrum in enumerate(spectra):
-                y = fft_convolve((F.gelu(y) if i else y) * mask, spectrum)
-        return self.w_out(gate_heads(y))
+                y = fft_convolve((F.gelu(y) if i else y) * mask, self._leading(spectrum, n_heads))
+        y, w_out = gate_heads(y), self.w_out.weight
+        w_out = w_out if n_heads == self.n_heads else w_out[:, : y.shape[-1]]
+        return F.linear(y, w_out, self.w_out.bias)
+
+    def extract(self, n_heads: int | None = None) -> MultiHeadSSM:
+        """A standalone layer with so many heads, equal in outputs.
+
+        Raises:
+            ValueError: if there are not so many heads, or the number is odd.
+        """
+        n_heads = self._check(n_heads)
+        by_channel = [self.w_in.weight, self.w_in.bias]
+        for ssm in (*self.forward_ssms, *(self.backward_ssms or ())):
+            by_channel += [*ssm.parameters(), *ssm.buffers()]
+        cut = {tensor: self._leading(tensor, n_heads) for tensor in by_channel}
+        n_values = len(cut[self.w_in.bias]) // 2
+        small = copy_with(self, {**cut, self.w_out.weight: self.w_out.weight[:, :n_values]})
+        small.n_heads = n_heads
+        small.w_in.out_features, small.w_out.in_features = 2 * n_values, n_values
+        return small
+
+    def macs(self, n_frames: int, n_heads: int | None = None) -> int:
+        """Multiply-accumulates of so many frames with so many heads.
+
+        The kernels and their spectra depend on the weights alone, and are not counted.
+        """
+        n_heads = self._check(n_heads)
+        n = fft_size(n_frames)
+        # To frequencies and back, and one complex product a frequency between.
+        convolution = self.w_in.out_features * (2 * fft_macs(n) + 4 * (n // 2 + 1))
+        projections = n_frames * (self.w_in.weight.numel() + self.w_out.weight.numel())
+        return (projections + len(self.forward_ssms) * convolution) * n_heads // self.n_heads
+
+    def _leading(self, tensor: Tensor, n_heads: int) -> Tensor:
+        """(d_inner, ...) -> the channels of the leading value heads, then of their gates."""
+        if n_heads == self.n_heads:
+            return tensor
+        n = len(tensor) // self.n_heads * (n_heads // 2)
+        gates = len(tensor) // 2
+        return torch.cat([tensor[:n], tensor[gates : gates + n]])
+
+    def _check(self, n_heads: int | None) -> int:
+        n_heads = self.n_heads if n_heads is None else n_heads
+        if n_heads % 2 or not 2 <= n_heads <= self.n_heads:
+            raise ValueError(f"{n_heads} heads are not 2, 4 ... {self.n_heads}")
+        return n_heads
 
     def initial_state(self, batch: int) -> list[Tensor]:
         """One zero state a stacked SSM, for :meth:`chunk`."""
@@ -288,7 +351,7 @@ class MultiHeadSSM(nn.Module):
     def chunk(
         self, x: Tensor, state: list[Tensor], operators: list[BlockOperators] | None = None
     ) -> tuple[Tensor, list[Tensor]]:
-        """The same map for a causal network, chunk by chunk.
+        """The same map for a causal network, chunk by chunk, with all heads.
 
         Args:
             x: (batch, L, d_model), L >= 1 frames without padding.
@@ -310,6 +373,24 @@ class MultiHeadSSM(nn.Module):
                 y, s = ssm.chunk(F.gelu(y) if i else y, s, operators and operators[i])
                 next_state.append(s)
         return self.w_out(gate_heads(y)), next_state
+
+
+def spread_pairs(n_heads: int) -> list[int]:
+    """Parts of the range of time scales for value heads, then for their gates.
+
+    Pair by pair, each takes the slower and the faster of the two parts that lie farthest from
+    those taken before: the first pair has the slowest and the fastest part, and the parts of any
+    leading pairs are spread over the whole range.
+
+    Args:
+        n_heads: even number of heads, and of parts.
+    """
+    taken = [0, n_heads - 1]
+    while len(taken) < n_heads:
+        free = [part for part in range(n_heads) if part not in taken]
+        taken.append(max(free, key=lambda part: min(abs(part - other) for other in taken)))
+    pairs = [sorted(taken[i : i + 2]) for i in range(0, n_heads, 2)]
+    return [slow for slow, _ in pairs] + [fast for _, fast in pairs]
 
 
 def gate_heads(y: Tensor) -> Tensor:

@@ -98,6 +98,14 @@ class ConvSubsampling(nn.Module):
             lengths = (lengths + stride - 1) // stride
         return self.norm(self.projection(x.transpose(1, 2).flatten(2))), lengths
 
+    def macs(self, n_features: int) -> int:
+        """Multiply-accumulates of an utterance of so many feature frames, padding included."""
+        macs, bins = 0, self.n_features
+        for conv, stride in zip(self.convs, self.time_strides, strict=True):
+            n_features, bins = -(-n_features // stride), -(-bins // 2)
+            macs += n_features * bins * conv.weight.numel()
+        return macs + n_features * self.projection.weight.numel()
+
     def initial_state(self, batch: int) -> tuple[Tensor, ...]:
         """What :meth:`chunk` starts from: how many features were seen, and what each convolution
         saw of them.

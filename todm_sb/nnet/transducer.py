@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from todm_sb.errors import ConfigError
-from todm_sb.nnet.encoder import MHSSMEncoder
+from todm_sb.nnet.encoders import Encoder, build_encoder, causal_form
 from todm_sb.nnet.joiner import Joiner, SimpleJoiner
 from todm_sb.nnet.predictor import LSTMPredictor, StatelessPredictor
 
@@ -30,7 +31,7 @@ class Transducer(nn.Module):
 
     Args:
         vocab_size: labels with blank, which is label 0.
-        encoder: arguments of :class:`MHSSMEncoder`.
+        encoder: ``kind`` and arguments of :func:`todm_sb.nnet.encoders.build_encoder`.
         predictor: ``kind`` (``lstm`` or ``stateless``) and further arguments of that class.
         d_joint: width of the joint space.
         ctc: whether to add a linear CTC head on the encoder, an auxiliary of training.
@@ -52,9 +53,10 @@ class Transducer(nn.Module):
         simple_joiner: bool = False,
     ) -> None:
         super().__init__()
+        self.encoder: Encoder = build_encoder(encoder)
         self.config = {
             "vocab_size": vocab_size,
-            "encoder": dict(encoder),
+            "encoder": self.encoder.config,
             "predictor": dict(predictor),
             "d_joint": d_joint,
             "ctc": ctc,
@@ -64,7 +66,6 @@ class Transducer(nn.Module):
         if kind not in PREDICTORS:
             raise ConfigError(f"predictor: kind must be one of {tuple(PREDICTORS)}, not {kind!r}")
         options = {key: value for key, value in predictor.items() if key != "kind"}
-        self.encoder = _build("encoder", MHSSMEncoder, encoder)
         self.predictor = _build(
             "predictor",
             PREDICTORS[kind],
@@ -86,7 +87,11 @@ class Transducer(nn.Module):
 
     def deployed(self) -> Transducer:
         """A copy without the auxiliaries of training."""
-        return self._reshaped(**dict.fromkeys(AUXILIARIES.values(), False))
+        network = copy.deepcopy(self)
+        for part in AUXILIARIES:
+            setattr(network, part, None)
+        network.config |= dict.fromkeys(AUXILIARIES.values(), False)
+        return network
 
     def causal_form(self) -> Transducer:
         """A network that is causal, as streams need it: this one, or what this one computes as a
@@ -95,19 +100,18 @@ class Transducer(nn.Module):
         Raises:
             ConfigError: if this one needs whole utterances.
         """
-        if self.encoder.modes == (True,):
+        encoder = causal_form(self.encoder)
+        if encoder is self.encoder:
             return self
-        if True not in self.encoder.modes:
-            raise ConfigError("the encoder needs whole utterances: train one that is dual_mode")
-        options = {**self.config["encoder"], "causal": True, "dual_mode": False}
-        return self._reshaped(encoder=options)
+        # A deep copy takes what its memo already holds as copied.
+        network = copy.deepcopy(self, {id(self.encoder): encoder})
+        network.config["encoder"] = encoder.config
+        return network
 
-    def _reshaped(self, **changes: Any) -> Transducer:
-        """A network of a changed config, with the weights of this one that it has a place for."""
-        network = Transducer(**{**self.config, **changes})
-        weights = self.state_dict()
-        network.load_state_dict({name: weights[name] for name in network.state_dict()})
-        return network.to(self.joiner.output.weight).train(self.training)
+    def shared_parts(self) -> list[nn.Module]:
+        """What is deployed besides the encoder, whichever subnet it is."""
+        left_out = {"encoder", *AUXILIARIES}
+        return [part for name, part in self.named_children() if name not in left_out]
 
 
 @torch.no_grad()

@@ -16,7 +16,8 @@ from todm_sb.curves import TrainingHistory
 from todm_sb.dataio.manifest import write_atomic
 from todm_sb.errors import ConfigError
 from todm_sb.report.html import to_html
-from todm_sb.report.table import markdown_table, results_table, widths
+from todm_sb.report.table import markdown_table, results_table, table_of
+from todm_sb.space import SearchSpace
 from todm_sb.supernet.budget import format_cost
 from todm_sb.supernet.pareto import SearchResult
 
@@ -68,12 +69,12 @@ def _comparison(folder: Path, path: Path) -> str:
 def _search(folder: Path, path: Path) -> str:
     result = SearchResult.load(path)
     front = [
-        (
-            format_cost(subnet.costs[result.cost], result.cost),
-            f"{subnet.wer:.2f}",
-            ", ".join(map(str, subnet.config.layers)),
-            widths(subnet.config.ffn_dims),
-        )
+        {
+            result.cost: format_cost(subnet.costs[result.cost], result.cost),
+            "WER %": f"{subnet.wer:.2f}",
+            **subnet.config.describe(),
+            "layers": ", ".join(map(str, subnet.config.layers)),
+        }
         for subnet in result.front()
     ]
     read = ", ".join(f"{name} {len(ids)}" for name, ids in result.methods.items())
@@ -82,7 +83,7 @@ def _search(folder: Path, path: Path) -> str:
             f"## Pareto front, {result.cost}{_in(folder, path.parent)}",
             f"Subnets read: {read}. Error rates are of the dev set.",
             _image(folder, path.with_suffix(".png"), "Error rate against cost"),
-            markdown_table((result.cost, "WER %", "layers", "FFN"), front),
+            table_of(front),
         ]
     )
 
@@ -99,7 +100,7 @@ def _runs(folder: Path) -> Iterator[str]:
         space = _search_space(run)
         # Runs of one space follow one another; it is told once.
         if space != shown:
-            parts.append(_space_text(space))
+            parts.append(space)
             shown = space
         parts.append(_progress(run))
         parts.append(_image(folder, run / "curves.png", "Losses and error rates of each epoch"))
@@ -109,23 +110,13 @@ def _runs(folder: Path) -> Iterator[str]:
         yield "\n\n".join(part for part in parts if part)
 
 
-def _search_space(run: Path) -> dict[str, Any]:
+def _search_space(run: Path) -> str:
     # Nothing of the recipe is built: only this key is read.
     path = run / "hyperparams.yaml"
     if not path.exists():
-        return {}
-    hparams = YAML().load(path.read_text(encoding="utf-8"))
-    return dict(hparams.get("search_space") or {})
-
-
-def _space_text(space: dict[str, Any]) -> str:
-    if not space:
         return ""
-    return (
-        f"Search space: {space['min_layers']} to {space['n_layers']} layers, FFN widths "
-        f"{', '.join(map(str, space['ffn_dims']))}, layers left out: "
-        f"{space.get('layer_drop', 'any')}."
-    )
+    space = YAML().load(path.read_text(encoding="utf-8")).get("search_space")
+    return f"Search space: {SearchSpace.from_dict(space).describe()}." if space else ""
 
 
 def _progress(run: Path) -> str:

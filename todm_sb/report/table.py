@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from todm_sb.space import SubnetConfig
 
 
 def results_table(results: Sequence[dict[str, Any]]) -> str:
@@ -12,19 +14,23 @@ def results_table(results: Sequence[dict[str, Any]]) -> str:
     Args:
         results: what :meth:`todm_sb.brain.TODMBrain.results` returned.
     """
-    header = ("subnet", "layers", "FFN", "parameters", "WER %", "CER %")
     rows = [
-        (
-            result["subnet"],
-            str(len(result["layers"])),
-            widths(result["ffn_dims"]),
-            f"{result['parameters'] / 1e6:.2f} M",
-            f"{result['WER']:.2f}",
-            f"{result['CER']:.2f}",
-        )
+        {
+            "subnet": result["subnet"],
+            **SubnetConfig.pick(result).describe(),
+            "parameters": f"{result['parameters'] / 1e6:.2f} M",
+            "WER %": f"{result['WER']:.2f}",
+            "CER %": f"{result['CER']:.2f}",
+        }
         for result in results
     ]
-    return markdown_table(header, rows)
+    return table_of(rows)
+
+
+def table_of(rows: Sequence[Mapping[str, str]]) -> str:
+    """A Markdown table of rows by heading; a row may lack a cell."""
+    header = list(dict.fromkeys(heading for row in rows for heading in row))
+    return markdown_table(header, [[row.get(heading, "") for heading in header] for row in rows])
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -33,14 +39,3 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     columns = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["| " + " | ".join(map(str.ljust, row, columns)) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "|".join("-" * (n + 2) for n in columns) + "|", *lines[1:]])
-
-
-def widths(ffn_dims: Sequence[int]) -> str:
-    """FFN widths of the layers, runs of equal ones as ``width x layers``."""
-    runs: list[list[int]] = []
-    for width in ffn_dims:
-        if runs and runs[-1][0] == width:
-            runs[-1][1] += 1
-        else:
-            runs.append([width, 1])
-    return ", ".join(f"{width} x {count}" for width, count in runs)

@@ -12,9 +12,8 @@ from speechbrain.utils.edit_distance import accumulatable_wer_stats
 from torch import Tensor
 
 from todm_sb.decoders.greedy import greedy_search
-from todm_sb.nnet.fft_convolution import fft_size
 from todm_sb.nnet.transducer import Transducer
-from todm_sb.supernet.space import SubnetConfig
+from todm_sb.space import SubnetConfig
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,8 @@ class Utterances:
 class DevSet:
     """Utterances whose shared part, the trunk, is computed once for all subnets.
 
-    Kept are the subsampled frames, and the SSM kernels' spectra: one set for all batches whose
-    FFTs have the same size.
+    Kept are the subsampled frames, and what the encoder shares: once for all batches that it
+    serves alike.
 
     Args:
         model: the supernet, in evaluation mode; must not change afterwards.
@@ -58,15 +57,12 @@ class DevSet:
         self.max_symbols = max_symbols
         self.words: list[list[str]] = []
         self.batches: list[tuple[Tensor, Tensor]] = []
-        longest: dict[int, int] = {}
         for batch in batches:
             frames, n_frames = model.encoder.subsampling(batch.features, batch.n_features)
             self.batches.append((frames, n_frames))
             self.words += batch.words
-            n = fft_size(frames.shape[1])
-            longest[n] = max(longest.get(n, 0), frames.shape[1])
-        # A kernel made for more frames serves fewer.
-        self.spectra = {n: model.encoder.spectra(length) for n, length in longest.items()}
+        lengths = {model.encoder.shareable(frames.shape[1]) for frames, _ in self.batches}
+        self.shared = {n: model.encoder.shared(n) for n in sorted(lengths)}
 
     @property
     def id(self) -> str:
@@ -84,8 +80,8 @@ class DevSet:
         """
         read: list[list[str]] = []
         for frames, n_frames in self.batches:
-            spectra = self.spectra[fft_size(frames.shape[1])]
-            encoded = self.model.encoder.encode(frames, n_frames, config, spectra)
+            shared = self.shared[self.model.encoder.shareable(frames.shape[1])]
+            encoded = self.model.encoder.encode(frames, n_frames, config, shared)
             hypotheses = greedy_search(self.model, encoded, n_frames, self.max_symbols)
             read += [self.words_of(hypothesis.tokens) for hypothesis in hypotheses]
         return accumulatable_wer_stats(self.words, read)["WER"]

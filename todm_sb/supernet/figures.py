@@ -7,7 +7,6 @@ from pathlib import Path
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
 
-from todm_sb.report import widths
 from todm_sb.supernet.budget import format_cost
 from todm_sb.supernet.pareto import Evaluated, SearchResult
 
@@ -88,9 +87,13 @@ def _xy(result: SearchResult, subnets: list[Evaluated]) -> tuple[list[float], li
 def _hoverable(result: SearchResult, subnets: list[Evaluated]) -> dict[str, list]:
     x, y = _xy(result, subnets)
     texts = [
-        f"{subnet.config.id}<br>layers {', '.join(map(str, subnet.config.layers))}"
-        f"<br>FFN {widths(subnet.config.ffn_dims)}"
-        f"<br>{format_cost(subnet.costs[result.cost], result.cost)}, WER {subnet.wer:.2f} %"
+        "<br>".join(
+            [
+                subnet.config.id,
+                *(f"{heading} {text}" for heading, text in subnet.config.describe().items()),
+                f"{format_cost(subnet.costs[result.cost], result.cost)}, WER {subnet.wer:.2f} %",
+            ]
+        )
         for subnet in subnets
     ]
     return {"x": x, "y": y, "text": texts, "hoverinfo": "text"}

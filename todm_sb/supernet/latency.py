@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from todm_sb.decoders.greedy import greedy_search
+from todm_sb.errors import ConfigError
 from todm_sb.nnet.transducer import Transducer
+from todm_sb.space import SearchSpace, SubnetConfig
 from todm_sb.supernet.extract import extract_subnet
-from todm_sb.supernet.space import SubnetConfig
 
 # Runs of a network in a row; the first fills the caches.
 RUNS = 4
@@ -29,39 +30,58 @@ RUNS = 4
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """Seconds of each layer at each width, and of the rest; a subnet's time is their sum.
+    """Seconds of each layer by its choices, and of the rest; a subnet's time is their sum.
+
+    What the choice of a dimension takes or saves is taken to be the same whatever the others are:
+    the parts of a layer run one after another.
 
     Args:
         rest: what every subnet runs: subsampling, norms and search.
-        layers: for each encoder layer of the supernet, seconds by FFN width.
+        layers: seconds of each encoder layer of the supernet at its largest.
+        savings: for each layer, by dimension, the seconds that each choice saves of them.
     """
 
     rest: float
-    layers: tuple[dict[int, float], ...]
+    layers: tuple[float, ...]
+    savings: tuple[dict[str, dict[int, float]], ...]
 
     def __call__(self, config: SubnetConfig) -> float:
         """Seconds of a subnet, from features to labels."""
-        pairs = zip(config.layers, config.ffn_dims, strict=True)
-        return self.rest + sum(self.layers[i][width] for i, width in pairs)
+        return self.rest + sum(
+            self.layers[i] - sum(self.savings[i][key][choice] for key, choice in choices.items())
+            for i, choices in config.active()
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""
-        return {
-            "rest": self.rest,
-            "layers": [{str(w): t for w, t in layer.items()} for layer in self.layers],
-        }
+        savings = [
+            {key: {str(choice): s for choice, s in of.items()} for key, of in layer.items()}
+            for layer in self.savings
+        ]
+        return {"rest": self.rest, "layers": list(self.layers), "savings": savings}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> LatencyTable:
-        """Inverse of :meth:`to_dict`."""
-        layers = ({int(w): t for w, t in layer.items()} for layer in data["layers"])
-        return cls(data["rest"], tuple(layers))
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            ConfigError: if it is of a version that measured otherwise.
+        """
+        if "savings" not in data:
+            raise ConfigError(
+                "this study's latencies were measured by an older todm_sb: choose another --study"
+            )
+        savings = (
+            {key: {int(choice): s for choice, s in of.items()} for key, of in layer.items()}
+            for layer in data["savings"]
+        )
+        return cls(data["rest"], tuple(data["layers"]), tuple(savings))
 
     @classmethod
     def measure(
         cls,
         supernet: Transducer,
-        widths: Sequence[int],
+        space: SearchSpace,
         features: Tensor,
         repeats: int = 10,
         max_symbols: int = 5,
@@ -70,38 +90,53 @@ class LatencyTable:
 
         A layer by itself finds its weights in nearer caches than one in a network does, and one
         in a shallow network in nearer ones than in a deep one. So each entry is the mean over a
-        deep network and a shallow one (all layers or every other one, one width for all). The
-        networks take turns, each with a few runs in a row of which the first, that fills the
-        caches, does not count; in each network the least of many times is taken.
+        deep network and a shallow one (all layers or every other one, all of them alike, and at
+        their largest but in one dimension). The networks take turns, each with a few runs in a row
+        of which the first, that fills the caches, does not count; in each network the least of many
+        times is taken.
 
         Args:
             supernet: on the CPU, in evaluation mode; stays as it is.
-            widths: FFN widths that a layer can have.
+            space: what its layers can be.
             features: (1, frames, bins), one utterance.
             repeats: turns of each network.
             max_symbols: see :func:`todm_sb.decoders.greedy.greedy_search`.
         """
-        every = tuple(range(len(supernet.encoder.layers)))
+        every = tuple(range(space.n_layers))
         depths = [layers for layers in (every, every[::2], every[1::2]) if layers]
+        largest = {key: values[-1] for key, values in space.choices}
+        smaller = [(key, choice) for key, values in space.choices for choice in values[:-1]]
+        variants = {None: largest, **{(key, c): {**largest, key: c} for key, c in smaller}}
         configs = [
-            SubnetConfig(layers, (width,) * len(layers)) for width in widths for layers in depths
+            (name, SubnetConfig(layers, **{key: [c] * len(layers) for key, c in choice.items()}))
+            for name, choice in variants.items()
+            for layers in depths
         ]
-        networks = [extract_subnet(supernet, config) for config in configs]
+        networks = [extract_subnet(supernet, config) for _, config in configs]
         # The least times of the layers of each network, and of its rest.
-        least = [[math.inf] * (len(config.layers) + 1) for config in configs]
+        least = [[math.inf] * (len(config.layers) + 1) for _, config in configs]
         with _one_thread():
             for i, network in itertools.chain(*repeats * [list(enumerate(networks))]):
                 for run in range(RUNS):
                     times = _time_layers(network, features, max_symbols)
                     if run > 0:
                         least[i] = list(map(min, least[i], times))
-        entries: list[dict[int, list[float]]] = [{width: [] for width in widths} for _ in every]
-        for config, times in zip(configs, least, strict=True):
-            for layer, width, seconds in zip(config.layers, config.ffn_dims, times, strict=False):
-                entries[layer][width].append(seconds)
+        seconds: dict[Any, list[list[float]]] = {name: [[] for _ in every] for name in variants}
+        for (name, config), times in zip(configs, least, strict=True):
+            for layer, of_layer in zip(config.layers, times, strict=False):
+                seconds[name][layer].append(of_layer)
+        means = {name: [fmean(times) for times in layers] for name, layers in seconds.items()}
+
+        def saved(layer: int, key: str, choice: int) -> float:
+            return means[None][layer] - means[key, choice][layer] if choice < largest[key] else 0.0
+
         return cls(
             rest=fmean(times[-1] for times in least),
-            layers=tuple({w: fmean(times) for w, times in layer.items()} for layer in entries),
+            layers=tuple(means[None]),
+            savings=tuple(
+                {key: {c: saved(layer, key, c) for c in values} for key, values in space.choices}
+                for layer in every
+            ),
         )
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from todm_sb.errors import ConfigError
+from todm_sb.space import SearchSpace, SubnetConfig
 from todm_sb.supernet.budget import format_cost
-from todm_sb.supernet.space import SearchSpace, SubnetConfig
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,7 @@ class Evaluated:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Evaluated:
         """Inverse of :meth:`to_dict`."""
-        config = SubnetConfig.from_dict({key: data[key] for key in ("layers", "ffn_dims")})
-        return cls(config, data["WER"], data["costs"])
+        return cls(SubnetConfig.pick(data), data["WER"], data["costs"])
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 Each step trains the max subnet, the min subnet and a few random ones (Yu & Huang 2019,
 arXiv:1903.05134); the max subnet of the very step teaches the others. What all of them share, the
-trunk, is computed once: subsampled frames, SSM kernels and predictor outputs. Each subnet runs
-backward as soon as its loss is known, down to the trunk, so that memory does not grow with their
-number; one backward through the trunk then takes the gathered gradients. They can do so for a part
-of the batch at a time, a micro-batch: their activations then take so many times less memory.
+trunk, is computed once: subsampled frames, what the encoder shares, and predictor outputs. Each
+subnet runs backward as soon as its loss is known, down to the trunk, so that memory does not grow
+with their number; one backward through the trunk then takes the gathered gradients. They can do so
+for a part of the batch at a time, a micro-batch: their activations then take so many times less
+memory.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from todm_sb.losses.pruning import Band, Pruning, choose_band, simple_lattice
 from todm_sb.losses.transducer import NODE_WEIGHTS, Teacher, lattice_loss, node_weights
 from todm_sb.nnet.predictor import start_with_blank
 from todm_sb.nnet.transducer import Transducer
-from todm_sb.supernet.space import SearchSpace, SubnetConfig
+from todm_sb.space import SearchSpace, SubnetConfig
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,14 @@ class Trunk:
     Args:
         frames: (batch, T, d_model), subsampled frames.
         n_frames: (batch,), integer frames of each utterance.
-        spectra: SSM kernel spectra, a list a layer.
+        shared: of the encoder, see :meth:`todm_sb.nnet.encoders.Encoder.shared`.
         predictor: (batch, U + 1, d_joint), projected predictor outputs.
         simple_predictor: (batch, U + 1, V), the same for the simple joiner; None without one.
     """
 
     frames: Tensor
     n_frames: Tensor
-    spectra: list[list[Tensor]]
+    shared: tuple[Tensor, ...]
     predictor: Tensor
     simple_predictor: Tensor | None = None
 
@@ -88,7 +89,7 @@ class Trunk:
         return cls(
             frames,
             n_frames,
-            model.encoder.spectra(frames.shape[1], causal),
+            model.encoder.shared(frames.shape[1], causal),
             model.joiner.project_predictor(outputs),
             model.simple_joiner and model.simple_joiner.predictor(outputs),
         )
@@ -102,7 +103,7 @@ class Trunk:
         return Trunk(
             leaf(self.frames),
             self.n_frames,
-            [[leaf(s) for s in layer] for layer in self.spectra],
+            tuple(map(leaf, self.shared)),
             leaf(self.predictor),
             leaf(self.simple_predictor),
         )
@@ -135,8 +136,7 @@ class Trunk:
         torch.autograd.backward(*zip(*pairs, strict=True))
 
     def _tensors(self) -> list[Tensor | None]:
-        spectra = [s for layer in self.spectra for s in layer]
-        return [self.frames, self.predictor, self.simple_predictor, *spectra]
+        return [self.frames, self.predictor, self.simple_predictor, *self.shared]
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ class Objective:
         Raises:
             ConfigError: if the model lacks the head that a loss needs.
         """
-        encoded = model.encoder.encode(trunk.frames, trunk.n_frames, subnet, trunk.spectra)
+        encoded = model.encoder.encode(trunk.frames, trunk.n_frames, subnet, trunk.shared)
         projected = model.joiner.project_encoder(encoded)
         pruned_weight, simple_total, simple, band = 1.0, 0.0, None, lead and lead.band
         if self.pruning is not None:

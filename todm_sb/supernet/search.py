@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from todm_sb.errors import ConfigError
+from todm_sb.space import SearchSpace, SubnetConfig
 from todm_sb.supernet.budget import format_cost
 from todm_sb.supernet.pareto import Evaluated, SearchResult
-from todm_sb.supernet.space import SearchSpace, SubnetConfig
 from todm_sb.supernet.study import BASELINE, SEARCH, SharedStudy, config_of
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from todm_sb.errors import ConfigError
-from todm_sb.supernet.space import SubnetConfig
+from todm_sb.space import SubnetConfig
 
 try:
     import optuna
@@ -248,14 +248,13 @@ class SharedStudy:
 
 
 def claim_of(trial: FrozenTrial) -> dict[str, Any]:
-    """The subnet's id, layers and widths, and who asked for it."""
+    """The subnet, its id, and who asked for it."""
     return trial.user_attrs["subnet"]
 
 
 def config_of(trial: FrozenTrial) -> SubnetConfig:
     """The subnet of a trial."""
-    claim = claim_of(trial)
-    return SubnetConfig(claim["layers"], claim["ffn_dims"])
+    return SubnetConfig.pick(claim_of(trial))
 
 
 def _open_storage(url: str, grace: int, attempts: int = 3) -> optuna.storages.RDBStorage:

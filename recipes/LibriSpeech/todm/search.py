@@ -55,7 +55,7 @@ def main(arguments: argparse.Namespace) -> None:
             return {}
         sample = speech(dev_utterances(hparams, tokenizer, torch.device("cpu")), n_features)
         on_cpu = copy.deepcopy(model).cpu()
-        return LatencyTable.measure(on_cpu, space.ffn_dims, sample).to_dict()
+        return LatencyTable.measure(on_cpu, space, sample).to_dict()
 
     dev_set = DevSet(
         model.to(device),

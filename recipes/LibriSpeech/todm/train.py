@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
     def dataset(csv: str) -> sb.dataio.dataset.DynamicItemDataset:
         def n_frames_of(seconds: float) -> int:
             n_features = int(seconds * hparams["sample_rate"]) // features.hop + 1
-            return model.encoder.subsampling.output_lengths(n_features)
+            return model.encoder.n_frames(n_features)
 
         return make_dataset(
             csv,

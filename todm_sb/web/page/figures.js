@@ -8,10 +8,10 @@ export const megabytes = (bytes) => `${(bytes / 1e6).toFixed(2)} MB`;
 export const title = (model) => `${model.name}, ${model.precision}, ${megabytes(model.bytes)}`;
 
 // What is known of a model.
-export function describe({ cost, layers, ffn_dims: widths, error_rates: rates, precision, sample_rate: rate }) {
+export function describe({ cost, description, error_rates: rates, precision, sample_rate: rate }) {
   const known = [];
   if (cost?.params) known.push(`${(cost.params / 1e6).toFixed(2)} M parameters`);
-  if (layers) known.push(`${layers.length} layers, FFN ${[...new Set(widths)].join("/")}`);
+  if (description) known.push(description);
   known.push(`${rate} Hz`);
   // Error rates were measured before rounding to 8 bits.
   if (rates?.WER !== undefined && precision === "float32") known.push(`WER ${rates.WER.toFixed(2)} %`);

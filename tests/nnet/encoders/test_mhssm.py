@@ -2,11 +2,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from todm_sb.nnet.encoder import MHSSMEncoder
+from todm_sb.nnet.encoders.mhssm import MHSSMEncoder
 from todm_sb.nnet.subsampling import ENDLESS
-from todm_sb.supernet.space import SubnetConfig
+from todm_sb.space import SubnetConfig
 
-SUBNETS = [None, SubnetConfig((0, 2, 3), (12, 5, 9)), SubnetConfig((1,), (1,))]
+SUBNETS = [None, SubnetConfig((0, 2, 3), ffn_dims=(12, 5, 9)), SubnetConfig((1,), ffn_dims=(1,))]
 LENGTHS = torch.tensor([37, 20, 5])
 
 
@@ -76,7 +76,7 @@ def test_the_active_layers_run_in_order_with_pre_norms_and_residuals(make_encode
         variance = centred.square().mean(-1, keepdim=True)
         return centred / (variance + 1e-5).sqrt() * module.weight + module.bias
 
-    layers, widths = (range(4), [12] * 4) if subnet is None else (subnet.layers, subnet.ffn_dims)
+    layers, widths = (range(4), [12] * 4) if subnet is None else (subnet.layers, subnet["ffn_dims"])
     mask = torch.ones(2, 9, 1, dtype=torch.double)
     for i, width in zip(layers, widths, strict=True):
         layer = encoder.layers[i]
@@ -105,7 +105,7 @@ def test_a_subnet_leaves_no_trace_in_the_network(make_encoder):
 def test_the_max_config_and_no_config_are_the_same_network(make_encoder):
     encoder = make_encoder()
     features = batch_with_garbage()
-    config = SubnetConfig((0, 1, 2, 3), (12, 12, 12, 12))
+    config = SubnetConfig((0, 1, 2, 3), ffn_dims=(12, 12, 12, 12))
     assert torch.equal(encoder(features, LENGTHS)[0], encoder(features, LENGTHS, config)[0])
 
 
@@ -115,7 +115,7 @@ def test_the_max_config_and_no_config_are_the_same_network(make_encoder):
 def test_shared_spectra_change_nothing(make_encoder, subnet, causal):
     encoder = make_encoder(n_stack=2, dual_mode=True)
     frames, n_frames = encoder.subsampling(batch_with_garbage(), LENGTHS)
-    shared = encoder.encode(frames, n_frames, subnet, encoder.spectra(frames.shape[1], causal))
+    shared = encoder.encode(frames, n_frames, subnet, encoder.shared(frames.shape[1], causal))
     assert torch.equal(shared, encoder.encode(frames, n_frames, subnet, causal=causal))
 
 
@@ -181,15 +181,16 @@ def test_any_chunking_gives_the_frames_of_the_whole(
     make_encoder, subnet, look_ahead, sizes, shared
 ):
     encoder = make_encoder(causal=True, look_ahead=look_ahead, n_stack=2)
-    operators = encoder.block_operators(4) if shared else None
     features = batch_with_garbage()
     whole, n_frames = encoder(features, LENGTHS, subnet)
-    state, parts, counts, seen = encoder.initial_state(3, subnet), [], 0, 0
-    after = torch.randn(3, encoder.subsampling.look_ahead, 6, dtype=torch.double)
+    encoder = encoder.extract(subnet) if subnet else encoder
+    operators = encoder.operators(4) if shared else None
+    state, parts, counts, seen = encoder.initial_state(3), [], 0, 0
+    after = torch.randn(3, encoder.look_ahead, 6, dtype=torch.double)
     for chunk in [*features.split(sizes, dim=1), after]:
         seen += chunk.shape[1]
         ends = torch.where(seen > LENGTHS, LENGTHS, ENDLESS) if seen <= 37 else LENGTHS
-        frames, n_new, state = encoder.chunk(chunk, state, ends, subnet, operators)
+        frames, n_new, state = encoder.chunk(chunk, state, ends, operators)
         for row, n in enumerate(n_new):
             assert (frames[row, n:] == 0).all()
         parts.append(frames)
@@ -244,7 +245,7 @@ def test_dropout_follows_the_width_in_the_ffn_and_not_in_the_ssm_branch(make_enc
     monkeypatch.setattr(F, "dropout", dropout)
     encoder(torch.randn(1, 8, 6, dtype=torch.double), torch.tensor([8]), SUBNETS[1])
     expected = []
-    for width in SUBNETS[1].ffn_dims:
+    for width in SUBNETS[1]["ffn_dims"]:
         expected += [(8, 0.4, True), (width, pytest.approx(0.4 * width / 12), True)]
     assert used == expected
 
@@ -262,12 +263,12 @@ def test_layers_and_widths_that_do_not_exist_are_refused(make_encoder):
     encoder = make_encoder()
     features = torch.randn(1, 8, 6, dtype=torch.double)
     with pytest.raises(IndexError):
-        encoder(features, torch.tensor([8]), SubnetConfig((0, 4), (12, 12)))
+        encoder(features, torch.tensor([8]), SubnetConfig((0, 4), ffn_dims=(12, 12)))
     with pytest.raises(ValueError, match=r"13 is outside 1\.\.12"):
-        encoder(features, torch.tensor([8]), SubnetConfig((0,), (13,)))
+        encoder(features, torch.tensor([8]), SubnetConfig((0,), ffn_dims=(13,)))
 
 
 def test_sizes_are_told(make_encoder):
     encoder = make_encoder()
     assert encoder.d_model == 8
-    assert encoder.ffn_dims == (12, 12, 12, 12)
+    assert encoder.dimensions["ffn_dims"] == (12, 12, 12, 12)

@@ -12,6 +12,7 @@ import math
 import re
 import reprlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from todm_sb.errors import ConfigError
@@ -71,6 +72,19 @@ def nullable(inner: Check) -> Check:
     def check(value: Any, where: str) -> None:
         if value is not None:
             inner(value, where)
+
+    return check
+
+
+def either(*checks: Check) -> Check:
+    """What any of some checks accepts; the last one tells what was wanted."""
+
+    def check(value: Any, where: str) -> None:
+        *others, last = checks
+        for other in others:
+            with suppress(ConfigError):
+                return other(value, where)
+        return last(value, where)
 
     return check
 

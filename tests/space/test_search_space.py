@@ -5,11 +5,11 @@ import random
 import pytest
 
 from todm_sb.errors import ConfigError
-from todm_sb.supernet.space import SearchSpace, SubnetConfig
+from todm_sb.space import SearchSpace, SubnetConfig
 
 DROPS = ["any", "top", "even"]
 SMALL = [
-    SearchSpace(n_layers, min_layers, ffn_dims, drop)
+    SearchSpace(n_layers, min_layers, drop, ffn_dims=ffn_dims)
     for drop in DROPS
     for n_layers, min_layers, ffn_dims in [
         (3, 1, (4, 8)),
@@ -22,7 +22,7 @@ SMALL = [
 
 
 def name(space):
-    return f"{space.layer_drop}-{space.min_layers}to{space.n_layers}-{len(space.ffn_dims)}widths"
+    return f"{space.layer_drop}-{space.min_layers}to{space.n_layers}-{len(space['ffn_dims'])}widths"
 
 
 small_spaces = pytest.mark.parametrize("space", SMALL, ids=name)
@@ -42,8 +42,8 @@ def all_subnets(space):
         else:
             choices = [tuple(round(i * last / (depth - 1)) for i in range(depth))]
         for layers in choices:
-            for widths in itertools.product(space.ffn_dims, repeat=depth):
-                subnets.add(SubnetConfig(layers, widths))
+            for widths in itertools.product(space["ffn_dims"], repeat=depth):
+                subnets.add(SubnetConfig(layers, ffn_dims=widths))
     return subnets
 
 
@@ -52,8 +52,8 @@ def is_one_step(space, a, b):
     width and any other takes that of the nearest layer of ``a`` (the lower one of two)."""
     if a.layers == b.layers:
         steps = [
-            abs(space.ffn_dims.index(x) - space.ffn_dims.index(y))
-            for x, y in zip(a.ffn_dims, b.ffn_dims, strict=True)
+            abs(space["ffn_dims"].index(x) - space["ffn_dims"].index(y))
+            for x, y in zip(a["ffn_dims"], b["ffn_dims"], strict=True)
         ]
         return sum(steps) == 1
     if abs(len(a.layers) - len(b.layers)) != 1:
@@ -61,15 +61,15 @@ def is_one_step(space, a, b):
     shared = set(a.layers) & set(b.layers)
     if space.layer_drop != "even" and len(shared) != min(len(a.layers), len(b.layers)):
         return False
-    for layer, width in zip(b.layers, b.ffn_dims, strict=True):
+    for layer, width in zip(b.layers, b["ffn_dims"], strict=True):
         nearest = min(a.layers, key=lambda x, layer=layer: (abs(x - layer), x))
-        if width != a.ffn_dims[a.layers.index(nearest)]:
+        if width != a["ffn_dims"][a.layers.index(nearest)]:
             return False
     return True
 
 
 def test_a_subnet_survives_json():
-    config = SubnetConfig((0, 2, 5), (128, 384, 128))
+    config = SubnetConfig((0, 2, 5), ffn_dims=(128, 384, 128))
     assert SubnetConfig.from_json(config.to_json()) == config
     assert SubnetConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     assert json.loads(config.to_json()) == {"layers": [0, 2, 5], "ffn_dims": [128, 384, 128]}
@@ -77,19 +77,19 @@ def test_a_subnet_survives_json():
 
 
 def test_a_subnet_is_a_key():
-    a, b = SubnetConfig((0, 2), (4, 8)), SubnetConfig([0, 2], [4, 8])
+    a, b = SubnetConfig((0, 2), ffn_dims=(4, 8)), SubnetConfig([0, 2], ffn_dims=[4, 8])
     assert a == b
-    assert len({a, b, SubnetConfig((0, 1), (4, 8))}) == 2
+    assert len({a, b, SubnetConfig((0, 1), ffn_dims=(4, 8))}) == 2
     with pytest.raises(AttributeError):
         a.layers = (0, 1)
 
 
 def test_ids_stay_the_same_over_versions():
-    assert SubnetConfig((0, 2, 5), (128, 384, 128)).id == "3L-455a9f0d"
+    assert SubnetConfig((0, 2, 5), ffn_dims=(128, 384, 128)).id == "3L-455a9f0d"
 
 
 def test_ids_tell_subnets_apart():
-    subnets = all_subnets(SearchSpace(4, 1, (4, 8, 16)))
+    subnets = all_subnets(SearchSpace(4, 1, ffn_dims=(4, 8, 16)))
     assert len({config.id for config in subnets}) == len(subnets)
 
 
@@ -104,7 +104,7 @@ def test_ids_tell_subnets_apart():
 )
 def test_a_subnet_that_makes_no_sense_is_refused(layers, ffn_dims, message):
     with pytest.raises(ConfigError, match=message):
-        SubnetConfig(layers, ffn_dims)
+        SubnetConfig(layers, ffn_dims=ffn_dims)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_subnet_that_makes_no_sense_is_refused(layers, ffn_dims, message):
         "[]",
         "null",
         "3",
-        '{"layers": [0]}',
+        '{"ffn_dims": [4]}',
         '{"layers": [0], "ffn_dims": [4], "depth": 1}',
         '{"layers": 0, "ffn_dims": [4]}',
         '{"layers": ["0"], "ffn_dims": [4]}',
@@ -136,7 +136,7 @@ def test_the_size_is_the_number_of_different_subnets(space):
 
 
 def test_the_size_of_a_large_space_is_known_without_listing_it():
-    space = SearchSpace(20, 10, (512, 1024, 2048, 3072))
+    space = SearchSpace(20, 10, ffn_dims=(512, 1024, 2048, 3072))
     subsets = [184756, 167960, 125970, 77520, 38760, 15504, 4845, 1140, 190, 20, 1]
     assert space.size == sum(n * 4**depth for n, depth in zip(subsets, range(10, 21), strict=True))
 
@@ -144,7 +144,7 @@ def test_the_size_of_a_large_space_is_known_without_listing_it():
 @small_spaces
 def test_a_space_contains_exactly_its_subnets(space):
     subnets = all_subnets(space)
-    universe = all_subnets(SearchSpace(space.n_layers + 1, 1, (*space.ffn_dims, 99)))
+    universe = all_subnets(SearchSpace(space.n_layers + 1, 1, ffn_dims=(*space["ffn_dims"], 99)))
     assert subnets < universe
     for config in universe:
         assert (config in space) == (config in subnets)
@@ -154,9 +154,9 @@ def test_a_space_contains_exactly_its_subnets(space):
 def test_max_and_min_are_the_largest_and_the_smallest(space):
     subnets = all_subnets(space)
     assert {space.max, space.min} <= subnets
-    assert space.max.ffn_dims == tuple(space.max_ffn_dims)
+    assert space.max["ffn_dims"] == tuple(space.sizes["ffn_dims"])
     for config in subnets:
-        assert sum(space.min.ffn_dims) <= sum(config.ffn_dims) <= sum(space.max.ffn_dims)
+        assert sum(space.min["ffn_dims"]) <= sum(config["ffn_dims"]) <= sum(space.max["ffn_dims"])
         assert len(space.min.layers) <= len(config.layers) <= len(space.max.layers)
 
 
@@ -167,7 +167,7 @@ def test_random_covers_the_whole_space_and_nothing_else(space):
 
 
 def test_random_depths_are_uniform():
-    space = SearchSpace(6, 3, (4, 8))
+    space = SearchSpace(6, 3, ffn_dims=(4, 8))
     rng = random.Random(0)
     depths = [len(space.random(rng).layers) for _ in range(4000)]
     for depth in range(3, 7):
@@ -175,7 +175,7 @@ def test_random_depths_are_uniform():
 
 
 def test_the_same_seed_draws_the_same():
-    space = SearchSpace(6, 3, (4, 8))
+    space = SearchSpace(6, 3, ffn_dims=(4, 8))
     draws = [[space.random(random.Random(seed)) for _ in range(5)] for seed in (1, 1, 2)]
     assert draws[0] == draws[1] != draws[2]
 
@@ -210,17 +210,17 @@ def test_mutants_stay_in_the_space_and_differ_from_their_parent(space):
 
 
 def test_the_only_subnet_of_a_space_mutates_to_itself():
-    space = SearchSpace(2, 2, (4,))
+    space = SearchSpace(2, 2, ffn_dims=(4,))
     assert space.mutate(space.max, random.Random(0)) == space.max
 
 
 def test_a_higher_rate_mutates_more():
-    space = SearchSpace(8, 8, (1, 2, 3, 4))
+    space = SearchSpace(8, 8, ffn_dims=(1, 2, 3, 4))
     rng = random.Random(0)
 
     mean = {}
     for rate in (0.1, 0.5):
-        mutants = [space.mutate(space.max, rng, rate).ffn_dims for _ in range(1000)]
+        mutants = [space.mutate(space.max, rng, rate)["ffn_dims"] for _ in range(1000)]
         mean[rate] = sum(w != 4 for widths in mutants for w in widths) / 1000
     # A redraw leaves the width in 1 of 4 cases; where nothing changed, one step is taken instead.
     assert mean[0.5] == pytest.approx(8 * 0.5 * 0.75, abs=0.15)
@@ -236,8 +236,11 @@ def test_children_stay_in_the_space_and_take_after_their_parents(space):
         child = space.crossover(a, b, rng)
         assert child in space
         assert len(child.layers) in (len(a.layers), len(b.layers))
-        genes = {*zip(a.layers, a.ffn_dims, strict=True), *zip(b.layers, b.ffn_dims, strict=True)}
-        assert set(zip(child.layers, child.ffn_dims, strict=True)) <= genes
+        genes = {
+            *zip(a.layers, a["ffn_dims"], strict=True),
+            *zip(b.layers, b["ffn_dims"], strict=True),
+        }
+        assert set(zip(child.layers, child["ffn_dims"], strict=True)) <= genes
         assert space.crossover(a, a, rng) == a
 
 
@@ -251,18 +254,18 @@ def test_evenly_spaced_subnets_grow_from_min_to_max(space, n):
     assert set(configs) <= subnets
     for a, b in itertools.pairwise(configs):
         assert len(a.layers) <= len(b.layers)
-        assert sum(a.ffn_dims) <= sum(b.ffn_dims)
+        assert sum(a["ffn_dims"]) <= sum(b["ffn_dims"])
 
 
 def test_evenly_spaced_subnets_are_about_evenly_spaced():
-    space = SearchSpace(8, 8, (100, 200, 300))
-    totals = [sum(config.ffn_dims) for config in space.evenly_spaced(5)]
+    space = SearchSpace(8, 8, ffn_dims=(100, 200, 300))
+    totals = [sum(config["ffn_dims"]) for config in space.evenly_spaced(5)]
     assert totals == [800, 1200, 1600, 2000, 2400]
 
 
 def test_one_evenly_spaced_subnet_makes_no_sense():
     with pytest.raises(ConfigError, match="min to max"):
-        SearchSpace(3, 1, (4,)).evenly_spaced(1)
+        SearchSpace(3, 1, ffn_dims=(4,)).evenly_spaced(1)
 
 
 @small_spaces
@@ -274,7 +277,7 @@ def test_a_space_survives_json(space):
 
 def test_any_subset_of_layers_is_the_default():
     space = SearchSpace.from_dict({"n_layers": 3, "min_layers": 1, "ffn_dims": [4]})
-    assert space == SearchSpace(3, 1, (4,), "any")
+    assert space == SearchSpace(3, 1, "any", ffn_dims=(4,))
 
 
 @pytest.mark.parametrize(
@@ -298,7 +301,7 @@ def test_a_wrong_setting_of_a_space_is_named_in_one_line(changes, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("key", ["n_layers", "min_layers", "ffn_dims"])
+@pytest.mark.parametrize("key", ["n_layers", "min_layers"])
 def test_a_missing_setting_of_a_space_is_named(key):
     data = {"n_layers": 3, "min_layers": 1, "ffn_dims": [4, 8]}
     del data[key]
@@ -309,13 +312,13 @@ def test_a_missing_setting_of_a_space_is_named(key):
 @pytest.mark.parametrize(
     "outside",
     [
-        SubnetConfig((0, 3), (4, 4)),
-        SubnetConfig((0, 1), (4, 5)),
-        SubnetConfig((0,), (4,)),
+        SubnetConfig((0, 3), ffn_dims=(4, 4)),
+        SubnetConfig((0, 1), ffn_dims=(4, 5)),
+        SubnetConfig((0,), ffn_dims=(4,)),
     ],
 )
 def test_a_subnet_outside_the_space_is_refused_in_one_line(outside):
-    space = SearchSpace(3, 2, (4, 8))
+    space = SearchSpace(3, 2, ffn_dims=(4, 8))
     inside, rng = space.max, random.Random(0)
     assert space.check(inside) is inside
     for use in (

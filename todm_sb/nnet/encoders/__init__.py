@@ -1,0 +1,27 @@
+"""Encoders: what may be asked of one, those there are, and how to add another."""
+
+from todm_sb.nnet.encoders.conformer import ConformerEncoder
+from todm_sb.nnet.encoders.mhssm import MHSSMEncoder
+from todm_sb.nnet.encoders.protocol import (
+    DualMode,
+    Encoder,
+    Streaming,
+    causal_form,
+    check_space,
+    streaming,
+)
+from todm_sb.nnet.encoders.registry import KINDS, build_encoder, register
+
+__all__ = [
+    "KINDS",
+    "ConformerEncoder",
+    "DualMode",
+    "Encoder",
+    "MHSSMEncoder",
+    "Streaming",
+    "build_encoder",
+    "causal_form",
+    "check_space",
+    "register",
+    "streaming",
+]

@@ -1,0 +1,264 @@
+"""SpeechBrain's Conformer, elastic in depth and in the width of its feed-forward layers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from speechbrain.lobes.models.transformer.Conformer import ConvolutionModule
+from speechbrain.nnet.activations import Swish
+from speechbrain.nnet.attention import RelPosEncXL, RelPosMHAXL
+from torch import Tensor, nn
+
+from todm_sb.nnet.elastic import ElasticFFN
+from todm_sb.nnet.encoders.registry import register
+from todm_sb.nnet.encoders.stack import LayerStack
+from todm_sb.nnet.masking import frame_mask
+from todm_sb.nnet.sizes import n_bytes, n_parameters
+from todm_sb.nnet.subsampling import ConvSubsampling
+from todm_sb.space import SubnetConfig
+from todm_sb.space.dimensions import FFN
+from todm_sb.utils.schema import flag, integer, mapping, nullable, number, one_of, sequence
+
+_WIDTH = integer(1, FFN.largest)
+
+# What a bundle, which may come from a stranger, can ask for.
+check_arguments = mapping(
+    {
+        "kind": one_of("conformer"),
+        "n_features": integer(1, 1024),
+        "d_model": _WIDTH,
+        FFN.key: sequence(_WIDTH, 1, 128),
+    },
+    {
+        "n_heads": integer(1, 1024),
+        "kernel_size": integer(1, 1023),
+        "dropout": number(0, 1),
+        "adaptive_dropout": flag,
+        "dropout_width": nullable(_WIDTH),
+        "channels": sequence(integer(1, 4096), 1, 8),
+        "time_strides": sequence(integer(1, 64), 1, 8),
+    },
+)
+
+
+class ConformerLayer(nn.Module):
+    """One Conformer block (Gulati et al. 2020, arXiv:2005.08100), as SpeechBrain's
+    ``ConformerEncoderLayer`` computes it, from SpeechBrain's attention and convolution.
+
+    Both feed-forward layers are elastic; one choice, ``ffn_dims``, is the width of either. Unlike
+    SpeechBrain's, it masks padding before the depthwise convolution as well as after it, so that an
+    utterance does not depend on what it is batched with.
+
+    Args:
+        d_model: width of input and output.
+        n_heads: attention heads.
+        kernel_size: frames of the depthwise convolution, odd.
+        ffns: both feed-forward layers.
+        dropout: probability on each branch; the hidden units of the FFNs have their own, adaptive
+            one.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        kernel_size: int,
+        ffns: Sequence[ElasticFFN],
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.norm_ffn_1 = nn.LayerNorm(d_model)
+        self.ffn_1, self.ffn_2 = ffns
+        self.norm_attention = nn.LayerNorm(d_model)
+        self.attention = RelPosMHAXL(d_model, n_heads, dropout)
+        self.convolution = ConvolutionModule(d_model, kernel_size, True, Swish, dropout)
+        self.norm_ffn_2 = nn.LayerNorm(d_model)
+        self.norm_out = nn.LayerNorm(d_model)
+        self.dropout = dropout
+
+    def forward(
+        self, x: Tensor, mask: Tensor, positions: Tensor, ffn_dims: int | None = None
+    ) -> Tensor:
+        """Encodes frames.
+
+        Args:
+            x: (batch, T, d_model).
+            mask: (batch, T, 1), True on an utterance's frames.
+            positions: (1, 2 T - 1, d_model).
+            ffn_dims: width of both feed-forward layers; all of it when None.
+
+        Returns:
+            (batch, T, d_model); padded frames hold no meaning.
+        """
+        x = x + 0.5 * self._dropped(self.ffn_1(self.norm_ffn_1(x), ffn_dims))
+        y = self.norm_attention(x)
+        y, _ = self.attention(y, y, y, pos_embs=positions, key_padding_mask=~mask.squeeze(-1))
+        x = x + y
+        x = x + self._convolved(x, mask)
+        y = self._dropped(self.ffn_2(self.norm_ffn_2(x), ffn_dims))
+        return self.norm_out(x + 0.5 * y)
+
+    def _convolved(self, x: Tensor, mask: Tensor) -> Tensor:
+        part = self.convolution
+        y = part.bottleneck(part.layer_norm(x).transpose(1, 2)) * mask.transpose(1, 2)
+        return part.after_conv(part.conv(y).transpose(1, 2))
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training)
+
+    def extract(self, ffn_dims: int | None = None) -> ConformerLayer:
+        """A standalone layer of this width, equal in outputs."""
+        ffns = {id(ffn): ffn.extract(ffn_dims) for ffn in (self.ffn_1, self.ffn_2)}
+        # A deep copy takes what its memo already holds as copied.
+        return copy.deepcopy(self, ffns)
+
+    def macs(self, n_frames: int, ffn_dims: int | None = None) -> int:
+        """Multiply-accumulates of so many frames."""
+        d_model = self.attention.embed_dim
+        n_positions = 2 * n_frames - 1
+        attention = (
+            # Queries, keys, values and output; positions; scores by content, by position; values.
+            n_frames * (self.attention.in_proj_weight.numel() + d_model * d_model)
+            + n_positions * d_model * d_model
+            + n_frames * (2 * n_frames + n_positions) * d_model
+        )
+        pointwise = self.convolution.bottleneck[0].weight.numel() + d_model * d_model
+        convolution = n_frames * (pointwise + self.convolution.conv.weight.numel())
+        ffns = self.ffn_1.macs(n_frames, ffn_dims) + self.ffn_2.macs(n_frames, ffn_dims)
+        return attention + convolution + ffns
+
+
+@register("conformer", check_arguments)
+class ConformerEncoder(nn.Module):
+    """Convolutional subsampling and a stack of Conformer blocks.
+
+    It is a :class:`todm_sb.nnet.encoders.Encoder` that sees the whole utterance.
+
+    Args:
+        n_features: feature bins a frame.
+        d_model: width of the residual stream.
+        ffn_dims: width of both feed-forward layers of each layer (of the largest subnet); its
+            length is the depth.
+        n_heads: attention heads.
+        kernel_size: frames of the depthwise convolution, odd.
+        dropout: probability, in the feed-forward layers at full width.
+        adaptive_dropout, dropout_width: see :class:`ElasticFFN`.
+        channels, time_strides: see :class:`ConvSubsampling`.
+
+    Raises:
+        ValueError: if a size does not fit.
+    """
+
+    modes = (False,)
+
+    def __init__(
+        self,
+        n_features: int,
+        d_model: int,
+        ffn_dims: Sequence[int],
+        n_heads: int = 8,
+        kernel_size: int = 31,
+        dropout: float = 0.0,
+        adaptive_dropout: bool = True,
+        dropout_width: int | None = None,
+        channels: tuple[int, ...] = (32, 32),
+        time_strides: tuple[int, ...] = (2, 2),
+    ) -> None:
+        arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        super().__init__()
+        if not isinstance(n_heads, int) or n_heads < 1 or d_model % n_heads:
+            raise ValueError(f"n_heads ({n_heads}) must be a number that divides d_model {d_model}")
+        if d_model % 2:
+            raise ValueError(f"d_model must be even, not {d_model}: positions are sines and cosines")
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, not {kernel_size}")
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items()}
+        self.config = {"kind": self.kind, **plain}
+        self.n_features, self.d_model = n_features, d_model
+        full = dropout_width or max(ffn_dims)
+        self.subsampling = ConvSubsampling(n_features, d_model, channels, time_strides)
+        self.positions = RelPosEncXL(d_model)
+
+        def ffns(width: int) -> list[ElasticFFN]:
+            return [ElasticFFN(d_model, width, dropout, adaptive_dropout, full) for _ in range(2)]
+
+        self.layers = LayerStack(
+            ConformerLayer(d_model, n_heads, kernel_size, ffns(width), dropout)
+            for width in ffn_dims
+        )
+        self.norm = nn.LayerNorm(d_model, eps=1e-6)  # SpeechBrain's
+
+    @property
+    def dimensions(self) -> dict[str, tuple[int, ...]]:
+        """The largest choice of each layer by dimension."""
+        return {FFN.key: tuple(layer.ffn_1.d_hidden for layer in self.layers)}
+
+    def n_frames(self, n_features: int | Tensor) -> int | Tensor:
+        """Encoder frames of utterances of so many feature frames."""
+        return self.subsampling.output_lengths(n_features)
+
+    def shared(self, n_frames: int, causal: bool = False) -> tuple[Tensor, ...]:
+        """Embeddings of the relative positions: (1, 2 n_frames - 1, d_model)."""
+        return (self.positions.make_pe(n_frames).to(self.norm.weight.dtype),)
+
+    def shareable(self, n_frames: int) -> int:
+        """Positions are of one number of frames."""
+        return n_frames
+
+    def forward(
+        self,
+        features: Tensor,
+        lengths: Tensor,
+        subnet: SubnetConfig | None = None,
+        causal: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """(batch, T, n_features), (batch,) -> (batch, T', d_model), exactly zero on padded frames,
+        and the lengths in frames T'."""
+        frames, lengths = self.subsampling(features, lengths)
+        return self.encode(frames, lengths, subnet), lengths
+
+    def encode(
+        self,
+        frames: Tensor,
+        lengths: Tensor,
+        subnet: SubnetConfig | None = None,
+        shared: tuple[Tensor, ...] | None = None,
+        causal: bool = False,
+    ) -> Tensor:
+        """The elastic part: (batch, T', d_model), (batch,) -> (batch, T', d_model), exactly zero
+        on padded frames.
+
+        Raises:
+            IndexError: if the subnet names a layer that does not exist.
+        """
+        mask = frame_mask(lengths, frames.shape[1])
+        (positions,) = shared or self.shared(frames.shape[1])
+        x = torch.where(mask, frames, 0.0)
+        for i, choices in self.layers.active(subnet):
+            x = self.layers[i](x, mask, positions, **choices)
+        return self.norm(x) * mask
+
+    def extract(self, subnet: SubnetConfig) -> ConformerEncoder:
+        """A plain, smaller encoder with the outputs that this one has under a subnet."""
+        small = copy.deepcopy(self, {id(self.layers): self.layers.extract(subnet)})
+        small.config[FFN.key] = list(small.dimensions[FFN.key])
+        small.config["dropout_width"] = self.layers[0].ffn_1.dropout_width
+        return small
+
+    def n_parameters(self, subnet: SubnetConfig | None = None) -> int:
+        """Parameters of the subnet, exactly."""
+        rest = n_parameters(self.subsampling) + n_parameters(self.norm)
+        return rest + self.layers.n_parameters(subnet)
+
+    def n_bytes(self, subnet: SubnetConfig | None = None, dtype: str = "float32") -> int:
+        """Bytes of the subnet's weights; see :func:`todm_sb.nnet.sizes.n_bytes`."""
+        parts = (self.subsampling, self.positions, self.norm)
+        return sum(n_bytes(part, dtype) for part in parts) + self.layers.n_bytes(subnet, dtype)
+
+    def macs(self, n_features: int, subnet: SubnetConfig | None = None) -> int:
+        """Multiply-accumulates of an utterance of so many feature frames."""
+        layers = self.layers.macs(self.n_frames(n_features), subnet)
+        return self.subsampling.macs(n_features) + layers

@@ -1,0 +1,392 @@
+"""The MH-SSM encoder, elastic in depth, FFN width and SSM heads."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from todm_sb.nnet.block_operators import BLOCK, BlockOperators
+from todm_sb.nnet.elastic import ElasticFFN
+from todm_sb.nnet.encoders.registry import register
+from todm_sb.nnet.encoders.stack import LayerStack
+from todm_sb.nnet.fft_convolution import longest_of_size
+from todm_sb.nnet.masking import frame_mask
+from todm_sb.nnet.sizes import n_bytes, n_parameters
+from todm_sb.nnet.ssm import MultiHeadSSM
+from todm_sb.nnet.subsampling import ConvSubsampling
+from todm_sb.space import SubnetConfig
+from todm_sb.space.dimensions import FFN, HEADS
+from todm_sb.utils.schema import either, flag, integer, mapping, nullable, number, one_of, sequence
+
+_WIDTH = integer(1, FFN.largest)
+_HEADS = integer(2, HEADS.largest)
+
+# What a bundle, which may come from a stranger, can ask for.
+check_arguments = mapping(
+    {
+        "n_features": integer(1, 1024),
+        "d_model": _WIDTH,
+        FFN.key: sequence(_WIDTH, 1, 128),
+    },
+    {
+        "kind": one_of("mhssm"),
+        HEADS.key: either(_HEADS, sequence(_HEADS, 1, 128)),
+        "head_dim": nullable(_WIDTH),
+        "d_inner": nullable(_WIDTH),
+        "state_size": integer(1, 1024),
+        "n_stack": integer(1, 8),
+        "dt_range": sequence(number(1e-9, 1e3), 2, 2),
+        "causal": flag,
+        "look_ahead": integer(0, 64),
+        "dual_mode": flag,
+        "dropout": number(0, 1),
+        "adaptive_dropout": flag,
+        "dropout_width": nullable(_WIDTH),
+        "channels": sequence(integer(1, 4096), 1, 8),
+        "time_strides": sequence(integer(1, 64), 1, 8),
+    },
+)
+
+
+class MHSSMLayer(nn.Module):
+    """One encoder block: pre-norm MH-SSM and pre-norm elastic FFN, each with a residual.
+
+    Choices are named as elastic dimensions are: ``ffn_dims`` hidden units, ``n_heads`` SSM heads.
+
+    Args:
+        ssm: mixes frames.
+        ffn: mixes channels.
+        d_model: width of input and output.
+        dropout: probability on the SSM branch; the FFN has its own, adaptive one.
+    """
+
+    def __init__(
+        self, ssm: MultiHeadSSM, ffn: ElasticFFN, d_model: int, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.norm_ssm = nn.LayerNorm(d_model)
+        self.ssm = ssm
+        self.norm_ffn = nn.LayerNorm(d_model)
+        self.ffn = ffn
+        self.dropout = dropout
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        spectra: Sequence[Tensor] | None = None,
+        causal: bool = False,
+        ffn_dims: int | None = None,
+        n_heads: int | None = None,
+    ) -> Tensor:
+        """(batch, T, d_model) -> (batch, T, d_model); arguments as of the two sublayers."""
+        y = self.ssm(self.norm_ssm(x), mask, spectra, causal, n_heads)
+        x = x + F.dropout(y, self.dropout, self.training)
+        return x + self.ffn(self.norm_ffn(x), ffn_dims)
+
+    def extract(self, ffn_dims: int | None = None, n_heads: int | None = None) -> MHSSMLayer:
+        """A standalone layer of this choice, equal in outputs."""
+        parts = {
+            id(self.ffn): self.ffn.extract(ffn_dims),
+            id(self.ssm): self.ssm.extract(n_heads),
+        }
+        # A deep copy takes what its memo already holds as copied.
+        return copy.deepcopy(self, parts)
+
+    def macs(self, n_frames: int, ffn_dims: int | None = None, n_heads: int | None = None) -> int:
+        """Multiply-accumulates of so many frames."""
+        return self.ssm.macs(n_frames, n_heads) + self.ffn.macs(n_frames, ffn_dims)
+
+    def chunk(
+        self,
+        x: Tensor,
+        state: list[Tensor],
+        operators: list[BlockOperators] | None = None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The same block chunk by chunk; see :meth:`MultiHeadSSM.chunk`."""
+        y, state = self.ssm.chunk(self.norm_ssm(x), state, operators)
+        x = x + y
+        return x + self.ffn(self.norm_ffn(x)), state
+
+
+class EncoderState(NamedTuple):
+    """What the chunked form carries from chunk to chunk; every tensor has the batch first.
+
+    Args:
+        subsampling: see :meth:`ConvSubsampling.initial_state`.
+        layers: see :meth:`MultiHeadSSM.initial_state`, of each layer.
+    """
+
+    subsampling: tuple[Tensor, ...]
+    layers: list[list[Tensor]]
+
+
+@register("mhssm", check_arguments)
+class MHSSMEncoder(nn.Module):
+    """Convolutional subsampling and a stack of MH-SSM blocks.
+
+    It is a :class:`todm_sb.nnet.encoders.Encoder`, can run chunk by chunk where it is causal, and
+    in two modes.
+
+    Args:
+        n_features: feature bins a frame.
+        d_model: width of the residual stream.
+        ffn_dims: FFN width of each layer (of the largest subnet); its length is the depth.
+        n_heads: SSM heads, or, where subnets can have fewer, those of each layer: then every
+            leading part of the heads spans local to global context.
+        head_dim: channels of a head; those of ``d_inner`` over ``n_heads`` when None.
+        d_inner, state_size, n_stack, dt_range: see :class:`MultiHeadSSM`.
+        causal: see no future frame (for streaming), but for ``look_ahead``.
+        look_ahead: see :class:`ConvSubsampling`.
+        dual_mode: see the whole utterance, or run as a causal network, which leaves the backward
+            SSMs out (after Yu et al. 2021, arXiv:2010.06030). Subsampling is causal in both modes.
+        dropout: probability at full width.
+        adaptive_dropout: see :class:`ElasticFFN`.
+        dropout_width: see :class:`ElasticFFN`; the largest of ``ffn_dims`` when None.
+        channels, time_strides: see :class:`ConvSubsampling`.
+
+    Raises:
+        ValueError: if it is to be both ``causal`` and ``dual_mode``, or a part refuses its sizes.
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        d_model: int,
+        ffn_dims: Sequence[int],
+        n_heads: int | Sequence[int] = 8,
+        head_dim: int | None = None,
+        d_inner: int | None = None,
+        state_size: int = 16,
+        n_stack: int = 1,
+        dt_range: tuple[float, float] = (0.005, 0.5),
+        causal: bool = False,
+        look_ahead: int = 0,
+        dual_mode: bool = False,
+        dropout: float = 0.0,
+        adaptive_dropout: bool = True,
+        dropout_width: int | None = None,
+        channels: tuple[int, ...] = (32, 32),
+        time_strides: tuple[int, ...] = (2, 2),
+    ) -> None:
+        arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        super().__init__()
+        if causal and dual_mode:
+            raise ValueError("a causal network has no dual_mode: set one of them")
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items()}
+        self.config = {"kind": self.kind, **plain}
+        # What ``causal`` can be in forward and encode; first the mode that is meant by default.
+        self.modes = (False, True) if dual_mode else (causal,)
+        spread = not isinstance(n_heads, int)
+        heads = list(n_heads) if spread else [n_heads] * len(ffn_dims)
+        if len(heads) != len(ffn_dims):
+            raise ValueError(f"{len(ffn_dims)} layers but n_heads of {len(heads)}")
+        if head_dim is None:
+            d_inner = d_inner or 2 * d_model
+            if d_inner % max(heads):
+                raise ValueError(f"d_inner ({d_inner}) must be a multiple of heads ({max(heads)})")
+            head_dim = d_inner // max(heads)
+        dropout_width = dropout_width or max(ffn_dims)
+        self.n_features, self.d_model = n_features, d_model
+        self.subsampling = ConvSubsampling(
+            n_features, d_model, channels, time_strides, causal or dual_mode, look_ahead
+        )
+        self.layers = LayerStack(
+            MHSSMLayer(
+                MultiHeadSSM(
+                    d_model,
+                    n,
+                    n * head_dim,
+                    state_size,
+                    not causal,
+                    n_stack,
+                    dt_range,
+                    spread,
+                ),
+                ElasticFFN(d_model, width, dropout, adaptive_dropout, dropout_width),
+                d_model,
+                dropout,
+            )
+            for width, n in zip(ffn_dims, heads, strict=True)
+        )
+        self.norm = nn.LayerNorm(d_model)
+
+    @property
+    def dimensions(self) -> dict[str, tuple[int, ...]]:
+        """The largest choice of each layer by dimension."""
+        return {
+            FFN.key: tuple(layer.ffn.d_hidden for layer in self.layers),
+            HEADS.key: tuple(layer.ssm.n_heads for layer in self.layers),
+        }
+
+    def n_frames(self, n_features: int | Tensor) -> int | Tensor:
+        """Encoder frames of utterances of so many feature frames."""
+        return self.subsampling.output_lengths(n_features)
+
+    def shared(self, n_frames: int, causal: bool = False) -> tuple[Tensor, ...]:
+        """SSM kernel spectra of every layer, to be shared by the subnets of a step.
+
+        Args:
+            n_frames: frames after subsampling.
+            causal: run a dual-mode network as a causal one.
+
+        Returns:
+            Of each layer ``n_stack`` complex tensors (d_inner, bins); see
+            :meth:`MultiHeadSSM.spectra`.
+        """
+        spectra = (layer.ssm.spectra(n_frames, causal) for layer in self.layers)
+        return tuple(spectrum for of_layer in spectra for spectrum in of_layer)
+
+    def shareable(self, n_frames: int) -> int:
+        """The most frames whose spectra are of the same size: those of more frames serve fewer."""
+        return longest_of_size(n_frames)
+
+    def forward(
+        self,
+        features: Tensor,
+        lengths: Tensor,
+        subnet: SubnetConfig | None = None,
+        causal: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Encodes a batch.
+
+        Args:
+            features: (batch, T, n_features).
+            lengths: (batch,), integer feature frames of each utterance.
+            subnet: None for the max subnet.
+            causal: run a dual-mode network as a causal one.
+
+        Returns:
+            (batch, T', d_model), exactly zero on padded frames, and the lengths in frames T'.
+        """
+        frames, lengths = self.subsampling(features, lengths)
+        return self.encode(frames, lengths, subnet, causal=causal), lengths
+
+    def encode(
+        self,
+        frames: Tensor,
+        lengths: Tensor,
+        subnet: SubnetConfig | None = None,
+        shared: tuple[Tensor, ...] | None = None,
+        causal: bool = False,
+    ) -> Tensor:
+        """The elastic part: everything after subsampling.
+
+        Args:
+            frames: (batch, T', d_model), subsampled frames.
+            lengths: (batch,), integer frames of each utterance.
+            subnet: None for the max subnet.
+            shared: what :meth:`shared` returned for T' frames, or None to compute what is needed.
+            causal: run a dual-mode network as a causal one; ``shared``, where given, tell that.
+
+        Returns:
+            (batch, T', d_model), exactly zero on padded frames.
+
+        Raises:
+            IndexError: if the subnet names a layer that does not exist.
+        """
+        mask = frame_mask(lengths, frames.shape[1], self.norm.weight.dtype)
+        x = frames
+        for i, choices in self.layers.active(subnet):
+            layer = self.layers[i]
+            n = len(layer.ssm.forward_ssms)
+            spectra = shared and shared[i * n : (i + 1) * n]
+            x = layer(x, mask, spectra, causal, **choices)
+        return self.norm(x) * mask
+
+    def extract(self, subnet: SubnetConfig) -> MHSSMEncoder:
+        """A plain, smaller encoder with the outputs that this one has under a subnet."""
+        layers = self.layers.extract(subnet)
+        small = copy.deepcopy(self, {id(self.layers): layers})
+        sizes = small.dimensions
+        small.config[FFN.key] = list(sizes[FFN.key])
+        small.config["dropout_width"] = self.layers[0].ffn.dropout_width
+        if not isinstance(self.config[HEADS.key], int):
+            ssm = self.layers[0].ssm
+            head_dim = ssm.w_in.out_features // ssm.n_heads
+            small.config |= {HEADS.key: list(sizes[HEADS.key]), "head_dim": head_dim}
+        return small
+
+    def causal_form(self) -> MHSSMEncoder:
+        """The causal mode of a dual-mode encoder, without the backward SSMs."""
+        small = MHSSMEncoder(**self._arguments(causal=True, dual_mode=False))
+        weights = self.state_dict()
+        small.load_state_dict({name: weights[name] for name in small.state_dict()})
+        return small.to(self.norm.weight).train(self.training)
+
+    def _arguments(self, **changes: object) -> dict[str, object]:
+        return {**{k: v for k, v in self.config.items() if k != "kind"}, **changes}
+
+    def n_parameters(self, subnet: SubnetConfig | None = None) -> int:
+        """Parameters of the subnet, exactly."""
+        rest = n_parameters(self.subsampling) + n_parameters(self.norm)
+        return rest + self.layers.n_parameters(subnet)
+
+    def n_bytes(self, subnet: SubnetConfig | None = None, dtype: str = "float32") -> int:
+        """Bytes of the subnet's weights; see :func:`todm_sb.nnet.sizes.n_bytes`."""
+        rest = n_bytes(self.subsampling, dtype) + n_bytes(self.norm, dtype)
+        return rest + self.layers.n_bytes(subnet, dtype)
+
+    def macs(self, n_features: int, subnet: SubnetConfig | None = None) -> int:
+        """Multiply-accumulates of an utterance of so many feature frames."""
+        layers = self.layers.macs(self.n_frames(n_features), subnet)
+        return self.subsampling.macs(n_features) + layers
+
+    # Chunk by chunk
+
+    @property
+    def look_ahead(self) -> int:
+        """Feature frames after its own that an output frame depends on."""
+        return self.subsampling.look_ahead
+
+    def initial_state(self, batch: int) -> EncoderState:
+        """What :meth:`chunk` starts from."""
+        return EncoderState(
+            self.subsampling.initial_state(batch),
+            [layer.ssm.initial_state(batch) for layer in self.layers],
+        )
+
+    def operators(self, length: int = BLOCK) -> list[list[BlockOperators]]:
+        """What :meth:`chunk` needs of every layer, to be shared by all chunks of all streams.
+
+        Args:
+            length: frames after subsampling that are computed at once.
+        """
+        return [layer.ssm.block_operators(length) for layer in self.layers]
+
+    def chunk(
+        self,
+        features: Tensor,
+        state: EncoderState,
+        lengths: Tensor,
+        operators: list[list[BlockOperators]] | None = None,
+    ) -> tuple[Tensor, Tensor, EncoderState]:
+        """The same map for a causal network, chunk by chunk: any chunking gives the same frames.
+
+        Args:
+            features: (batch, L, n_features), any number L of frames.
+            state: what the last call, or :meth:`initial_state`, returned.
+            lengths: see :meth:`ConvSubsampling.chunk`.
+            operators: what :meth:`operators` returned, or None to compute it, which takes
+                most of the time of a short chunk.
+
+        Returns:
+            New frames (batch, n, d_model), n of any size or none, exactly zero after a stream's
+            end; how many of them are each stream's (batch,); and the next state.
+
+        Raises:
+            ValueError: if the network is bidirectional, since it would need the future.
+        """
+        x, lengths, subsampling = self.subsampling.chunk(features, state.subsampling, lengths)
+        layers = state.layers
+        if x.shape[1]:
+            layers = []
+            for i, (layer, s) in enumerate(zip(self.layers, state.layers, strict=True)):
+                x, s = layer.chunk(x, s, operators and operators[i])
+                layers.append(s)
+        mask = frame_mask(lengths, x.shape[1], self.norm.weight.dtype)
+        return self.norm(x) * mask, lengths, EncoderState(subsampling, layers)

@@ -1,0 +1,101 @@
+"""Encoders by name."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from todm_sb.errors import ConfigError, quoted
+from todm_sb.nnet.encoders.protocol import Encoder
+
+logger = logging.getLogger(__name__)
+
+# Of recipes and bundles that name none.
+DEFAULT = "mhssm"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of encoder.
+
+    Args:
+        build: its class.
+        check: refuses arguments, which may come from a stranger, that are not plain or out of any
+            reasonable range; takes them and their place, e.g. ``network.encoder``. None where
+            bundles cannot hold it.
+    """
+
+    build: Callable[..., Encoder]
+    check: Callable[[Any, str], None] | None = None
+
+    @property
+    def arguments(self) -> set[str]:
+        """Names of what it is built with."""
+        return set(inspect.signature(self.build).parameters)
+
+
+KINDS: dict[str, Kind] = {}
+
+
+def register(name: str, check: Callable[[Any, str], None] | None = None) -> Callable[[type], type]:
+    """Enters a class of encoders under a name, its ``kind``.
+
+    Args:
+        name: for ``encoder: {kind: ...}``.
+        check: see :class:`Kind`.
+    """
+
+    def enter(cls: type) -> type:
+        cls.kind = name
+        KINDS[name] = Kind(cls, check)
+        return cls
+
+    return enter
+
+
+def build_encoder(options: Mapping[str, Any]) -> Encoder:
+    """Builds an encoder from plain types.
+
+    Arguments that it does not have but another kind has are left out, with one line in the log:
+    so one recipe serves several kinds.
+
+    Args:
+        options: ``kind``, a registered name, or ``module.name`` for one that importing the module
+            registers; ``sizes``, the largest choice of each layer by dimension (of
+            :attr:`todm_sb.space.SearchSpace.sizes`), which win over options of the same names; and
+            the arguments of that kind.
+
+    Raises:
+        ConfigError: on an unknown kind or argument, or a value that the encoder refuses.
+    """
+    options = dict(options)
+    sizes = options.pop("sizes", None) or {}
+    kind = _kind(options.pop("kind", DEFAULT))
+    options |= sizes
+    arguments = KINDS[kind].arguments
+    strange = sorted(options.keys() - arguments)
+    others = {name for other in KINDS.values() for name in other.arguments}
+    if unknown := [name for name in strange if name not in others or name in sizes]:
+        raise ConfigError(f"encoder: {kind} has no {quoted(unknown[0])}")
+    if strange:
+        logger.info("encoder: %s has no %s; left out", kind, ", ".join(strange))
+    try:
+        return KINDS[kind].build(**{k: v for k, v in options.items() if k in arguments})
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"encoder: {error}") from error
+
+
+def _kind(name: Any) -> str:
+    if isinstance(name, str) and name not in KINDS and "." in name:
+        module, _, name = name.rpartition(".")
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ConfigError(f"encoder: kind {module}.{name}: {error}") from error
+    if name not in KINDS:
+        raise ConfigError(f"encoder: kind must be one of {(*KINDS,)}, not {quoted(name)}")
+    return name
