@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -446,7 +447,7 @@ def test_any_leading_heads_span_local_to_global(n_heads):
         half = n_heads // 2
         parts = sorted(order[:pairs] + order[half : half + pairs])
         assert (parts[0], parts[-1]) == (0, n_heads - 1)
-        gaps = [b - a for a, b in zip(parts, parts[1:], strict=False)]
+        gaps = [b - a for a, b in itertools.pairwise(parts)]
         # No hole is wider than twice an even spread's.
         assert max(gaps) <= 2 * math.ceil((n_heads - 1) / (len(parts) - 1))
 
