@@ -270,8 +270,6 @@ def test_what_sherpa_would_read_otherwise_is_told(
 def test_a_quantised_folder_is_smaller_and_nearly_as_exact(make_exported, tmp_path):
     _, folder = make_exported(d_model=64, ffn_dims=[256, 256])
     small = tmp_path / "int8"
-    small.mkdir()
-    (small / "streaming_encoder.onnx").touch()  # of an earlier, causal network
     quantize_folder(folder, small)
     assert {p.name for p in small.glob("*.onnx")} == {p.name for p in folder.glob("*.onnx")}
     sizes = [sum(p.stat().st_size for p in f.glob("*.onnx")) for f in (folder, small)]
@@ -280,6 +278,18 @@ def test_a_quantised_folder_is_smaller_and_nearly_as_exact(make_exported, tmp_pa
     exact, _ = OnnxASR(folder).encode(wavs, wav_lens)
     rough, _ = OnnxASR(small).encode(wavs, wav_lens)
     assert 0 < np.abs(rough - exact).mean() < 0.1 * np.abs(exact).mean()
+
+
+def test_a_quantised_folder_replaces_that_of_an_earlier_causal_network(make_exported, tmp_path):
+    _, folder = make_exported(causal=True)
+    quantize_folder(folder, tmp_path / "int8")
+    assert (tmp_path / "int8" / "streaming_encoder.onnx").is_file()
+    _, folder = make_exported()
+    quantize_folder(folder, tmp_path / "int8")
+    assert not (tmp_path / "int8" / "streaming_encoder.onnx").exists()
+    # In place, too.
+    quantize_folder(folder, folder)
+    assert OnnxASR(folder).transcribe_batch(speech(1), torch.ones(1))
 
 
 @pytest.mark.parametrize("shape", [(40, 8), (5, 64), (4, 3, 3, 3)])
