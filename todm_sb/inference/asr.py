@@ -49,24 +49,33 @@ class SubnetASR(EncoderDecoderASR):
     """
 
     @classmethod
-    def from_hparams(cls, source: str | Path, *args: Any, **kwargs: Any) -> SubnetASR:
+    def from_hparams(
+        cls,
+        source: str | Path,
+        hparams_file: str = "hyperparams.yaml",
+        savedir: str | Path | None = None,
+        **kwargs: Any,
+    ) -> SubnetASR:
         """Loads a folder that ``export.py`` wrote.
 
         The folder's YAML can run any code: load only what you trust.
 
         Args:
             source: the folder.
-            *args, **kwargs: as of SpeechBrain's ``from_hparams``.
+            hparams_file: name of the YAML in it.
+            savedir: of SpeechBrain's interface, which would take whatever lies there already, of
+                another folder too; nothing is fetched, hence nothing is saved.
+            **kwargs: as of SpeechBrain's ``from_hparams``.
 
         Raises:
             ConfigError: if the folder holds no exported network, or a damaged one.
         """
-        if not (Path(source) / kwargs.get("hparams_file", "hyperparams.yaml")).is_file():
+        if not (Path(source) / hparams_file).is_file():
             raise ConfigError(f"{source} holds no exported network: run export.py to make one")
         if (Path(source) / "history.jsonl").exists():
             raise ConfigError(f"{source} is a training run: export.py makes a network of it")
         try:
-            return super().from_hparams(str(source), *args, **kwargs)
+            return super().from_hparams(str(source), hparams_file, savedir=None, **kwargs)
         except (KeyError, OSError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ConfigError(f"{source} cannot be loaded: {reason}") from error
