@@ -365,9 +365,8 @@ def _new_state(p: Tensor, rms: float, size_update_period: int) -> dict[str, Any]
     if p.numel() > 1:
         state["param_rms"] = rms  # r, of the last measurement
         state["scale_exp_avg_sq"] = 0.0  # w
-        state["scale_grads"] = p.new_zeros(
-            size_update_period, dtype=_wide(p)
-        )  # h of this period's steps
+        # h of this period's steps
+        state["scale_grads"] = p.new_zeros(size_update_period, dtype=_wide(p))
     return state
 
 
