@@ -72,9 +72,7 @@ def test_no_sample_reads_as_no_word(make_asr, fbank, norm_type, beam_size):
 @pytest.mark.parametrize("fbank", FBANKS)
 @pytest.mark.parametrize("norm_type", ["global", "sentence"])
 @pytest.mark.parametrize("n_samples", [1, 79, 80, 199, 200, 201, 279, 280])
-def test_less_than_a_window_reads_alike_alone_and_in_a_batch(
-    make_asr, fbank, norm_type, n_samples
-):
+def test_less_than_a_window_reads_alike_alone_and_in_a_batch(make_asr, fbank, norm_type, n_samples):
     asr = make_asr(fbank, norm_type)
     speech = torch.randn(2, RATE)
     short = speech[1:, :n_samples]
