@@ -108,5 +108,5 @@ def test_what_is_not_there_is_called_so(name, tmp_path):
 
 def test_below_a_file_there_is_nothing(samples, tmp_path):
     (tmp_path / "file").write_bytes(encoded(samples, "WAV"))
-    with pytest.raises(DataError, match="file/more.wav does not exist"):
+    with pytest.raises(DataError, match=r"file/more\.wav does not exist"):
         open_audio(tmp_path / "file" / "more.wav")
