@@ -308,3 +308,19 @@ def test_a_folder_without_models_is_refused(tmp_path):
         quantize_folder(tmp_path, tmp_path / "int8")
     with pytest.raises(ConfigError, match=r"encoder\.onnx does not exist"):
         OnnxASR(tmp_path)
+
+
+@pytest.mark.parametrize("norm_type", ["global", "sentence"])
+def test_no_sample_reads_as_no_word(make_transducer, char_tokenizer_path, tmp_path, norm_type):
+    model = make_transducer("lstm", vocab_size=17, n_features=20)
+    with torch.no_grad():
+        model.joiner.output.bias[model.blank] -= 5
+    normalize = normalisation(20, norm_type)
+    export_onnx(tmp_path / "onnx", model, normalize, char_tokenizer_path, FBANK, 2)
+    asr, speech = OnnxASR(tmp_path / "onnx"), torch.randn(1, RATE)
+    (alone,), _ = asr.transcribe_batch(speech, torch.ones(1))
+    assert alone
+    assert asr.transcribe_batch(torch.zeros(0, RATE), torch.zeros(0)) == ([], [])
+    assert asr.transcribe_batch(torch.zeros(2, 0), torch.ones(2)) == (["", ""], [[], []])
+    words, _ = asr.transcribe_batch(speech.expand(2, -1), torch.tensor([1.0, 0.0]))
+    assert words == [alone, ""]

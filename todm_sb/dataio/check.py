@@ -343,21 +343,22 @@ def _recorded_audio_faults(
     record: str | Path | None,
 ) -> list[Fault]:
     """As :func:`_audio_faults`, from the record where there is one of the same manifest."""
+    if record is None:
+        return _audio_faults(lines, limits, audio == "whole", num_threads)
     made_from = {
         "manifest": hashlib.sha256(Path(path).read_bytes()).hexdigest(),
         "lines": hashlib.sha256(repr([line for line, _ in lines]).encode()).hexdigest(),
         "sample_rate": limits.sample_rate,
         "audio": audio,
     }
-    if record is not None and is_current(record, made_from):
+    if is_current(record, made_from):
         faults = read_faults(record)
         if faults:
             logger.info("%d audio faults as in %s; to check again, remove it", len(faults), record)
         return faults
     faults = _audio_faults(lines, limits, audio == "whole", num_threads)
-    if record is not None:
-        write_faults(record, faults)
-        mark_current(record, made_from)
+    write_faults(record, faults)
+    mark_current(record, made_from)
     return faults
 
 
