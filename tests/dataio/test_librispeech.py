@@ -53,7 +53,7 @@ def test_each_split_becomes_a_csv_of_its_utterances(corpus, save):
     assert set(rows) == {"19-198-0000", "19-198-0001", "103-1240-0000"}
     assert rows["103-1240-0000"].duration == 0.5
     assert rows["103-1240-0000"].spk_id == "103-1240"
-    assert rows["19-198-0001"].wrds == "STOP NOW"
+    assert rows["19-198-0001"].wrds == "stop now"
     for row in rows.values():
         assert soundfile.info(row.wav).duration == row.duration
     assert [row.wrds for row in read_csv(save / "dev-clean.csv")] == ["PERHAPS"]

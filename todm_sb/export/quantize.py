@@ -35,11 +35,11 @@ def quantize_folder(source: str | Path, target: str | Path) -> None:
         ConfigError: if ``source`` holds no models.
     """
     source, target = Path(source), Path(target)
-    paths = sorted(source.glob("*.onnx"))
+    paths = sorted(source.glob("[!.]*.onnx"))
     if not paths:
         raise ConfigError(f"{source} holds no ONNX models: write them with export_onnx first")
     target.mkdir(parents=True, exist_ok=True)
-    for path in {*target.glob("*.onnx")} - {target / path.name for path in paths}:
+    for path in {*target.glob("[!.]*.onnx")} - {target / path.name for path in paths}:
         path.unlink()  # of an earlier export
     for path in paths:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,0 +1,1 @@
+"""What all parts need and none owns: text, files, folders."""
