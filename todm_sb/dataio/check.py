@@ -23,7 +23,7 @@ from sentencepiece import SentencePieceProcessor
 
 from todm_sb.dataio.manifest import Row, is_current, mark_current, write_atomic
 from todm_sb.errors import DataError
-from todm_sb.utils.folders import sizes_digest
+from todm_sb.utils.folders import files_digest
 from todm_sb.utils.progress import bar
 
 logger = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ def check_manifest(
             fraction of the time; ``none`` opens none.
         num_threads: audio files opened at a time.
         record: a CSV to keep the faults of the audio in. Where it is there, and was made from the
-            same manifest and audio files of the same sizes, the audio is not opened again.
+            same manifest and audio files (by size and time), the audio is not opened again.
 
     Raises:
         DataError: if the manifest itself cannot be read.
@@ -348,7 +348,7 @@ def _recorded_audio_faults(
     made_from = {
         "manifest": hashlib.sha256(Path(path).read_bytes()).hexdigest(),
         "lines": hashlib.sha256(repr([line for line, _ in lines]).encode()).hexdigest(),
-        "sizes": sizes_digest([row["wav"] for _, row in lines], num_threads),
+        "files": files_digest([row["wav"] for _, row in lines], num_threads),
         "sample_rate": limits.sample_rate,
         "audio": audio,
     }

@@ -30,7 +30,7 @@ from todm_sb.dataio.manifest import (
     write_csv,
 )
 from todm_sb.errors import DataError
-from todm_sb.utils.folders import files, sizes_digest
+from todm_sb.utils.folders import files, files_digest
 from todm_sb.utils.progress import bar
 
 SOURCE = "https://github.com/Jakobovski/free-spoken-digit-dataset"
@@ -103,7 +103,7 @@ def prepare_fsdd(
     """Writes ``{train,dev,test}.csv`` and, under ``audio/<split>/``, their FLAC files.
 
     Nothing is done over again for CSVs of the same options, where the recordings and what was made
-    of them are files of the same names and sizes.
+    of them are files of the same names, sizes and times of change.
 
     No recording is in two splits. Within a split all recordings of a speaker are used equally
     often, in train but for the last round; speakers have equally many strings (give or take one).
@@ -132,7 +132,7 @@ def prepare_fsdd(
     save_folder = Path(save_folder).resolve()
     options = {
         "data_folder": str(recordings_folder),
-        "recordings": sizes_digest(files(recordings_folder, ".wav"), num_threads),
+        "recordings": files_digest(files(recordings_folder, ".wav"), num_threads),
         "seed": seed,
         "train_hours": train_hours,
         "n_dev": n_dev,
@@ -145,7 +145,7 @@ def prepare_fsdd(
     def made_from(split: str) -> dict[str, Any]:
         folder = save_folder / "audio" / split
         made = files(folder, ".flac") if folder.is_dir() else []
-        return {**options, "audio": sizes_digest(made, num_threads)}
+        return {**options, "audio": files_digest(made, num_threads)}
 
     if all(is_current(path, made_from(split)) for split, path in csvs.items()):
         return

@@ -33,7 +33,7 @@ from todm_sb.dataio.manifest import (
     write_csv,
 )
 from todm_sb.errors import ConfigError, DataError, quoted
-from todm_sb.utils.folders import is_text, sizes_digest, subfolders
+from todm_sb.utils.folders import files_digest, is_text, subfolders
 from todm_sb.utils.progress import bar
 
 __all__ = ["LETTER_CASES", "Problem", "prepare_librispeech", "read_split", "reference_of"]
@@ -75,7 +75,7 @@ def prepare_librispeech(
     """Writes ``<save_folder>/<split>.csv`` for each split, and one CSV of several if asked for.
 
     Nothing is done over again for a CSV that is there already and comes from the same options,
-    the same transcripts, and audio files of the same names and sizes.
+    the same transcripts, and audio files of the same names, sizes and times of change.
 
     An utterance keeps its id; where another one in the split has the same, both are named
     ``<speaker>-<chapter>-<id>``, and where another split of `merge_lst` has it, ``<split>-<id>`` in
@@ -127,7 +127,7 @@ def prepare_librispeech(
         made_from[split] = {
             "folder": str(data_folder / split),
             "transcripts": transcripts_digest(chapters),
-            "audio": sizes_digest(audio, num_threads),
+            "audio": files_digest(audio, num_threads),
             "select_n_sentences": limits[split],
             "letter_case": letter_case,
         }

@@ -2,7 +2,7 @@
 
 Every corpus of this package ends in the same five columns, so that one recipe reads them all. A
 finished CSV is recorded, in ``prepared.json`` beside it, with its SHA-256 and with what made it:
-options, transcripts, sizes of the audio. A preparation asked for again of the same has nothing to
+options, transcripts, audio files. A preparation asked for again of the same has nothing to
 do, and none overwrites a CSV that was changed by somebody else.
 """
 

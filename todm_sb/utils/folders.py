@@ -34,11 +34,11 @@ def files(folder: Path, suffix: str) -> list[Path]:
     return [folder / name for name in sorted(names) if not name.startswith(".")]
 
 
-def sizes_digest(paths: Sequence[str | Path], num_threads: int = 8) -> str:
-    """Fingerprint of the paths and sizes of files, to tell whether they are those of last time.
+def files_digest(paths: Sequence[str | Path], num_threads: int = 8) -> str:
+    """Fingerprint of paths, sizes and times of change of files: are they those of last time?
 
-    Times of change are not in it: copies and restored backups have others. So a file exchanged for
-    one of the same number of bytes goes unnoticed.
+    Neither size nor time would do alone. Silence of another length can have the same number of
+    bytes in FLAC; archives and ``rsync --times`` bring other files with old times.
 
     Args:
         paths: one that is not there counts, too.
@@ -47,17 +47,14 @@ def sizes_digest(paths: Sequence[str | Path], num_threads: int = 8) -> str:
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
     digest = hashlib.sha256()
     with ThreadPoolExecutor(num_threads) as pool:
-        for chunk in pool.map(_sizes, chunks):
-            digest.update(chunk)
+        for seen in pool.map(_look, chunks):
+            digest.update(seen)
     return digest.hexdigest()
 
 
 def size(path: str | Path) -> int:
     """Bytes of a file; -1 where there is none."""
-    try:
-        return os.stat(path).st_size
-    except (OSError, ValueError):  # the latter for a name that no file can have
-        return -1
+    return _stat(path)[0]
 
 
 def is_text(name: str | Path) -> bool:
@@ -69,5 +66,13 @@ def is_text(name: str | Path) -> bool:
     return True
 
 
-def _sizes(paths: Sequence[str | Path]) -> bytes:
-    return b"".join(os.fsencode(path) + b"\0%d\0" % size(path) for path in paths)
+def _look(paths: Sequence[str | Path]) -> bytes:
+    return b"".join(os.fsencode(path) + b"\0%d\0%d\0" % _stat(path) for path in paths)
+
+
+def _stat(path: str | Path) -> tuple[int, int]:
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):  # the latter for a name that no file can have
+        return -1, -1
+    return found.st_size, found.st_mtime_ns
