@@ -38,8 +38,8 @@ def text_without(characters, **sizes):
 
 
 names = text_without("/", min_size=1, max_size=8).filter(lambda name: name[0] != ".")
-ids = text_without("/" + ASCII_SPACE, min_size=1, max_size=8).filter(
-    lambda i: i[0] not in ".\ufeff"
+ids = text_without(f"/{ASCII_SPACE}", min_size=1, max_size=8).filter(
+    lambda name: name.strip() and name[0] not in ".\ufeff"
 )
 transcripts = st.lists(text_without(ASCII_SPACE, min_size=1, max_size=6), max_size=4)
 chapters = st.dictionaries(
