@@ -126,7 +126,8 @@ def refuse_changed(path: str | Path) -> None:
         DataError: if it is not as it was written.
     """
     record = _record_of(path)
-    if record is not None and record["sha256"] != _sha256(path):
+    # Where another process prepares the file just now, what is recorded of it changes too.
+    if record and record["sha256"] != _sha256(path) and record == _record_of(path):
         raise DataError(
             f"{path} was changed after it had been prepared: remove it to have it prepared anew, "
             "or keep your version elsewhere and name it as --train_csv or --valid_csv"
@@ -169,5 +170,9 @@ def _record_of(path: str | Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) and "sha256" in record else None
 
 
-def _sha256(path: str | Path) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+def _sha256(path: str | Path) -> str | None:
+    """None where there is no such file (any more)."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except FileNotFoundError:
+        return None
