@@ -338,6 +338,21 @@ def test_utterances_that_cannot_be_told_apart_are_an_error_that_names_both_files
     assert not save.exists()
 
 
+@pytest.mark.parametrize("place", [".", "19", "19/198/more"])
+def test_audio_at_another_depth_is_named(corpus, save, caplog, place):
+    prepare_librispeech(corpus, save, ["train-clean-100"])
+    folder = corpus / "train-clean-100" / "19" / "198"
+    target = corpus / "train-clean-100" / place
+    target.mkdir(exist_ok=True)
+    for path in [*folder.glob("*.*")]:
+        path.rename(target / path.name)
+    with caplog.at_level(logging.WARNING, "todm_sb.dataio.librispeech"):
+        prepare_librispeech(corpus, save, ["train-clean-100"])
+    assert [row.ID for row in read_csv(save / "train-clean-100.csv")] == ["103-1240-0000"]
+    assert caplog.messages[-1].endswith("2 of 3 utterances skipped: 2 audio in no chapter")
+    assert f"{target}/19-198-0000.flac is not in <split>/<speaker>/<chapter>" in caplog.messages[0]
+
+
 def test_the_speaker_is_that_of_the_folders(corpus, save):
     folder = corpus / "dev-clean" / "84" / "121123"
     (folder / "84-121123-0000.flac").rename(folder / "recording-a.flac")

@@ -97,6 +97,17 @@ def find_chapters(split: Path, num_threads: int = 8) -> list[Chapter]:
         return list(pool.map(Chapter.of, folders))
 
 
+def misplaced_audio(split: Path, chapters: Iterable[Chapter]) -> list[Path]:
+    """Audio files one folder above those of the chapters, two above, or one below.
+
+    Args:
+        split: folder of the speakers' folders.
+        chapters: of the split.
+    """
+    below = (folder for chapter in chapters for folder in subfolders(chapter.folder))
+    return [path for folder in (split, *subfolders(split), *below) for path in files(folder, AUDIO)]
+
+
 def is_split(folder: Path) -> bool:
     """Whether a folder holds a transcript where a split has them."""
     chapters = (chapter for speaker in subfolders(folder) for chapter in subfolders(speaker))

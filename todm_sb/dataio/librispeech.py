@@ -19,6 +19,7 @@ from todm_sb.dataio.chapters import (
     Line,
     find_chapters,
     is_split,
+    misplaced_audio,
     reference_of,
     transcripts_digest,
     unique_ids,
@@ -123,7 +124,8 @@ def prepare_librispeech(
     made_from: dict[str, dict] = {}
     for split, path in csvs.items():
         chapters = find_chapters(data_folder / split, num_threads)
-        audio = [file for chapter in chapters for file in chapter.audio.values()]
+        misplaced = misplaced_audio(data_folder / split, chapters)
+        audio = [*misplaced, *(file for chapter in chapters for file in chapter.audio.values())]
         made_from[split] = {
             "folder": str(data_folder / split),
             "transcripts": transcripts_digest(chapters),
@@ -134,6 +136,7 @@ def prepare_librispeech(
         if is_current(path, made_from[split]):
             continue
         rows, problems = read_split(split, chapters, limits[split], num_threads, letter_case)
+        problems = [*map(_misplaced, misplaced), *problems]
         _report(split, rows, problems, strict)
         forget(path)
         write_csv(path, rows)
@@ -225,8 +228,8 @@ def _examine(chapter: Chapter, line: Line) -> Row | Problem:
             "or remove the line",
         )
     if not is_text(path):
-        name = quoted(str(path), 1000)
-        return Problem("name that is no text", f"{name} is not UTF-8: rename the file or folder")
+        mend = "rename the file or folder"
+        return Problem("name that is no text", f"{_shown(path)} is not UTF-8: {mend}")
     try:
         header = soundfile.info(path)
     except (OSError, soundfile.SoundFileError) as error:
@@ -237,11 +240,21 @@ def _examine(chapter: Chapter, line: Line) -> Row | Problem:
 
 
 def _untranscribed(path: Path) -> Problem:
-    name = path if is_text(path) else quoted(str(path), 1000)
     return Problem(
         "audio without transcript",
-        f"{name} has no transcript: add its line to the .trans.txt beside it, or remove it",
+        f"{_shown(path)} has no transcript: add its line to the .trans.txt beside it, or remove it",
     )
+
+
+def _misplaced(path: Path) -> Problem:
+    return Problem(
+        "audio in no chapter",
+        f"{_shown(path)} is not in <split>/<speaker>/<chapter>/: move it there with its transcript",
+    )
+
+
+def _shown(path: Path) -> str:
+    return str(path) if is_text(path) else quoted(str(path), 1000)
 
 
 def _contradiction(one: Line, other: Line) -> Problem:
