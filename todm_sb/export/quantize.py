@@ -38,7 +38,7 @@ def quantize_folder(source: str | Path, target: str | Path) -> None:
             :func:`todm_sb.export.ownership.new_export`).
     """
     source = Path(source)
-    names = sorted(path.name for path in source.glob("*.onnx"))
+    names = sorted(path.name for path in source.glob("[!.]*.onnx"))
     if not names:
         raise ConfigError(f"{source} holds no ONNX models: write them with export_onnx first")
     with new_export(target, "onnx-int8", (*FILES, *names)) as new:
@@ -47,7 +47,7 @@ def quantize_folder(source: str | Path, target: str | Path) -> None:
 
 def write_quantized(source: Path, target: Path) -> None:
     """As :func:`quantize_folder`, into a folder that is there and empty, as part of an export."""
-    for path in sorted(source.glob("*.onnx")):
+    for path in sorted(source.glob("[!.]*.onnx")):
         with tempfile.TemporaryDirectory() as folder:
             dynamic = Path(folder) / path.name
             quantize_dynamic(
