@@ -1,1 +1,1 @@
-"""What every part may use: checks of plain data."""
+"""What all other parts use and that knows none of them."""

@@ -172,7 +172,9 @@ class ConformerEncoder(nn.Module):
         if not isinstance(n_heads, int) or n_heads < 1 or d_model % n_heads:
             raise ValueError(f"n_heads ({n_heads}) must be a number that divides d_model {d_model}")
         if d_model % 2:
-            raise ValueError(f"d_model must be even, not {d_model}: positions are sines and cosines")
+            raise ValueError(
+                f"d_model must be even, not {d_model}: positions are sines and cosines"
+            )
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, not {kernel_size}")
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items()}
