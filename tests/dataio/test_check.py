@@ -11,7 +11,8 @@ import soundfile
 from todm_sb.cli import FAILED, OK, main
 from todm_sb.dataio.check import Limits, audio_fault, check_manifest, read_audio, read_faults
 from todm_sb.dataio.manifest import Row, write_csv
-from todm_sb.dataio.pipeline import get_tokenizer, make_dataset, make_loader_kwargs
+from todm_sb.dataio.pipeline import make_dataset, make_loader_kwargs
+from todm_sb.dataio.tokenizer import get_tokenizer
 from todm_sb.errors import DataError
 
 RATE = 16000
@@ -210,7 +211,7 @@ def test_broken_audio_is_found_and_named(good, tmp_path, kind):
         (b"ID,duration,wav,spk_id\n", "no column 'wrds'"),
         ("ID,duration,wav,spk_id,wrds\na,1,b,c,é\n".encode("latin-1"), "cannot be read as UTF-8"),
         (b"ID,duration,wav,spk_id,wrds\n", "no utterance can be used .the manifest is empty"),
-        (b'ID,duration,wav,spk_id,wrds\na,1.0,"b,c\n', "no utterance can be used"),
+        (b'ID,duration,wav,spk_id,wrds\na,1.0,"b,c\n', "line 2: unexpected end of data"),
     ],
 )
 def test_a_manifest_that_is_none_is_refused_in_one_line(tmp_path, content, message):
@@ -357,5 +358,5 @@ def test_causes_are_logged_once_each_and_faults_on_request(good, tmp_path, caplo
     with caplog.at_level(logging.DEBUG, logger="todm_sb"):
         make_dataset(str(path), tokenizer, lambda s: 100)
     levels = {r.levelname: r.getMessage() for r in caplog.records if "m.csv" in r.getMessage()}
-    assert levels["WARNING"].endswith("1 utterances left out: empty transcript")
+    assert levels["WARNING"].endswith("1 left out: empty transcript")
     assert levels["DEBUG"].endswith("line 5: bad: empty transcript")

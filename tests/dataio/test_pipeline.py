@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from todm_sb.dataio.check import UNKNOWN
 from todm_sb.dataio.manifest import Row, write_csv
-from todm_sb.dataio.pipeline import get_tokenizer, make_dataset, make_loader_kwargs
+from todm_sb.dataio.pipeline import make_dataset, make_loader_kwargs
+from todm_sb.dataio.tokenizer import get_tokenizer
 from todm_sb.errors import ConfigError, DataError
 
 WORDS = ["TURN ON THE LIGHT", "TURN OFF THE LIGHT", "THE RADIO IS ON", "IS THE DOOR OPEN"]
@@ -46,7 +46,7 @@ def test_an_utterance_becomes_samples_words_and_labels_without_blank(manifest, t
     assert float(item["sig"].mean()) == pytest.approx(0.25, abs=1e-4)
     assert item["words"] == WORDS[0].split()
     assert tokenizer.decode_ids(item["tokens"].tolist()) == WORDS[0]
-    assert UNKNOWN not in item["tokens"]
+    assert tokenizer.unk_id() not in item["tokens"]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_an_utterance_that_cannot_be_trained_on_is_left_out_and_counted(
         dataset = make_dataset(str(tmp_path / "mixed.csv"), tokenizer, frames, max_duration=20.0)
     assert set(dataset.data_ids) == {row.ID for row in rows}
     (line,) = [r.getMessage() for r in caplog.records if "left out" in r.getMessage()]
-    assert "mixed.csv: 1 utterances left out" in line
+    assert "mixed.csv: 1 left out" in line
     assert cause in line
     with pytest.raises(DataError, match=f"no utterance can be used .*{cause}"):
         make_dataset(str(tmp_path / "bad.csv"), tokenizer, frames, max_duration=20.0)
