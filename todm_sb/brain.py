@@ -100,7 +100,6 @@ class TODMBrain(sb.Brain):
                 self.checkpointer.add_recoverable(
                     name, kept, type(kept).load, type(kept).save, optional_load=True
                 )
-        self.history = TrainingHistory(Path(self.hparams.output_folder))
         # Of the first process, while it trains.
         self.watch: Watch | None = None
         self.broken_audio: set[str] = set()
@@ -439,7 +438,8 @@ class TODMBrain(sb.Brain):
             if train_logger is not None:  # it writes in the first process, but all must call it
                 train_logger.log_stats(stats, self.train_stats, valid)
         if sb.utils.distributed.if_main_process():
-            self.history.add(epoch, {**stats, **self.train_stats}, valid)
+            history = TrainingHistory(Path(self.hparams.output_folder))
+            history.add(epoch, {**stats, **self.train_stats}, valid)
             self._write_cost()
         self.checkpointer.save_and_keep_only(
             meta={"WER": mean_wer, "epoch": epoch},
