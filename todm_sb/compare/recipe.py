@@ -10,8 +10,8 @@ from hyperpyyaml import load_hyperpyyaml
 
 from todm_sb.compare.cells import Cell, Runs
 from todm_sb.compare.overrides import as_text, as_yaml, merge, quoted
+from todm_sb.dataio.tokenizer import get_tokenizer
 from todm_sb.errors import recipe_errors
-from todm_sb.runs import run_tokenizer
 
 
 def load_for_planning(hparams_file: Path, overrides: str) -> dict[str, Any]:
@@ -35,4 +35,9 @@ def prepare_data(runs: Runs, cell: Cell) -> None:
     hparams = load_for_planning(runs.hparams_file, as_text(runs.overrides(cell)))
     for prepare in hparams["prepare"]:
         prepare()
-    run_tokenizer(hparams)
+    get_tokenizer(
+        hparams["tokenizer_folder"],
+        hparams["vocab_size"],
+        hparams["train_csv"],
+        hparams["tokenizer_type"],
+    )

@@ -203,7 +203,7 @@ def check_manifest(
         DataError: if the manifest itself cannot be read.
     """
     lines = read_lines(path)
-    faults = _line_faults(lines)
+    faults = _line_faults(lines, limits)
     lines = _without(lines, faults)
     unsound = _row_faults(lines, limits, purpose)
     if audio != "none":
@@ -228,11 +228,11 @@ def _without(lines: Lines, faults: Iterable[Fault]) -> Lines:
     return [(line, row) for line, row in lines if line not in bad]
 
 
-def _line_faults(lines: Lines) -> list[Fault]:
+def _line_faults(lines: Lines, limits: Limits) -> list[Fault]:
     """What is no utterance, whatever it would be for."""
     faults, first_line = [], {}
     for line, row in lines:
-        found = line_fault(row)
+        found = line_fault(row, limits)
         if found is None and row["ID"] in first_line:
             found = ("duplicate id", f"first at line {first_line[row['ID']]}")
         if found is None:
@@ -242,11 +242,12 @@ def _line_faults(lines: Lines) -> list[Fault]:
     return faults
 
 
-def line_fault(row: dict[str | None, Any]) -> tuple[str, str] | None:
+def line_fault(row: dict[str | None, Any], limits: Limits) -> tuple[str, str] | None:
     """Cause and detail of why a row is no utterance; None if it is one.
 
     Args:
         row: the cells, by column.
+        limits: whose tokenizer it is to be used with.
     """
     if None in row:
         return "too many cells", f"{row[None][0]!r} follows the last column"

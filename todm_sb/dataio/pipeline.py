@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,48 +56,32 @@ class SpeechDataset(DynamicItemDataset):
                 for row in sorted(report.rows, key=lambda row: row.duration)
             },
             dynamic_items=[
-                DynamicItem(["wav", "duration"], ReadAudio(sample_rate), ["sig"]),
-                DynamicItem(["wrds"], words_of, ["words"]),
-                DynamicItem(["wrds"], Encode(tokenizer), ["tokens"]),
+                DynamicItem(["wav", "duration"], partial(samples_of, sample_rate), ["sig"]),
+                DynamicItem(["wrds"], partial(words_of, tokenizer), ["words"]),
+                DynamicItem(["wrds"], partial(labels_of, tokenizer), ["tokens"]),
             ],
             output_keys=["id", "duration", "sig", "words", "tokens"],
         )
-        self.undecodable = {lost.fault.id: words_of(lost.words) for lost in report.undecodable}
+        self.undecodable = {
+            lost.fault.id: words_of(tokenizer, lost.words) for lost in report.undecodable
+        }
         self.left_out = report.left_out
 
 
-@dataclass(frozen=True)
-class ReadAudio:
-    """From a path, and the duration that the manifest gives, to samples.
-
-    Args:
-        sample_rate: of the audio, in Hz; None for any.
-    """
-
-    sample_rate: int | None
-
-    def __call__(self, wav: str, duration: float) -> torch.Tensor | BrokenAudio:
-        try:
-            return torch.from_numpy(read_audio(wav, duration, self.sample_rate))
-        except DataError as error:
-            return BrokenAudio(str(error))
+def samples_of(sample_rate: int | None, wav: str, duration: float) -> torch.Tensor | BrokenAudio:
+    """The samples of an utterance, by the path and duration that the manifest gives."""
+    try:
+        return torch.from_numpy(read_audio(wav, duration, sample_rate))
+    except DataError as error:
+        return BrokenAudio(str(error))
 
 
-@dataclass(frozen=True)
-class Encode:
-    """From a transcript to its labels.
-
-    Args:
-        tokenizer: of the run.
-    """
-
-    tokenizer: SentencePieceProcessor
-
-    def __call__(self, transcript: str) -> torch.Tensor:
-        return torch.LongTensor(encode(self.tokenizer, transcript))
+def labels_of(tokenizer: SentencePieceProcessor, transcript: str) -> torch.Tensor:
+    """The labels of a transcript, for a loss."""
+    return torch.LongTensor(encode(tokenizer, transcript))
 
 
-def words_of(transcript: str) -> list[str]:
+def words_of(tokenizer: SentencePieceProcessor, transcript: str) -> list[str]:
     """The words of a transcript, as errors are counted."""
     return transcript.split()
 

@@ -24,10 +24,10 @@ from todm_sb.brain import TODMBrain
 from todm_sb.dataio.manifest import write_atomic
 from todm_sb.dataio.pipeline import make_loader_kwargs
 from todm_sb.dataio.split import read_splits
+from todm_sb.dataio.tokenizer import get_tokenizer
 from todm_sb.distributed import join, leave
 from todm_sb.errors import one_line_errors, recipe_errors
 from todm_sb.report import results_table
-from todm_sb.runs import run_tokenizer
 
 
 def main(argv: list[str]) -> None:
@@ -47,7 +47,12 @@ def main(argv: list[str]) -> None:
     run_on_main(provenance.record, args=[hparams["output_folder"], __file__, argv])
     for prepare in hparams["prepare"]:
         run_on_main(prepare)
-    tokenizer = run_tokenizer(hparams)
+    tokenizer = get_tokenizer(
+        hparams["tokenizer_folder"],
+        hparams["vocab_size"],
+        hparams["train_csv"],
+        hparams["tokenizer_type"],
+    )
     splits = read_splits(hparams, tokenizer)
 
     def loader_kwargs(data: sb.dataio.dataset.DynamicItemDataset, shuffle: bool) -> dict:
