@@ -4,12 +4,18 @@ import json
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import soundfile
+import torch
 from tiny import arguments
 
 from todm_sb.brain import TODMBrain
 from todm_sb.dataio.manifest import read_csv, write_csv
+from todm_sb.dataio.split import read_splits
 from todm_sb.errors import ConfigError, DataError
+from todm_sb.runs import dev_dataset, dev_utterances, load_run, run_tokenizer
+from todm_sb.supernet.dev_set import DevSet
 
 
 @pytest.fixture
@@ -93,6 +99,36 @@ def test_validation_counts_what_it_cannot_decode_or_has_no_loss_of(train, run, c
     assert 0 < epoch["valid"]["loss"] < float("inf")
     # More than half of the words cannot be found: no network says so many.
     assert epoch["valid"]["WER max"] > 50
+
+
+def test_search_measures_what_validation_measures(run):
+    path = run / "manifests" / "dev-clean.csv"
+    rate, stereo, odd, silent, *rest = read_csv(path)
+    samples = np.zeros(int(rate.duration * 8000))
+    soundfile.write(run / "rate.flac", samples, 8000)
+    samples = np.zeros((int(stereo.duration * 16000), 2))
+    soundfile.write(run / "stereo.flac", samples, 16000)
+    changed = [
+        replace(rate, wav=str(run / "rate.flac")),
+        replace(stereo, wav=str(run / "stereo.flac")),
+        replace(odd, wrds="光"),
+        replace(silent, wrds=""),
+        *rest,
+    ]
+    write_csv(path, changed)
+    hparams = load_run(run)
+    tokenizer = run_tokenizer(hparams)
+    valid, searched = read_splits(hparams, tokenizer).valid, dev_dataset(hparams, tokenizer)
+    assert set(searched.data_ids) == {odd.ID, *(row.ID for row in rest)}
+    assert searched.data_ids == valid.data_ids
+    assert set(searched.undecodable) == {rate.ID, stereo.ID}
+    assert searched.undecodable == valid.undecodable
+    assert searched.left_out == valid.left_out == {"empty transcript": 1}
+    batches = dev_utterances(hparams, searched, torch.device("cpu"))
+    dev_set = DevSet(hparams["model"], batches, lambda ids: [])
+    n_words = sum(len(row.wrds.split()) for row in changed)
+    assert dev_set.scored == {"utterances": 5, "words": n_words, "undecodable": 2}
+    assert dev_set.error_rate(hparams["space"].min) == 100
 
 
 def a_missing_file(row):
