@@ -142,6 +142,11 @@ class TODMBrain(sb.Brain):
             for name, subnet in self.subnets.items()
         }
 
+    @cached_property
+    def history(self) -> TrainingHistory:
+        """The course of the training."""
+        return TrainingHistory(Path(self.hparams.output_folder))
+
     # Training
 
     def on_fit_start(self) -> None:
@@ -230,7 +235,7 @@ class TODMBrain(sb.Brain):
         self, batch: SpeechBatch, subnets: list[SubnetConfig], causal: bool
     ) -> list[SubnetLosses]:
         """Adds this process's share of the gradients; no losses where its batch is empty."""
-        self._name_broken_audio(batch, "is left out")
+        self._name_broken_audio(batch)
         n = len(batch.id)
         n_of_all = total(n, self.device)
         if n == 0:
@@ -294,7 +299,7 @@ class TODMBrain(sb.Brain):
         epoch = self.hparams.epoch_counter.current
         self.watch.record(self.optimizer_step, epoch, values, n, seconds)
 
-    def _name_broken_audio(self, batch: SpeechBatch, consequence: str) -> None:
+    def _name_broken_audio(self, batch: SpeechBatch, consequence: str = "is left out") -> None:
         """Logs audio that could not be decoded, each once."""
         for name, reason in batch.broken.items():
             if name not in self.broken_audio:
@@ -438,8 +443,7 @@ class TODMBrain(sb.Brain):
             if train_logger is not None:  # it writes in the first process, but all must call it
                 train_logger.log_stats(stats, self.train_stats, valid)
         if sb.utils.distributed.if_main_process():
-            history = TrainingHistory(Path(self.hparams.output_folder))
-            history.add(epoch, {**stats, **self.train_stats}, valid)
+            self.history.add(epoch, {**stats, **self.train_stats}, valid)
             self._write_cost()
         self.checkpointer.save_and_keep_only(
             meta={"WER": mean_wer, "epoch": epoch},

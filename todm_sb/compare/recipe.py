@@ -10,7 +10,7 @@ from hyperpyyaml import load_hyperpyyaml
 
 from todm_sb.compare.cells import Cell, Runs
 from todm_sb.compare.overrides import as_text, as_yaml, merge, quoted
-from todm_sb.dataio.tokenizer import get_tokenizer
+from todm_sb.dataio.pipeline import get_tokenizer
 from todm_sb.errors import recipe_errors
 
 
