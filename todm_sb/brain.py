@@ -71,8 +71,6 @@ class TODMBrain(sb.Brain):
     killed and resumed goes on as if it had not been.
     """
 
-    watch: Watch | None = None
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As SpeechBrain's.
 
@@ -88,6 +86,30 @@ class TODMBrain(sb.Brain):
                 "precision fp16 needs a GPU: on a CPU take --precision=bf16 or fp32"
             ) from None
         self.noprogressbar |= not watched()
+        # Kept in checkpoints, so that the means of an epoch that was broken off are of all of it.
+        self.train_losses = Averages()
+        self.train_stats: dict[str, float] = {}
+        self.stopwatch = Stopwatch()
+        halvings = HALVINGS_OF_SCALE if self.scaler.is_enabled() else 0
+        self.guard = GradientGuard(self.nonfinite_patience + halvings)
+        if self.checkpointer is not None:
+            kept_by_name = {
+                "train_losses": self.train_losses,
+                "stopwatch": self.stopwatch,
+                "gradient_guard": self.guard,
+            }
+            for name, kept in kept_by_name.items():
+                self.checkpointer.add_recoverable(
+                    name, kept, type(kept).load, type(kept).save, optional_load=True
+                )
+        # Of the first process, while it trains.
+        self.watch: Watch | None = None
+        self.broken_audio: set[str] = set()
+        # By stage, those that the loaders were made of.
+        self.datasets: dict[sb.Stage, Any] = {}
+        # Of the stage that is under way, or was the last.
+        self.losses = Averages()
+        self.errors = ErrorRates(())
 
     def use_tokenizer(self, tokenizer: Any) -> None:
         """Sets the tokenizer that turns label ids into words."""
@@ -122,25 +144,15 @@ class TODMBrain(sb.Brain):
             for name, subnet in self.subnets.items()
         }
 
+    @cached_property
+    def history(self) -> TrainingHistory:
+        """The course of the training."""
+        return TrainingHistory(Path(self.hparams.output_folder))
+
     # Training
 
     def on_fit_start(self) -> None:
         """Prepares optimizer and checkpoint as SpeechBrain does, and checks the settings."""
-        # Kept in checkpoints, so that the means of an epoch that was broken off are of all of it.
-        self.train_losses = Averages()
-        self.stopwatch = Stopwatch()
-        halvings = HALVINGS_OF_SCALE if self.scaler.is_enabled() else 0
-        self.guard = GradientGuard(self.nonfinite_patience + halvings)
-        if self.checkpointer is not None:
-            kept_by_name = {
-                "train_losses": self.train_losses,
-                "stopwatch": self.stopwatch,
-                "gradient_guard": self.guard,
-            }
-            for name, kept in kept_by_name.items():
-                self.checkpointer.add_recoverable(
-                    name, kept, type(kept).load, type(kept).save, optional_load=True
-                )
         super().on_fit_start()
         broadcast_weights(self.modules)
         if isinstance(self.optimizer, ScaledAdam) and np.isfinite(self.max_grad_norm):
@@ -148,8 +160,6 @@ class TODMBrain(sb.Brain):
                 f"max_grad_norm is {self.max_grad_norm}, but ScaledAdam clips gradients itself: "
                 "set max_grad_norm: .inf"
             )
-        self.history = TrainingHistory(Path(self.hparams.output_folder))
-        self.broken_audio: set[str] = set()
         if rank() == 0:
             tensorboard = getattr(self.hparams, "tensorboard_logger", None)
             writer = None if tensorboard is None else tensorboard.writer
@@ -169,6 +179,8 @@ class TODMBrain(sb.Brain):
         else:
             self.losses = Averages()
             self.errors = ErrorRates(self.measured)
+            if rank() == 0:
+                self.errors.append_undecodable(self._of_dataset(stage, "undecodable"))
 
     def make_dataloader(self, dataset: Any, stage: sb.Stage, **kwargs: Any) -> Any:
         """As SpeechBrain's, but a batch sampler is told the epoch, and so shuffles anew in each.
@@ -178,10 +190,16 @@ class TODMBrain(sb.Brain):
         if "batch_sampler" in kwargs and n_ranks() > 1:
             even = stage == sb.Stage.TRAIN
             kwargs["batch_sampler"] = RankBatches(kwargs["batch_sampler"], even)
+        self.datasets[stage] = dataset
         loader = super().make_dataloader(dataset, stage, **kwargs)
         if stage == sb.Stage.TRAIN and self.train_sampler is None:
             self.train_sampler = kwargs.get("batch_sampler")
         return loader
+
+    def _of_dataset(self, stage: sb.Stage, name: str) -> dict[str, Any]:
+        """What the dataset of a stage tells of utterances that are not in it; a loader that was
+        made elsewhere tells nothing."""
+        return getattr(self.datasets.get(stage), name, {})
 
     def _train_loader_specifics(self, dataset: Any, loader_kwargs: dict) -> dict:
         return loader_kwargs  # make_dataloader has done it
@@ -283,14 +301,13 @@ class TODMBrain(sb.Brain):
         epoch = self.hparams.epoch_counter.current
         self.watch.record(self.optimizer_step, epoch, values, n, seconds)
 
-    def _name_broken_audio(self, batch: SpeechBatch) -> None:
-        """Logs audio that could not be read, each once."""
+    def _name_broken_audio(self, batch: SpeechBatch, consequence: str = "is left out") -> None:
+        """Logs audio that could not be decoded, each once."""
         for name, reason in batch.broken.items():
             if name not in self.broken_audio:
                 self.broken_audio.add(name)
-                logger.warning(
-                    "%s is left out: %s; %d so far", name, reason, len(self.broken_audio)
-                )
+                n = len(self.broken_audio)
+                logger.warning("%s %s: %s; %d so far", name, consequence, reason, n)
 
     def _seed_step(self) -> random.Random:
         """Seeds all generators for this step; the returned one is the same on every rank."""
@@ -358,11 +375,13 @@ class TODMBrain(sb.Brain):
         """Reads the batch with every measured subnet.
 
         Returns:
-            The max subnet's loss.
+            The max subnet's loss in validation; else, and where there is none, not a number.
         """
         trunk, labels = predictions
         model = self.modules.model
-        losses, _ = self.hparams.objective(model, trunk, labels, None)
+        loss = torch.tensor(float("nan"))
+        if stage == sb.Stage.VALID:
+            loss = self._validation_loss(trunk, labels)
         beam_size = self.hparams.beam_size if stage == sb.Stage.TEST else 1
         searcher = TransducerSearcher(model, beam_size, self.hparams.max_symbols)
         first, *others = model.encoder.modes
@@ -374,12 +393,26 @@ class TODMBrain(sb.Brain):
             found = searcher.search(encoded, trunk.n_frames)
             words = [self.tokenizer.decode_ids(best.tokens).split() for best, *_ in found]
             self.errors.append(name, batch.id, words, batch.words)
-        self.losses.add("max", float(losses.total), len(batch.id))
+        return loss
+
+    def _validation_loss(self, trunk: Trunk, labels: Labels) -> Tensor:
+        """The max subnet's loss of the utterances that one can be trained on: those with labels,
+        and no more than frames. The others count in the error rates alone."""
+        fits = (labels.lengths > 0) & (labels.lengths <= trunk.n_frames)
+        if not bool(fits.any()):
+            return torch.tensor(float("nan"))
+        if not bool(fits.all()):
+            part = fits.nonzero().squeeze(1)
+            labels = labels.rows(part)
+            trunk = trunk.rows(part, labels.ids.shape[1])
+        losses, _ = self.hparams.objective(self.modules.model, trunk, labels, None)
+        self.losses.add("max", float(losses.total), len(labels.lengths))
         return losses.total
 
     def evaluate_batch(self, batch: SpeechBatch, stage: sb.Stage) -> Tensor:
-        """As SpeechBrain's, for what of the batch could be read."""
-        self._name_broken_audio(batch)
+        """As SpeechBrain's, for what of the batch could be decoded; the rest counts as deleted."""
+        self._name_broken_audio(batch, "cannot be decoded, its words count as deleted")
+        self.errors.append_undecodable(batch.broken_words)
         return super().evaluate_batch(batch, stage) if batch.id else torch.tensor(float("nan"))
 
     def on_stage_end(self, stage: sb.Stage, stage_loss: float, epoch: int | None = None) -> None:
@@ -394,7 +427,7 @@ class TODMBrain(sb.Brain):
         mean_wer = sum(r["WER"] for r in rates.values()) / len(rates)
         flat = {f"{key} {name}": v for name, r in rates.items() for key, v in r.items()}
         if stage == sb.Stage.VALID:
-            loss = self.losses.means_of_all()["max"]
+            loss = self.losses.means_of_all().get("max", float("nan"))
             self._end_of_validation(epoch, loss, mean_wer, flat)
         else:
             self.hparams.train_logger.log_stats({"test": "done"}, test_stats=flat)
@@ -437,11 +470,13 @@ class TODMBrain(sb.Brain):
         )
 
     def results(self) -> list[dict[str, Any]]:
-        """After a test: shape, mode, parameters, WER and CER of each subnet in each mode.
+        """After a test: shape, mode, parameters, WER and CER of each subnet in each mode, and what
+        the error rates are of: see :meth:`ErrorRates.scored`; ``left_out`` is no utterance.
 
         The parameters of a dual-mode network's causal mode are those of its causal form.
         """
         model, rates = self.modules.model, self.errors.rates()
+        scored = {**self.errors.scored(), "left_out": self._of_dataset(sb.Stage.TEST, "left_out")}
         first, *others = model.encoder.modes
         forms = {first: model, **{causal: model.causal_form() for causal in others}}
         return [
@@ -451,6 +486,7 @@ class TODMBrain(sb.Brain):
                 "causal": causal,
                 "parameters": count_parameters(forms[causal], subnet),
                 **rates[name],
+                **scored,
             }
             for name, (subnet, causal) in self.measured.items()
         ]

@@ -16,7 +16,10 @@ from ruamel.yaml import YAML
 from torch import nn
 
 from todm_sb.checkpoints import recover_average
-from todm_sb.dataio.pipeline import get_tokenizer, make_dataset, make_loader_kwargs
+from todm_sb.dataio.check import EVALUATE
+from todm_sb.dataio.pipeline import SpeechDataset, make_loader_kwargs
+from todm_sb.dataio.split import read_split
+from todm_sb.dataio.tokenizer import get_tokenizer
 from todm_sb.errors import ConfigError, recipe_errors
 from todm_sb.supernet.dev_set import Utterances
 
@@ -101,36 +104,46 @@ def search_folder(run: Path, cost: str, causal: bool = False) -> Path:
     return run / "search" / (f"{cost}-causal" if causal else cost)
 
 
-@torch.no_grad()
-def dev_utterances(
-    hparams: dict[str, Any], tokenizer: Any, device: torch.device
-) -> Iterator[Utterances]:
-    """The features of a run's validation set, batch by batch.
+def dev_dataset(hparams: dict[str, Any], tokenizer: Any) -> SpeechDataset:
+    """A run's validation set, by the rule of its training.
 
     Args:
         hparams: of :func:`load_run`.
         tokenizer: of :func:`run_tokenizer`.
-        device: where to compute them.
 
     Raises:
-        DataError: if the manifest is missing or holds nothing.
+        DataError: if the manifest is missing or nothing of it can be decoded.
+    """
+    return read_split(hparams, tokenizer, hparams["valid_csv"], EVALUATE)
+
+
+@torch.no_grad()
+def dev_utterances(
+    hparams: dict[str, Any], dataset: SpeechDataset, device: torch.device
+) -> Iterator[Utterances]:
+    """The features of a run's validation set, batch by batch; last, what cannot be decoded of it.
+
+    Args:
+        hparams: of :func:`load_run`.
+        dataset: of :func:`dev_dataset`.
+        device: where to compute them.
     """
     hparams["normalize"].to(device)  # statistics do not follow the module around them
-    features, subsampling = hparams["features"].to(device), hparams["model"].encoder.subsampling
-
-    def n_frames_of(seconds: float) -> int:
-        return subsampling.output_lengths(int(seconds * hparams["sample_rate"]) // features.hop + 1)
-
-    dataset = make_dataset(hparams["valid_csv"], tokenizer, n_frames_of, hparams["max_duration"])
+    features = hparams["features"].to(device)
     options = make_loader_kwargs(
         dataset, hparams["max_batch_seconds"], hparams["seed"], shuffle=False
     )
+    undecodable = list(dataset.undecodable.values())
     for batch in sb.dataio.dataloader.make_dataloader(dataset, **options):
         for name, reason in batch.broken.items():
-            logger.warning("%s is left out: %s", name, reason)
+            logger.warning("%s cannot be decoded, its words count as deleted: %s", name, reason)
+        undecodable += batch.broken_words.values()
         if batch.id:
             wavs, wav_lens = batch.to(device).sig
             yield Utterances(*features(wavs, wav_lens), batch.words)
+    if undecodable:
+        nothing = torch.empty(0, 0, hparams["model"].config["encoder"]["n_features"])
+        yield Utterances(nothing, torch.empty(0, dtype=torch.long), [], undecodable)
 
 
 def run_tokenizer(hparams: dict[str, Any]) -> Any:

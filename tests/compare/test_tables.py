@@ -92,6 +92,21 @@ def test_the_ablation_compares_with_the_full_method_of_the_same_seeds(runs, cell
     assert row["relative difference"]["value"] == pytest.approx(-25)
 
 
+def test_the_tables_say_what_the_error_rates_are_of(runs, cells):
+    assert "Error rates of" not in comparison_markdown(Comparison(runs, cells, SIZES).to_dict())
+    scored = {"utterances": 3, "words": 10, "undecodable": 1, "left_out": {"no id": 2}}
+    for cell in cells[:2]:
+        path = runs.folder(cell) / "results_test.json"
+        results = [{**result, **scored} for result in json.loads(path.read_text())]
+        path.write_text(json.dumps(results))
+    data = Comparison(runs, cells, SIZES).to_dict()
+    assert data["splits"]["test"]["scored"] == scored
+    assert (
+        "\n\nError rates of 3 utterances, 10 words; 1 of them could not be decoded, their words "
+        "count as deleted; 2 left out: no id.\n\n"
+    ) in comparison_markdown(data)
+
+
 def test_the_cost_ratio_is_the_supernet_to_all_individual_networks(runs, cells):
     cost = Comparison(runs, cells, SIZES).to_dict()["cost"]
     assert cost["ratio"]["processor"] == pytest.approx(30 / (20 + 40))

@@ -49,7 +49,7 @@ def run(bundle_parts, tmp_path, monkeypatch):
     return tmp_path / "run"
 
 
-def search(folder, parts, wers, latencies=None, seconds=10.0, checkpoint=None):
+def search(folder, parts, wers, latencies=None, seconds=10.0, checkpoint=None, scored=None):
     """Leaves what search.py leaves."""
     cost = "latency" if latencies else "params"
     measured = [{"latency": seconds} for seconds in latencies or ()] or [{}] * len(wers)
@@ -60,7 +60,9 @@ def search(folder, parts, wers, latencies=None, seconds=10.0, checkpoint=None):
     (folder / "search" / cost).mkdir(parents=True)
     methods = {"nsga2": tuple(s.config.id for s in found)}
     checkpoint = checkpoint or weights_id(parts["model"])
-    result = SearchResult(cost, seconds, parts["space"], found, methods, checkpoint=checkpoint)
+    result = SearchResult(
+        cost, seconds, parts["space"], found, methods, (), checkpoint, scored or {}
+    )
     result.save(folder / "search" / cost / "pareto.json")
 
 
@@ -80,6 +82,29 @@ def test_a_supernets_bundle_records_the_results_of_its_test(run, bundle_parts, t
     }
     named = count_parameters(bundle_parts["model"], NAMED)
     assert manifest.choose(max_params=named) == NAMED
+
+
+SCORED = {"utterances": 20, "words": 99, "undecodable": 2, "left_out": {"empty transcript": 1}}
+
+
+def test_a_bundle_records_what_its_error_rates_are_of(run, bundle_parts, tmp_path, capsys):
+    shape = bundle_parts["space"].max.to_dict()
+    results = [{"subnet": "max", **shape, "WER": 1.5, "CER": 1.0, **SCORED}]
+    (run / "results_test.json").write_text(json.dumps(results))
+    export_run(run, tmp_path / "all")
+    scored = {s.name: s.scored for s in read_manifest(tmp_path / "all").subnets}
+    assert scored == {"max": SCORED, "min": None, "named": None}
+    assert main(["inspect", str(tmp_path / "all")]) == OK
+    assert (
+        "Error rates of 20 utterances, 99 words; 2 of them could not be decoded, their words count "
+        "as deleted; 1 left out: empty transcript."
+    ) in capsys.readouterr().out
+    # Of a search, the dev set's.
+    space, of_search = bundle_parts["space"], {**SCORED, "left_out": {}}
+    search(run, bundle_parts, {space.max: 3.0}, scored=of_search)
+    export_run(run, tmp_path / "searched")
+    scored = {s.name: s.scored for s in read_manifest(tmp_path / "searched").subnets}
+    assert scored == {"max": of_search, "min": None, "named": None}
 
 
 def test_a_bundle_records_the_error_rates_of_both_modes(

@@ -13,7 +13,7 @@ from pathlib import Path
 from todm_sb.cli.main import OK
 from todm_sb.export.bundle import read_bundle
 from todm_sb.export.manifest import BundledSubnet, Manifest
-from todm_sb.report import markdown_table, widths
+from todm_sb.report import markdown_table, scored_text, widths
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,9 +50,9 @@ def summary(manifest: Manifest) -> str:
         lines.append(f"search space {json.dumps(space.to_dict())}")
     figures = sorted({key for s in manifest.subnets for key in (*s.cost, *s.error_rates)})
     header = ("subnet", "layers", "FFN", *figures)
-    return "\n".join(
-        [*lines, "", markdown_table(header, [_row(s, figures) for s in manifest.subnets])]
-    )
+    table = markdown_table(header, [_row(s, figures) for s in manifest.subnets])
+    scored = dict.fromkeys(scored_text(s.scored) for s in manifest.subnets if s.scored)
+    return "\n".join([*lines, "", table, *scored])
 
 
 def _row(subnet: BundledSubnet, figures: list[str]) -> tuple[str, ...]:

@@ -87,6 +87,15 @@ _SPACE = mapping(
 )
 _NAME = text(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _FIGURES = table(_NAME, number(0, 1e18), 64)
+_COUNT = integer(0, 1 << 40)
+_SCORED = mapping(
+    {
+        "utterances": _COUNT,
+        "words": _COUNT,
+        "undecodable": _COUNT,
+        "left_out": table(text(r"[ -~]{1,200}"), _COUNT, 64),
+    }
+)
 _SUBNET = mapping(
     {
         "name": _NAME,
@@ -94,7 +103,8 @@ _SUBNET = mapping(
         "ffn_dims": sequence(_WIDTH, 1, 128),
         "cost": _FIGURES,
         "error_rates": _FIGURES,
-    }
+    },
+    {"scored": _SCORED},
 )
 _FILE = mapping({"bytes": integer(1, 1 << 40), "sha256": text("[0-9a-f]{64}")})
 _MANIFEST = mapping(
@@ -129,12 +139,16 @@ class BundledSubnet:
         cost: as of :class:`todm_sb.supernet.cost.Costs`; ``params`` is always there, ``latency``
             (seconds) where it was measured.
         error_rates: percentages by name, such as ``WER`` and ``CER``.
+        scored: what the error rates are of: ``utterances``, ``words``, ``undecodable`` (of the
+            utterances; their words count as deleted) and ``left_out`` (the number for each cause);
+            None where nothing was measured, or it was not recorded.
     """
 
     name: str
     config: SubnetConfig
     cost: dict[str, float]
     error_rates: dict[str, float] = field(default_factory=dict)
+    scored: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""
@@ -143,13 +157,14 @@ class BundledSubnet:
             **self.config.to_dict(),
             "cost": self.cost,
             "error_rates": self.error_rates,
+            **({} if self.scored is None else {"scored": self.scored}),
         }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> BundledSubnet:
         """Inverse of :meth:`to_dict`, for checked data."""
         config = SubnetConfig(tuple(data["layers"]), tuple(data["ffn_dims"]))
-        return cls(data["name"], config, data["cost"], data["error_rates"])
+        return cls(data["name"], config, data["cost"], data["error_rates"], data.get("scored"))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from todm_sb.error_rates import SCORED_KEYS
 from todm_sb.errors import ConfigError
 from todm_sb.export.bundle import write_bundle
 from todm_sb.export.manifest import BundledSubnet
@@ -175,6 +176,7 @@ def measured_subnets(
     tests = sorted(run.glob("results_*.json"))
     rates: dict[SubnetConfig, dict[str, float]] = {}
     costs: dict[SubnetConfig, dict[str, float]] = {}
+    scored: dict[SubnetConfig, dict[str, Any]] = {}
     searches = list(_searches(run, weights_id(model), causal))
     for found in searches:
         # Multiply-accumulates are of one audio length only.
@@ -183,6 +185,8 @@ def measured_subnets(
             own = {key: value for key, value in s.costs.items() if key not in left_out}
             costs[s.config] = {**costs.get(s.config, {}), **own}
             rates[s.config] = {"WER": s.wer}
+            if found.scored:
+                scored[s.config] = found.scored
         taken = set(configs.values())
         configs |= {s.config.id: s.config for s in found.front() if s.config not in taken}
     if not rates and tests:
@@ -194,12 +198,15 @@ def measured_subnets(
             suffix = "-causal" if mode != model.encoder.modes[0] else ""
             own = {f"{key}{suffix}": result[key] for key in ("WER", "CER")}
             rates[config] = {**rates.get(config, {}), **own}
+            if "utterances" in result:  # recorded by this version or a later one
+                scored[config] = {key: result[key] for key in SCORED_KEYS}
     return [
         BundledSubnet(
             name,
             space.check(config),
             {**costs.get(config, {}), "params": count_parameters(model, config)},
             rates.get(config, {}),
+            scored.get(config),
         )
         for name, config in configs.items()
     ]

@@ -1,5 +1,5 @@
 """Results as text and pages."""
 
-from todm_sb.report.table import markdown_table, results_table, widths
+from todm_sb.report.table import markdown_table, results_table, scored_text, widths
 
-__all__ = ["markdown_table", "results_table", "widths"]
+__all__ = ["markdown_table", "results_table", "scored_text", "widths"]

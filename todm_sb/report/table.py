@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
 def results_table(results: Sequence[dict[str, Any]]) -> str:
-    """A Markdown table of measured subnets.
+    """A Markdown table of measured subnets, and a line that tells what the rates are of.
 
     Args:
         results: what :meth:`todm_sb.brain.TODMBrain.results` returned.
@@ -24,7 +24,23 @@ def results_table(results: Sequence[dict[str, Any]]) -> str:
         )
         for result in results
     ]
-    return markdown_table(header, rows)
+    scored = [scored_text(results[0])] if results and "utterances" in results[0] else []
+    return "\n\n".join([markdown_table(header, rows), *scored])
+
+
+def scored_text(scored: Mapping[str, Any]) -> str:
+    """What error rates are of, in one line.
+
+    Args:
+        scored: ``utterances``, ``words``, ``undecodable`` and ``left_out``, as
+            :meth:`todm_sb.brain.TODMBrain.results` returned them.
+    """
+    parts = [f"Error rates of {scored['utterances']:,} utterances, {scored['words']:,} words"]
+    if scored["undecodable"]:
+        n = scored["undecodable"]
+        parts.append(f"{n:,} of them could not be decoded, their words count as deleted")
+    parts += [f"{n:,} left out: {cause}" for cause, n in scored["left_out"].items()]
+    return "; ".join(parts) + "."
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -24,7 +24,15 @@ import torch
 from todm_sb.arguments import at_least, positive
 from todm_sb.devices import usable_device
 from todm_sb.errors import one_line_errors
-from todm_sb.runs import dev_utterances, load_run, run_tokenizer, search_folder, weights_id
+from todm_sb.report import scored_text
+from todm_sb.runs import (
+    dev_dataset,
+    dev_utterances,
+    load_run,
+    run_tokenizer,
+    search_folder,
+    weights_id,
+)
 from todm_sb.supernet.budget import COSTS, format_cost, parse_budget
 from todm_sb.supernet.cost import Costs
 from todm_sb.supernet.dev_set import DevSet, speech
@@ -48,18 +56,19 @@ def main(arguments: argparse.Namespace) -> None:
     own = f":{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else ""
     device = usable_device(arguments.device + (own if arguments.device == "cuda" else ""))
     tokenizer = run_tokenizer(hparams)
+    dataset = dev_dataset(hparams, tokenizer)
     n_features = int(seconds * hparams["sample_rate"]) // features.hop + 1
 
     def measure() -> dict:
         if cost != "latency":
             return {}
-        sample = speech(dev_utterances(hparams, tokenizer, torch.device("cpu")), n_features)
+        sample = speech(dev_utterances(hparams, dataset, torch.device("cpu")), n_features)
         on_cpu = copy.deepcopy(model).cpu()
         return LatencyTable.measure(on_cpu, space.ffn_dims, sample).to_dict()
 
     dev_set = DevSet(
         model.to(device),
-        dev_utterances(hparams, tokenizer, device),
+        dev_utterances(hparams, dataset, device),
         lambda ids: tokenizer.decode_ids(ids).split(),
         hparams["max_symbols"],
     )
@@ -86,7 +95,8 @@ def main(arguments: argparse.Namespace) -> None:
         arguments.seed,
     )
     result = search.run(arguments.evaluations, not arguments.no_baselines)
-    result = replace(result, checkpoint=task["checkpoint"])
+    scored = {**dev_set.scored, "left_out": dataset.left_out}
+    result = replace(result, checkpoint=task["checkpoint"], scored=scored)
     result.save(folder / "pareto.json")
     draw_png(result, folder / "pareto.png")
     write_html(result, folder / "pareto.html")
@@ -98,6 +108,7 @@ def main(arguments: argparse.Namespace) -> None:
             f"{format_cost(budget, cost):>8}: WER {best.wer:.2f} %, "
             f"{format_cost(best.costs[cost], cost)}, {best.config.to_json()}"
         )
+    print(scored_text(scored))
     print(f"{folder}: pareto.json, pareto.png, pareto.html")
 
 

@@ -6,7 +6,8 @@
     torchrun --nproc_per_node=8 train.py hparams/supernet.yaml --data_folder=...
 
 Everything else is told by the YAML; any key of it can be overridden as ``--key=value``. Data that
-cannot be used is left out and counted; with ``--strict`` it is an error.
+cannot be trained on is left out and counted; in validation and test, what cannot be decoded counts
+as deleted words. With ``--strict`` either is an error.
 """
 
 import json
@@ -21,7 +22,9 @@ from speechbrain.utils.distributed import infer_device, run_on_main
 from todm_sb import provenance
 from todm_sb.brain import TODMBrain
 from todm_sb.dataio.manifest import write_atomic
-from todm_sb.dataio.pipeline import get_tokenizer, make_dataset, make_loader_kwargs
+from todm_sb.dataio.pipeline import make_loader_kwargs
+from todm_sb.dataio.split import read_splits
+from todm_sb.dataio.tokenizer import get_tokenizer
 from todm_sb.distributed import join, leave
 from todm_sb.errors import one_line_errors, recipe_errors
 from todm_sb.report import results_table
@@ -50,22 +53,7 @@ def main(argv: list[str]) -> None:
         hparams["train_csv"],
         hparams["tokenizer_type"],
     )
-    model, features = hparams["model"], hparams["features"]
-
-    def dataset(csv: str) -> sb.dataio.dataset.DynamicItemDataset:
-        def n_frames_of(seconds: float) -> int:
-            n_features = int(seconds * hparams["sample_rate"]) // features.hop + 1
-            return model.encoder.subsampling.output_lengths(n_features)
-
-        return make_dataset(
-            csv,
-            tokenizer,
-            n_frames_of,
-            hparams["max_duration"],
-            hparams["sample_rate"],
-            hparams["strict"],
-            record=Path(hparams["output_folder"]) / f"faults_{Path(csv).stem}.csv",
-        )
+    splits = read_splits(hparams, tokenizer)
 
     def loader_kwargs(data: sb.dataio.dataset.DynamicItemDataset, shuffle: bool) -> dict:
         options = make_loader_kwargs(data, hparams["max_batch_seconds"], hparams["seed"], shuffle)
@@ -79,16 +67,14 @@ def main(argv: list[str]) -> None:
         checkpointer=hparams["checkpointer"],
     )
     brain.use_tokenizer(tokenizer)
-    train, valid = dataset(hparams["train_csv"]), dataset(hparams["valid_csv"])
     brain.fit(
         brain.hparams.epoch_counter,
-        train,
-        valid,
-        train_loader_kwargs=loader_kwargs(train, shuffle=True),
-        valid_loader_kwargs=loader_kwargs(valid, shuffle=False),
+        splits.train,
+        splits.valid,
+        train_loader_kwargs=loader_kwargs(splits.train, shuffle=True),
+        valid_loader_kwargs=loader_kwargs(splits.valid, shuffle=False),
     )
-    for name in hparams["test_splits"]:
-        test = dataset(f"{hparams['manifests']}/{name}.csv")
+    for name, test in splits.tests.items():
         brain.evaluate(test, min_key="WER", test_loader_kwargs=loader_kwargs(test, shuffle=False))
         if sb.utils.distributed.if_main_process():
             results = brain.results()
