@@ -13,6 +13,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import speechbrain as sb
 from hyperpyyaml import load_hyperpyyaml
@@ -25,6 +26,7 @@ from todm_sb.dataio.pipeline import get_tokenizer, make_dataset, make_loader_kwa
 from todm_sb.distributed import join, leave
 from todm_sb.errors import one_line_errors, recipe_errors
 from todm_sb.report import results_table
+from todm_sb.training.folder import record_identity, run_folder
 
 
 def main(argv: list[str]) -> None:
@@ -36,12 +38,15 @@ def main(argv: list[str]) -> None:
     join(run_opts.distributed_backend)
     with recipe_errors(hparams_file), open(hparams_file, encoding="utf-8") as file:
         hparams = load_hyperpyyaml(file, overrides)
-    sb.create_experiment_directory(
-        experiment_directory=hparams["output_folder"],
-        hyperparams_to_save=hparams_file,
-        overrides=overrides,
-    )
-    run_on_main(provenance.record, args=[hparams["output_folder"], __file__, argv])
+    with run_folder(hparams, hparams_file, overrides, run_opts.test_only):
+        if not run_opts.test_only:
+            sb.create_experiment_directory(hparams["output_folder"])
+            run_on_main(provenance.record, args=[hparams["output_folder"], __file__, argv])
+        train_and_test(hparams, run_opts)
+
+
+def train_and_test(hparams: dict[str, Any], run_opts: Any) -> None:
+    """Prepares the data, trains unless there is only to be tested, and tests."""
     for prepare in hparams["prepare"]:
         run_on_main(prepare)
     tokenizer = get_tokenizer(
@@ -50,6 +55,8 @@ def main(argv: list[str]) -> None:
         hparams["train_csv"],
         hparams["tokenizer_type"],
     )
+    if not run_opts.test_only:
+        run_on_main(record_identity, args=[hparams])
     model, features = hparams["model"], hparams["features"]
 
     def dataset(csv: str) -> sb.dataio.dataset.DynamicItemDataset:
