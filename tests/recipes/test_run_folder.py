@@ -13,7 +13,7 @@ import pytest
 from tiny import LIBRISPEECH, arguments, contents, load_script, tiny_model
 
 from todm_sb.cli import main as todm_sb
-from todm_sb.errors import ConfigError
+from todm_sb.errors import ConfigError, TODMError
 from todm_sb.report.document import write_report
 from todm_sb.runs import load_run, run_tokenizer
 from todm_sb.utils.locks import NAME, FolderLock
@@ -147,6 +147,16 @@ def test_a_folder_of_something_else_is_no_output_folder(corpus, train, tmp_path,
     with pytest.raises(ConfigError, match=f"{name} is not of a run: give another --output_folder"):
         train(arguments(corpus, tmp_path))
     assert contents(tmp_path) == before
+
+
+def test_a_start_that_its_data_stops_leaves_the_run_as_it_was(corpus, train, run, tmp_path):
+    before = contents(run)
+    with pytest.raises(TODMError):
+        train(arguments(corpus, run, lr=0.01, valid_csv=tmp_path / "none.csv"))
+    after = contents(run)
+    written = {name for name in after if after[name] != before.get(name)}
+    assert written <= {"log.txt", "env.log", "train.py", NAME}
+    assert before.keys() == after.keys()
 
 
 class StoppedError(Exception):

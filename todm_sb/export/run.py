@@ -206,7 +206,7 @@ def measured_subnets(
 def _searches(run: Path, checkpoint: str, causal: bool) -> Iterator[SearchResult]:
     """What was found of these weights on one dev set, that of the first search: by each cost, the
     nameless study before those that have a name."""
-    dev_set: str | None = None
+    dev_set = ""  # as is that of searches from before it was recorded
     for cost in COSTS:
         folder = search_folder(run, cost, causal)
         named = sorted(folder.glob("*/pareto.json"))
@@ -214,8 +214,8 @@ def _searches(run: Path, checkpoint: str, causal: bool) -> Iterator[SearchResult
             found = SearchResult.load(path)
             if found.checkpoint != checkpoint:
                 logger.warning("%s is of other weights than the run's best: it is left out", path)
-            elif dev_set not in (None, found.dev_set):
+            elif dev_set and found.dev_set and found.dev_set != dev_set:
                 logger.warning("%s is of another dev set than the first: it is left out", path)
             else:
-                dev_set = found.dev_set
+                dev_set = dev_set or found.dev_set
                 yield found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import date
 from pathlib import Path
@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from speechbrain.utils.distributed import run_on_main
 
+from todm_sb import provenance
 from todm_sb.dataio.manifest import write_atomic
 from todm_sb.errors import ConfigError
 from todm_sb.runs import load_hparams
@@ -46,61 +47,71 @@ SHOWN = 3
 
 @contextmanager
 def run_folder(
-    hparams: dict[str, Any], hparams_file: str, overrides: Any, test_only: bool = False
-) -> Iterator[None]:
-    """Holds the lock on a run's folder, which has the recipe's ``hyperparams.yaml`` from then on.
+    hparams: dict[str, Any],
+    hparams_file: str,
+    overrides: Any,
+    command: Sequence[str],
+    test_only: bool = False,
+) -> Iterator[Callable[[], None]]:
+    """Holds the lock on a run's folder.
 
-    All checks come before the first byte is written. Of several processes the first checks, locks
-    and writes for all. A test writes its log alone.
+    Whose folder it is is checked before the first byte is written there. Of several processes the
+    first checks, locks and writes for all.
 
     Args:
         hparams: the recipe, loaded.
         hparams_file: where it was loaded from.
         overrides: with these.
+        command: script and arguments.
         test_only: the run is there and only to be tested.
+
+    Yields:
+        What every process calls once all is checked and training begins. It binds the folder to
+        its recipe and tokenizer, in ``hyperparams.yaml``, ``identity.json`` and
+        ``provenance.json``; nothing, where there is only to be tested.
 
     Raises:
         ConfigError: if the folder is another run's, or of something else, or another process is
             training or testing in it, or there is nothing to test.
     """
+
+    def begin() -> None:
+        if not test_only:
+            run_on_main(_bind, [hparams, hparams_file, overrides, command])
+
     with ExitStack() as held:
-        run_on_main(_take, [held, hparams, hparams_file, overrides, test_only])
-        yield
+        run_on_main(_take, [held, hparams, test_only])
+        yield begin
 
 
-def record_identity(hparams: dict[str, Any]) -> None:
-    """Binds the run's folder to its settings and to its tokenizer, once there is one.
-
-    Raises:
-        ConfigError: if the tokenizer is not the one that the run was begun with.
-    """
-    folder, ours = Path(hparams["output_folder"]), identity_of(hparams)
-    _refuse_other_run(folder, hparams, False)
-    if read_identity(folder) != ours:
-        write_identity(folder, ours)
-
-
-def _take(
-    held: ExitStack, hparams: dict[str, Any], hparams_file: str, overrides: Any, test_only: bool
-) -> None:
+def _take(held: ExitStack, hparams: dict[str, Any], test_only: bool) -> None:
     folder = Path(hparams["output_folder"])
     new = not _is_begun(folder, hparams)
     _refuse_other_run(folder, hparams, test_only)
     lock = held.enter_context(FolderLock(folder))
     if new:  # another may have begun meanwhile
         _refuse_other_run(folder, hparams, test_only)
-    if not test_only:
-        with open(hparams_file, encoding="utf-8") as file:
-            recipe = resolve_references(file, overrides).getvalue()
-        head = f"{GENERATED}{date.today()} from:\n# {os.path.abspath(hparams_file)}\n"
-        # SpeechBrain would write it in place, and leave half of it when the run is killed.
-        write_atomic(folder / RECIPE, f"{head}# yamllint disable\n{recipe}")
     handler = {"filename": str(folder / "log.txt")}
     sb.utils.logger.setup_logging(
         sb.core.DEFAULT_LOG_CONFIG, {"handlers": {"file_handler": handler}}
     )
     if lock.problem:
         logger.warning(lock.problem)
+
+
+def _bind(
+    hparams: dict[str, Any], hparams_file: str, overrides: Any, command: Sequence[str]
+) -> None:
+    folder = Path(hparams["output_folder"])
+    _refuse_other_run(folder, hparams, False)  # now that there is a tokenizer
+    # SpeechBrain would write the recipe in place, and leave half of it when the run is killed.
+    with open(hparams_file, encoding="utf-8") as file:
+        recipe = resolve_references(file, overrides).getvalue()
+    head = f"{GENERATED}{date.today()} from:\n# {os.path.abspath(hparams_file)}\n"
+    write_identity(folder, identity_of(hparams))
+    write_atomic(folder / RECIPE, f"{head}# yamllint disable\n{recipe}")
+    script, *arguments = command
+    provenance.record(folder, script, arguments)
 
 
 def _has_checkpoints(folder: Path, hparams: dict[str, Any]) -> bool:

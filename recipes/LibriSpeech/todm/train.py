@@ -11,6 +11,7 @@ cannot be used is left out and counted; with ``--strict`` it is an error.
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,13 @@ import speechbrain as sb
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.distributed import infer_device, run_on_main
 
-from todm_sb import provenance
 from todm_sb.brain import TODMBrain
 from todm_sb.dataio.manifest import write_atomic
 from todm_sb.dataio.pipeline import get_tokenizer, make_dataset, make_loader_kwargs
 from todm_sb.distributed import join, leave
 from todm_sb.errors import one_line_errors, recipe_errors
 from todm_sb.report import results_table
-from todm_sb.training.folder import record_identity, run_folder
+from todm_sb.training.folder import run_folder
 
 
 def main(argv: list[str]) -> None:
@@ -38,15 +38,21 @@ def main(argv: list[str]) -> None:
     join(run_opts.distributed_backend)
     with recipe_errors(hparams_file), open(hparams_file, encoding="utf-8") as file:
         hparams = load_hyperpyyaml(file, overrides)
-    with run_folder(hparams, hparams_file, overrides, run_opts.test_only):
-        if not run_opts.test_only:
+    test_only = run_opts.test_only
+    with run_folder(hparams, hparams_file, overrides, [__file__, *argv], test_only) as begin:
+        if not test_only:
             sb.create_experiment_directory(hparams["output_folder"])
-            run_on_main(provenance.record, args=[hparams["output_folder"], __file__, argv])
-        train_and_test(hparams, run_opts)
+        train_and_test(hparams, run_opts, begin)
 
 
-def train_and_test(hparams: dict[str, Any], run_opts: Any) -> None:
-    """Prepares the data, trains unless there is only to be tested, and tests."""
+def train_and_test(hparams: dict[str, Any], run_opts: Any, begin: Callable[[], None]) -> None:
+    """Prepares the data, trains unless there is only to be tested, and tests.
+
+    Args:
+        hparams: the recipe, loaded.
+        run_opts: SpeechBrain's options of the run.
+        begin: to call when all is checked; see :func:`todm_sb.training.folder.run_folder`.
+    """
     for prepare in hparams["prepare"]:
         run_on_main(prepare)
     tokenizer = get_tokenizer(
@@ -55,8 +61,6 @@ def train_and_test(hparams: dict[str, Any], run_opts: Any) -> None:
         hparams["train_csv"],
         hparams["tokenizer_type"],
     )
-    if not run_opts.test_only:
-        run_on_main(record_identity, args=[hparams])
     model, features = hparams["model"], hparams["features"]
 
     def dataset(csv: str) -> sb.dataio.dataset.DynamicItemDataset:
@@ -87,6 +91,7 @@ def train_and_test(hparams: dict[str, Any], run_opts: Any) -> None:
     )
     brain.use_tokenizer(tokenizer)
     train, valid = dataset(hparams["train_csv"]), dataset(hparams["valid_csv"])
+    begin()
     brain.fit(
         brain.hparams.epoch_counter,
         train,
