@@ -74,10 +74,11 @@ def run_folder(
         ConfigError: if the folder is another run's, or of something else, or another process is
             training or testing in it, or there is nothing to test.
     """
+    recipe = _resolved(hparams_file, overrides)  # now, since its file may be edited meanwhile
 
     def begin() -> None:
         if not test_only:
-            run_on_main(_bind, [hparams, hparams_file, overrides, command])
+            run_on_main(_bind, [hparams, recipe, command])
 
     with ExitStack() as held:
         run_on_main(_take, [held, hparams, test_only])
@@ -99,19 +100,22 @@ def _take(held: ExitStack, hparams: dict[str, Any], test_only: bool) -> None:
         logger.warning(lock.problem)
 
 
-def _bind(
-    hparams: dict[str, Any], hparams_file: str, overrides: Any, command: Sequence[str]
-) -> None:
+def _bind(hparams: dict[str, Any], recipe: str, command: Sequence[str]) -> None:
     folder = Path(hparams["output_folder"])
     _refuse_other_run(folder, hparams, False)  # now that there is a tokenizer
-    # SpeechBrain would write the recipe in place, and leave half of it when the run is killed.
-    with open(hparams_file, encoding="utf-8") as file:
-        recipe = resolve_references(file, overrides).getvalue()
-    head = f"{GENERATED}{date.today()} from:\n# {os.path.abspath(hparams_file)}\n"
     write_identity(folder, identity_of(hparams))
-    write_atomic(folder / RECIPE, f"{head}# yamllint disable\n{recipe}")
+    # SpeechBrain would write the recipe in place, and leave half of it when the run is killed.
+    write_atomic(folder / RECIPE, recipe)
     script, *arguments = command
     provenance.record(folder, script, arguments)
+
+
+def _resolved(hparams_file: str, overrides: Any) -> str:
+    """The recipe as SpeechBrain keeps it: references resolved, below where it came from."""
+    with open(hparams_file, encoding="utf-8") as file:
+        text = resolve_references(file, overrides).getvalue()
+    source = os.path.abspath(hparams_file)
+    return f"{GENERATED}{date.today()} from:\n# {source}\n# yamllint disable\n{text}"
 
 
 def _has_checkpoints(folder: Path, hparams: dict[str, Any]) -> bool:
