@@ -52,6 +52,15 @@ def test_the_newest_checkpoint_is_loaded(saved, tmp_path):
     assert value(model) == 2.0
 
 
+def test_a_folder_is_made_by_the_first_checkpoint_and_not_before(tmp_path):
+    checkpointer = SafeCheckpointer(tmp_path / "run" / "save", {"model": network(1.0)})
+    assert checkpointer.list_checkpoints() == []
+    assert checkpointer.recover_if_possible() is None
+    assert not list(tmp_path.iterdir())
+    saved = checkpointer.save_checkpoint()
+    assert [c.path for c in checkpointer.list_checkpoints()] == [saved.path]
+
+
 def flip(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1

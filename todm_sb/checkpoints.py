@@ -33,8 +33,11 @@ class SafeCheckpointer(Checkpointer):
     the log, and neither loaded nor deleted. All arguments are SpeechBrain's.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, checkpoints_dir: str | Path, *args: Any, **kwargs: Any) -> None:
+        # SpeechBrain's makes its folder, also for one that only reads; here the first checkpoint
+        # does.
+        super().__init__(os.curdir, *args, **kwargs)
+        self.checkpoints_dir = Path(checkpoints_dir)
         self._good: dict[Path, bool] = {}
 
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> Checkpoint | None:
@@ -62,6 +65,9 @@ class SafeCheckpointer(Checkpointer):
         The first process examines them, for all: every process must call this.
         """
         return self._construct_checkpoint_objects(main_process_only(self._whole)())
+
+    def _list_checkpoint_dirs(self) -> list[Path]:
+        return super()._list_checkpoint_dirs() if self.checkpoints_dir.is_dir() else []
 
     def _whole(self) -> list[Path]:
         return [path for path in sorted(self._list_checkpoint_dirs()) if self._is_good(path)]
@@ -95,7 +101,8 @@ class SafeCheckpointer(Checkpointer):
                 shutil.rmtree(path)
 
     def _write_failure(self, error: Exception) -> str:
-        free = shutil.disk_usage(self.checkpoints_dir).free
+        places = (self.checkpoints_dir, *self.checkpoints_dir.absolute().parents)
+        free = shutil.disk_usage(next(place for place in places if place.exists())).free
         whole = self._whole()  # the other processes do not come this way
         left = f"the newest whole one is {whole[-1].name}" if whole else "there is none before it"
         return (

@@ -20,10 +20,14 @@ from todm_sb.dataio.check import EVALUATE
 from todm_sb.dataio.pipeline import SpeechDataset, make_loader_kwargs
 from todm_sb.dataio.split import read_split
 from todm_sb.dataio.tokenizer import get_tokenizer
-from todm_sb.errors import ConfigError, recipe_errors
+from todm_sb.errors import ConfigError, quoted, recipe_errors
 from todm_sb.supernet.dev_set import Utterances
+from todm_sb.training.identity import TOKENIZER, file_hash, read_identity, tokenizer_path
 
 logger = logging.getLogger(__name__)
+
+# What only training writes with.
+LOGGERS = {"train_logger", "tensorboard_logger"}
 
 
 def load_run(run: Path, causal: bool = False) -> dict[str, Any]:
@@ -37,12 +41,7 @@ def load_run(run: Path, causal: bool = False) -> dict[str, Any]:
         ConfigError: if it is no such folder, its YAML cannot be loaded, or it has no checkpoint,
             one of another network, or no causal form.
     """
-    hparams_file = run / "hyperparams.yaml"
-    if not hparams_file.is_file():
-        raise ConfigError(f"{run} is no output_folder of train.py: it holds no hyperparams.yaml")
-    with recipe_errors(hparams_file):
-        text = relocate(hparams_file.read_text(encoding="utf-8"), run)
-        hparams = load_hyperpyyaml(text, {"output_folder": str(run)})
+    hparams = load_hparams(run)
     try:
         recover_average(
             hparams["checkpointer"], hparams["model"], hparams["avg_checkpoints"], min_key="WER"
@@ -64,6 +63,25 @@ def load_run(run: Path, causal: bool = False) -> dict[str, Any]:
     hparams["features"].eval()
     hparams["model"].eval()
     return hparams
+
+
+def load_hparams(run: Path) -> dict[str, Any]:
+    """The hparams of a run, untrained; loading them leaves nothing in its folder.
+
+    Args:
+        run: ``output_folder`` of ``train.py``.
+
+    Raises:
+        ConfigError: if it is no such folder, or its YAML cannot be loaded.
+    """
+    hparams_file = run / "hyperparams.yaml"
+    if not hparams_file.is_file():
+        raise ConfigError(f"{run} is no output_folder of train.py: it holds no hyperparams.yaml")
+    with recipe_errors(hparams_file):
+        text = relocate(hparams_file.read_text(encoding="utf-8"), run)
+        # Some loggers begin a file when they are made.
+        loggers = dict.fromkeys(LOGGERS & YAML().load(text).keys())
+        return load_hyperpyyaml(text, {"output_folder": str(run), **loggers})
 
 
 def relocate(text: str, run: Path) -> str:
@@ -99,9 +117,25 @@ def relocate(text: str, run: Path) -> str:
     return stream.getvalue()
 
 
-def search_folder(run: Path, cost: str, causal: bool = False) -> Path:
-    """Where a search of a run, or of its causal form, by this cost leaves what it found."""
-    return run / "search" / (f"{cost}-causal" if causal else cost)
+def search_folder(run: Path, cost: str, causal: bool = False, study: str | None = None) -> Path:
+    """Where a search of a run, or of its causal form, by this cost leaves what it found.
+
+    Args:
+        run: ``output_folder`` of ``train.py``.
+        cost: what is searched by.
+        causal: whether the causal form is.
+        study: name; has a folder of its own within that of the nameless study, whose name is the
+            folder's.
+
+    Raises:
+        ConfigError: if no folder can have that name.
+    """
+    folder = run / "search" / (f"{cost}-causal" if causal else cost)
+    if study in (None, folder.name):
+        return folder
+    if Path(study).name != study or not study.isprintable():
+        raise ConfigError(f"a study has a folder of its name, which cannot be {quoted(study)}")
+    return folder / study
 
 
 def dev_dataset(hparams: dict[str, Any], tokenizer: Any) -> SpeechDataset:
@@ -147,9 +181,32 @@ def dev_utterances(
 
 
 def run_tokenizer(hparams: dict[str, Any]) -> Any:
-    """The tokenizer of a run."""
+    """The tokenizer of a run.
+
+    Args:
+        hparams: of :func:`load_run`.
+
+    Raises:
+        ConfigError: see :func:`trained_tokenizer`.
+    """
+    trained_tokenizer(Path(hparams["output_folder"]), hparams)
     keys = ("tokenizer_folder", "vocab_size", "train_csv", "tokenizer_type")
     return get_tokenizer(*(hparams[key] for key in keys))
+
+
+def trained_tokenizer(run: Path, hparams: dict[str, Any]) -> Path:
+    """The SentencePiece model of a run.
+
+    Raises:
+        ConfigError: if it is not there, or not the one that the run was trained with.
+    """
+    path = tokenizer_path(hparams)
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist: where is the tokenizer of the training?")
+    known = (read_identity(run) or {}).get(TOKENIZER)
+    if known not in (None, file_hash(path)):
+        raise ConfigError(f"{path} is not the tokenizer that {run} was trained with: put it back")
+    return path
 
 
 def weights_id(model: nn.Module) -> str:

@@ -118,6 +118,14 @@ def test_a_run_that_was_made_by_hand_is_not_touched(make_runs):
         run_cells(runs, [A], progressbar=False)
 
 
+def test_who_asks_for_a_cells_state_leaves_nothing_in_its_folder(make_runs):
+    runs = make_runs()
+    run_cells(runs, [A], progressbar=False)
+    (runs.folder(A) / ".lock").unlink()
+    assert runs.state(A) is State.FINISHED
+    assert not (runs.folder(A) / ".lock").exists()
+
+
 def test_a_failed_cell_is_named_with_its_reason_and_the_others_run(make_runs):
     runs = make_runs()
     bad = Cell("bad", 1, {"fails": "true"})

@@ -49,7 +49,17 @@ def run(bundle_parts, tmp_path, monkeypatch):
     return tmp_path / "run"
 
 
-def search(folder, parts, wers, latencies=None, seconds=10.0, checkpoint=None, scored=None):
+def search(
+    folder,
+    parts,
+    wers,
+    latencies=None,
+    seconds=10.0,
+    checkpoint=None,
+    study="",
+    dev_set="dev",
+    scored=None,
+):
     """Leaves what search.py leaves."""
     cost = "latency" if latencies else "params"
     measured = [{"latency": seconds} for seconds in latencies or ()] or [{}] * len(wers)
@@ -57,13 +67,12 @@ def search(folder, parts, wers, latencies=None, seconds=10.0, checkpoint=None, s
         Evaluated(c, wer, {"params": count_parameters(parts["model"], c), "macs": 7.0, **own})
         for (c, wer), own in zip(wers.items(), measured, strict=True)
     )
-    (folder / "search" / cost).mkdir(parents=True)
+    place = folder / "search" / cost / study
+    place.mkdir(parents=True)
     methods = {"nsga2": tuple(s.config.id for s in found)}
     checkpoint = checkpoint or weights_id(parts["model"])
-    result = SearchResult(
-        cost, seconds, parts["space"], found, methods, (), checkpoint, scored or {}
-    )
-    result.save(folder / "search" / cost / "pareto.json")
+    names = {"checkpoint": checkpoint, "dev_set": dev_set, "scored": scored or {}}
+    SearchResult(cost, seconds, parts["space"], found, methods, **names).save(place / "pareto.json")
 
 
 def test_a_supernets_bundle_records_the_results_of_its_test(run, bundle_parts, tmp_path):
@@ -175,6 +184,31 @@ def test_a_search_of_other_weights_is_not_used(run, bundle_parts, tmp_path, capl
     assert "is of other weights than the run's best: it is left out" in caplog.text
     with pytest.raises(ConfigError, match=r"pareto\.json is of other weights .* search again"):
         export_run(run, tmp_path / "one", budget="5M")
+
+
+def test_each_study_is_exported_from_by_its_name(run, bundle_parts, tmp_path):
+    space = bundle_parts["space"]
+    search(run, bundle_parts, {space.max: 3.0, space.min: 9.0}, checkpoint="other")
+    search(run, bundle_parts, {space.max: 3.0, FOUND: 4.0}, study="s2")
+    budget = str(count_parameters(bundle_parts["model"], FOUND))
+    command = ["export", str(run), str(tmp_path / "one"), "--budget", budget]
+    assert main([*command, "--study", "s2"]) == OK
+    assert read_manifest(tmp_path / "one").subnets[0].config == FOUND
+    with pytest.raises(SystemExit):
+        main(command)
+
+
+def test_a_supernets_bundle_has_what_all_studies_of_one_dev_set_found(
+    run, bundle_parts, tmp_path, caplog
+):
+    space = bundle_parts["space"]
+    search(run, bundle_parts, {space.max: 3.0, FOUND: 4.0})
+    search(run, bundle_parts, {space.min: 2.0}, study="s2")
+    search(run, bundle_parts, {NAMED: 1.0}, study="s3", dev_set="another")
+    export_run(run, tmp_path / "all")
+    rates = {s.name: s.error_rates.get("WER") for s in read_manifest(tmp_path / "all").subnets}
+    assert rates == {"max": 3.0, "min": 2.0, "named": None, FOUND.id: 4.0}
+    assert "s3/pareto.json is of another dev set than the first: it is left out" in caplog.text
 
 
 def test_nothing_is_exported_over_a_run_or_a_file(run, tmp_path):

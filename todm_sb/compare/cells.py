@@ -1,16 +1,14 @@
 """The runs of a comparison on disk: a cell is one run of ``train.py`` with a folder of its own.
 
 A finished cell is known by its results and by the options it ran with; a cell that was broken off
-goes on from its checkpoint. Whoever runs a cell holds a lock on its folder, which the operating
-system lifts when the process ends, however it ends.
+goes on from its checkpoint. Whoever runs a cell holds the lock on its folder, as any training does.
 """
 
 from __future__ import annotations
 
 import enum
-import fcntl
 import json
-import os
+import logging
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,6 +20,9 @@ from ruamel.yaml.comments import CommentedMap
 from todm_sb.compare.overrides import as_arguments, as_yaml, merge, quoted, resolved_options
 from todm_sb.dataio.manifest import write_atomic
 from todm_sb.errors import ConfigError
+from todm_sb.utils.locks import FolderInUseError, FolderLock, is_locked
+
+logger = logging.getLogger(__name__)
 
 # Keys that tell a cell's place, and so are not the user's to override.
 OWN_KEYS = ("seed", "output_folder", "save_folder", "manifests", "tokenizer_folder")
@@ -153,10 +154,8 @@ class Runs:
             return State.NEW
         if self.difference(cell) is not None:
             return State.OTHER_OPTIONS
-        lock = _lock(folder)
-        if lock is None:
+        if is_locked(folder):
             return State.RUNNING
-        os.close(lock)
         if not (folder / "hyperparams.yaml").exists():
             return State.NEW
         written = ["cost.json", *(f"{kind}_{s}.json" for kind in RESULTS for s in self.splits)]
@@ -184,11 +183,13 @@ class Runs:
         if self.state(cell) not in (State.NEW, State.UNFINISHED):
             return None
         folder = self.folder(cell)
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = _lock(folder)
-        if lock is None:
-            return None
         try:
+            lock = FolderLock(folder)
+        except FolderInUseError:
+            return None
+        with lock:
+            if lock.problem:
+                logger.warning(lock.problem)
             write_atomic(folder / "options.json", json.dumps(self.options(cell), indent=1))
             with (folder / "output.txt").open("a") as output:
                 return subprocess.Popen(
@@ -196,26 +197,13 @@ class Runs:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    env=dict(environment),
                     # The child keeps the lock, even when this process is killed.
-                    pass_fds=[lock],
+                    env={**environment, **lock.handed_over()},
+                    pass_fds=[lock.descriptor],
                 )
-        finally:
-            os.close(lock)
 
 
 def known_seeds(folder: Path) -> set[int]:
     """The seeds of the cells in the folder of a comparison."""
     names = {path.parent.name for path in folder.glob("*/*/options.json")}
     return {int(name) for name in names if name.isdigit()}
-
-
-def _lock(folder: Path) -> int | None:
-    """A descriptor that holds the lock; None if another process has it."""
-    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    return lock

@@ -18,7 +18,7 @@ from todm_sb.export.ownership import check_place, new_export
 from todm_sb.export.speechbrain import export_folder
 from todm_sb.inference.asr import choose_subnet
 from todm_sb.nnet.transducer import Transducer
-from todm_sb.runs import load_run, search_folder, weights_id
+from todm_sb.runs import load_run, search_folder, trained_tokenizer, weights_id
 from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters, extract_subnet
 from todm_sb.supernet.budget import COSTS, parse_budget
 from todm_sb.supernet.pareto import SearchResult
@@ -49,6 +49,7 @@ def export_run(
     cost: str = "params",
     form: str = "bundle",
     causal: bool = False,
+    study: str | None = None,
 ) -> int:
     """Writes the best weights of a run.
 
@@ -60,6 +61,7 @@ def export_run(
         cost: what the budget is of.
         form: one of :data:`FORMATS`.
         causal: of a dual-mode network, what streaming needs and no more.
+        study: name of the search that found it; None for the nameless one.
 
     Returns:
         Parameters of the exported network.
@@ -74,10 +76,13 @@ def export_run(
     named = hparams["named_subnets"] or {}
     subnets = measured_subnets(run, model, space, named, causal)
     if budget is not None:
-        path = search_folder(run, cost, causal) / "pareto.json"
+        path = search_folder(run, cost, causal, study) / "pareto.json"
         found = SearchResult.load(path)
         if found.checkpoint != weights_id(model):
-            raise ConfigError(f"{path} is of other weights than the run's best: search again")
+            raise ConfigError(
+                f"{path} is of other weights than the run's best: search again with another "
+                "--study, and name it here"
+            )
         config = space.check(found.best(parse_budget(budget, cost)).config)
     elif subnet == SUPERNET:
         config = None
@@ -91,7 +96,7 @@ def export_run(
         "folder": target,
         "model": model if config is None else extract_subnet(model, config),
         "normalize": hparams["normalize"],
-        "tokenizer_path": _tokenizer_path(hparams),
+        "tokenizer_path": trained_tokenizer(run, hparams),
         "fbank": {key: hparams[key] for key in FBANK_KEYS if key in hparams},
         "max_symbols": hparams["max_symbols"],
         "space": space if config is None else None,
@@ -105,14 +110,6 @@ def export_run(
     else:
         export_folder(**common, hop=hparams["features"].hop)
     return count_parameters(model, config or space.max)
-
-
-def _tokenizer_path(hparams: dict[str, Any]) -> Path:
-    name = f"{hparams['vocab_size']}_{hparams['tokenizer_type']}.model"
-    path = Path(hparams["tokenizer_folder"]) / name
-    if not path.is_file():
-        raise ConfigError(f"{path} does not exist: where is the tokenizer of the training?")
-    return path
 
 
 def _write_web(parts: dict[str, Any], subnets: list[BundledSubnet]) -> None:
@@ -168,8 +165,8 @@ def measured_subnets(
     """The subnets worth recording: max, min, the named ones, and what a search found best.
 
     Error rates are comparable, since they come from one place: the dev set if these weights were
-    searched, by whatever cost, else the first of the test sets. Those of a dual-mode network's
-    causal mode are named so, e.g. ``WER-causal``.
+    searched, by whatever cost and in whatever study, else the first of the test sets. Those of a
+    dual-mode network's causal mode are named so, e.g. ``WER-causal``.
     """
     configs = {"max": space.max, "min": space.min}
     configs |= {name: SubnetConfig.from_dict(data) for name, data in named.items() if data}
@@ -213,12 +210,18 @@ def measured_subnets(
 
 
 def _searches(run: Path, checkpoint: str, causal: bool) -> Iterator[SearchResult]:
-    """What was found of these weights, by each cost that was searched by."""
+    """What was found of these weights on one dev set, that of the first search: by each cost, the
+    nameless study before those that have a name."""
+    dev_set = ""  # as is that of searches from before it was recorded
     for cost in COSTS:
-        path = search_folder(run, cost, causal) / "pareto.json"
-        if path.is_file():
+        folder = search_folder(run, cost, causal)
+        named = sorted(folder.glob("*/pareto.json"))
+        for path in (path for path in (folder / "pareto.json", *named) if path.is_file()):
             found = SearchResult.load(path)
-            if found.checkpoint == checkpoint:
-                yield found
-            else:
+            if found.checkpoint != checkpoint:
                 logger.warning("%s is of other weights than the run's best: it is left out", path)
+            elif dev_set and found.dev_set and found.dev_set != dev_set:
+                logger.warning("%s is of another dev set than the first: it is left out", path)
+            else:
+                dev_set = dev_set or found.dev_set
+                yield found

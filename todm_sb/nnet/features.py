@@ -32,22 +32,29 @@ def make_fbank(
             streaming and sherpa-onnx need.
         snip_edges: of Kaldi's.
 
+    Returns:
+        The filterbank, which keeps these arguments as ``options``.
+
     Raises:
         ConfigError: on an unknown kind, or on ``snip_edges`` without Kaldi's.
     """
+    options = dict(locals())
     if fbank_kind == "kaldi":
-        return KaldiFbank(sample_rate, n_mels, win_length, hop_length, snip_edges=snip_edges)
-    if fbank_kind != "speechbrain":
+        fbank = KaldiFbank(sample_rate, n_mels, win_length, hop_length, snip_edges=snip_edges)
+    elif fbank_kind != "speechbrain":
         raise ConfigError(f"fbank_kind must be speechbrain or kaldi, not {fbank_kind!r}")
-    if snip_edges:
+    elif snip_edges:
         raise ConfigError("snip_edges is an option of fbank_kind: kaldi")
-    return Fbank(
-        sample_rate=sample_rate,
-        n_mels=n_mels,
-        n_fft=n_fft,
-        win_length=win_length,
-        hop_length=hop_length,
-    )
+    else:
+        fbank = Fbank(
+            sample_rate=sample_rate,
+            n_mels=n_mels,
+            n_fft=n_fft,
+            win_length=win_length,
+            hop_length=hop_length,
+        )
+    fbank.options = options
+    return fbank
 
 
 class SpeechFeatures(nn.Module):

@@ -59,6 +59,8 @@ class SearchResult:
         checkpoint: tells the weights apart, see :func:`todm_sb.runs.weights_id`.
         scored: what the error rates are of, see :func:`todm_sb.report.scored_text`; empty of a
             search that did not record it.
+        dev_set: tells the utterances apart, see :class:`todm_sb.supernet.dev_set.DevSet`; empty
+            where that was not recorded.
     """
 
     cost: str
@@ -69,6 +71,7 @@ class SearchResult:
     budgets: tuple[float, ...] = ()
     checkpoint: str = ""
     scored: dict[str, Any] = field(default_factory=dict)
+    dev_set: str = ""
 
     def of(self, method: str) -> list[Evaluated]:
         """The subnets that a method read."""
@@ -109,6 +112,7 @@ class SearchResult:
             "seconds": self.seconds,
             "checkpoint": self.checkpoint,
             "scored": self.scored,
+            "dev_set": self.dev_set,
             "search_space": self.space.to_dict(),
             "budgets": [{"budget": b, "subnet": self.best(b).config.id} for b in self.budgets],
             "front": [subnet.config.id for subnet in self.front()],
@@ -139,6 +143,7 @@ class SearchResult:
                 tuple(entry["budget"] for entry in data["budgets"]),
                 data["checkpoint"],
                 dict(data.get("scored", {})),
+                data.get("dev_set", ""),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"{path} was not written by search.py ({error!r})") from None

@@ -118,7 +118,8 @@ class SharedStudy:
                 self._studies[SEARCH].add_trial(trial)
             agreement = self._agreements()[0]
         for key, value in task.items():
-            if (theirs := agreement["task"].get(key)) != value:
+            # An older study does not know of every key.
+            if (theirs := agreement["task"].get(key, value)) != value:
                 raise ConfigError(
                     f"study {self.name!r} is of another {key} ({theirs}, not {value}): "
                     "choose another name with --study"

@@ -43,13 +43,15 @@ def main(arguments: argparse.Namespace) -> None:
     """Searches, and writes what was found into the run's folder."""
     # They need the extra `search`, and say so where it is missing.
     from todm_sb.supernet.figures import draw_png, write_html
-    from todm_sb.supernet.search import SubnetSearch
+    from todm_sb.supernet.search import SubnetSearch, check_budgets
     from todm_sb.supernet.study import SharedStudy
 
     logging.getLogger("optuna").setLevel(logging.WARNING)
     cost, seconds = arguments.cost, arguments.seconds
     budgets = [parse_budget(text, cost) for text in arguments.budget]
     folder = search_folder(arguments.run, cost, arguments.causal)
+    # The folder's database can hold several studies, each of which has results of its own.
+    results = search_folder(arguments.run, cost, arguments.causal, arguments.study)
     hparams = load_run(arguments.run, arguments.causal)
     space, model, features = hparams["space"], hparams["model"], hparams["features"]
     # Of torchrun's processes on a machine each takes its own GPU.
@@ -72,7 +74,10 @@ def main(arguments: argparse.Namespace) -> None:
         lambda ids: tokenizer.decode_ids(ids).split(),
         hparams["max_symbols"],
     )
-    folder.mkdir(parents=True, exist_ok=True)
+    if cost != "latency":  # which is not known yet
+        check_budgets(budgets, Costs(model, n_features)(space.min)[cost], cost)
+    if not arguments.storage:
+        folder.mkdir(parents=True, exist_ok=True)
     storage = arguments.storage or f"sqlite:///{folder / 'study.db'}"
     study = SharedStudy(storage, arguments.study or folder.name, arguments.population)
     task = {
@@ -81,6 +86,8 @@ def main(arguments: argparse.Namespace) -> None:
         "dev set": dev_set.id,
         "cost": cost,
         "audio length": seconds,
+        "population": arguments.population,
+        "seed": arguments.seed,
     }
     table = study.agree(task, measure)
     costs = Costs(model, n_features, LatencyTable.from_dict(table) if table else None)
@@ -95,11 +102,13 @@ def main(arguments: argparse.Namespace) -> None:
         arguments.seed,
     )
     result = search.run(arguments.evaluations, not arguments.no_baselines)
+    names = {"checkpoint": task["checkpoint"], "dev_set": task["dev set"]}
     scored = {**dev_set.scored, "left_out": dataset.left_out}
-    result = replace(result, checkpoint=task["checkpoint"], scored=scored)
-    result.save(folder / "pareto.json")
-    draw_png(result, folder / "pareto.png")
-    write_html(result, folder / "pareto.html")
+    result = replace(result, **names, scored=scored)
+    results.mkdir(parents=True, exist_ok=True)
+    result.save(results / "pareto.json")
+    draw_png(result, results / "pareto.png")
+    write_html(result, results / "pareto.html")
     if os.environ.get("RANK", "0") != "0":
         return
     for budget in result.budgets:
@@ -109,7 +118,7 @@ def main(arguments: argparse.Namespace) -> None:
             f"{format_cost(best.costs[cost], cost)}, {best.config.to_json()}"
         )
     print(scored_text(scored))
-    print(f"{folder}: pareto.json, pareto.png, pareto.html")
+    print(f"{results}: pareto.json, pareto.png, pareto.html")
 
 
 def evenly_spaced_budgets(smallest: float, largest: float, n: int = 5) -> list[float]:
@@ -136,7 +145,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--seconds", type=positive, default=10.0, help="of audio, for MACs, latency"
     )
     parser.add_argument("--storage", help="Optuna storage; default: SQLite in the run's folder")
-    parser.add_argument("--study", help="name in the storage; default: the name of its folder")
+    parser.add_argument(
+        "--study", help="name in the storage, and of a folder; default: that of the cost"
+    )
     parser.add_argument(
         "--population", type=at_least(2), default=20, help="of NSGA-II; default: 20"
     )

@@ -12,14 +12,15 @@ as deleted words. With ``--strict`` either is an error.
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import speechbrain as sb
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.distributed import infer_device, run_on_main
 
-from todm_sb import provenance
 from todm_sb.brain import TODMBrain
 from todm_sb.dataio.manifest import write_atomic
 from todm_sb.dataio.pipeline import make_loader_kwargs
@@ -28,6 +29,7 @@ from todm_sb.dataio.tokenizer import get_tokenizer
 from todm_sb.distributed import join, leave
 from todm_sb.errors import one_line_errors, recipe_errors
 from todm_sb.report import results_table
+from todm_sb.training.folder import run_folder
 
 
 def main(argv: list[str]) -> None:
@@ -39,12 +41,21 @@ def main(argv: list[str]) -> None:
     join(run_opts.distributed_backend)
     with recipe_errors(hparams_file), open(hparams_file, encoding="utf-8") as file:
         hparams = load_hyperpyyaml(file, overrides)
-    sb.create_experiment_directory(
-        experiment_directory=hparams["output_folder"],
-        hyperparams_to_save=hparams_file,
-        overrides=overrides,
-    )
-    run_on_main(provenance.record, args=[hparams["output_folder"], __file__, argv])
+    test_only = run_opts.test_only
+    with run_folder(hparams, hparams_file, overrides, [__file__, *argv], test_only) as begin:
+        if not test_only:
+            sb.create_experiment_directory(hparams["output_folder"])
+        train_and_test(hparams, run_opts, begin)
+
+
+def train_and_test(hparams: dict[str, Any], run_opts: Any, begin: Callable[[], None]) -> None:
+    """Prepares the data, trains unless there is only to be tested, and tests.
+
+    Args:
+        hparams: the recipe, loaded.
+        run_opts: SpeechBrain's options of the run.
+        begin: to call when all is checked; see :func:`todm_sb.training.folder.run_folder`.
+    """
     for prepare in hparams["prepare"]:
         run_on_main(prepare)
     tokenizer = get_tokenizer(
@@ -67,6 +78,7 @@ def main(argv: list[str]) -> None:
         checkpointer=hparams["checkpointer"],
     )
     brain.use_tokenizer(tokenizer)
+    begin()
     brain.fit(
         brain.hparams.epoch_counter,
         splits.train,

@@ -1,0 +1,1 @@
+"""Training: the run, its folder, and what it leaves there."""
