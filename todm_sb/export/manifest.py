@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from todm_sb.errors import ConfigError
-from todm_sb.export.schema import (
+from todm_sb.utils.schema import (
     flag,
     integer,
     mapping,

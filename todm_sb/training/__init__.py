@@ -1,0 +1,1 @@
+"""Training: what a command line asks for, and the checks of it."""
