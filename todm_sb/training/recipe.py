@@ -24,6 +24,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, TaggedScalar
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
 
+from todm_sb.dataio.manifest import write_atomic
 from todm_sb.errors import ConfigError, quoted, recipe_errors
 
 # Keys of files and folders: a leading ~ is someone's home.
@@ -56,6 +57,14 @@ class Recipe:
             texts = _Texts()
             tree = yaml_of().load(self._resolved(texts))
             return dump(texts.shown(tree))
+
+    def save(self, folder: str | Path) -> None:
+        """Writes :meth:`text` as the ``hyperparams.yaml`` of a run.
+
+        Args:
+            folder: ``output_folder``.
+        """
+        write_atomic(Path(folder) / "hyperparams.yaml", self.text())
 
     def settings(self) -> dict[str, Any]:
         """The plain values by key, nothing built; :data:`TAGGED` for what a tag would make.

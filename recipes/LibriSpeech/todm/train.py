@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import speechbrain as sb
-from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.distributed import infer_device, run_on_main
 
 from todm_sb import provenance
@@ -23,24 +22,21 @@ from todm_sb.brain import TODMBrain
 from todm_sb.dataio.manifest import write_atomic
 from todm_sb.dataio.pipeline import get_tokenizer, make_dataset, make_loader_kwargs
 from todm_sb.distributed import join, leave
-from todm_sb.errors import one_line_errors, recipe_errors
+from todm_sb.errors import one_line_errors
 from todm_sb.report import results_table
+from todm_sb.training.arguments import parse_arguments
+from todm_sb.training.settings import load_checked
 
 
 def main(argv: list[str]) -> None:
     """Prepares the data, trains, tests, and prints the table of subnets."""
-    argv = ["--strict=True" if argument == "--strict" else argument for argument in argv]
-    hparams_file, run_opts, overrides = sb.parse_arguments(argv)
+    recipe, run_opts = parse_arguments(argv)
     if (run_opts.device or infer_device()) == "cpu":
         run_opts = replace(run_opts, distributed_backend="gloo")
     join(run_opts.distributed_backend)
-    with recipe_errors(hparams_file), open(hparams_file, encoding="utf-8") as file:
-        hparams = load_hyperpyyaml(file, overrides)
-    sb.create_experiment_directory(
-        experiment_directory=hparams["output_folder"],
-        hyperparams_to_save=hparams_file,
-        overrides=overrides,
-    )
+    hparams = load_checked(recipe, run_opts)
+    sb.create_experiment_directory(experiment_directory=hparams["output_folder"])
+    run_on_main(recipe.save, args=[hparams["output_folder"]])
     run_on_main(provenance.record, args=[hparams["output_folder"], __file__, argv])
     for prepare in hparams["prepare"]:
         run_on_main(prepare)
