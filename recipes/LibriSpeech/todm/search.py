@@ -64,7 +64,7 @@ def main(arguments: argparse.Namespace) -> None:
         hparams["max_symbols"],
     )
     folder.mkdir(parents=True, exist_ok=True)
-    storage = arguments.storage or f"sqlite:///{folder / 'study.db'}"
+    storage = arguments.storage or folder / "study.db"
     study = SharedStudy(storage, arguments.study or folder.name, arguments.population)
     task = {
         "search space": space.to_dict(),
