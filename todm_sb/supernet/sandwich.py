@@ -27,6 +27,7 @@ from todm_sb.losses.transducer import NODE_WEIGHTS, Teacher, lattice_loss, node_
 from todm_sb.nnet.predictor import start_with_blank
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.supernet.space import SearchSpace, SubnetConfig
+from todm_sb.utils.schema import number
 
 
 @dataclass(frozen=True)
@@ -204,8 +205,7 @@ class Objective:
                 f"kd_nodes must be one of {NODE_WEIGHTS}, not {quoted(self.kd_nodes)}"
             )
         for name in ("ctc_weight", "kd_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"{name} must not be negative, not {quoted(getattr(self, name))}")
+            number(0, math.inf)(getattr(self, name), name)
         for name, kind in (("divergence", AlphaDivergence), ("pruning", Pruning | None)):
             if not isinstance(getattr(self, name), kind):
                 raise ConfigError(f"{name} cannot be {quoted(getattr(self, name))}")

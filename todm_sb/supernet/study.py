@@ -286,8 +286,10 @@ def _open_storage(place: str | Path, grace: int, attempts: int = 3) -> optuna.st
 
 
 def _engine(place: str | Path) -> tuple[str, dict[str, Any]]:
-    """SQLAlchemy's URL and options. Workers on one SQLite file wait for each other; a server answers
-    soon or never."""
+    """SQLAlchemy's URL and options.
+
+    Workers on one SQLite file wait for each other; a server answers soon or never.
+    """
     if isinstance(place, Path):
         # A path in a URL would be taken apart at ? and decoded at %.
         connect = partial(sqlite3.connect, place, timeout=60, check_same_thread=False)

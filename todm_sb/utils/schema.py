@@ -30,11 +30,12 @@ def integer(low: int, high: int) -> Check:
 
 
 def number(low: float, high: float) -> Check:
-    """A finite integer or float in ``low..high``."""
+    """A finite integer or float in ``low..high``, which may be infinite."""
+    wanted = f"a number in {low:g}..{high:g}" if high < math.inf else f"a number from {low:g} on"
 
     def check(value: Any, where: str) -> None:
         if type(value) not in (int, float) or not (math.isfinite(value) and low <= value <= high):
-            raise _wrong(where, f"a number in {low:g}..{high:g}", value)
+            raise _wrong(where, wanted, value)
 
     return check
 

@@ -31,6 +31,7 @@ from todm_sb.dataio.manifest import write_atomic
 from todm_sb.errors import ConfigError, one_line_errors
 from todm_sb.supernet import count_parameters
 from todm_sb.training.arguments import parse_arguments, run_option_arguments
+from todm_sb.training.settings import REQUIRED
 
 
 def main(argv: list[str]) -> None:
@@ -104,6 +105,8 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     arguments, others = parser.parse_known_args(argv)
     if arguments.jobs < 1:
         raise ConfigError(f"--jobs must be at least 1, not {arguments.jobs}")
+    for seed in arguments.seeds:
+        REQUIRED["seed"](seed, "--seeds")
     if arguments.output_folder is None:
         arguments.output_folder = Path("results") / f"compare-{arguments.hparams.stem}"
     return arguments, others
