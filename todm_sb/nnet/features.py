@@ -109,7 +109,7 @@ class SpeechFeatures(nn.Module):
         super().__init__()
         self.fbank = fbank
         self.normalizer = normalizer
-        self.hop = hop
+        self.hop = int(hop)  # a YAML's arithmetic makes 200.0 of 16000 * 12.5 // 1000
 
     def forward(
         self, wavs: Tensor, wav_lens: Tensor, epoch: int | None = None
