@@ -44,6 +44,7 @@ from todm_sb.supernet.sandwich import (
     sample_sandwich,
     sandwich_backward,
 )
+from todm_sb.training.settings import check_batches
 from todm_sb.utils.progress import watched
 from todm_sb.watch import Watch, values_of_subnets
 
@@ -102,6 +103,8 @@ class TODMBrain(sb.Brain):
                 self.checkpointer.add_recoverable(
                     name, kept, type(kept).load, type(kept).save, optional_load=True
                 )
+        # Batches whose gradients wait for the optimizer's step.
+        self.gathered = 0
         # Of the first process, while it trains.
         self.watch: Watch | None = None
         self.broken_audio: set[str] = set()
@@ -152,14 +155,9 @@ class TODMBrain(sb.Brain):
     # Training
 
     def on_fit_start(self) -> None:
-        """Prepares optimizer and checkpoint as SpeechBrain does, and checks the settings."""
+        """Prepares optimizer and checkpoint as SpeechBrain does."""
         super().on_fit_start()
         broadcast_weights(self.modules)
-        if isinstance(self.optimizer, ScaledAdam) and np.isfinite(self.max_grad_norm):
-            raise ConfigError(
-                f"max_grad_norm is {self.max_grad_norm}, but ScaledAdam clips gradients itself: "
-                "set max_grad_norm: .inf"
-            )
         if rank() == 0:
             tensorboard = getattr(self.hparams, "tensorboard_logger", None)
             writer = None if tensorboard is None else tensorboard.writer
@@ -186,14 +184,19 @@ class TODMBrain(sb.Brain):
         """As SpeechBrain's, but a batch sampler is told the epoch, and so shuffles anew in each.
 
         Each process gets its share of the batches, in validation and test too.
+
+        Raises:
+            ConfigError: if an epoch of training has fewer batches than a step takes.
         """
         if "batch_sampler" in kwargs and n_ranks() > 1:
             even = stage == sb.Stage.TRAIN
             kwargs["batch_sampler"] = RankBatches(kwargs["batch_sampler"], even)
         self.datasets[stage] = dataset
         loader = super().make_dataloader(dataset, stage, **kwargs)
-        if stage == sb.Stage.TRAIN and self.train_sampler is None:
-            self.train_sampler = kwargs.get("batch_sampler")
+        if stage == sb.Stage.TRAIN:
+            check_batches(len(loader), self.grad_accumulation_factor)
+            if self.train_sampler is None:
+                self.train_sampler = kwargs.get("batch_sampler")
         return loader
 
     def _of_dataset(self, stage: sb.Stage, name: str) -> dict[str, Any]:
@@ -213,7 +216,7 @@ class TODMBrain(sb.Brain):
         Returns:
             The max subnet's loss; not a number where no utterance of the batch could be read.
         """
-        should_step = self.step % self.grad_accumulation_factor == 0
+        should_step = self._ends_step()
         self.on_fit_batch_start(batch, should_step)
         rng = self._seed_step()
         subnets = [self.hparams.space.max]
@@ -223,6 +226,7 @@ class TODMBrain(sb.Brain):
         losses = self._backward_of_batch(batch, subnets, causal)
         if should_step:
             sum_gradients(self.modules.parameters())
+            self._average_gradients()
             self.optimizers_step()
             self.hparams.lr_annealing(self.optimizer)
         if losses:
@@ -233,6 +237,22 @@ class TODMBrain(sb.Brain):
         self.on_fit_batch_end(batch, None, loss, should_step)
         return loss
 
+    def _ends_step(self) -> bool:
+        """Whether the optimizer steps after this batch: the last of a group, or of the epoch."""
+        if self.step % self.grad_accumulation_factor == 0:
+            return True
+        if self.debug and self.step == self.debug_batches:
+            return True
+        return self.train_sampler is not None and self.step == len(self.train_sampler)
+
+    def _average_gradients(self) -> None:
+        """Divides the sum over the batches gathered by their number, those that are empty in all
+        processes and an epoch's missing ones not counted."""
+        gradients = [p.grad for p in self.modules.parameters() if p.grad is not None]
+        if self.gathered > 1 and gradients:
+            torch._foreach_div_(gradients, self.gathered)
+        self.gathered = 0
+
     def _backward_of_batch(
         self, batch: SpeechBatch, subnets: list[SubnetConfig], causal: bool
     ) -> list[SubnetLosses]:
@@ -240,6 +260,7 @@ class TODMBrain(sb.Brain):
         self._name_broken_audio(batch)
         n = len(batch.id)
         n_of_all = total(n, self.device)
+        self.gathered += n_of_all > 0
         if n == 0:
             if n_of_all:
                 n_features = self.modules.model.config["encoder"]["n_features"]
@@ -278,7 +299,7 @@ class TODMBrain(sb.Brain):
     def _should_save_intra_epoch_ckpt(self, last_ckpt_time: float, steps_since_ckpt: int) -> bool:
         """As SpeechBrain's, but not while gradients are gathered, which no checkpoint holds."""
         due = super()._should_save_intra_epoch_ckpt(last_ckpt_time, steps_since_ckpt)
-        return due and self.step % self.grad_accumulation_factor == 0
+        return due and self._ends_step()
 
     def _watch_step(
         self, batch: SpeechBatch, subnets: list[SubnetConfig], losses: list[SubnetLosses]
@@ -323,7 +344,7 @@ class TODMBrain(sb.Brain):
     def _backward(self, loss: Tensor) -> None:
         # Backward repeats each operation in the precision that its forward had.
         with torch.autocast(self.device_type, enabled=False):
-            self.scaler.scale(loss * (self.share / self.grad_accumulation_factor)).backward()
+            self.scaler.scale(loss * self.share).backward()
 
     def _count_losses(self, losses: list[SubnetLosses], n_utterances: int) -> None:
         """Notes the losses of the max subnet, the means of the others, and the divergence."""

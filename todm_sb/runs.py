@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import Any
 
 import speechbrain as sb
 import torch
-from hyperpyyaml import load_hyperpyyaml
-from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
 from torch import nn
 
 from todm_sb.checkpoints import recover_average
@@ -23,6 +21,7 @@ from todm_sb.dataio.tokenizer import get_tokenizer
 from todm_sb.errors import ConfigError, quoted, recipe_errors
 from todm_sb.supernet.dev_set import Utterances
 from todm_sb.training.identity import TOKENIZER, file_hash, read_identity, tokenizer_path
+from todm_sb.training.recipe import dump, load_text, yaml_of
 
 logger = logging.getLogger(__name__)
 
@@ -79,9 +78,10 @@ def load_hparams(run: Path) -> dict[str, Any]:
         raise ConfigError(f"{run} is no output_folder of train.py: it holds no hyperparams.yaml")
     with recipe_errors(hparams_file):
         text = relocate(hparams_file.read_text(encoding="utf-8"), run)
+        tree = yaml_of().load(text)
         # Some loggers begin a file when they are made.
-        loggers = dict.fromkeys(LOGGERS & YAML().load(text).keys())
-        return load_hyperpyyaml(text, {"output_folder": str(run), **loggers})
+        tree.update(dict.fromkeys(LOGGERS & tree.keys()))
+    return load_text(dump(tree), hparams_file)
 
 
 def relocate(text: str, run: Path) -> str:
@@ -91,19 +91,19 @@ def relocate(text: str, run: Path) -> str:
     A path below the run moves with it. One below the folder that holds the runs, two levels up, as
     the data that cells of a comparison share, does so if it is found there.
     """
-    yaml = YAML()
-    tree = yaml.load(text)
+    tree = yaml_of().load(text)
     trained_in, seen = tree.get("output_folder"), set()
     if not isinstance(trained_in, str):  # a reference, as the paths below it are
-        return text
+        tree["output_folder"] = Text(run)
+        return dump(tree)
     holder, holder_now = Path(trained_in).parent.parent, run.resolve().parent.parent
 
     def moved(node: Any) -> Any:
         if isinstance(node, str) and f"{node}/".startswith(f"{trained_in}/"):
-            return f"{run}{node[len(trained_in) :]}"
+            return Text(f"{run}{node[len(trained_in) :]}")
         if isinstance(node, str) and holder.name and f"{node}/".startswith(f"{holder}/"):
             beside = holder_now / Path(node).relative_to(holder)
-            return str(beside) if beside.exists() else node
+            return Text(beside) if beside.exists() else node
         # What an alias names is there twice.
         if isinstance(node, dict | list) and id(node) not in seen:
             seen.add(id(node))
@@ -112,9 +112,7 @@ def relocate(text: str, run: Path) -> str:
         return node
 
     moved(tree)
-    stream = io.StringIO()
-    yaml.dump(tree, stream)
-    return stream.getvalue()
+    return dump(tree)
 
 
 def search_folder(run: Path, cost: str, causal: bool = False, study: str | None = None) -> Path:

@@ -12,6 +12,7 @@ from todm_sb.compare.sizes import Size
 from todm_sb.compare.tables import Comparison, comparison_markdown
 from todm_sb.errors import DataError
 from todm_sb.supernet.space import SearchSpace
+from todm_sb.training.recipe import Recipe
 
 SPACE = SearchSpace(2, 1, (16, 32))
 SIZES = [Size(SPACE.min, 1_000_000), Size(SPACE.max, 2_000_000)]
@@ -55,7 +56,7 @@ WITHOUT_KD = {1: [[2, 0, 1], [2, 2, 1]]}
 def runs(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("seed: 0\noutput_folder: x\nmanifests: x\ntokenizer_folder: x\n")
-    return Runs(tmp_path / "results", Path("train.py"), recipe)
+    return Runs(tmp_path / "results", Path("train.py"), Recipe(recipe))
 
 
 @pytest.fixture

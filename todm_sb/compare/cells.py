@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
 
-from todm_sb.compare.overrides import as_arguments, as_yaml, merge, quoted, resolved_options
+from todm_sb.compare.overrides import as_arguments, from_yaml, merge, resolved_options
 from todm_sb.dataio.manifest import write_atomic
 from todm_sb.errors import ConfigError
+from todm_sb.training.recipe import Recipe
 from todm_sb.utils.locks import FolderInUseError, FolderLock, is_locked
 
 logger = logging.getLogger(__name__)
@@ -71,8 +73,7 @@ class Runs:
     Args:
         folder: of the comparison.
         script: ``train.py``.
-        hparams_file: the recipe.
-        overrides: the user's, for all cells; YAML.
+        recipe: with the user's overrides, for all cells.
         run_options: other arguments of the script, e.g. ``--device=cpu``.
         splits: names of the test sets.
 
@@ -84,18 +85,17 @@ class Runs:
         self,
         folder: Path,
         script: Path,
-        hparams_file: Path,
-        overrides: str = "",
+        recipe: Recipe,
         run_options: Sequence[str] = (),
         splits: Sequence[str] = ("test",),
     ) -> None:
         self.root = folder
         self.script = script
-        self.hparams_file = hparams_file
-        self.user = overrides
+        self.hparams_file = recipe.file
+        self.user = recipe.overrides
         self.run_options = list(run_options)
         self.splits = list(splits)
-        taken = [key for key in OWN_KEYS if key in merge(overrides)]
+        taken = [key for key in OWN_KEYS if key in self.user]
         if taken:
             raise ConfigError(f"--{taken[0]} differs from run to run: compare.py sets it")
 
@@ -119,12 +119,16 @@ class Runs:
         root = self.root if root is None else root
         data = root / "data" / str(cell.seed)
         own = {
-            "seed": str(cell.seed),
-            "output_folder": quoted(root / cell.id),
-            "manifests": quoted(data / "manifests"),
-            "tokenizer_folder": quoted(data / "tokenizer"),
+            "seed": cell.seed,
+            "output_folder": Text(root / cell.id),
+            "manifests": Text(data / "manifests"),
+            "tokenizer_folder": Text(data / "tokenizer"),
         }
-        return merge(self.user, as_yaml(cell.overrides), as_yaml(own))
+        return merge(self.user, from_yaml(cell.overrides), own)
+
+    def recipe(self, cell: Cell, root: Path | None = None) -> Recipe:
+        """What a cell runs; arguments as of :meth:`overrides`."""
+        return Recipe(self.hparams_file, self.overrides(cell, root))
 
     def options(self, cell: Cell) -> dict[str, str]:
         """Everything a cell's run depends on, wherever the comparison's folder lies.
@@ -132,7 +136,7 @@ class Runs:
         Raises:
             ConfigError: if the overrides do not fit the recipe.
         """
-        options = resolved_options(self.hparams_file, self.overrides(cell, Path("FOLDER")))
+        options = resolved_options(self.recipe(cell, Path("FOLDER")))
         telling = [o for o in self.run_options if not o.startswith(NO_BEARING)]
         return {**options, "arguments": " ".join(sorted(telling))} if telling else options
 

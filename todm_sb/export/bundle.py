@@ -41,10 +41,10 @@ from todm_sb.export.manifest import (
     Manifest,
 )
 from todm_sb.export.ownership import new_export
-from todm_sb.export.schema import parse_json
 from todm_sb.nnet.features import SpeechFeatures, make_fbank
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters
+from todm_sb.utils.schema import parse_json
 
 MANIFEST = "bundle.json"
 MAX_MANIFEST_BYTES = 4 << 20

@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from todm_sb.errors import ConfigError
-from todm_sb.export.schema import (
-    flag,
+from todm_sb.nnet.features import FBANK_CHECKS, FBANK_OPTION_CHECKS, check_window
+from todm_sb.nnet.transducer import NETWORK_CHECKS, WIDTH
+from todm_sb.supernet import SearchSpace, SubnetConfig
+from todm_sb.supernet.space import SUBNET_NAME
+from todm_sb.utils.schema import (
     integer,
     mapping,
     nullable,
@@ -20,73 +23,32 @@ from todm_sb.export.schema import (
     table,
     text,
 )
-from todm_sb.supernet import SearchSpace, SubnetConfig
 
 FORMAT, VERSION = "todm_sb bundle", 1
 # A file's name is a constant of the format: no name from a bundle is ever used as a path.
 WEIGHTS, TOKENIZER = "weights.safetensors", "tokenizer.model"
 MAX_SUBNETS = 1000
 
-# Far beyond any network that speech needs, and small enough to be harmless.
-_WIDTH = integer(1, 65536)
-_SHARE = number(0, 1)
-_ENCODER = mapping(
-    {
-        "n_features": integer(1, 1024),
-        "d_model": _WIDTH,
-        "ffn_dims": sequence(_WIDTH, 1, 128),
-    },
-    {
-        "n_heads": integer(2, 1024),
-        "d_inner": nullable(_WIDTH),
-        "state_size": integer(1, 1024),
-        "n_stack": integer(1, 8),
-        "dt_range": sequence(number(1e-9, 1e3), 2, 2),
-        "causal": flag,
-        "look_ahead": integer(0, 64),
-        "dual_mode": flag,
-        "dropout": _SHARE,
-        "adaptive_dropout": flag,
-        "dropout_width": nullable(_WIDTH),
-        "channels": sequence(integer(1, 4096), 1, 8),
-        "time_strides": sequence(integer(1, 64), 1, 8),
-    },
-)
-_PREDICTOR = mapping(
-    {"kind": one_of("lstm", "stateless"), "d_model": _WIDTH},
-    {"n_layers": integer(1, 16), "context": integer(1, 64), "dropout": _SHARE},
-)
-_NETWORK = {
-    "vocab_size": integer(2, 1 << 20),
-    "d_joint": _WIDTH,
-    "encoder": _ENCODER,
-    "predictor": _PREDICTOR,
-}
-NETWORK_KEYS = tuple(_NETWORK)
+NETWORK_KEYS = tuple(NETWORK_CHECKS)
 _STATISTICS = sequence(number(-1e6, 1e6), 1, 1024)
 _FEATURES = mapping(
     {
-        "sample_rate": integer(1000, 384_000),
-        "n_mels": integer(1, 1024),
-        "n_fft": integer(16, 16384),
-        "win_length": number(1, 1000),
-        "hop_length": number(1, 1000),
+        **FBANK_CHECKS,
         # Those of global normalisation; null where each utterance has its own.
         "mean": nullable(_STATISTICS),
         "std": nullable(sequence(number(0, 1e6), 1, 1024)),
     },
-    {"fbank_kind": one_of("speechbrain", "kaldi"), "snip_edges": flag},
+    FBANK_OPTION_CHECKS,
 )
 _SPACE = mapping(
     {
         "n_layers": integer(1, 128),
         "min_layers": integer(1, 128),
-        "ffn_dims": sequence(_WIDTH, 1, 128),
+        "ffn_dims": sequence(WIDTH, 1, 128),
         "layer_drop": text("any|top|even"),
     }
 )
-_NAME = text(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
-_FIGURES = table(_NAME, number(0, 1e18), 64)
+_FIGURES = table(SUBNET_NAME, number(0, 1e18), 64)
 _COUNT = integer(0, 1 << 40)
 _SCORED = mapping(
     {
@@ -98,9 +60,9 @@ _SCORED = mapping(
 )
 _SUBNET = mapping(
     {
-        "name": _NAME,
+        "name": SUBNET_NAME,
         "layers": sequence(integer(0, 127), 1, 128),
-        "ffn_dims": sequence(_WIDTH, 1, 128),
+        "ffn_dims": sequence(WIDTH, 1, 128),
         "cost": _FIGURES,
         "error_rates": _FIGURES,
     },
@@ -112,7 +74,7 @@ _MANIFEST = mapping(
         "format": one_of(FORMAT),
         "version": one_of(VERSION),
         "files": mapping({WEIGHTS: _FILE, TOKENIZER: _FILE}),
-        "network": mapping(_NETWORK),
+        "network": mapping(NETWORK_CHECKS),
         "features": _FEATURES,
         "max_symbols": integer(1, 100),
         "space": nullable(_SPACE),
@@ -234,11 +196,7 @@ class Manifest:
         for name, size in sizes.items():
             if size != features["n_mels"]:
                 raise ConfigError(f"{name} is {size}, but features.n_mels {features['n_mels']}")
-        window = round(features["sample_rate"] / 1000 * features["win_length"])
-        if window > features["n_fft"]:
-            raise ConfigError(
-                f"features: a window of {window} samples is longer than n_fft {features['n_fft']}"
-            )
+        check_window(features)
 
     def _check_subnets(self) -> None:
         full = self.network["encoder"]["ffn_dims"]

@@ -12,6 +12,7 @@ from todm_sb.errors import ConfigError
 from todm_sb.nnet.encoder import MHSSMEncoder
 from todm_sb.nnet.joiner import Joiner, SimpleJoiner
 from todm_sb.nnet.predictor import LSTMPredictor, StatelessPredictor
+from todm_sb.utils.schema import flag, integer, mapping, nullable, number, one_of, sequence
 
 # Share of blanks that an untrained network expects; an alignment has about ten frames a label.
 BLANK_PRIOR = 0.9
@@ -20,6 +21,44 @@ BLANK_PRIOR = 0.9
 AUXILIARIES = {"ctc_output": "ctc", "simple_joiner": "simple_joiner"}
 
 PREDICTORS = {"lstm": LSTMPredictor, "stateless": StatelessPredictor}
+
+# Far beyond any network that speech needs, and small enough to be harmless.
+WIDTH = integer(1, 65536)
+_SHARE = number(0, 1)
+_ENCODER = mapping(
+    {
+        "n_features": integer(1, 1024),
+        "d_model": WIDTH,
+        "ffn_dims": sequence(WIDTH, 1, 128),
+    },
+    {
+        "n_heads": integer(2, 1024),
+        "d_inner": nullable(WIDTH),
+        "state_size": integer(1, 1024),
+        "n_stack": integer(1, 8),
+        "dt_range": sequence(number(1e-9, 1e3), 2, 2),
+        "causal": flag,
+        "look_ahead": integer(0, 64),
+        "dual_mode": flag,
+        "dropout": _SHARE,
+        "adaptive_dropout": flag,
+        "dropout_width": nullable(WIDTH),
+        "channels": sequence(integer(1, 4096), 1, 8),
+        "time_strides": sequence(integer(1, 64), 1, 8),
+    },
+)
+_PREDICTOR = mapping(
+    {"kind": one_of(*PREDICTORS), "d_model": WIDTH},
+    {"n_layers": integer(1, 16), "context": integer(1, 64), "dropout": _SHARE},
+)
+# What the arguments of a deployed Transducer can be.
+NETWORK_CHECKS = {
+    "vocab_size": integer(2, 1 << 20),
+    "d_joint": WIDTH,
+    "encoder": _ENCODER,
+    "predictor": _PREDICTOR,
+}
+_CHECK = mapping(NETWORK_CHECKS | dict.fromkeys(AUXILIARIES.values(), flag))
 
 
 class Transducer(nn.Module):
@@ -37,7 +76,7 @@ class Transducer(nn.Module):
         simple_joiner: whether to add the joiner that prunes the lattice, an auxiliary of training.
 
     Raises:
-        ConfigError: on an unknown predictor kind, or arguments that a part does not have.
+        ConfigError: on an argument that a part does not have, or one that is out of range.
     """
 
     blank = 0
@@ -54,15 +93,15 @@ class Transducer(nn.Module):
         super().__init__()
         self.config = {
             "vocab_size": vocab_size,
-            "encoder": dict(encoder),
-            "predictor": dict(predictor),
+            "encoder": encoder,
+            "predictor": predictor,
             "d_joint": d_joint,
             "ctc": ctc,
             "simple_joiner": simple_joiner,
         }
-        kind = predictor.get("kind")
-        if kind not in PREDICTORS:
-            raise ConfigError(f"predictor: kind must be one of {tuple(PREDICTORS)}, not {kind!r}")
+        _CHECK(self.config, "network")
+        self.config |= {"encoder": dict(encoder), "predictor": dict(predictor)}
+        kind = predictor["kind"]
         options = {key: value for key, value in predictor.items() if key != "kind"}
         self.encoder = _build("encoder", MHSSMEncoder, encoder)
         self.predictor = _build(

@@ -10,11 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from todm_sb.errors import ConfigError, quoted
+from todm_sb.utils.schema import text
 
 LAYER_DROPS = ("any", "top", "even")
 
 # Far beyond any network; what a slip of the pen asks for must not exhaust the memory.
 MOST_LAYERS = 128
+
+# The name of a subnet: part of files' names, and of lists with commas.
+SUBNET_NAME = text(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", "a name of up to 64 of A-Za-z0-9._+-")
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Training: the run, its folder, and what it leaves there."""
+"""Training: what a command line asks for, the run, its folder, and what it leaves there."""

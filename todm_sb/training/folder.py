@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import speechbrain as sb
-from hyperpyyaml import resolve_references
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from speechbrain.utils.distributed import run_on_main
@@ -28,6 +27,7 @@ from todm_sb.training.identity import (
     tokenizer_path,
     write_identity,
 )
+from todm_sb.training.recipe import Recipe
 from todm_sb.utils.locks import NAME, FolderLock
 
 logger = logging.getLogger(__name__)
@@ -48,8 +48,7 @@ SHOWN = 3
 @contextmanager
 def run_folder(
     hparams: dict[str, Any],
-    hparams_file: str,
-    overrides: Any,
+    recipe: Recipe,
     command: Sequence[str],
     test_only: bool = False,
 ) -> Iterator[Callable[[], None]]:
@@ -60,8 +59,7 @@ def run_folder(
 
     Args:
         hparams: the recipe, loaded.
-        hparams_file: where it was loaded from.
-        overrides: with these.
+        recipe: that they were loaded from.
         command: script and arguments.
         test_only: the run is there and only to be tested.
 
@@ -74,11 +72,11 @@ def run_folder(
         ConfigError: if the folder is another run's, or of something else, or another process is
             training or testing in it, or there is nothing to test.
     """
-    recipe = _resolved(hparams_file, overrides)  # now, since its file may be edited meanwhile
+    text = _resolved(recipe)  # now, since its file may be edited meanwhile
 
     def begin() -> None:
         if not test_only:
-            run_on_main(_bind, [hparams, recipe, command])
+            run_on_main(_bind, [hparams, text, command])
 
     with ExitStack() as held:
         run_on_main(_take, [held, hparams, test_only])
@@ -110,12 +108,10 @@ def _bind(hparams: dict[str, Any], recipe: str, command: Sequence[str]) -> None:
     provenance.record(folder, script, arguments)
 
 
-def _resolved(hparams_file: str, overrides: Any) -> str:
+def _resolved(recipe: Recipe) -> str:
     """The recipe as SpeechBrain keeps it: references resolved, below where it came from."""
-    with open(hparams_file, encoding="utf-8") as file:
-        text = resolve_references(file, overrides).getvalue()
-    source = os.path.abspath(hparams_file)
-    return f"{GENERATED}{date.today()} from:\n# {source}\n# yamllint disable\n{text}"
+    source = os.path.abspath(recipe.file)
+    return f"{GENERATED}{date.today()} from:\n# {source}\n# yamllint disable\n{recipe.text()}"
 
 
 def _has_checkpoints(folder: Path, hparams: dict[str, Any]) -> bool:

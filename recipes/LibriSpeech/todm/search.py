@@ -78,7 +78,7 @@ def main(arguments: argparse.Namespace) -> None:
         check_budgets(budgets, Costs(model, n_features)(space.min)[cost], cost)
     if not arguments.storage:
         folder.mkdir(parents=True, exist_ok=True)
-    storage = arguments.storage or f"sqlite:///{folder / 'study.db'}"
+    storage = arguments.storage or folder / "study.db"
     study = SharedStudy(storage, arguments.study or folder.name, arguments.population)
     task = {
         "search space": space.to_dict(),

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import speechbrain as sb
-from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.distributed import infer_device, run_on_main
 
 from todm_sb.brain import TODMBrain
@@ -27,22 +26,21 @@ from todm_sb.dataio.pipeline import make_loader_kwargs
 from todm_sb.dataio.split import read_splits
 from todm_sb.dataio.tokenizer import get_tokenizer
 from todm_sb.distributed import join, leave
-from todm_sb.errors import one_line_errors, recipe_errors
+from todm_sb.errors import one_line_errors
 from todm_sb.report import results_table
+from todm_sb.training.arguments import parse_arguments
 from todm_sb.training.folder import run_folder
+from todm_sb.training.settings import load_checked
 
 
 def main(argv: list[str]) -> None:
     """Prepares the data, trains, tests, and prints the table of subnets."""
-    argv = ["--strict=True" if argument == "--strict" else argument for argument in argv]
-    hparams_file, run_opts, overrides = sb.parse_arguments(argv)
+    recipe, run_opts = parse_arguments(argv)
     if (run_opts.device or infer_device()) == "cpu":
         run_opts = replace(run_opts, distributed_backend="gloo")
     join(run_opts.distributed_backend)
-    with recipe_errors(hparams_file), open(hparams_file, encoding="utf-8") as file:
-        hparams = load_hyperpyyaml(file, overrides)
-    test_only = run_opts.test_only
-    with run_folder(hparams, hparams_file, overrides, [__file__, *argv], test_only) as begin:
+    hparams, test_only = load_checked(recipe, run_opts), run_opts.test_only
+    with run_folder(hparams, recipe, [__file__, *argv], test_only) as begin:
         if not test_only:
             sb.create_experiment_directory(hparams["output_folder"])
         train_and_test(hparams, run_opts, begin)
