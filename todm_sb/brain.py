@@ -21,6 +21,7 @@ from todm_sb.checkpoints import recover_average
 from todm_sb.curves import TrainingHistory
 from todm_sb.dataio.manifest import write_atomic
 from todm_sb.dataio.pipeline import SpeechBatch
+from todm_sb.dataio.text import words_of_ids
 from todm_sb.decoders.transducer import TransducerSearcher
 from todm_sb.distributed import (
     RankBatches,
@@ -370,7 +371,7 @@ class TODMBrain(sb.Brain):
         for name, (subnet, causal) in self.measured.items():
             encoded = model.encoder.encode(trunk.frames, trunk.n_frames, subnet, spectra[causal])
             found = searcher.search(encoded, trunk.n_frames)
-            words = [self.tokenizer.decode_ids(best.tokens).split() for best, *_ in found]
+            words = [words_of_ids(self.tokenizer, best.tokens) for best, *_ in found]
             self.errors.append(name, batch.id, words, batch.words)
         self.losses.add("max", float(losses.total), len(batch.id))
         return losses.total

@@ -23,6 +23,7 @@ from sentencepiece import SentencePieceProcessor
 from tqdm import tqdm
 
 from todm_sb.dataio.manifest import Row, is_current, mark_current, write_atomic
+from todm_sb.dataio.text import words_of_text
 from todm_sb.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -225,7 +226,7 @@ def row_fault(row: dict[str, str], limits: Limits) -> tuple[str, str] | None:
 
 
 def _transcript_fault(words: str, duration: float, limits: Limits) -> tuple[str, str] | None:
-    if not words.split():
+    if not (words_of_text(limits.tokenizer, words) if limits.tokenizer else words.split()):
         return "empty transcript", ""
     if limits.tokenizer is None:
         return None

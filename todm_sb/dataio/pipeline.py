@@ -20,6 +20,7 @@ from speechbrain.tokenizers.SentencePiece import SentencePiece
 from speechbrain.utils.distributed import run_on_main
 
 from todm_sb.dataio.check import Limits, check_manifest, read_audio
+from todm_sb.dataio.text import words_of_text
 from todm_sb.errors import ConfigError, DataError
 
 
@@ -117,7 +118,7 @@ def make_dataset(
     @sb.utils.data_pipeline.takes("wrds")
     @sb.utils.data_pipeline.provides("words", "tokens")
     def text(words: str) -> Any:
-        yield words.split()
+        yield words_of_text(tokenizer, words)
         yield torch.LongTensor(tokenizer.encode_as_ids(words))
 
     columns = ("duration", "wav", "wrds")

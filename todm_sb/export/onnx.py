@@ -11,6 +11,7 @@ import onnx
 from sentencepiece import SentencePieceProcessor
 from speechbrain.processing.features import InputNormalization
 
+from todm_sb.dataio.detokenizer import tokens_of
 from todm_sb.export.onnx_networks import (
     encoder_model,
     joiner_model,
@@ -52,8 +53,10 @@ def export_onnx(
         not read at all; nothing when it will read the same.
 
     Raises:
-        ConfigError: if the features are normalised in another way.
+        ConfigError: if the features are normalised in another way, or a piece of the tokenizer
+            cannot be put in ``tokens.txt``.
     """
+    tokens = tokens_of(SentencePieceProcessor(model_file=str(tokenizer_path)))
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {
@@ -79,8 +82,11 @@ def export_onnx(
         models[streaming.stem] = streaming_encoder_model(model.causal_form(), normalize, metadata)
     for name, proto in models.items():
         onnx.save(proto, folder / f"{name}.onnx")
-    (folder / "tokens.txt").write_text(_tokens(tokenizer_path), encoding="utf-8")
-    return obstacles_to_sherpa(model, fbank, max_symbols)
+    (folder / "tokens.txt").write_text(tokens, encoding="utf-8", newline="\n")
+    obstacles = obstacles_to_sherpa(model, fbank, max_symbols)
+    if any(line.count(" ") > 1 for line in tokens.split("\n")):
+        obstacles.append("no piece of the tokenizer may hold a space")
+    return obstacles
 
 
 def obstacles_to_sherpa(model: Transducer, fbank: dict[str, Any], max_symbols: int) -> list[str]:
@@ -95,10 +101,3 @@ def obstacles_to_sherpa(model: Transducer, fbank: dict[str, Any], max_symbols: i
     if max_symbols != 1:
         obstacles.append("max_symbols must be 1")
     return obstacles
-
-
-def _tokens(tokenizer_path: str | Path) -> str:
-    """One line a label: piece and id. Label 0 is blank."""
-    tokenizer = SentencePieceProcessor(model_file=str(tokenizer_path))
-    pieces = [tokenizer.id_to_piece(i) for i in range(1, tokenizer.get_piece_size())]
-    return "".join(f"{piece} {i}\n" for i, piece in enumerate(["<blk>", *pieces]))

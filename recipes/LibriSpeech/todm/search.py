@@ -17,11 +17,13 @@ import logging
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from todm_sb.arguments import at_least, positive
+from todm_sb.dataio.text import words_of_ids
 from todm_sb.devices import usable_device
 from todm_sb.errors import one_line_errors
 from todm_sb.runs import dev_utterances, load_run, run_tokenizer, search_folder, weights_id
@@ -60,7 +62,7 @@ def main(arguments: argparse.Namespace) -> None:
     dev_set = DevSet(
         model.to(device),
         dev_utterances(hparams, tokenizer, device),
-        lambda ids: tokenizer.decode_ids(ids).split(),
+        partial(words_of_ids, tokenizer),
         hparams["max_symbols"],
     )
     folder.mkdir(parents=True, exist_ok=True)
