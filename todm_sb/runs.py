@@ -13,18 +13,23 @@ import speechbrain as sb
 import torch
 from hyperpyyaml import load_hyperpyyaml
 from ruamel.yaml import YAML
+from sentencepiece import SentencePieceProcessor
 from torch import nn
 
 from todm_sb.checkpoints import recover_average
+from todm_sb.dataio.fingerprint import dev_set_id
 from todm_sb.dataio.pipeline import get_tokenizer, make_dataset, make_loader_kwargs
-from todm_sb.errors import ConfigError, recipe_errors
+from todm_sb.errors import ConfigError, DataError, recipe_errors
 from todm_sb.supernet.dev_set import Utterances
 
 logger = logging.getLogger(__name__)
 
 
 def load_run(run: Path, causal: bool = False) -> dict[str, Any]:
-    """The hparams of a run, its model with the best weights.
+    """The hparams of a run, its model with the best weights; ``weights`` is the id of these.
+
+    The best ones are those of the dev set that the run has now, if any checkpoint was measured on
+    it, or else of the one that the newest checkpoint was measured on.
 
     Args:
         run: ``output_folder`` of ``train.py``.
@@ -42,7 +47,11 @@ def load_run(run: Path, causal: bool = False) -> dict[str, Any]:
         hparams = load_hyperpyyaml(text, {"output_folder": str(run)})
     try:
         recover_average(
-            hparams["checkpointer"], hparams["model"], hparams["avg_checkpoints"], min_key="WER"
+            hparams["checkpointer"],
+            hparams["model"],
+            hparams["avg_checkpoints"],
+            min_key="WER",
+            wer_of=_present_dev_set(hparams),
         )
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
@@ -56,11 +65,23 @@ def load_run(run: Path, causal: bool = False) -> dict[str, Any]:
             f"{run}: the network has FFN widths {widths}, the max subnet of its search space "
             f"{space.max_ffn_dims}"
         )
+    hparams["weights"] = weights_id(hparams["model"])
     if causal:
         hparams["model"] = hparams["model"].causal_form()
     hparams["features"].eval()
     hparams["model"].eval()
     return hparams
+
+
+def _present_dev_set(hparams: dict[str, Any]) -> dict[str, str] | None:
+    """What a run would measure error rates on now; None where its data are not here."""
+    name = f"{hparams['vocab_size']}_{hparams['tokenizer_type']}.model"
+    try:
+        path = Path(hparams["tokenizer_folder"]) / name
+        tokenizer = SentencePieceProcessor(model_file=str(path))
+        return {"dev_set": dev_set_id(hparams["valid_csv"], tokenizer)}
+    except (DataError, OSError, RuntimeError):
+        return None
 
 
 def relocate(text: str, run: Path) -> str:

@@ -122,7 +122,7 @@ def test_a_character_is_held_back_until_its_bytes_are_there():
 def test_a_piece_that_would_be_taken_for_another_is_refused(symbol):
     KINDS[symbol] = {"user_defined_symbols": [symbol]}
     try:
-        with pytest.raises(ConfigError, match="piece 1 of the tokenizer, .* tokens.txt"):
+        with pytest.raises(ConfigError, match=r"piece 1 of the tokenizer, .* tokens\.txt"):
             tokens_of(tokenizer_of(symbol))
     finally:
         del KINDS[symbol]

@@ -72,7 +72,7 @@ def export_run(
     hparams = load_run(run, causal)
     model, space = hparams["model"], hparams["space"]
     named = hparams["named_subnets"] or {}
-    subnets = measured_subnets(run, model, space, named, causal)
+    subnets = measured_subnets(run, model, space, named, hparams["weights"], causal)
     if budget is not None:
         path = search_folder(run, cost, causal) / "pareto.json"
         found = SearchResult.load(path)
@@ -163,20 +163,28 @@ def measured_subnets(
     model: Transducer,
     space: SearchSpace,
     named: dict[str, dict],
+    weights: str,
     causal: bool = False,
 ) -> list[BundledSubnet]:
     """The subnets worth recording: max, min, the named ones, and what a search found best.
 
     Error rates are comparable, since they come from one place: the dev set if these weights were
-    searched, by whatever cost, else the first of the test sets. Those of a dual-mode network's
-    causal mode are named so, e.g. ``WER-causal``.
+    searched, by whatever cost, else the first of the test sets that these weights were tested on.
+    Those of a dual-mode network's causal mode are named so, e.g. ``WER-causal``.
+
+    Args:
+        run: folder of the run.
+        model: what is exported.
+        space: of the run.
+        named: the run's own subnets.
+        weights: tells the run's weights apart; with ``causal`` the model is a part of them.
+        causal: the model is the causal form of a dual-mode network.
     """
     configs = {"max": space.max, "min": space.min}
     configs |= {name: SubnetConfig.from_dict(data) for name, data in named.items() if data}
-    tests = sorted(run.glob("results_*.json"))
     rates: dict[SubnetConfig, dict[str, float]] = {}
     costs: dict[SubnetConfig, dict[str, float]] = {}
-    searches = list(_searches(run, weights_id(model), causal))
+    searches = _searches(run, weights_id(model), causal)
     for found in searches:
         # Multiply-accumulates are of one audio length only.
         left_out = {"macs"} if found.seconds != searches[0].seconds else set()
@@ -186,8 +194,8 @@ def measured_subnets(
             rates[s.config] = {"WER": s.wer}
         taken = set(configs.values())
         configs |= {s.config.id: s.config for s in found.front() if s.config not in taken}
-    if not rates and tests:
-        for result in json.loads(tests[0].read_text(encoding="utf-8")):
+    if not rates:
+        for result in _results(run, weights):
             mode = bool(result.get("causal", model.encoder.modes[0]))
             if mode not in model.encoder.modes:
                 continue
@@ -206,13 +214,30 @@ def measured_subnets(
     ]
 
 
-def _searches(run: Path, checkpoint: str, causal: bool) -> Iterator[SearchResult]:
-    """What was found of these weights, by each cost that was searched by."""
-    for cost in COSTS:
-        path = search_folder(run, cost, causal) / "pareto.json"
-        if path.is_file():
-            found = SearchResult.load(path)
-            if found.checkpoint == checkpoint:
-                yield found
-            else:
-                logger.warning("%s is of other weights than the run's best: it is left out", path)
+def _results(run: Path, weights: str) -> list[dict[str, Any]]:
+    """What the first test of these weights found."""
+    for path in sorted(run.glob("results_*.json")):
+        results = json.loads(path.read_text(encoding="utf-8"))
+        if {result.get("weights") for result in results} == {weights}:
+            return results
+        logger.warning(
+            "%s does not say that it is of the run's best weights: it is left out; to test these, "
+            "train.py --test_only",
+            path,
+        )
+    return []
+
+
+def _searches(run: Path, checkpoint: str, causal: bool) -> list[SearchResult]:
+    """What was found of these weights, by each cost that was searched by, on one dev set."""
+    paths = [search_folder(run, cost, causal) / "pareto.json" for cost in COSTS]
+    found = {path: SearchResult.load(path) for path in paths if path.is_file()}
+    ours = {path: x for path, x in found.items() if x.checkpoint == checkpoint}
+    newest = max(ours, key=lambda path: path.stat().st_mtime, default=None)
+    for path, result in found.items():
+        if path not in ours:
+            logger.warning("%s is of other weights than the run's best: it is left out", path)
+        elif result.dev_set != ours[newest].dev_set:
+            logger.warning("%s is of another dev set than %s: it is left out", path, newest)
+            del ours[path]
+    return list(ours.values())

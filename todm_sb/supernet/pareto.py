@@ -57,6 +57,7 @@ class SearchResult:
         methods: the ids of the subnets that each method read: NSGA-II and the baselines.
         budgets: in the unit of the cost, ascending.
         checkpoint: tells the weights apart, see :func:`todm_sb.runs.weights_id`.
+        dev_set: tells the utterances apart, see :class:`todm_sb.supernet.dev_set.DevSet`.
     """
 
     cost: str
@@ -66,6 +67,7 @@ class SearchResult:
     methods: dict[str, tuple[str, ...]]
     budgets: tuple[float, ...] = ()
     checkpoint: str = ""
+    dev_set: str = ""
 
     def of(self, method: str) -> list[Evaluated]:
         """The subnets that a method read."""
@@ -105,6 +107,7 @@ class SearchResult:
             "cost": self.cost,
             "seconds": self.seconds,
             "checkpoint": self.checkpoint,
+            "dev_set": self.dev_set,
             "search_space": self.space.to_dict(),
             "budgets": [{"budget": b, "subnet": self.best(b).config.id} for b in self.budgets],
             "front": [subnet.config.id for subnet in self.front()],
@@ -134,6 +137,7 @@ class SearchResult:
                 {name: tuple(ids) for name, ids in data["methods"].items()},
                 tuple(entry["budget"] for entry in data["budgets"]),
                 data["checkpoint"],
+                data.get("dev_set", ""),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"{path} was not written by search.py ({error!r})") from None

@@ -88,7 +88,7 @@ def main(arguments: argparse.Namespace) -> None:
         arguments.seed,
     )
     result = search.run(arguments.evaluations, not arguments.no_baselines)
-    result = replace(result, checkpoint=task["checkpoint"])
+    result = replace(result, checkpoint=task["checkpoint"], dev_set=dev_set.id)
     result.save(folder / "pareto.json")
     draw_png(result, folder / "pareto.png")
     write_html(result, folder / "pareto.html")
