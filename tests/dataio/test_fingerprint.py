@@ -56,6 +56,13 @@ def test_what_does_not_change_them_does_not(tmp_path, rows):
     assert {identity(tmp_path, x) for x in same} == {identity(tmp_path, rows)}
 
 
+def test_a_manifest_without_its_audio_is_an_error(tmp_path, rows):
+    for row in rows:
+        (tmp_path / f"{row.ID}.wav").unlink()
+    with pytest.raises(DataError, match="none of its audio files"):
+        identity(tmp_path, rows)
+
+
 def test_a_manifest_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         dev_set_id(tmp_path / "dev.csv", Plain())

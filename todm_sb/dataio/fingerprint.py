@@ -11,6 +11,7 @@ from sentencepiece import SentencePieceProcessor
 
 from todm_sb.dataio.check import read_lines
 from todm_sb.dataio.text import words_of_text
+from todm_sb.errors import DataError
 
 
 def fingerprint(data: Any) -> str:
@@ -28,12 +29,14 @@ def dev_set_id(csv_path: str | Path, tokenizer: SentencePieceProcessor) -> str:
         tokenizer: of the network.
 
     Raises:
-        DataError: if the manifest cannot be read.
+        DataError: if the manifest cannot be read, or no file of its audio is where it says.
     """
     rows = [
         (row["ID"], row["duration"], words_of_text(tokenizer, row["wrds"]), _size(row["wav"]))
         for _, row in read_lines(csv_path)
     ]
+    if all(size is None for *_, size in rows):
+        raise DataError(f"{csv_path}: none of its audio files is where it says")
     return fingerprint(sorted(rows, key=json.dumps))
 
 
