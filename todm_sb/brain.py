@@ -48,6 +48,7 @@ from todm_sb.supernet.sandwich import (
     sample_sandwich,
     sandwich_backward,
 )
+from todm_sb.utils.progress import watched
 from todm_sb.watch import Watch, values_of_subnets
 
 logger = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ class TODMBrain(sb.Brain):
             raise ConfigError(
                 "precision fp16 needs a GPU: on a CPU take --precision=bf16 or fp32"
             ) from None
+        self.noprogressbar |= not watched()
 
     def use_tokenizer(self, tokenizer: Any) -> None:
         """Sets the tokenizer that turns label ids into words."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -18,6 +17,7 @@ from speechbrain.utils.distributed import ddp_barrier, if_main_process, main_pro
 from torch import nn
 
 from todm_sb.errors import CheckpointError, ConfigError
+from todm_sb.utils.files import sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -159,15 +159,7 @@ def _unfinished(path: Path) -> Path:
 def _sums(files: list[Path]) -> dict[str, str]:
     """SHA-256 of files by name; hashing runs outside of Python's lock, hence in threads."""
     with ThreadPoolExecutor(4) as pool:
-        return dict(zip((path.name for path in files), pool.map(_sha256, files), strict=True))
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return dict(zip((path.name for path in files), pool.map(sha256_of, files), strict=True))
 
 
 def _sync(path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from todm_sb.dataio.manifest import write_atomic
+from todm_sb.utils.text_files import lines, read_text
 
 
 class TrainingHistory:
@@ -44,7 +45,7 @@ class TrainingHistory:
         """The records so far, one an epoch: ``epoch``, ``train`` and ``valid``."""
         if not self.path.exists():
             return []
-        return [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
+        return [json.loads(line) for line in lines(read_text(self.path))]
 
     def _draw(self, records: list[dict]) -> None:
         epochs = [r["epoch"] for r in records]

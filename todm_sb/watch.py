@@ -23,6 +23,7 @@ from todm_sb.averages import Averages
 from todm_sb.dataio.manifest import write_atomic
 from todm_sb.supernet.sandwich import SubnetLosses
 from todm_sb.supernet.space import SubnetConfig
+from todm_sb.utils.text_files import lines, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -166,9 +167,9 @@ def read_steps(path: Path) -> list[dict[str, Any]]:
     """The records of ``steps.jsonl``; a last line that was cut short is left out."""
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     whole = text[: text.rfind("\n") + 1]
-    return [json.loads(line) for line in whole.splitlines()]
+    return [json.loads(line) for line in lines(whole)]
 
 
 def _finite(value: Any) -> Any:

@@ -1,5 +1,8 @@
 import json
+import os
 import shutil
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,6 +42,20 @@ def test_each_file_is_a_line_and_a_bad_one_costs_the_exit_code(bundle, audio, ca
     captured = capsys.readouterr()
     assert captured.out == alone
     assert f"error: {bad} cannot be read as audio" in captured.err
+
+
+def test_pipes_are_read_and_folders_cost_the_others_nothing(bundle, audio, tmp_path, capsys):
+    assert main(["transcribe", audio[0], "--model", str(bundle)]) == OK
+    _, expected = capsys.readouterr().out.rstrip("\n").split("\t")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(Path(audio[0]).read_bytes(),))
+    writer.start()
+    assert main(["transcribe", str(tmp_path), str(pipe), "--model", str(bundle)]) == FAILED
+    writer.join()
+    captured = capsys.readouterr()
+    assert captured.out == f"{pipe}\t{expected}\n"
+    assert f"error: {tmp_path} is a folder: name the audio files in it" in captured.err
 
 
 @pytest.mark.parametrize("name", ["a" * 300 + ".wav", "\udcff.wav"])

@@ -272,7 +272,24 @@ def test_the_audio_is_not_opened_again_for_a_manifest_on_record(good, tmp_path, 
     with monkeypatch.context() as patch:
         patch.setattr("todm_sb.dataio.check.audio_fault", lambda *a: pytest.fail("opened"))
         assert check_manifest(path, limits_of(tokenizer), record=record) == first
-    # Another manifest under the same name is looked at.
+    # Audio that changes is looked at again,
+    wav = tmp_path / "sound.flac"
+    path = manifest_with(tmp_path / "m.csv", rows, wav=str(write(wav)))
+    assert check_manifest(path, limits_of(tokenizer), record=record).faults == []
+    for change, cause in [
+        (lambda: shortened(wav, 0.5), "audio"),
+        (lambda: write(wav), None),
+        (lambda: wav.write_bytes(b""), "unreadable audio"),
+        (lambda: wav.unlink(), "missing file"),
+        (lambda: write(wav), None),
+    ]:
+        change()
+        faults = check_manifest(path, limits_of(tokenizer), record=record).faults
+        assert [fault.id for fault in faults] == ["bad"] * (cause is not None)
+        assert all(cause in fault.cause for fault in faults)
+    # and so is another manifest under the same name, or a record that somebody changed.
+    record.write_text(record.read_text() + "5,good-1,silent audio,\n")
+    assert check_manifest(path, limits_of(tokenizer), record=record).faults == []
     write_csv(path, rows[:3])
     assert check_manifest(path, limits_of(tokenizer), record=record).faults == []
 

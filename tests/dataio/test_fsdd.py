@@ -180,11 +180,11 @@ def test_each_seed_leaves_another_speaker_out(clone, tmp_path):
 
 
 def contents(save):
-    """All that a preparation wrote, with its own folder's name taken out."""
+    """CSVs and audio that a preparation wrote, with its own folder's name taken out."""
     return {
         str(path.relative_to(save)): path.read_bytes().replace(str(save).encode(), b"")
-        for path in save.rglob("*")
-        if path.is_file()
+        for path in save.rglob("*.*")
+        if path.suffix in (".csv", ".flac")
     }
 
 
@@ -205,6 +205,52 @@ def test_nothing_is_done_again_until_the_options_change(clone, tmp_path):
 
     prepare_fsdd(clone, tmp_path, **SIZES | {"n_dev": 20})
     assert len(read_csv(tmp_path / "dev.csv")) == 20
+
+
+def test_audio_that_changes_after_preparation_is_made_again(clone, tmp_path):
+    prepare_fsdd(clone, tmp_path, **SIZES)
+    before = contents(tmp_path)
+    path = sorted(tmp_path.rglob("*.flac"))[3]
+    for change in (lambda: path.write_bytes(path.read_bytes()[:-1000]), path.unlink):
+        change()
+        prepare_fsdd(clone, tmp_path, **SIZES)
+        assert contents(tmp_path) == before
+
+
+def test_recordings_that_change_are_read_again(copy, tmp_path):
+    save = tmp_path / "save"
+    prepare_fsdd(copy, save, **SIZES)
+    hours = sum(row.duration for row in read_csv(save / "test.csv"))
+    path = copy / "recordings" / "4_bert_2.wav"
+    samples, _ = soundfile.read(path)
+    path.unlink()  # the link, not what it shares with the other tests
+    soundfile.write(path, np.r_[samples, samples], RATE)
+    prepare_fsdd(copy, save, **SIZES)
+    assert sum(row.duration for row in read_csv(save / "test.csv")) == pytest.approx(hours + 0.1)
+
+
+def test_a_csv_that_somebody_changed_is_neither_used_nor_overwritten(clone, tmp_path):
+    prepare_fsdd(clone, tmp_path, **SIZES)
+    with (tmp_path / "dev.csv").open("a") as file:
+        file.write("mine,1.0,mine.flac,me,ONE\n")
+    before = contents(tmp_path)
+    for options in ({}, {"seed": 2}):
+        with pytest.raises(DataError, match=r"dev\.csv was changed .*remove it"):
+            prepare_fsdd(clone, tmp_path, **SIZES, **options)
+    assert contents(tmp_path) == before
+
+
+def test_what_macos_leaves_in_folders_is_no_recording(copy, tmp_path):
+    recordings = copy / "recordings"
+    for path in [*recordings.iterdir()]:
+        (recordings / f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    (recordings / ".DS_Store").write_bytes(b"Bud1")
+    prepare_fsdd(copy, tmp_path / "save", **SIZES)
+    for path in recordings.iterdir():
+        if not path.name.startswith("."):
+            path.unlink()
+    with pytest.raises(DataError, match="no recordings of spoken digits"):
+        prepare_fsdd(copy, tmp_path / "save", **SIZES)
 
 
 def test_skip_prep_does_nothing(tmp_path):

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from todm_sb.dataio.librispeech import prepare_librispeech
+from todm_sb.dataio.librispeech import prepare_librispeech, reference_of
 from todm_sb.dataio.manifest import read_csv
-from todm_sb.errors import DataError
+from todm_sb.errors import ConfigError, DataError
 
 RATE = 16000
 
@@ -53,7 +53,7 @@ def test_each_split_becomes_a_csv_of_its_utterances(corpus, save):
     assert set(rows) == {"19-198-0000", "19-198-0001", "103-1240-0000"}
     assert rows["103-1240-0000"].duration == 0.5
     assert rows["103-1240-0000"].spk_id == "103-1240"
-    assert rows["19-198-0001"].wrds == "STOP NOW"
+    assert rows["19-198-0001"].wrds == "stop now"
     for row in rows.values():
         assert soundfile.info(row.wav).duration == row.duration
     assert [row.wrds for row in read_csv(save / "dev-clean.csv")] == ["PERHAPS"]
@@ -259,3 +259,280 @@ def test_a_transcript_that_is_no_text_is_named(corpus, save):
     path.write_bytes(b"84-121123-0000 \xff\xfe")
     with pytest.raises(DataError, match=r"84-121123\.trans\.txt is not UTF-8"):
         prepare_librispeech(corpus, save, ["dev-clean"])
+
+
+# Pairs of audio and transcript.
+
+
+@pytest.fixture
+def stems_again(tmp_path):
+    """Two chapters of one speaker and one of another, with the same four names of files in each.
+    The words say where they were spoken, and so does the audio's length."""
+    root = tmp_path / "corpus"
+    for number, (speaker, chapter) in enumerate([(1, 10), (1, 11), (2, 10)], start=1):
+        folder = root / "train" / str(speaker) / str(chapter)
+        folder.mkdir(parents=True)
+        for index in range(4):
+            soundfile.write(folder / f"utt{index:04d}.flac", np.zeros(100 * number + index), RATE)
+        lines = [f"utt{index:04d} {PLACES[number - 1]} {index}\n" for index in range(4)]
+        (folder / f"{speaker}-{chapter}.trans.txt").write_text("".join(lines))
+    return root
+
+
+PLACES = ["ONE-TEN", "ONE-ELEVEN", "TWO-TEN"]
+
+
+def samples_of(words):
+    place, index = words.split()
+    return 100 * (1 + PLACES.index(place)) + int(index)
+
+
+def test_audio_of_the_same_name_in_several_chapters_keeps_its_own_transcript(stems_again, save):
+    prepare_librispeech(stems_again, save, ["train"], strict=True)
+    rows = read_csv(save / "train.csv")
+    assert [samples_of(row.wrds) for row in rows] == [soundfile.info(r.wav).frames for r in rows]
+    assert len(rows) == len({row.ID for row in rows}) == 12
+    assert rows[0].ID == "1-10-utt0000"
+    assert {row.spk_id for row in rows} == {"1-10", "1-11", "2-10"}
+
+
+def test_audio_that_is_missing_is_not_replaced_by_another_speakers(stems_again, save, caplog):
+    for chapter, name in [("1/10", "utt0000"), ("2/10", "utt0003")]:
+        (stems_again / "train" / chapter / f"{name}.flac").unlink()
+    with caplog.at_level(logging.WARNING, "todm_sb.dataio.librispeech"):
+        prepare_librispeech(stems_again, save, ["train"])
+    rows = read_csv(save / "train.csv")
+    assert [samples_of(row.wrds) for row in rows] == [soundfile.info(r.wav).frames for r in rows]
+    assert len(rows) == len({row.ID for row in rows}) == 10
+    assert caplog.messages[-1] == "train: 2 of 12 utterances skipped: 2 transcript without audio"
+    assert "1-10.trans.txt" in caplog.messages[0]
+    assert "2-10.trans.txt" in caplog.messages[1]
+
+
+def test_ids_do_not_depend_on_which_utterances_are_sound_or_asked_for(stems_again, save):
+    (stems_again / "train" / "1" / "11" / "utt0000.flac").unlink()
+    (stems_again / "train" / "2" / "10" / "utt0000.flac").unlink()
+    prepare_librispeech(stems_again, save, ["train"], select_n_sentences=1)
+    assert [row.ID for row in read_csv(save / "train.csv")] == ["1-10-utt0000"]
+
+
+def test_ids_that_two_splits_share_are_told_apart_in_the_csv_of_both(stems_again, save):
+    (stems_again / "other" / "1").mkdir(parents=True)
+    (stems_again / "train" / "1" / "11").rename(stems_again / "other" / "1" / "11")
+    splits = ["train", "other"]
+    prepare_librispeech(stems_again, save, splits, merge_lst=splits, merge_name="both.csv")
+    rows = read_csv(save / "both.csv")
+    assert [samples_of(row.wrds) for row in rows] == [soundfile.info(r.wav).frames for r in rows]
+    assert len({row.ID for row in rows}) == 12
+    assert [row.ID for row in read_csv(save / "other.csv")][:1] == ["utt0000"]
+
+
+def test_utterances_that_cannot_be_told_apart_are_an_error_that_names_both_files(tmp_path, save):
+    root = tmp_path / "corpus"
+    for speaker, chapter in [("1-2", "3"), ("1", "2-3")]:
+        folder = add_chapter(root, "train", speaker, chapter, ["YES"])
+        (folder / f"{speaker}-{chapter}-0000.flac").rename(folder / "a.flac")
+        transcript(folder).write_text("a YES\n")
+    with pytest.raises(DataError, match=r"1-2-3-a is there twice, .*/1/2-3/a\.flac and .*/1-2/3/a"):
+        prepare_librispeech(root, save, ["train"])
+    assert not save.exists()
+
+
+@pytest.mark.parametrize("place", [".", "19", "19/198/more"])
+def test_audio_at_another_depth_is_named(corpus, save, caplog, place):
+    prepare_librispeech(corpus, save, ["train-clean-100"])
+    folder = corpus / "train-clean-100" / "19" / "198"
+    target = corpus / "train-clean-100" / place
+    target.mkdir(exist_ok=True)
+    for path in [*folder.glob("*.*")]:
+        path.rename(target / path.name)
+    with caplog.at_level(logging.WARNING, "todm_sb.dataio.librispeech"):
+        prepare_librispeech(corpus, save, ["train-clean-100"])
+    assert [row.ID for row in read_csv(save / "train-clean-100.csv")] == ["103-1240-0000"]
+    assert caplog.messages[-1].endswith("2 of 3 utterances skipped: 2 audio in no chapter")
+    assert f"{target}/19-198-0000.flac is not in <split>/<speaker>/<chapter>" in caplog.messages[0]
+
+
+def test_the_speaker_is_that_of_the_folders(corpus, save):
+    folder = corpus / "dev-clean" / "84" / "121123"
+    (folder / "84-121123-0000.flac").rename(folder / "recording-a.flac")
+    transcript(folder).write_text("recording-a PERHAPS\n")
+    prepare_librispeech(corpus, save, ["dev-clean"])
+    (row,) = read_csv(save / "dev-clean.csv")
+    assert (row.ID, row.spk_id, row.wrds) == ("recording-a", "84-121123", "PERHAPS")
+
+
+@pytest.mark.parametrize("name", ["19-198.trans.txt", "again.trans.txt"])
+def test_two_transcripts_of_one_utterance_are_a_fault_unless_they_agree(corpus, save, caplog, name):
+    folder = corpus / "train-clean-100" / "19" / "198"
+    with (folder / name).open("a") as file:
+        file.write("19-198-0000 GO  ON\n19-198-0001 STOP LATER\n")
+    with caplog.at_level(logging.WARNING, "todm_sb.dataio.librispeech"):
+        prepare_librispeech(corpus, save, ["train-clean-100"])
+    rows = {row.ID: row.wrds for row in read_csv(save / "train-clean-100.csv")}
+    assert rows == {"19-198-0000": "GO ON", "103-1240-0000": "YES"}
+    assert caplog.messages[-1].endswith("1 of 3 utterances skipped: 1 contradictory transcripts")
+    assert all(x in caplog.messages[0] for x in ("19-198-0001", "stop now", "STOP LATER", name))
+
+
+def test_the_same_split_twice_in_one_csv_is_refused(corpus, save):
+    splits = ["dev-clean", "dev-clean"]
+    with pytest.raises(DataError, match="names a split twice"):
+        prepare_librispeech(corpus, save, splits, merge_lst=splits, merge_name="t.csv")
+
+
+# Text as it is written.
+
+
+def write_words(corpus, text, encoding="utf-8"):
+    """As the whole transcript of dev-clean's chapter, which has one utterance."""
+    transcript(corpus / "dev-clean" / "84" / "121123").write_bytes(text.encode(encoding))
+
+
+def words_of(corpus, save, **options):
+    prepare_librispeech(corpus, save, ["dev-clean"], strict=True, **options)
+    (row,) = read_csv(save / "dev-clean.csv")
+    return row.wrds
+
+
+@pytest.mark.parametrize("character", "\u2028\u2029\x85\x1c\v\f\r\xa0\u3000")
+def test_a_line_of_a_transcript_ends_nowhere_but_at_its_end(corpus, save, character):
+    write_words(corpus, f"84-121123-0000 SIX{character}ZERO FOUR\r\n")
+    ascii_space = character in "\v\f\r"
+    expected = "SIX ZERO FOUR" if ascii_space else f"SIX{character}ZERO FOUR"
+    assert words_of(corpus, save) == expected
+
+
+def test_a_byte_order_mark_does_not_belong_to_the_first_id(corpus, save):
+    write_words(corpus, "84-121123-0000 SIX\n", "utf-8-sig")
+    assert words_of(corpus, save) == "SIX"
+
+
+def test_a_transcript_in_utf16_is_named(corpus, save):
+    write_words(corpus, "84-121123-0000 SIX\n", "utf-16")
+    with pytest.raises(DataError, match=r"84-121123\.trans\.txt .*UTF-8"):
+        prepare_librispeech(corpus, save, ["dev-clean"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\u0131l\u0131k ilik",  # lukewarm, marrow
+        "Straße Strasse",
+        "ΟΔΟΣ οδος οδοσ",
+        "A\u030arhus \u212bngström naïve",
+    ],
+)
+def test_letters_stay_as_they_are_unless_the_recipe_says_otherwise(corpus, save, text):
+    write_words(corpus, f"84-121123-0000 {text}\n")
+    assert words_of(corpus, save) == text
+    assert words_of(corpus, save, letter_case="upper") == text.upper()
+    assert words_of(corpus, save, letter_case="lower") == text.lower()
+
+
+@pytest.mark.parametrize("value", ["UPPER", "", None, ["upper"]])
+def test_an_unknown_letter_case_is_answered_with_those_there_are(corpus, save, value):
+    with pytest.raises(ConfigError, match="make it keep, upper, lower"):
+        prepare_librispeech(corpus, save, ["dev-clean"], letter_case=value)
+    assert not save.exists()
+
+
+def test_a_reference_is_read_by_the_same_rules(corpus):
+    audio = corpus / "dev-clean" / "84" / "121123" / "84-121123-0000.flac"
+    write_words(corpus, "84-121123-0000 six\u2028ZERO\r\n", "utf-8-sig")
+    assert reference_of(audio) == "six\u2028ZERO"
+    assert reference_of(audio.with_name("84-121123-0001.flac")) is None
+    assert reference_of(corpus / "nowhere" / "84-121123-0000.flac") is None
+
+
+def test_what_macos_leaves_in_folders_is_no_data(corpus, save):
+    prepare_librispeech(corpus, save / "before", ["train-clean-100"], strict=True)
+    for path in [*corpus.rglob("*")]:
+        (path.parent / f"._{path.name}").write_bytes(b"\0\5\x16\7\xff")
+    for folder in [p for p in corpus.rglob("*") if p.is_dir()]:
+        (folder / ".DS_Store").write_bytes(b"\0\0\0\1Bud1\xff")
+    prepare_librispeech(corpus, save / "after", ["train-clean-100"], strict=True)
+    before, after = (read_csv(save / x / "train-clean-100.csv") for x in ("before", "after"))
+    assert after == before
+
+
+def test_a_name_that_is_no_text_is_left_out_and_named(corpus, save, caplog):
+    folder = corpus / "train-clean-100" / "19"
+    (folder / "198").rename(folder / os.fsdecode(b"gr\xf6\xdfe"))
+    with caplog.at_level(logging.WARNING, "todm_sb.dataio.librispeech"):
+        prepare_librispeech(corpus, save, ["train-clean-100"])
+    assert [row.ID for row in read_csv(save / "train-clean-100.csv")] == ["103-1240-0000"]
+    assert caplog.messages[-1].endswith("2 of 3 utterances skipped: 2 name that is no text")
+    assert all(message.isprintable() for message in caplog.messages)
+
+
+def test_preparing_leaves_no_bar_in_a_log(corpus, save, capfd):
+    prepare_librispeech(corpus, save, ["train-clean-100"])
+    assert capfd.readouterr().err == ""
+
+
+# What is current.
+
+NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, 1000)
+LAST = "train-clean-100/19/198/19-198-0001.flac"
+
+
+@pytest.mark.parametrize(
+    ("change", "durations"),
+    [
+        (lambda p: soundfile.write(p, np.zeros(1000), RATE), [0.5, 0.1, 1000 / RATE, 0.1, 0.1]),
+        (lambda p: soundfile.write(p, NOISE, RATE), [0.5, 0.1, 0.0625, 0.1, 0.1]),
+        (lambda p: p.write_bytes(b""), [0.5, 0.1, 0.1, 0.1]),
+        (lambda p: p.unlink(), [0.5, 0.1, 0.1, 0.1]),
+        (lambda p: p.rename(p.with_name("19-198-0002.flac")), [0.5, 0.1, 0.1, 0.1]),
+        (
+            lambda p: exchange(p, p.parents[2] / "103" / "1240" / "103-1240-0000.flac"),
+            [0.1, 0.1, 0.5, 0.1, 0.1],
+        ),
+    ],
+    ids=["trimmed silence", "trimmed noise", "emptied", "removed", "renamed", "exchanged"],
+)
+def test_audio_that_changes_after_preparation_is_prepared_anew(corpus, save, change, durations):
+    splits = ["train-clean-100", "train-other-500"]
+
+    def prepare():
+        prepare_librispeech(corpus, save, splits, merge_lst=splits, merge_name="train.csv")
+        return [row.duration for row in read_csv(save / "train.csv")]
+
+    assert prepare() == [0.5, 0.1, 0.1, 0.1, 0.1]
+    path = corpus / LAST
+    before = path.stat()
+    change(path)
+    if path.exists() and path.stat().st_size != before.st_size:  # as rsync --times leaves it
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert prepare() == durations
+    assert prepare() == durations
+
+
+def exchange(one, two):
+    content = one.read_bytes()
+    one.write_bytes(two.read_bytes())
+    two.write_bytes(content)
+
+
+@pytest.mark.parametrize("change", [lambda text: text[:-20], lambda text: text + "mine,1,a,b,C\n"])
+@pytest.mark.parametrize("name", ["train-clean-100", "train"])
+def test_a_csv_that_somebody_changed_is_neither_used_nor_overwritten(corpus, save, change, name):
+    splits = ["train-clean-100", "train-other-500"]
+
+    def prepare(**options):
+        prepare_librispeech(corpus, save, splits, merge_lst=splits, merge_name="train", **options)
+
+    prepare()
+    path = save / f"{name}.csv"
+    whole = path.read_text()
+    path.write_text(change(whole))
+    before = {p: p.read_bytes() for p in save.iterdir()}
+    for options in ({}, {"select_n_sentences": 1}):
+        with pytest.raises(DataError, match=rf"/{name}\.csv was changed .*remove it") as caught:
+            prepare(**options)
+        assert "\n" not in str(caught.value)
+    assert {p: p.read_bytes() for p in save.iterdir()} == before
+    path.unlink()
+    prepare()
+    assert path.read_text() == whole

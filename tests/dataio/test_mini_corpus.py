@@ -13,6 +13,7 @@ from todm_sb.dataio.manifest import read_csv
 from todm_sb.dataio.mini_corpus import (
     MAX_WORDS,
     MIN_WORDS,
+    SIZES_NAME,
     VOICES,
     plan_corpus,
     prepare_mini_corpus,
@@ -224,6 +225,40 @@ def test_what_is_there_is_kept_and_what_is_missing_is_made_good(corpus):
     prepare_mini_corpus(corpus, seed=7, **SIZES)
     assert digests(corpus) == before
     assert paths[0].stat().st_mtime_ns == kept
+
+
+@speaks
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path, _: path.write_bytes(b""),
+        lambda path, _: path.write_bytes(path.read_bytes()[:-500]),
+        lambda path, _: soundfile.write(path, soundfile.read(path)[0][:8000], 16000),
+        lambda path, other: path.write_bytes(other.read_bytes()),
+    ],
+    ids=["emptied", "cut short", "trimmed", "exchanged"],
+)
+def test_audio_that_changes_after_preparation_is_made_again(corpus, tmp_path, change):
+    before = digests(corpus)
+    paths = sorted(corpus.rglob("*.flac"))
+    prepare_librispeech(corpus, tmp_path, ["train"])
+    csv = (tmp_path / "train.csv").read_bytes()
+    change(paths[-1], paths[-2])
+    assert digests(corpus) != before
+
+    prepare_mini_corpus(corpus, seed=7, **SIZES)
+    assert digests(corpus) == before
+    prepare_librispeech(corpus, tmp_path, ["train"], strict=True)
+    assert (tmp_path / "train.csv").read_bytes() == csv
+
+
+@speaks
+def test_an_emptied_file_of_a_corpus_without_a_record_is_made_again(corpus):
+    before = digests(corpus)
+    (corpus / SIZES_NAME).unlink()
+    next(corpus.rglob("*.flac")).write_bytes(b"")
+    prepare_mini_corpus(corpus, seed=7, **SIZES)
+    assert digests(corpus) == before
 
 
 @speaks

@@ -289,8 +289,6 @@ def test_what_sherpa_would_read_otherwise_is_told(
 def test_a_quantised_folder_is_smaller_and_nearly_as_exact(make_exported, tmp_path):
     _, folder = make_exported(d_model=64, ffn_dims=[256, 256])
     small = tmp_path / "int8"
-    small.mkdir()
-    (small / "streaming_encoder.onnx").touch()  # of an earlier, causal network
     quantize_folder(folder, small)
     assert {p.name for p in small.glob("*.onnx")} == {p.name for p in folder.glob("*.onnx")}
     sizes = [sum(p.stat().st_size for p in f.glob("*.onnx")) for f in (folder, small)]
@@ -299,6 +297,18 @@ def test_a_quantised_folder_is_smaller_and_nearly_as_exact(make_exported, tmp_pa
     exact, _ = OnnxASR(folder).encode(wavs, wav_lens)
     rough, _ = OnnxASR(small).encode(wavs, wav_lens)
     assert 0 < np.abs(rough - exact).mean() < 0.1 * np.abs(exact).mean()
+
+
+def test_a_quantised_folder_replaces_that_of_an_earlier_causal_network(make_exported, tmp_path):
+    _, folder = make_exported(causal=True)
+    quantize_folder(folder, tmp_path / "int8")
+    assert (tmp_path / "int8" / "streaming_encoder.onnx").is_file()
+    _, folder = make_exported()
+    quantize_folder(folder, tmp_path / "int8")
+    assert not (tmp_path / "int8" / "streaming_encoder.onnx").exists()
+    # In place, too.
+    quantize_folder(folder, folder)
+    assert OnnxASR(folder).transcribe_batch(speech(1), torch.ones(1))
 
 
 @pytest.mark.parametrize("shape", [(40, 8), (5, 64), (4, 3, 3, 3)])
@@ -317,3 +327,19 @@ def test_a_folder_without_models_is_refused(tmp_path):
         quantize_folder(tmp_path, tmp_path / "int8")
     with pytest.raises(ConfigError, match=r"encoder\.onnx does not exist"):
         OnnxASR(tmp_path)
+
+
+@pytest.mark.parametrize("norm_type", ["global", "sentence"])
+def test_no_sample_reads_as_no_word(make_transducer, char_tokenizer_path, tmp_path, norm_type):
+    model = make_transducer("lstm", vocab_size=17, n_features=20)
+    with torch.no_grad():
+        model.joiner.output.bias[model.blank] -= 5
+    normalize = normalisation(20, norm_type)
+    export_onnx(tmp_path / "onnx", model, normalize, char_tokenizer_path, FBANK, 2)
+    asr, speech = OnnxASR(tmp_path / "onnx"), torch.randn(1, RATE)
+    (alone,), _ = asr.transcribe_batch(speech, torch.ones(1))
+    assert alone
+    assert asr.transcribe_batch(torch.zeros(0, RATE), torch.zeros(0)) == ([], [])
+    assert asr.transcribe_batch(torch.zeros(2, 0), torch.ones(2)) == (["", ""], [[], []])
+    words, _ = asr.transcribe_batch(speech.expand(2, -1), torch.tensor([1.0, 0.0]))
+    assert words == [alone, ""]

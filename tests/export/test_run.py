@@ -10,7 +10,7 @@ from todm_sb.cli import OK, main
 from todm_sb.errors import ConfigError
 from todm_sb.export import run as run_module
 from todm_sb.export.bundle import read_bundle, read_manifest
-from todm_sb.export.run import export_run
+from todm_sb.export.run import FORMATS, export_run
 from todm_sb.inference import StreamingSubnetASR, SubnetASR
 from todm_sb.runs import weights_id
 from todm_sb.supernet import SubnetConfig, count_parameters
@@ -192,7 +192,7 @@ def test_a_search_of_other_weights_is_not_used(run, bundle_parts, tmp_path, capl
 def test_nothing_is_exported_over_a_run_or_a_file(run, tmp_path):
     (run / "history.jsonl").touch()
     (tmp_path / "file").touch()
-    for target in (run, tmp_path / "file"):
+    for target in (run, tmp_path, tmp_path / "file", tmp_path / "file" / "x"):
         with pytest.raises(ConfigError, match="no place for an export"):
             export_run(run, target, "min")
     assert [path.name for path in run.iterdir()] == ["history.jsonl"]
@@ -240,6 +240,66 @@ def test_the_command_writes_either_form(run, tmp_path, capsys):
     # Of two forms in one folder, the last is what counts.
     assert main(["export", str(run), str(tmp_path / "bundle"), "--format", "speechbrain"]) == OK
     assert not (tmp_path / "bundle" / "bundle.json").exists()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_any_format_is_exported_again_over_itself_and_over_a_stranger_never(run, tmp_path, form):
+    if form not in ("bundle", "speechbrain"):
+        pytest.importorskip("onnx", reason="needs the extra onnx")
+    target = tmp_path / "my exports" / form
+    command = ["export", str(run), str(target), "--subnet", "min", "--format", form]
+    assert main(command) == OK
+    record = (target / "export.json").read_text()
+    (target / "notes.txt").write_text("mine")
+    assert main(command) == OK
+    assert (target / "export.json").read_text() == record
+    assert (target / "notes.txt").read_text() == "mine"
+    files = json.loads(record)["files"]
+    assert {p.relative_to(target).as_posix() for p in target.rglob("*") if p.is_file()} == {
+        *files,
+        "export.json",
+        "notes.txt",
+    }
+    for name in files:
+        theirs = tmp_path / "theirs" / name.replace("/", "_")
+        (theirs / name).parent.mkdir(parents=True)
+        (theirs / name).write_text("theirs")
+        with pytest.raises(ConfigError, match=f"{name} was not written by an export"):
+            export_run(run, theirs, "min", form=form)
+        assert [p.read_text() for p in theirs.rglob("*") if p.is_file()] == ["theirs"]
+
+
+def test_a_folder_of_other_people_stays_when_the_page_is_exported(run, tmp_path):
+    pytest.importorskip("onnx", reason="needs the extra onnx")
+    target = tmp_path / "web"
+    for name in ("cat/1/model.json", "cat/1/weights.bin", "model.json", "a/b/c/model.json"):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).write_text("theirs")
+    export_run(run, target, form="web")
+    (target / "named" / "int8" / "tokens.txt").write_text("changed")
+    (target / "max" / "notes.txt").write_text("mine")
+    export_run(run, target, "min", form="web")
+    texts = {p.relative_to(target).as_posix() for p in target.rglob("*") if p.is_file()}
+    assert {name for name in texts if not name.startswith("min/")} == {
+        "cat/1/model.json",
+        "cat/1/weights.bin",
+        "model.json",
+        "a/b/c/model.json",
+        "named/int8/tokens.txt",
+        "max/notes.txt",
+        "export.json",
+    }
+    # Nor do they keep the page from being served.
+    assert {m.path for m in find_models(target)} == {"min/float32", "min/int8"}
+
+
+@pytest.mark.parametrize("name", ["../../x", "/tmp/x", ".."])
+def test_a_subnets_name_leads_nowhere_else(run, tmp_path, name):
+    pytest.importorskip("onnx", reason="needs the extra onnx")
+    run_module.load_run(run)["named_subnets"] = {name: NAMED.to_dict()}
+    with pytest.raises(ConfigError, match="is no file of an export"):
+        export_run(run, tmp_path / "deep" / "web", form="web")
+    assert not (tmp_path / "deep").exists()
 
 
 def test_a_folder_that_cannot_be_loaded_is_named(run, tmp_path):

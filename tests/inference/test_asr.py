@@ -1,11 +1,16 @@
+import shutil
+
 import numpy as np
 import pytest
 import soundfile
 import torch
+from speechbrain.utils.fetching import LocalStrategy
 
 from todm_sb.decoders.greedy import greedy_search
 from todm_sb.errors import ConfigError, DataError
-from todm_sb.inference import SubnetASR
+from todm_sb.export.speechbrain import export_folder
+from todm_sb.inference import StreamingSubnetASR, SubnetASR
+from todm_sb.runs import weights_id
 
 RATE = 16000
 
@@ -84,7 +89,7 @@ def test_silence_reads_as_some_text(asr, noise, save):
 
 
 def test_audio_longer_than_a_block_is_read_whole(asr, noise, save, monkeypatch):
-    monkeypatch.setattr("todm_sb.inference.audio.BLOCK", 999)
+    monkeypatch.setattr("todm_sb.inference.asr.BLOCK", 999)
     np.testing.assert_array_equal(asr.load_audio(save(noise)).numpy(), noise)
 
 
@@ -149,3 +154,45 @@ def test_nothing_reads_as_nothing(asr):
     assert len(words) == 2
     words, tokens = asr.transcribe_batch(torch.randn(2, RATE), torch.tensor([1.0, 0.0]))
     assert len(words) == len(tokens) == 2
+
+
+@pytest.fixture
+def folders(bundle_parts, make_transducer, tmp_path):
+    """Two networks that differ in their weights alone, as SpeechBrain's folders."""
+    parts = {**bundle_parts, "hop": 160}
+    config = bundle_parts["model"].config["encoder"]
+    for name, seed in (("a", 0), ("b", 1)):
+        parts["model"] = make_transducer(vocab_size=17, seed=seed, **config)
+        export_folder(tmp_path / name, **parts)
+    return tmp_path / "a", tmp_path / "b"
+
+
+def weights(asr):
+    return weights_id(asr.mods.encoder.model)
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        SubnetASR.from_hparams,
+        StreamingSubnetASR.from_hparams,
+        lambda source, **options: SubnetASR.from_supernet(source, "max", **options),
+    ],
+)
+@pytest.mark.parametrize("strategy", [LocalStrategy.SYMLINK, LocalStrategy.COPY])
+def test_a_network_is_that_of_its_folder_wherever_another_was_kept(
+    folders, tmp_path, monkeypatch, load, strategy
+):
+    monkeypatch.chdir(tmp_path)
+    own = [weights(load(folder)) for folder in folders]
+    assert own[0] != own[1]
+    options = {"savedir": tmp_path / "kept", "local_strategy": strategy}
+    assert [weights(load(folder, **options)) for folder in folders] == own
+    # Exported anew, under the same name.
+    shutil.rmtree(folders[0])
+    shutil.copytree(folders[1], folders[0])
+    assert weights(load("a", **options)) == own[1]
+    assert weights(load("b", savedir="a")) == own[1]
+    assert weights(load("a", savedir="a")) == own[1]
+    # Nothing is left where the process happens to be.
+    assert {p.name for p in tmp_path.iterdir()} == {"a", "b"}

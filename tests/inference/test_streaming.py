@@ -1,6 +1,8 @@
 """Streams read as whole files do. The networks are untrained, but made talkative."""
 
 import itertools
+import os
+import threading
 
 import pytest
 import soundfile
@@ -161,6 +163,14 @@ def test_a_file_reads_chunk_by_chunk_as_it_reads_as_a_whole(make_asr, tmp_path, 
     assert len(pieces) == (2.0 * RATE / rate) / 0.1 + 1
     assert sum(map(bool, pieces)) > 3
     assert "".join(pieces) == asr.transcribe_file(path)
+    # A pipe can be opened once only.
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(
+        target=(tmp_path / "pipe").write_bytes, args=((tmp_path / "speech.wav").read_bytes(),)
+    )
+    writer.start()
+    assert list(asr.transcribe_file_streaming(str(tmp_path / "pipe"), 0.1)) == pieces
+    writer.join()
 
 
 def test_a_stream_takes_no_more_once_it_has_ended(make_asr):

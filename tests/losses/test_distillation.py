@@ -7,6 +7,9 @@ from todm_sb.losses.distillation import AlphaDivergence, three_classes
 
 UNCLIPPED = 1e30
 ALPHAS = [-1, 0, 0.5, 1, 2]
+NEAR_LIMITS = [-1e-4, 1e-4, 0.01, 0.49, 0.99, 1 - 1e-4, 1 + 1e-4]
+# Where the definition itself has no digits left in float64.
+AT_LIMITS = [1e-9, 1 + 1e-9]
 BLANK = 0
 
 
@@ -79,6 +82,42 @@ def test_alphas_near_zero_and_one_approach_the_kl_divergences(limit):
     for offset in (-1e-5, 1e-5):
         near = divergence_of(student, teacher, alphas=(limit + offset,), clip=UNCLIPPED)
         torch.testing.assert_close(near, kl, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("alpha", [*ALPHAS, *NEAR_LIMITS, *AT_LIMITS])
+@pytest.mark.parametrize(("vocab", "scale"), [(2, 1), (2, 8), (30, 1), (30, 4), (5000, 1)])
+def test_float32_keeps_the_digits_of_any_alpha(alpha, vocab, scale):
+    """a (a - 1) divides what rounding leaves; the definition needs float64 near 0 and 1."""
+    student, teacher = (random_logits(20, vocab, scale=scale).float() for _ in range(2))
+    values = divergence_of(student, teacher, alphas=(alpha,), clip=1e12)
+    exact = round(alpha) if alpha in AT_LIMITS else alpha
+    for i in range(20):
+        q, p = student[i].double().softmax(-1), teacher[i].double().softmax(-1)
+        expected = formula(q, p, exact, clip=1e12)
+        assert values[i].item() == pytest.approx(expected.item(), rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("alpha", [*ALPHAS, *NEAR_LIMITS])
+@pytest.mark.parametrize("clip", [1.0, 5.0, UNCLIPPED])
+def test_float32_keeps_the_digits_of_any_alphas_gradient(alpha, clip):
+    student = random_logits(20, 30, scale=2).float().requires_grad_()
+    teacher = random_logits(20, 30, scale=2).float()
+    values = divergence_of(student, teacher, alphas=(alpha,), clip=clip)
+    values.sum().backward()
+    for i in range(20):
+        q, p = student[i].detach().double().softmax(-1), teacher[i].double().softmax(-1)
+        expected = gradient(q, p, alpha, clip)
+        torch.testing.assert_close(student.grad[i].double(), expected, rtol=1e-4, atol=1e-5)
+        # Where clipping bites close to 1, values are in the thousands.
+        expected = formula(q, p, alpha, clip).item()
+        assert values[i].item() == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+def test_clipping_ceases_to_bite_as_alpha_approaches_zero():
+    student, teacher = random_logits(20, 6, scale=4), random_logits(20, 6, scale=4)
+    kl = divergence_of(student, teacher, alphas=(0,))
+    near = divergence_of(student, teacher, alphas=(1e-7,), clip=5.0)
+    torch.testing.assert_close(near, kl, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("alpha", [-1, 0.5, 2])
@@ -169,11 +208,12 @@ def test_no_gradient_reaches_the_teacher(classes, alphas):
 
 
 @pytest.mark.parametrize("classes", ["vocabulary", "three"])
-@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("alpha", [*ALPHAS, *NEAR_LIMITS, *AT_LIMITS])
+@pytest.mark.parametrize("size", [80, 1000])
 @pytest.mark.parametrize("dtype", [torch.float, torch.double])
-def test_extreme_logits_give_finite_values_and_gradients(classes, alpha, dtype):
+def test_extreme_logits_give_finite_values_and_gradients(classes, alpha, size, dtype):
     signs = torch.tensor([[1, -1, 0, 0], [-1, 1, 1, -1], [1, 1, -1, -1], [0, 0, 0, 0]])
-    student = (100 * signs).to(dtype).requires_grad_()
+    student = (size * signs).to(dtype).requires_grad_()
     labels = torch.tensor([1, 2, 0, 3])
     for teacher in (student.detach(), -student.detach(), student.detach().flip(0)):
         values = divergence_of(student, teacher, labels, alphas=(alpha,), classes=classes)
@@ -183,7 +223,7 @@ def test_extreme_logits_give_finite_values_and_gradients(classes, alpha, dtype):
 
 
 @pytest.mark.parametrize("classes", ["vocabulary", "three"])
-@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("alpha", [*ALPHAS, *NEAR_LIMITS, *AT_LIMITS])
 def test_a_student_like_its_teacher_has_no_divergence_and_no_gradient(classes, alpha):
     student = random_logits(5, 6, scale=3).requires_grad_()
     labels = torch.tensor([1, 2, 0, 5, 3])

@@ -158,6 +158,19 @@ def test_each_utterance_of_a_batch_has_the_band_it_has_alone():
         assert (band.start[i, T:] == max(U - 3, 0)).all()
 
 
+def test_an_utterance_without_frames_leaves_the_bands_of_others():
+    occupancy, n_frames, n_labels = random_occupancy(7, 4, 3)
+    alone = choose_band(occupancy, n_frames, n_labels, 3)
+    both = choose_band(
+        torch.cat([occupancy, torch.zeros(1, 7, 5)]),
+        torch.tensor([7, 0]),
+        torch.tensor([4, 2]),
+        3,
+    )
+    assert both.width == alone.width
+    assert torch.equal(both.start[:1], alone.start)
+
+
 def test_a_band_follows_a_sharp_alignment():
     # Labels come in bursts of two a frame, which a band of three rows can follow.
     path = [0, 0, 2, 2, 4, 4, 4, 5, 7, 7]

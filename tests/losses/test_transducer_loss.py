@@ -638,3 +638,108 @@ def test_the_two_channel_loss_leaves_its_input_alone():
     two_channel_loss(log_probs, n_frames, n_labels)
     assert log_probs.grad is None
     assert torch.equal(log_probs, before)
+
+
+def cuda_kernel(arcs, targets, n_frames, n_labels, **options):
+    """torchaudio's on a GPU: it writes nothing for utterances of one frame or no label, and has no
+    blocks to start where a batch has no others."""
+    assert min(n_frames) > 0
+    assert arcs.shape[1] == max(n_frames) > 1
+    assert arcs.shape[2] == max(n_labels) + 1 > 1
+    assert all(x.is_contiguous() and x.dtype == torch.int32 for x in (n_frames, n_labels))
+    loss = RNNT_LOSS(arcs, targets, n_frames, n_labels, **options)
+    unwritten = (n_frames == 1) | (n_labels == 0)
+    garbage = arcs.sum((1, 2, 3)) * torch.where(unwritten, math.nan, 0)
+    return torch.where(unwritten, garbage, loss)
+
+
+RNNT_LOSS = torchaudio.functional.rnnt_loss
+
+
+@pytest.mark.parametrize("kernel", [RNNT_LOSS, cuda_kernel], ids=["cpu", "cuda"])
+@pytest.mark.parametrize(
+    ("n_frames", "n_labels"),
+    [
+        ([4, 1, 2, 1, 3], [2, 2, 0, 0, 1]),  # some of one frame or no label among others
+        ([1, 1, 1, 1, 1], [3, 0, 2, 1, 3]),  # one frame
+        ([4, 1, 3, 2, 4], [0, 0, 0, 0, 0]),  # no label
+        ([1, 1, 1, 1, 1], [0, 0, 0, 0, 0]),
+        ([3, 2, 2, 1, 1], [1, 1, 1, 1, 1]),  # none as long as the tensor
+        ([4, 3, 2, 1, 1], [0, 0, 0, 3, 2]),  # T of one utterance, U of another
+    ],
+)
+def test_utterances_of_one_frame_or_no_label_are_exact_in_any_batch(
+    kernel, n_frames, n_labels, monkeypatch
+):
+    monkeypatch.setattr(torchaudio.functional, "rnnt_loss", kernel)
+    log_probs = (2 * torch.randn(5, 4, 4, 3)).log_softmax(-1)[..., :2].requires_grad_()
+    sizes = torch.tensor([n_frames, n_labels], dtype=torch.int32)
+    strided = sizes.T.contiguous().T  # as a loader may give them
+    loss, occupancy = two_channel_loss(log_probs, *strided)
+    weights = torch.tensor([1.0, -2.0, 0.5, 3.0, 1.0])
+    (gradient,) = torch.autograd.grad((loss * weights).sum(), log_probs)
+
+    exact = log_probs.detach().double().requires_grad_()
+    found = [enumerate_arcs(exact[i, :T, : U + 1]) for i, (T, U) in enumerate(sizes.T.tolist())]
+    expected, occupancies = zip(*found, strict=True)
+    expected = torch.stack(expected)
+    (expected_gradient,) = torch.autograd.grad((expected * weights).sum(), exact)
+    torch.testing.assert_close(loss.double(), expected, **SINGLE)
+    torch.testing.assert_close(gradient.double(), expected_gradient, **SINGLE)
+    for row, own in zip(occupancy, occupancies, strict=True):
+        expected_row = torch.zeros(4, 4, dtype=torch.double)
+        expected_row[: own.shape[0], : own.shape[1]] = own
+        torch.testing.assert_close(row.double(), expected_row, **SINGLE)
+
+
+@pytest.mark.parametrize("T", [0, 3])
+def test_without_frames_there_are_no_alignments_and_no_gradient(T):
+    log_probs = torch.randn(3, T, 3, 2).log_softmax(-1).requires_grad_()
+    n_frames = torch.tensor([T, 0, 0])
+    loss, occupancy = two_channel_loss(log_probs, n_frames, torch.tensor([2, 2, 0]))
+    assert loss[1:].tolist() == [math.inf, 0]
+    (gradient,) = torch.autograd.grad(loss.sum(), log_probs)
+    assert occupancy.shape == (3, T, 3)
+    assert not gradient[1:].any()
+    assert not occupancy[1:].any()
+    if T:
+        own, _ = enumerate_arcs(log_probs[0])
+        assert loss[0].item() == pytest.approx(own.item(), rel=1e-5)
+
+
+def test_a_batch_of_none_has_no_loss():
+    nothing = torch.zeros(0, dtype=torch.long)
+    loss, occupancy = two_channel_loss(torch.zeros(0, 4, 3, 2), nothing, nothing)
+    assert (loss.shape, occupancy.shape) == ((0,), (0, 4, 3))
+
+
+@pytest.mark.parametrize("kind", NODE_WEIGHTS)
+@pytest.mark.parametrize("n_frames", [(3, 0), (0, 0)])
+def test_an_utterance_without_frames_disturbs_no_other_in_distillation(kind, n_frames):
+    case = Case(max(n_frames), 2, batch=2)
+    labels, n_labels = torch.tensor([[1, 2], [3, 0]]), torch.tensor([2, 1])
+    n_frames = torch.tensor(n_frames)
+
+    def student(rows):
+        with torch.no_grad():
+            own = case.loss(labels, n_frames, n_labels)
+        weights = node_weights(kind, own.occupancy, n_frames, n_labels)
+        return lattice_loss(
+            case.joiner,
+            2 * case.encoder[rows],
+            case.predictor[rows],
+            labels[rows],
+            n_frames[rows],
+            n_labels[rows],
+            teacher=Teacher(case.encoder.detach()[rows], weights[rows]),
+            divergence=AlphaDivergence(),
+        )
+
+    both = student(slice(2))
+    assert both.divergence[1] == 0
+    gradients = case.gradients(both.divergence.sum() + both.transducer[0])
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    if n_frames[0]:
+        alone = student(slice(1))
+        torch.testing.assert_close(both.divergence[0], alone.divergence[0])
+        torch.testing.assert_close(both.sides, alone.sides)

@@ -59,6 +59,14 @@ def test_groups_keep_their_ratio_and_the_first_follows_lr_initial():
     assert lr == pytest.approx(0.05 * (109 / 9) ** -0.25)
 
 
+def test_a_rate_that_is_a_tensor_becomes_a_number():
+    optimizer = ScaledAdam([torch.nn.Parameter(torch.ones(2))], lr=torch.tensor(0.5))
+    eden = Eden(lr_initial=0.5, lr_batches=100, lr_epochs=4, warmup_batches=0)
+    rates = [*eden.apply(optimizer), optimizer.param_groups[0]["lr"]]
+    assert rates == [0.5, 0.5, 0.5]
+    assert {type(rate) for rate in rates} == {float}
+
+
 def test_a_checkpoint_brings_back_batch_epoch_and_ratios(tmp_path):
     def build() -> tuple[Eden, ScaledAdam, Checkpointer]:
         eden, optimizer = Eden(0.05, lr_batches=7, lr_epochs=2), make_optimizer(0.05, 0.01)

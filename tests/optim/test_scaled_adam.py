@@ -374,6 +374,113 @@ def test_without_any_gradient_nothing_happens():
     assert not optimizer.state
 
 
+@pytest.mark.parametrize("period", [3, 7, 40, 150])
+@pytest.mark.parametrize("shape", [(5,), ()])
+def test_a_group_that_seldom_gets_a_gradient_moves_whenever_it_does(period, shape):
+    """It takes no share in the losses of most steps: the gradient is zero there, not missing."""
+    p = torch.nn.Parameter(torch.full(shape, 0.5, dtype=torch.float64))
+    optimizer = ScaledAdam([p], lr=0.01)
+    for step in range(1000):
+        gradient = 100.0 if step % period == period - 1 else 0.0
+        p.grad = torch.full(shape, gradient, dtype=torch.float64)
+        before = p.detach().clone()
+        optimizer.step()
+        if gradient:
+            assert (p < before).all()
+    assert p.max() < 0.48
+    # All these gradients are alike: none is a spike.
+    assert optimizer.clipping_stats()[0]["clipped"] == 0
+
+
+def test_a_spike_is_clipped_where_most_gradients_are_zero():
+    p = torch.nn.Parameter(torch.full((4,), 0.5, dtype=torch.float64))
+    optimizer = ScaledAdam([p], lr=0.0, clipping_update_period=12)
+    for step in range(20):
+        size = {19: 100.0}.get(step, float(step % 3 == 0))
+        p.grad = torch.full((4,), size, dtype=torch.float64)
+        optimizer.step()
+    assert optimizer.clipping_stats() == [{"grad_norm": 100.0, "threshold": 2.0, "clipped": 0.05}]
+
+
+def test_without_a_gradient_so_far_there_is_nothing_to_clip_by():
+    p = torch.nn.Parameter(torch.full((4,), 0.5, dtype=torch.float64))
+    optimizer = ScaledAdam([p], clipping_update_period=12)
+    for _ in range(30):
+        p.grad = torch.zeros(4, dtype=torch.float64)
+        optimizer.step()
+    assert optimizer.clipping_stats() == [{"grad_norm": 0.0, "threshold": math.inf, "clipped": 0.0}]
+    assert torch.equal(p, torch.full_like(p, 0.5))
+
+
+def test_a_state_that_was_frozen_thaws():
+    """Of a group with mostly zero gradients, older versions saved a threshold of 0."""
+    p = torch.nn.Parameter(torch.full((4,), 0.5, dtype=torch.float64))
+    optimizer = ScaledAdam([p])
+    for _ in range(30):
+        p.grad = torch.zeros(4, dtype=torch.float64)
+        optimizer.step()
+    state = optimizer.state_dict()
+    state["param_groups"][0]["threshold"] = 0.0
+    optimizer.load_state_dict(state)
+    p.grad = torch.ones(4, dtype=torch.float64)
+    optimizer.step()
+    assert (p < 0.5).all()
+
+
+def test_as_long_as_most_gradients_are_not_zero_the_threshold_is_the_definitions():
+    """Zeros count in the median there."""
+    params, reference = make_params(), Reference(make_params(), clipping_update_period=10)
+    optimizer = ScaledAdam(params, clipping_update_period=10)
+    for step in range(60):
+        grads = [grad * (step % 5 not in (1, 3)) for grad in make_grads(step)]
+        reference.step(grads)
+        set_grads(params, grads)
+        optimizer.step()
+        for p, expected in zip(params, reference.params, strict=True):
+            torch.testing.assert_close(p.detach(), expected, rtol=1e-10, atol=1e-10)
+    assert "clipped" in reference.seen
+
+
+@pytest.mark.parametrize("lr", [torch.tensor(0.01, dtype=torch.float64), torch.tensor([0.01])])
+def test_a_learning_rate_may_be_a_tensor_as_of_any_torch_optimizer(lr):
+    params, twin = make_params(), make_params()
+    optimizer, plain = ScaledAdam(params, lr=lr), ScaledAdam(twin, lr=lr.item())
+    run(optimizer, params, range(30))
+    run(plain, twin, range(30))
+    assert_same(params, twin)
+    lr.fill_(0.002)  # as torch's schedulers set it
+    plain.param_groups[0]["lr"] = lr.item()
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    run(optimizer, params, range(30, 40))
+    run(plain, twin, range(30, 40))
+    assert_same(params, twin)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("size", [1e-5, 1.0, 1e4])
+def test_half_precision_is_float32_rounded(dtype, size):
+    """Squares of such gradients, ε, and norms are beyond the range of float16."""
+    gen = torch.Generator().manual_seed(0)
+    start = torch.randn(30, 40, generator=gen).to(dtype)
+    half, single = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.float())
+    optimizer, twin = ScaledAdam([half]), ScaledAdam([single])
+    for step in range(60):
+        if step == 30:
+            state = io.BytesIO()
+            torch.save(optimizer.state_dict(), state)
+            state.seek(0)
+            optimizer = ScaledAdam([half])
+            optimizer.load_state_dict(torch.load(state, weights_only=True))
+        half.grad = (size * torch.randn(30, 40, generator=gen)).to(dtype)
+        single.grad = half.grad.float()
+        optimizer.step()
+        twin.step()
+        with torch.no_grad():
+            single.copy_(single.to(dtype))
+        assert torch.equal(half.float(), single)
+    assert (half - start).abs().max() > 0.1
+
+
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
 @pytest.mark.parametrize("at", [0, 5, 63])
 def test_a_step_with_a_gradient_that_is_not_finite_never_was(bad, at, caplog):
@@ -442,15 +549,23 @@ def test_a_regression_is_learned():
     [
         ("lr", -0.1),
         ("lr", math.nan),
+        ("lr", math.inf),
+        ("lr", "0.03"),
+        ("lr", torch.tensor([0.03, 0.1])),
+        ("lr", torch.tensor(-0.03)),
+        ("lr", torch.tensor(0.03j)),
         ("clipping_scale", 0.0),
         ("betas", (0.9, 1.0)),
         ("betas", (-0.1, 0.98)),
+        ("betas", 0.9),
+        ("betas", (0.9,)),
         ("scalar_lr_scale", -1.0),
         ("eps", 0.0),
         ("param_min_rms", 0.0),
         ("param_max_rms", 1e-6),
         ("scalar_max", 0.0),
         ("size_update_period", 0),
+        ("size_update_period", 2.5),
         ("clipping_update_period", 0),
     ],
 )

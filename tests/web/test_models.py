@@ -40,6 +40,14 @@ def test_a_missing_file_is_named(web_export, name):
         find_models(folder)
 
 
+def test_what_is_being_exported_and_other_peoples_cards_are_passed_over(web_export):
+    web_export(".unfinished-export/min/int8")
+    folder = web_export()
+    (folder / "cat").mkdir()
+    (folder / "cat" / CARD).write_text("{}")
+    assert [m.path for m in find_models(folder)] == ["min/int8"]
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"name": "min"}', "\x00"])
 def test_a_damaged_card_is_named(web_export, text):
     folder = web_export()

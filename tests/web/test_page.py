@@ -166,9 +166,14 @@ def test_threads_change_nothing_in_what_is_read(page, web_folder, audio):
 def test_what_is_no_audio_is_one_line_and_the_page_goes_on(page, audio, tmp_path):
     bad = tmp_path / "bad.wav"
     bad.write_text("no audio")
-    assert page.read(bad) == "bad.wav cannot be read as audio"
     assert page.read(audio) == "Ready"
-    assert page["text"]
+    text = page["text"]
+    assert text
+    assert page.read(bad) == "bad.wav cannot be read as audio"
+    assert (page["text"], page["seconds"], page["rtf"]) == ("", "", "")
+    assert not page.driver.find_element(By.ID, "result").is_displayed()
+    assert page.read(audio) == "Ready"
+    assert page["text"] == text
 
 
 def test_the_microphone_is_recorded_until_the_button_is_pressed_again(page):

@@ -56,6 +56,15 @@ def test_damaged_files_are_fetched_again(web_runtime, npm):
     assert runtime.is_whole(runtime.get_runtime(web_runtime))
 
 
+def test_what_else_is_in_the_cache_stays(web_runtime, npm):
+    archive, _ = npm
+    pack(archive, web_runtime)
+    (web_runtime / "notes.txt").write_text("mine")
+    (web_runtime / next(iter(runtime.FILES))).unlink()
+    runtime.get_runtime(web_runtime)
+    assert (web_runtime / "notes.txt").read_text() == "mine"
+
+
 def test_other_files_than_the_tested_ones_are_refused(web_runtime, npm, tmp_path):
     archive, _ = npm
     name = next(iter(runtime.FILES))

@@ -1,5 +1,6 @@
 import http.client
 import json
+import os
 import threading
 
 import pytest
@@ -131,8 +132,25 @@ def test_types_are_those_that_browsers_want(web_export, serve, path, kind):
 def test_what_a_browser_has_is_not_sent_again(web_export, serve):
     get = serve(web_export())
     path = "/runtime/ort-wasm-simd-threaded.wasm"
-    modified = get(path)[1]["Last-Modified"]
-    assert get(path, **{"If-Modified-Since": modified})[0] == 304
+    tag = get(path)[1]["ETag"]
+    status, headers, body = get(path, **{"If-None-Match": tag})
+    assert (status, headers["ETag"], body) == (304, tag, b"")
+
+
+def test_a_browser_does_not_take_what_another_folder_had_at_the_same_place(web_export, serve):
+    folder, path = web_export(), "/models/min/int8/encoder.onnx"
+    file = folder / "min" / "int8" / "encoder.onnx"
+    get = serve(folder)
+    headers = get(path)[1]
+    # Of the same size, and older.
+    file.write_bytes(b"y" * 10)
+    os.utime(file, (1e9, 1e9))
+    asked = {"If-Modified-Since": headers["Last-Modified"]}
+    for extra in ({}, {"If-None-Match": headers["ETag"]}):
+        status, _, body = get(path, **asked, **extra)
+        assert (status, body) == (200, b"y" * 10)
+    file.unlink()
+    assert get(path)[0] == 404
 
 
 def test_a_port_in_use_is_one_line(web_export, web_runtime):

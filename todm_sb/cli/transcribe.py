@@ -27,6 +27,7 @@ from todm_sb.errors import ConfigError, DataError
 from todm_sb.export.bundle import MANIFEST
 from todm_sb.inference import SubnetASR
 from todm_sb.supernet.budget import parse_budget
+from todm_sb.utils.progress import bar
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     asr = load(arguments)
     failed = 0
-    for path in tqdm(arguments.audio, unit="file", disable=len(arguments.audio) == 1):
+    for path in bar(arguments.audio, show=len(arguments.audio) > 1, unit="file"):
         try:
             result = _read(asr, path)
         except DataError as error:

@@ -8,10 +8,9 @@ import subprocess
 import time
 from collections.abc import Sequence
 
-from tqdm import tqdm
-
 from todm_sb.compare.cells import Cell, Runs, State
 from todm_sb.errors import ConfigError
+from todm_sb.utils.progress import bar
 
 # Seconds between looks at the running cells.
 POLL = 0.2
@@ -38,12 +37,12 @@ def run_cells(runs: Runs, cells: Sequence[Cell], jobs: int = 1, progressbar: boo
     running: dict[str, tuple[Cell, subprocess.Popen]] = {}
     failed: list[tuple[Cell, int]] = []
     environment = _environment(jobs)
-    with tqdm(
+    with bar(
         total=len(cells),
         initial=len(cells) - len(waiting),
         unit="cell",
-        disable=not progressbar,
-    ) as bar:
+        show=progressbar,
+    ) as shown:
         try:
             while waiting or running:
                 for cell in list(waiting):
@@ -55,14 +54,14 @@ def run_cells(runs: Runs, cells: Sequence[Cell], jobs: int = 1, progressbar: boo
                         waiting.remove(cell)
                     elif runs.state(cell) is State.FINISHED:
                         waiting.remove(cell)
-                        bar.update()
+                        shown.update()
                 elsewhere = [f"{cell.id} elsewhere" for cell in waiting[:1]]
-                bar.set_postfix_str(", ".join(list(running) or elsewhere))
+                shown.set_postfix_str(", ".join(list(running) or elsewhere))
                 time.sleep(POLL)
                 for cell, process in list(running.values()):
                     if process.poll() is not None:
                         del running[cell.id]
-                        bar.update()
+                        shown.update()
                         if process.returncode:
                             failed.append((cell, process.returncode))
         finally:

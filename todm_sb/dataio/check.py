@@ -20,11 +20,12 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from sentencepiece import SentencePieceProcessor
-from tqdm import tqdm
 
 from todm_sb.dataio.manifest import Row, is_current, mark_current, write_atomic
 from todm_sb.dataio.text import words_of_text
 from todm_sb.errors import DataError
+from todm_sb.utils.folders import files_digest
+from todm_sb.utils.progress import bar
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +146,7 @@ def check_manifest(
             fraction of the time; ``none`` opens none.
         num_threads: audio files opened at a time.
         record: a CSV to keep the faults of the audio in. Where it is there, and was made from the
-            same manifest, the audio is not opened again.
+            same manifest and audio files (by size and time), the audio is not opened again.
 
     Raises:
         DataError: if the manifest itself cannot be read.
@@ -330,8 +331,7 @@ def _audio_faults(
 
     lines = list(lines)
     with ThreadPoolExecutor(num_threads) as pool:
-        # No bar where nobody watches.
-        work = tqdm(pool.map(examine, lines), "audio", total=len(lines), unit="file", disable=None)
+        work = bar(pool.map(examine, lines), desc="audio", total=len(lines), unit="file")
         return [fault for fault in work if fault is not None]
 
 
@@ -343,22 +343,24 @@ def _recorded_audio_faults(
     num_threads: int,
     record: str | Path | None,
 ) -> list[Fault]:
-    """As :func:`_audio_faults`, from the record where there is one of the same manifest."""
+    """As :func:`_audio_faults`, from the record where there is one of the same files."""
+    if record is None:
+        return _audio_faults(lines, limits, audio == "whole", num_threads)
     made_from = {
         "manifest": hashlib.sha256(Path(path).read_bytes()).hexdigest(),
         "lines": hashlib.sha256(repr([line for line, _ in lines]).encode()).hexdigest(),
+        "files": files_digest([row["wav"] for _, row in lines], num_threads),
         "sample_rate": limits.sample_rate,
         "audio": audio,
     }
-    if record is not None and is_current(record, made_from):
+    if is_current(record, made_from):
         faults = read_faults(record)
         if faults:
             logger.info("%d audio faults as in %s; to check again, remove it", len(faults), record)
         return faults
     faults = _audio_faults(lines, limits, audio == "whole", num_threads)
-    if record is not None:
-        write_faults(record, faults)
-        mark_current(record, made_from)
+    write_faults(record, faults)
+    mark_current(record, made_from)
     return faults
 
 

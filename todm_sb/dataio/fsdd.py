@@ -15,22 +15,27 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
-from tqdm import tqdm
 
 from todm_sb.dataio.manifest import (
     Row,
+    forget,
     is_current,
     mark_current,
+    refuse_changed,
     write_atomic,
     write_csv,
 )
 from todm_sb.errors import DataError
+from todm_sb.utils.folders import files, files_digest
+from todm_sb.utils.progress import bar
 
 SOURCE = "https://github.com/Jakobovski/free-spoken-digit-dataset"
 SAMPLE_RATE = 8000
+NAME = r"\d_([^_]+)_\d+\.wav"
 WORDS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")
 MIN_DIGITS, MAX_DIGITS = 3, 7
 PAUSE_S = (0.05, 0.2)
@@ -97,6 +102,9 @@ def prepare_fsdd(
 ) -> None:
     """Writes ``{train,dev,test}.csv`` and, under ``audio/<split>/``, their FLAC files.
 
+    Nothing is done over again for CSVs of the same options, where the recordings and what was made
+    of them are files of the same names, sizes and times of change.
+
     No recording is in two splits. Within a split all recordings of a speaker are used equally
     often, in train but for the last round; speakers have equally many strings (give or take one).
 
@@ -115,7 +123,8 @@ def prepare_fsdd(
 
     Raises:
         DataError: if the dataset, a recording or the speaker is not there, if a file cannot be
-            read, or if `n_dev` or `n_test` does not suit an equal use of the recordings.
+            read, if `n_dev` or `n_test` does not suit an equal use of the recordings, or if a CSV
+            was changed by somebody else.
     """
     if skip_prep:
         return
@@ -123,6 +132,7 @@ def prepare_fsdd(
     save_folder = Path(save_folder).resolve()
     options = {
         "data_folder": str(recordings_folder),
+        "recordings": files_digest(files(recordings_folder, ".wav"), num_threads),
         "seed": seed,
         "train_hours": train_hours,
         "n_dev": n_dev,
@@ -131,8 +141,16 @@ def prepare_fsdd(
         "version": VERSION,
     }
     csvs = {split: save_folder / f"{split}.csv" for split in INDICES}
-    if all(is_current(path, options) for path in csvs.values()):
+
+    def made_from(split: str) -> dict[str, Any]:
+        folder = save_folder / "audio" / split
+        made = files(folder, ".flac") if folder.is_dir() else []
+        return {**options, "audio": files_digest(made, num_threads)}
+
+    if all(is_current(path, made_from(split)) for split, path in csvs.items()):
         return
+    for path in csvs.values():
+        refuse_changed(path)
 
     speakers = find_speakers(recordings_folder)
     if held_out_speaker == BY_SEED:
@@ -151,14 +169,15 @@ def prepare_fsdd(
 
     # An old CSV must not stay beside new audio of the same names, should this run break off.
     for path in csvs.values():
+        forget(path)
         path.unlink(missing_ok=True)
     for split, strings in plan.items():
         write = partial(_write, folder=save_folder / "audio" / split, audio=audio, seed=seed)
         with ThreadPoolExecutor(num_threads) as pool:
             work = pool.map(write, strings)
-            rows = list(tqdm(work, total=len(strings), desc=f"FSDD {split}", unit="utt"))
+            rows = list(bar(work, total=len(strings), desc=f"FSDD {split}", unit="utt"))
         write_csv(csvs[split], rows)
-        mark_current(csvs[split], options)
+        mark_current(csvs[split], made_from(split))
 
 
 def find_recordings(data_folder: str | Path) -> Path:
@@ -175,7 +194,7 @@ def find_recordings(data_folder: str | Path) -> Path:
     """
     data_folder = Path(data_folder).resolve()
     for folder in (data_folder / "recordings", data_folder):
-        if folder.is_dir() and any(folder.glob("*_*_*.wav")):
+        if folder.is_dir() and any(re.fullmatch(NAME, path.name) for path in files(folder, ".wav")):
             return folder
     raise DataError(f"no recordings of spoken digits in {data_folder}: git clone {SOURCE}")
 
@@ -192,8 +211,8 @@ def find_speakers(recordings_folder: Path) -> list[str]:
     Raises:
         DataError: if recordings are missing.
     """
-    names = {path.name for path in recordings_folder.glob("*.wav")}
-    matches = (re.fullmatch(r"\d_([^_]+)_\d+\.wav", name) for name in names)
+    names = {path.name for path in files(recordings_folder, ".wav")}
+    matches = (re.fullmatch(NAME, name) for name in names)
     speakers = sorted({match[1] for match in matches if match})
     wanted = [r.name for speaker in speakers for r in _pool(speaker, ALL_INDICES)]
     missing = [name for name in wanted if name not in names]

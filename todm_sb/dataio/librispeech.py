@@ -1,31 +1,49 @@
 """SpeechBrain manifests of LibriSpeech, or of any corpus in its folder layout.
 
-The layout is ``<split>/<speaker>/<chapter>/<speaker>-<chapter>-<nnnn>.flac`` with the words of a
-chapter in ``<speaker>-<chapter>.trans.txt`` beside the audio, one utterance a line.
+:mod:`todm_sb.dataio.chapters` describes the layout.
 """
 
 from __future__ import annotations
 
-import glob
-import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import soundfile
-from tqdm import tqdm
 
-from todm_sb.dataio.manifest import Row, forget, is_current, mark_current, read_csv, write_csv
-from todm_sb.errors import DataError
+from todm_sb.dataio.chapters import (
+    Chapter,
+    Line,
+    find_chapters,
+    is_split,
+    misplaced_audio,
+    reference_of,
+    transcripts_digest,
+    unique_ids,
+)
+from todm_sb.dataio.manifest import (
+    Row,
+    forget,
+    is_current,
+    mark_current,
+    read_csv,
+    refuse_changed,
+    write_csv,
+)
+from todm_sb.errors import ConfigError, DataError, quoted
+from todm_sb.utils.folders import files_digest, is_text, subfolders
+from todm_sb.utils.progress import bar
+
+__all__ = ["LETTER_CASES", "Problem", "prepare_librispeech", "read_split", "reference_of"]
 
 logger = logging.getLogger(__name__)
 
-# Inside a split: speaker, chapter, file.
-AUDIO = "*/*/*.flac"
-TRANSCRIPTS = "*/*/*.trans.txt"
+# What may be done to the letters of a transcript. Changing their case merges what has one form in
+# the other case: dotted and dotless i, ss and ß.
+LETTER_CASES = {"keep": str, "upper": str.upper, "lower": str.lower}
 
 
 @dataclass(frozen=True)
@@ -41,15 +59,6 @@ class Problem:
     message: str
 
 
-@dataclass(frozen=True)
-class _Line:
-    """One line of a transcript file."""
-
-    id: str
-    words: str
-    file: Path
-
-
 def prepare_librispeech(
     data_folder: str | Path,
     save_folder: str | Path,
@@ -62,11 +71,16 @@ def prepare_librispeech(
     skip_prep: bool = False,
     strict: bool = False,
     num_threads: int = 8,
+    letter_case: str = "keep",
 ) -> None:
     """Writes ``<save_folder>/<split>.csv`` for each split, and one CSV of several if asked for.
 
-    Nothing is done over again for a CSV that is there already and comes from the same options
-    and transcripts.
+    Nothing is done over again for a CSV that is there already and comes from the same options,
+    the same transcripts, and audio files of the same names, sizes and times of change.
+
+    An utterance keeps its id; where another one in the split has the same, both are named
+    ``<speaker>-<chapter>-<id>``, and where another split of `merge_lst` has it, ``<split>-<id>`` in
+    the CSV of several. Words are what stands between ASCII white space.
 
     Args:
         data_folder: the folder that holds the splits (usually ``.../LibriSpeech``).
@@ -82,30 +96,47 @@ def prepare_librispeech(
         strict: if True, the first utterance that cannot be used is an error; otherwise such
             utterances are left out and logged.
         num_threads: audio files opened at a time.
+        letter_case: ``keep`` leaves the letters of the transcripts alone, ``upper`` and ``lower``
+            change them.
 
     Raises:
+        ConfigError: if `letter_case` is none of these.
         DataError: if a folder or split is missing, a split has no usable utterance, the options
-            contradict each other, or (with `strict`) an utterance cannot be used.
+            contradict each other, two utterances cannot be told apart, a CSV was changed by
+            somebody else, or (with `strict`) an utterance cannot be used.
     """
     if skip_prep:
         return
+    if letter_case not in tuple(LETTER_CASES):
+        raise ConfigError(
+            f"letter_case is {quoted(letter_case)}: make it {', '.join(LETTER_CASES)}"
+        )
     data_folder, save_folder = Path(data_folder).resolve(), Path(save_folder)
     splits = list(dict.fromkeys([*tr_splits, *dev_splits, *te_splits]))
     limits = _limits(splits, select_n_sentences)
     merged_csv = _merged_csv(save_folder, splits, merge_lst, merge_name)
     _check_splits(data_folder, splits)
 
+    csvs = {split: save_folder / f"{split}.csv" for split in splits}
+    for path in (*csvs.values(), *([merged_csv] if merged_csv else [])):
+        refuse_changed(path)
+
     made_from: dict[str, dict] = {}
-    for split in splits:
-        path, folder = save_folder / f"{split}.csv", data_folder / split
+    for split, path in csvs.items():
+        chapters = find_chapters(data_folder / split, num_threads)
+        misplaced = misplaced_audio(data_folder / split, chapters)
+        audio = [*misplaced, *(file for chapter in chapters for file in chapter.audio.values())]
         made_from[split] = {
-            "folder": str(folder),
-            "transcripts": _digest(folder),
+            "folder": str(data_folder / split),
+            "transcripts": transcripts_digest(chapters),
+            "audio": files_digest(audio, num_threads),
             "select_n_sentences": limits[split],
+            "letter_case": letter_case,
         }
         if is_current(path, made_from[split]):
             continue
-        rows, problems = read_split(folder, limits[split], num_threads)
+        rows, problems = read_split(split, chapters, limits[split], num_threads, letter_case)
+        problems = [*map(_misplaced, misplaced), *problems]
         _report(split, rows, problems, strict)
         forget(path)
         write_csv(path, rows)
@@ -115,92 +146,131 @@ def prepare_librispeech(
     if merged_csv is not None:
         options = {"merged": [made_from[split] for split in merge_lst]}
         if not is_current(merged_csv, options):
-            parts = {split: save_folder / f"{split}.csv" for split in merge_lst}
+            rows = _merged({split: read_csv(csvs[split]) for split in merge_lst})
             forget(merged_csv)
-            write_csv(merged_csv, (row for path in parts.values() for row in read_csv(path)))
-            if all(is_current(path, made_from[split]) for split, path in parts.items()):
+            write_csv(merged_csv, rows)
+            if all(is_current(csvs[split], made_from[split]) for split in merge_lst):
                 mark_current(merged_csv, options)
 
 
 def read_split(
-    folder: str | Path, limit: int | None = None, num_threads: int = 8
+    split: str,
+    chapters: Sequence[Chapter],
+    limit: int | None = None,
+    num_threads: int = 8,
+    letter_case: str = "keep",
 ) -> tuple[list[Row], list[Problem]]:
     """Reads the transcripts of a split and the headers of its audio files.
 
     Args:
-        folder: the split's folder.
+        split: its name.
+        chapters: of the split.
         limit: if given, look at no more than so many transcribed utterances.
         num_threads: audio files opened at a time.
+        letter_case: one of `LETTER_CASES`.
 
     Returns:
         The usable utterances in the order of the transcripts' paths, and what is wrong with the
         others.
+
+    Raises:
+        DataError: if a transcript is not UTF-8, or two utterances cannot be told apart.
     """
-    folder = Path(folder)
-    audio = {path.stem: path for path in sorted(folder.glob(AUDIO))}
-    transcribed = {line.id: line for line in _read_transcripts(folder)}
-    problems = [
-        Problem(
-            "audio without transcript",
-            f"{path} has no transcript: add its line to the .trans.txt beside it, or remove it",
+    spoken: list[tuple[Chapter, Line]] = []
+    problems: list[Problem] = []
+    for chapter in chapters:
+        found, contradictions = chapter.lines()
+        spoken += [(chapter, line) for line in found]
+        known = {line.id for line in found} | {line.id for line, _ in contradictions}
+        problems += [_contradiction(*lines) for lines in contradictions]
+        problems += [_untranscribed(p) for name, p in chapter.audio.items() if name not in known]
+    ids = unique_ids(
+        [
+            (line.id, f"{chapter.name}-{line.id}", chapter.folder / f"{line.id}.flac")
+            for chapter, line in spoken
+        ]
+    )
+    renamed = sum(name != line.id for name, (_, line) in zip(ids, spoken, strict=True))
+    if renamed:
+        logger.info(
+            "%s: %d utterances have the id of another one, and are named by speaker and chapter",
+            split,
+            renamed,
         )
-        for name, path in audio.items()
-        if name not in transcribed
-    ]
 
-    def examine(line: _Line) -> Row | Problem:
-        path = audio.get(line.id)
-        if path is None:
-            return Problem(
-                "transcript without audio",
-                f"utterance {line.id} has no audio: put {line.id}.flac beside {line.file}, "
-                "or remove its line there",
-            )
-        if not line.words:
-            return Problem(
-                "empty transcript",
-                f"utterance {line.id} has an empty transcript: write its words into {line.file}, "
-                "or remove the line",
-            )
-        try:
-            header = soundfile.info(path)
-        except (OSError, soundfile.SoundFileError) as error:
-            return Problem("unreadable audio", f"cannot read {path} ({error}): fetch it again")
-        if not header.frames:
-            return Problem("unreadable audio", f"{path} is without a sample: fetch it again")
-        speaker = "-".join(line.id.split("-")[:2])
-        return Row(line.id, header.frames / header.samplerate, str(path), speaker, line.words)
+    def examine(item: tuple[str, tuple[Chapter, Line]]) -> Row | Problem:
+        name, (chapter, line) = item
+        found = _examine(chapter, line)
+        if isinstance(found, Problem):
+            return found
+        return replace(found, ID=name, wrds=LETTER_CASES[letter_case](line.words))
 
-    lines = list(transcribed.values())[:limit]
+    work = list(zip(ids, spoken, strict=True))[:limit]
     with ThreadPoolExecutor(num_threads) as pool:
-        work = pool.map(examine, lines)
-        examined = list(tqdm(work, total=len(lines), desc=folder.name, unit="utt"))
+        examined = list(bar(pool.map(examine, work), total=len(work), desc=split, unit="utt"))
     problems += [item for item in examined if isinstance(item, Problem)]
     return [item for item in examined if isinstance(item, Row)], problems
 
 
-def reference_of(audio: Path) -> str | None:
-    """The transcript of an audio file in LibriSpeech's layout; None if it has none.
+def _examine(chapter: Chapter, line: Line) -> Row | Problem:
+    """An utterance as its transcript has it, if its audio is there and can be opened."""
+    path = chapter.audio.get(line.id)
+    if path is None:
+        return Problem(
+            "transcript without audio",
+            f"utterance {line.id} has no audio: put {line.id}.flac beside {line.file}, "
+            "or remove its line there",
+        )
+    if not line.words:
+        return Problem(
+            "empty transcript",
+            f"utterance {line.id} has an empty transcript: write its words into {line.file}, "
+            "or remove the line",
+        )
+    if not is_text(path):
+        mend = "rename the file or folder"
+        return Problem("name that is no text", f"{_shown(path)} is not UTF-8: {mend}")
+    try:
+        header = soundfile.info(path)
+    except (OSError, soundfile.SoundFileError) as error:
+        return Problem("unreadable audio", f"cannot read {path} ({error}): fetch it again")
+    if not header.frames:
+        return Problem("unreadable audio", f"{path} is without a sample: fetch it again")
+    return Row(line.id, header.frames / header.samplerate, str(path), chapter.name, line.words)
 
-    Args:
-        audio: ``<speaker>-<chapter>-<nnnn>.flac`` beside ``<speaker>-<chapter>.trans.txt``.
-    """
-    chapter = glob.escape(audio.stem.rpartition("-")[0])
-    transcripts = _read_transcripts(audio.parent, f"{chapter}.trans.txt")
-    return next((line.words for line in transcripts if line.id == audio.stem), None)
+
+def _untranscribed(path: Path) -> Problem:
+    return Problem(
+        "audio without transcript",
+        f"{_shown(path)} has no transcript: add its line to the .trans.txt beside it, or remove it",
+    )
 
 
-def _read_transcripts(folder: Path, files: str = TRANSCRIPTS) -> Iterator[_Line]:
-    """All lines of a split's transcripts, by path and then in the file's order."""
-    for file in sorted(folder.glob(files)):
-        try:
-            text = file.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{file} is not UTF-8 text ({error}): fetch it again") from error
-        for line in text.splitlines():
-            if line.strip():
-                name, *words = line.split()
-                yield _Line(name, " ".join(words).upper(), file)
+def _misplaced(path: Path) -> Problem:
+    return Problem(
+        "audio in no chapter",
+        f"{_shown(path)} is not in <split>/<speaker>/<chapter>/: move it there with its transcript",
+    )
+
+
+def _shown(path: Path) -> str:
+    return str(path) if is_text(path) else quoted(str(path), 1000)
+
+
+def _contradiction(one: Line, other: Line) -> Problem:
+    where = f"{one.file}" if one.file == other.file else f"{one.file} and {other.file}"
+    return Problem(
+        "contradictory transcripts",
+        f"utterance {one.id} has two transcripts, {quoted(one.words)} and {quoted(other.words)}, "
+        f"in {where}: remove one",
+    )
+
+
+def _merged(parts: dict[str, list[Row]]) -> list[Row]:
+    """The utterances of several splits."""
+    rows = [(split, row) for split, rows in parts.items() for row in rows]
+    ids = unique_ids([(row.ID, f"{split}-{row.ID}", row.wav) for split, row in rows])
+    return [replace(row, ID=name) for name, (_, row) in zip(ids, rows, strict=True)]
 
 
 def _report(split: str, rows: list[Row], problems: list[Problem], strict: bool) -> None:
@@ -230,11 +300,7 @@ def _check_splits(data_folder: Path, splits: Sequence[str]) -> None:
         )
     missing = [split for split in splits if not (data_folder / split).is_dir()]
     if missing:
-        found = sorted(
-            folder.name
-            for folder in data_folder.iterdir()
-            if folder.is_dir() and any(folder.glob(TRANSCRIPTS))
-        )
+        found = [folder.name for folder in subfolders(data_folder) if is_split(folder)]
         raise DataError(
             f"no split '{missing[0]}' in {data_folder}, which holds "
             f"{', '.join(found) or 'no split at all'}: correct the name or fetch the split"
@@ -259,6 +325,8 @@ def _merged_csv(
     """Path of the CSV that holds several splits, or None if none is asked for."""
     if not merge_lst:
         return None
+    if len(set(merge_lst)) < len(merge_lst):
+        raise DataError(f"merge_lst names a split twice: {', '.join(merge_lst)}")
     if not merge_name:
         raise DataError("merge_lst is given without merge_name: name the merged CSV")
     strangers = [split for split in merge_lst if split not in splits]
@@ -273,11 +341,3 @@ def _merged_csv(
     if name in splits:
         raise DataError(f"merge_name '{merge_name}' is the CSV of a split: choose another name")
     return save_folder / f"{name}.csv"
-
-
-def _digest(folder: Path) -> str:
-    """Fingerprint of a split's transcripts, so that a corpus made anew is read anew."""
-    digest = hashlib.sha256()
-    for file in sorted(folder.glob(TRANSCRIPTS)):
-        digest.update(file.name.encode() + file.read_bytes())
-    return digest.hexdigest()

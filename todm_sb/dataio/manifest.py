@@ -1,13 +1,15 @@
 """Writing the CSV manifests that SpeechBrain's data pipeline reads.
 
 Every corpus of this package ends in the same five columns, so that one recipe reads them all. A
-finished CSV is recorded with the options that made it, in ``prepared.json`` beside it; a
-preparation asked for again with the same options has nothing to do.
+finished CSV is recorded, in ``prepared.json`` beside it, with its SHA-256 and with what made it:
+options, transcripts, audio files. A preparation asked for again of the same has nothing to
+do, and none overwrites a CSV that was changed by somebody else.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -15,6 +17,8 @@ from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from todm_sb.errors import DataError, quoted
 
 RECORD_NAME = "prepared.json"
 
@@ -28,7 +32,7 @@ class Row:
         duration: length in seconds.
         wav: path of the audio file.
         spk_id: name of the speaker (for LibriSpeech, of the speaker and chapter).
-        wrds: upper-case words with single spaces.
+        wrds: words with single spaces.
     """
 
     ID: str
@@ -44,13 +48,17 @@ def write_atomic(path: str | Path, content: str | bytes) -> None:
     Args:
         path: the file; its folder is made if need be.
         content: text (written as UTF-8) or bytes.
+
+    Raises:
+        DataError: if a name in the text is not UTF-8, as names of files need not be.
     """
     path = Path(path)
+    data = _encoded(path, content) if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     # The process id keeps two runs that prepare the same folder out of each other's way.
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        tmp.write_bytes(content.encode() if isinstance(content, str) else content)
+        tmp.write_bytes(data)
         os.replace(tmp, path)
     finally:
         tmp.unlink(missing_ok=True)
@@ -70,6 +78,16 @@ def write_csv(path: str | Path, rows: Iterable[Row]) -> None:
     write_atomic(path, text.getvalue())
 
 
+def _encoded(path: Path, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        name = text[max(0, error.start - 60) : error.end + 60]
+        raise DataError(
+            f"{path} cannot hold the name in {quoted(name)}, which is not UTF-8: rename the file"
+        ) from None
+
+
 def read_csv(path: str | Path) -> list[Row]:
     """Reads a manifest that `write_csv` wrote.
 
@@ -86,7 +104,7 @@ def read_csv(path: str | Path) -> list[Row]:
 
 
 def is_current(path: str | Path, options: dict[str, Any]) -> bool:
-    """Whether a file is there and was made from just these options.
+    """Whether a file is there, was made from just these options, and is as it was written.
 
     Args:
         path: the finished file.
@@ -95,9 +113,25 @@ def is_current(path: str | Path, options: dict[str, Any]) -> bool:
     Returns:
         True if there is nothing to do.
     """
-    path = Path(path)
+    record = _record_of(path)
     # Through JSON and back, so that a tuple compares equal to the list it was stored as.
-    return path.exists() and _record(path).get(path.name) == json.loads(json.dumps(options))
+    same = record is not None and record.get("made_from") == json.loads(json.dumps(options))
+    return same and record["sha256"] == _sha256(path)
+
+
+def refuse_changed(path: str | Path) -> None:
+    """Protects what somebody else made of a file that `mark_current` recorded.
+
+    Raises:
+        DataError: if it is not as it was written.
+    """
+    record = _record_of(path)
+    # Where another process prepares the file just now, what is recorded of it changes too.
+    if record and record["sha256"] != _sha256(path) and record == _record_of(path):
+        raise DataError(
+            f"{path} was changed after it had been prepared: remove it to have it prepared anew, "
+            "or keep your version elsewhere and name it as --train_csv or --valid_csv"
+        )
 
 
 def mark_current(path: str | Path, options: dict[str, Any]) -> None:
@@ -108,7 +142,7 @@ def mark_current(path: str | Path, options: dict[str, Any]) -> None:
         options: plain values (what JSON can hold).
     """
     path = Path(path)
-    record = _record(path) | {path.name: options}
+    record = _record(path) | {path.name: {"made_from": options, "sha256": _sha256(path)}}
     write_atomic(path.parent / RECORD_NAME, json.dumps(record, indent=2, sort_keys=True) + "\n")
 
 
@@ -127,3 +161,18 @@ def _record(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}
+
+
+def _record_of(path: str | Path) -> dict[str, Any] | None:
+    """What is recorded of a file that is there; None if nothing is."""
+    path = Path(path)
+    record = _record(path).get(path.name) if path.is_file() else None
+    return record if isinstance(record, dict) and "sha256" in record else None
+
+
+def _sha256(path: str | Path) -> str | None:
+    """None where there is no such file (any more)."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except FileNotFoundError:
+        return None

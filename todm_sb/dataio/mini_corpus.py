@@ -23,14 +23,16 @@ import numpy as np
 import soundfile
 import torch
 import torchaudio.functional
-from tqdm import tqdm
 
 from todm_sb.dataio.espeak import SAMPLE_RATE as ESPEAK_RATE
 from todm_sb.dataio.espeak import Voice, synthesize
 from todm_sb.dataio.manifest import write_atomic
 from todm_sb.errors import DataError
+from todm_sb.utils.folders import size
+from todm_sb.utils.progress import bar
 
 OPTIONS_NAME = "mini_corpus.json"
+SIZES_NAME = "mini_corpus_sizes.json"
 
 # To be raised with any change in how an utterance of the plan is turned into audio.
 AUDIO_VERSION = 1
@@ -196,7 +198,8 @@ def prepare_mini_corpus(
     """Synthesises the corpus into ``<data_folder>/{train,dev-clean,test-clean}``.
 
     The same options give the same bytes. What is already there is kept, so that an interrupted
-    run goes on where it stopped; a corpus made with other options is replaced.
+    run goes on where it stopped; a file that has not the size it was written with is made again,
+    and a corpus made with other options is replaced.
 
     Args:
         data_folder: where the corpus goes; `prepare_librispeech` takes the same folder.
@@ -231,12 +234,20 @@ def prepare_mini_corpus(
     def render(utterance: Utterance) -> None:
         write_atomic(data_folder / utterance.path, _flac(utterance, seed, sample_rate))
 
-    missing = [utterance for utterance in plan if not (data_folder / utterance.path).exists()]
+    written = _recorded_sizes(data_folder)
+
+    def is_whole(utterance: Utterance) -> bool:
+        found = size(data_folder / utterance.path)
+        return found > 0 and found == written.get(utterance.path.as_posix(), found)
+
+    missing = [utterance for utterance in plan if not is_whole(utterance)]
     if missing:
         with ThreadPoolExecutor(num_threads) as pool:
             work = pool.map(render, missing)
-            for _ in tqdm(work, total=len(missing), desc="mini corpus", unit="utt"):
+            for _ in bar(work, total=len(missing), desc="mini corpus", unit="utt"):
                 pass
+    written = {u.path.as_posix(): size(data_folder / u.path) for u in plan}
+    write_atomic(data_folder / SIZES_NAME, json.dumps(written, indent=0) + "\n")
 
     for chapter, utterances in groupby(plan, key=lambda utterance: utterance.folder):
         lines = [f"{utterance.id} {utterance.sentence.upper()}\n" for utterance in utterances]
@@ -371,5 +382,15 @@ def _clear_other_corpus(data_folder: Path, options: dict) -> None:
     except ValueError:
         same = False
     if not same:
+        (data_folder / SIZES_NAME).unlink(missing_ok=True)
         for folder in splits:
             shutil.rmtree(folder)
+
+
+def _recorded_sizes(data_folder: Path) -> dict[str, int]:
+    """Bytes of the audio files by path, as they were once written; empty where none is recorded."""
+    try:
+        sizes = json.loads((data_folder / SIZES_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return sizes if isinstance(sizes, dict) else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from todm_sb.decoders.beam import beam_search
@@ -120,7 +121,7 @@ def padded_lengths(encoded: Tensor, wav_lens: Tensor | None = None) -> Tensor:
     """
     T = encoded.shape[1]
     position = torch.arange(1, T + 1, device=encoded.device)
-    n_frames = ((encoded != 0).any(-1) * position).amax(1)
+    n_frames = F.pad((encoded != 0).any(-1) * position, (1, 0)).amax(1)
     if wav_lens is None:
         return n_frames
     # Rounding a fraction to float32 adds half an epsilon of it at most.

@@ -40,6 +40,7 @@ from todm_sb.export.manifest import (
     FileRecord,
     Manifest,
 )
+from todm_sb.export.ownership import new_export
 from todm_sb.export.schema import parse_json
 from todm_sb.nnet.features import SpeechFeatures, make_fbank
 from todm_sb.nnet.transducer import Transducer
@@ -89,7 +90,7 @@ def write_bundle(
     """Writes a bundle; the auxiliaries of training are left out.
 
     Args:
-        folder: made if need be; files of an earlier bundle there are replaced.
+        folder: made if need be; an earlier export there is replaced.
         model: the network; a supernet if ``space`` is given.
         normalize: holds the feature statistics; of the kind global or sentence.
         tokenizer_path: SentencePiece model.
@@ -103,7 +104,8 @@ def write_bundle(
         What was written into ``bundle.json``.
 
     Raises:
-        ConfigError: if a bundle of it could not be loaded again, saying why.
+        ConfigError: if a bundle of it could not be loaded again, saying why, or the folder holds
+            what no export wrote (see :func:`todm_sb.export.ownership.new_export`).
     """
     model = model.deployed().to("cpu", torch.float32)
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
@@ -121,12 +123,10 @@ def write_bundle(
     )
     text = json.dumps(manifest.to_dict(), indent=1)
     _build(Manifest.from_dict(parse_json(text.encode())), contents.__getitem__)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    # The record goes last: broken off halfway, the folder is refused.
-    for name, data in contents.items():
-        (folder / name).write_bytes(data)
-    (folder / MANIFEST).write_text(text, encoding="utf-8")
+    with new_export(folder, "bundle", (*contents, MANIFEST)) as new:
+        for name, data in contents.items():
+            (new / name).write_bytes(data)
+        (new / MANIFEST).write_text(text, encoding="utf-8")
     return manifest
 
 

@@ -18,11 +18,15 @@ from todm_sb.export.onnx_networks import (
     predictor_model,
     streaming_encoder_model,
 )
+from todm_sb.export.ownership import new_export
 from todm_sb.nnet.predictor import StatelessPredictor
 from todm_sb.nnet.transducer import Transducer
 
 # sherpa-onnx's name for offline transducers whose encoder takes features and lengths.
 MODEL_TYPE = "zipformer2"
+MODELS = ("encoder.onnx", "decoder.onnx", "joiner.onnx")
+STREAMING_ENCODER, TOKENS = "streaming_encoder.onnx", "tokens.txt"
+FILES = (*MODELS, STREAMING_ENCODER, TOKENS)
 
 
 def export_onnx(
@@ -41,7 +45,7 @@ def export_onnx(
     and gives is told in :mod:`todm_sb.export.onnx_networks`.
 
     Args:
-        folder: made if need be; files of an earlier export there are replaced.
+        folder: made if need be; an earlier export there is replaced.
         model: the network, as :func:`todm_sb.supernet.extract_subnet` gives it.
         normalize: of the features; by global statistics or by each utterance's own.
         tokenizer_path: SentencePiece model.
@@ -53,12 +57,24 @@ def export_onnx(
         not read at all; nothing when it will read the same.
 
     Raises:
-        ConfigError: if the features are normalised in another way, or a piece of the tokenizer
-            cannot be put in ``tokens.txt``.
+        ConfigError: if the features are normalised in another way, a piece of the tokenizer cannot
+            be put in ``tokens.txt``, or the folder holds what no export wrote (see
+            :func:`todm_sb.export.ownership.new_export`).
     """
+    with new_export(folder, "onnx", FILES) as new:
+        return write_models(new, model, normalize, tokenizer_path, fbank, max_symbols)
+
+
+def write_models(
+    folder: Path,
+    model: Transducer,
+    normalize: InputNormalization,
+    tokenizer_path: str | Path,
+    fbank: dict[str, Any],
+    max_symbols: int,
+) -> list[str]:
+    """As :func:`export_onnx`, into a folder that is there and empty, as part of an export."""
     tokens = tokens_of(SentencePieceProcessor(model_file=str(tokenizer_path)))
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     metadata = {
         "model_type": MODEL_TYPE,
         "version": "1",
@@ -70,19 +86,19 @@ def export_onnx(
     }
     context = getattr(model.predictor, "context", 1)
     models = {
-        "encoder": encoder_model(model, normalize, metadata),
-        "decoder": predictor_model(
+        "encoder.onnx": encoder_model(model, normalize, metadata),
+        "decoder.onnx": predictor_model(
             model, {"vocab_size": str(model.joiner.vocab_size), "context_size": str(context)}
         ),
-        "joiner": joiner_model(model, {"joiner_dim": str(model.joiner.output.in_features)}),
+        "joiner.onnx": joiner_model(model, {"joiner_dim": str(model.joiner.output.in_features)}),
     }
-    streaming = folder / "streaming_encoder.onnx"
-    streaming.unlink(missing_ok=True)
     if True in model.encoder.modes and normalize.norm_type == "global":
-        models[streaming.stem] = streaming_encoder_model(model.causal_form(), normalize, metadata)
+        models[STREAMING_ENCODER] = streaming_encoder_model(
+            model.causal_form(), normalize, metadata
+        )
     for name, proto in models.items():
-        onnx.save(proto, folder / f"{name}.onnx")
-    (folder / "tokens.txt").write_text(tokens, encoding="utf-8", newline="\n")
+        onnx.save(proto, folder / name)
+    (folder / TOKENS).write_text(tokens, encoding="utf-8", newline="\n")
     obstacles = obstacles_to_sherpa(model, fbank, max_symbols)
     if any(line.count(" ") > 1 for line in tokens.split("\n")):
         obstacles.append("no piece of the tokenizer may hold a space")

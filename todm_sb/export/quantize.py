@@ -12,6 +12,8 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from todm_sb.errors import ConfigError
+from todm_sb.export.onnx import FILES, TOKENS
+from todm_sb.export.ownership import new_export
 
 # Constants of fewer numbers than this keep their precision, as do columns: one number a channel,
 # such as the time steps of an SSM, which span decades.
@@ -29,19 +31,23 @@ def quantize_folder(source: str | Path, target: str | Path) -> None:
 
     Args:
         source: folder of float models.
-        target: folder to write; made if need be.
+        target: folder to write; made if need be. An earlier export there is replaced.
 
     Raises:
-        ConfigError: if ``source`` holds no models.
+        ConfigError: if ``source`` holds no models, or ``target`` what no export wrote (see
+            :func:`todm_sb.export.ownership.new_export`).
     """
-    source, target = Path(source), Path(target)
-    paths = sorted(source.glob("*.onnx"))
-    if not paths:
+    source = Path(source)
+    names = sorted(path.name for path in source.glob("[!.]*.onnx"))
+    if not names:
         raise ConfigError(f"{source} holds no ONNX models: write them with export_onnx first")
-    target.mkdir(parents=True, exist_ok=True)
-    for path in {*target.glob("*.onnx")} - {target / path.name for path in paths}:
-        path.unlink()  # of an earlier export
-    for path in paths:
+    with new_export(target, "onnx-int8", (*FILES, *names)) as new:
+        write_quantized(source, new)
+
+
+def write_quantized(source: Path, target: Path) -> None:
+    """As :func:`quantize_folder`, into a folder that is there and empty, as part of an export."""
+    for path in sorted(source.glob("[!.]*.onnx")):
         with tempfile.TemporaryDirectory() as folder:
             dynamic = Path(folder) / path.name
             quantize_dynamic(
@@ -54,7 +60,7 @@ def quantize_folder(source: str | Path, target: str | Path) -> None:
             model = onnx.load(dynamic)
         pack_weights(model)
         onnx.save(model, target / path.name)
-    shutil.copyfile(source / "tokens.txt", target / "tokens.txt")
+    shutil.copyfile(source / TOKENS, target / TOKENS)
 
 
 def pack_weights(model: onnx.ModelProto) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Any
 from todm_sb.errors import ConfigError
 from todm_sb.export.bundle import write_bundle
 from todm_sb.export.manifest import BundledSubnet
+from todm_sb.export.ownership import check_place, new_export
 from todm_sb.export.speechbrain import export_folder
 from todm_sb.inference.asr import choose_subnet
 from todm_sb.nnet.transducer import Transducer
@@ -53,7 +53,7 @@ def export_run(
 
     Args:
         run: ``output_folder`` of train.py.
-        target: folder to write.
+        target: folder to write; an earlier export there is replaced.
         subnet: name or JSON of a subnet to cut out, or ``supernet`` for all of them.
         budget: instead, the best subnet that search.py found for it, e.g. ``5M``.
         cost: what the budget is of.
@@ -65,10 +65,9 @@ def export_run(
 
     Raises:
         ConfigError: if the run, the search, the subnet, the tokenizer or a causal form is not
-            there, the search was of other weights, or the target is a run or a file.
+            there, the search was of other weights, or the target is no place for an export.
     """
-    if target.is_file() or (target / "history.jsonl").exists():
-        raise ConfigError(f"{target} is no place for an export: name a folder of its own")
+    check_place(target, run)
     hparams = load_run(run, causal)
     model, space = hparams["model"], hparams["space"]
     named = hparams["named_subnets"] or {}
@@ -118,14 +117,14 @@ def _tokenizer_path(hparams: dict[str, Any]) -> Path:
 def _write_web(parts: dict[str, Any], subnets: list[BundledSubnet]) -> None:
     """A folder a subnet, for the page of ``todm-sb serve``."""
     with _onnx_extra():
-        from todm_sb.export.web import CARD, export_web
+        from todm_sb.export.web import FILES, write_subnet
     parts = {key: value for key, value in parts.items() if key != "space"}
-    folder, supernet = Path(parts.pop("folder")), parts.pop("model")
-    for card in folder.glob(f"*/*/{CARD}"):
-        shutil.rmtree(card.parent)  # of an earlier export
-    for subnet in subnets:
-        model = extract_subnet(supernet, subnet.config)
-        export_web(folder / subnet.name, subnet, model, **parts)
+    folder, supernet = parts.pop("folder"), parts.pop("model")
+    names = [f"{subnet.name}/{name}" for subnet in subnets for name in FILES]
+    with new_export(folder, "web", names) as new:
+        for subnet in subnets:
+            model = extract_subnet(supernet, subnet.config)
+            write_subnet(new / subnet.name, subnet, model, **parts)
 
 
 @contextmanager

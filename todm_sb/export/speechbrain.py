@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
-import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from speechbrain.processing.features import InputNormalization
 
 from todm_sb import __version__
-from todm_sb.export.bundle import MANIFEST
+from todm_sb.export.ownership import new_export
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.supernet import SearchSpace
 
@@ -68,7 +70,7 @@ def export_folder(
     The auxiliaries of training are left out.
 
     Args:
-        folder: made if need be; files of an earlier export there are replaced.
+        folder: made if need be; an earlier export there is replaced.
         model: the network; a supernet if ``space`` is given.
         normalize: holds the feature statistics.
         tokenizer_path: SentencePiece model.
@@ -76,14 +78,17 @@ def export_folder(
         hop: samples between feature frames.
         max_symbols: labels a frame at most.
         space: of a supernet, so that subnets can be chosen when it is loaded.
+
+    Raises:
+        ConfigError: if the folder holds what no export wrote; see
+            :func:`todm_sb.export.ownership.new_export`.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST).unlink(missing_ok=True)
     model = model.deployed()
-    torch.save(model.state_dict(), folder / "model.ckpt")
-    normalize._save(folder / "normalize.ckpt")
-    shutil.copyfile(tokenizer_path, folder / "tokenizer.ckpt")
+    contents = {
+        "model.ckpt": _saved(partial(torch.save, model.state_dict())),
+        "normalize.ckpt": _saved(normalize._save),
+        "tokenizer.ckpt": Path(tokenizer_path).read_bytes(),
+    }
     # JSON is YAML.
     space_line = ""
     if space is not None:
@@ -99,4 +104,13 @@ def export_folder(
         hop=hop,
         max_symbols=max_symbols,
     )
-    (folder / "hyperparams.yaml").write_text(text, encoding="utf-8")
+    with new_export(folder, "speechbrain", (*contents, "hyperparams.yaml")) as new:
+        for name, data in contents.items():
+            (new / name).write_bytes(data)
+        (new / "hyperparams.yaml").write_text(text, encoding="utf-8")
+
+
+def _saved(save: Callable[[io.BytesIO], None]) -> bytes:
+    buffer = io.BytesIO()
+    save(buffer)
+    return buffer.getvalue()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +10,17 @@ import onnx
 from speechbrain.processing.features import InputNormalization
 
 from todm_sb.export.manifest import BundledSubnet
-from todm_sb.export.onnx import export_onnx
+from todm_sb.export.onnx import MODELS, STREAMING_ENCODER, TOKENS, write_models
 from todm_sb.export.onnx_features import features_model
-from todm_sb.export.quantize import quantize_folder
+from todm_sb.export.ownership import new_export
+from todm_sb.export.quantize import write_quantized
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.web.models import CARD
+
+PRECISIONS = ("float32", "int8")
+FEATURES = "features.onnx"
+# Of a subnet in its folder.
+FILES = tuple(f"{p}/{name}" for p in PRECISIONS for name in (*MODELS, TOKENS, FEATURES, CARD))
 
 
 def export_web(
@@ -35,7 +39,7 @@ def export_web(
     known of it, its precision, the sampling rate, and how many labels a frame may have.
 
     Args:
-        folder: made if need be; files of an earlier export there are replaced.
+        folder: made if need be; an earlier export there is replaced.
         subnet: what is known of it.
         model: the network of it, as :func:`todm_sb.supernet.extract_subnet` gives it.
         normalize: of the features; by global statistics or by each utterance's own.
@@ -44,18 +48,33 @@ def export_web(
         max_symbols: labels a frame at most.
 
     Raises:
-        ConfigError: if the features are normalised in another way.
+        ConfigError: if the features are normalised in another way, or the folder holds what no
+            export wrote (see :func:`todm_sb.export.ownership.new_export`).
     """
-    folder = Path(folder)
-    with tempfile.TemporaryDirectory() as temporary:
-        export_onnx(temporary, model, normalize, tokenizer_path, fbank, max_symbols)
-        # Other engines stream; the page reads whole recordings.
-        (Path(temporary) / "streaming_encoder.onnx").unlink(missing_ok=True)
-        shutil.copytree(temporary, folder / "float32", dirs_exist_ok=True)
-        quantize_folder(temporary, folder / "int8")
+    with new_export(folder, "web", FILES) as new:
+        write_subnet(new, subnet, model, normalize, tokenizer_path, fbank, max_symbols)
+
+
+def write_subnet(
+    folder: Path,
+    subnet: BundledSubnet,
+    model: Transducer,
+    normalize: InputNormalization,
+    tokenizer_path: str | Path,
+    fbank: dict[str, Any],
+    max_symbols: int = 5,
+) -> None:
+    """As :func:`export_web`, into an empty folder, as part of an export."""
+    exact, small = (folder / precision for precision in PRECISIONS)
+    exact.mkdir(parents=True)
+    small.mkdir()
+    write_models(exact, model, normalize, tokenizer_path, fbank, max_symbols)
+    # Other engines stream; the page reads whole recordings.
+    (exact / STREAMING_ENCODER).unlink(missing_ok=True)
+    write_quantized(exact, small)
     features = features_model(fbank)
-    for precision in ("float32", "int8"):
-        onnx.save(features, folder / precision / "features.onnx")
+    for precision in PRECISIONS:
+        onnx.save(features, folder / precision / FEATURES)
         card = {
             **subnet.to_dict(),
             "precision": precision,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+from soundfile import SoundFile
 from speechbrain.dataio.preprocess import AudioNormalizer
 from speechbrain.inference.ASR import EncoderDecoderASR
 from torch import Tensor, nn
@@ -12,7 +14,13 @@ from torch import Tensor, nn
 from todm_sb.decoders.transducer import TransducerSearcher
 from todm_sb.errors import ConfigError
 from todm_sb.export.bundle import read_bundle
-from todm_sb.inference.audio import check_batch, check_resampling, read_audio
+from todm_sb.inference.audio import (
+    BLOCK,
+    audio_blocks,
+    check_batch,
+    check_resampling,
+    open_audio,
+)
 from todm_sb.nnet.features import SpeechFeatures
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.supernet import SearchSpace, SubnetConfig, extract_subnet
@@ -49,24 +57,33 @@ class SubnetASR(EncoderDecoderASR):
     """
 
     @classmethod
-    def from_hparams(cls, source: str | Path, *args: Any, **kwargs: Any) -> SubnetASR:
+    def from_hparams(
+        cls,
+        source: str | Path,
+        hparams_file: str = "hyperparams.yaml",
+        savedir: str | Path | None = None,
+        **kwargs: Any,
+    ) -> SubnetASR:
         """Loads a folder that ``export.py`` wrote.
 
         The folder's YAML can run any code: load only what you trust.
 
         Args:
             source: the folder.
-            *args, **kwargs: as of SpeechBrain's ``from_hparams``.
+            hparams_file: name of the YAML in it.
+            savedir: of SpeechBrain's interface, which would take whatever lies there already, of
+                another folder too; nothing is fetched, hence nothing is saved.
+            **kwargs: as of SpeechBrain's ``from_hparams``.
 
         Raises:
             ConfigError: if the folder holds no exported network, or a damaged one.
         """
-        if not (Path(source) / kwargs.get("hparams_file", "hyperparams.yaml")).is_file():
+        if not (Path(source) / hparams_file).is_file():
             raise ConfigError(f"{source} holds no exported network: run export.py to make one")
         if (Path(source) / "history.jsonl").exists():
             raise ConfigError(f"{source} is a training run: export.py makes a network of it")
         try:
-            return super().from_hparams(str(source), *args, **kwargs)
+            return super().from_hparams(str(source), hparams_file, savedir=None, **kwargs)
         except (KeyError, OSError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ConfigError(f"{source} cannot be loaded: {reason}") from error
@@ -146,16 +163,20 @@ class SubnetASR(EncoderDecoderASR):
         """Loads a file as one channel at the network's sampling rate.
 
         Args:
-            path: a local file; any format that libsndfile reads.
+            path: a local file, or a pipe such as ``/dev/stdin``; any format that libsndfile reads.
             savedir: of SpeechBrain's interface; nothing is fetched, hence nothing is saved.
 
         Raises:
             DataError: if it is missing, is no audio, holds no sample or one that is not finite,
                 or has a sampling rate that cannot be converted.
         """
-        samples, sample_rate = read_audio(path)
-        check_resampling(sample_rate, self.audio_normalizer.sample_rate, str(path))
-        return self.audio_normalizer(samples.to(self.device), sample_rate)
+        return self._load(open_audio(path), path)
+
+    def _load(self, audio: SoundFile, path: str | Path) -> Tensor:
+        """The same of what is open already."""
+        check_resampling(audio.samplerate, self.audio_normalizer.sample_rate, str(path))
+        samples = torch.cat(list(audio_blocks(audio, BLOCK, path)))
+        return self.audio_normalizer(samples.to(self.device), audio.samplerate)
 
     def transcribe_batch(self, wavs: Tensor, wav_lens: Tensor) -> tuple[list[str], list[list[int]]]:
         """Reads a batch; each utterance reads as it would alone.

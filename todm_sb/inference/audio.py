@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import soundfile
 import torch
@@ -15,6 +18,8 @@ from todm_sb.errors import DataError
 
 # Samples a channel read at once: many channels or a wrong length in a header cost no memory.
 BLOCK = 1 << 18
+# Of a pipe, which is held in memory: 9 hours of 16 bits at 16 kHz. Some, as /dev/zero, have no end.
+MOST_BYTES = 1 << 30
 # Full scale is 1. Far beyond it the energies leave float32.
 LOUDEST = 1e6
 # Slower than any speech; a file would grow by more than 4 when it is resampled to 16 kHz.
@@ -24,32 +29,58 @@ LOWEST_RATE = 4000
 MAX_RESAMPLING = 1_000_000
 
 
-def check_audio(path: str | Path) -> int:
-    """Makes sure that a file holds audio.
-
-    Returns:
-        Its sampling rate in Hz.
-
-    Raises:
-        DataError: if it is missing, is no audio, or holds no sample.
-    """
-    try:
-        if not Path(path).is_file():
-            raise DataError(f"audio file {path} does not exist")
-        info = soundfile.info(os.fsencode(path))
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise DataError(f"{path} cannot be read as audio: {error}") from None
-    if info.frames == 0:
-        raise DataError(f"{path} holds no audio")
-    return info.samplerate
-
-
-def audio_blocks(path: str | Path, size: int) -> Iterator[Tensor]:
-    """Reads a file block by block.
+def open_audio(path: str | Path) -> soundfile.SoundFile:
+    """Opens audio for reading, be it a file or what cannot be wound back, such as a pipe or
+    ``/dev/stdin``, which is read whole.
 
     Args:
-        path: of the file.
+        path: where it is; any format that libsndfile reads.
+
+    Raises:
+        DataError: if it is missing or a folder, may not be read, is no audio, or holds no sample.
+    """
+    try:
+        with open(path, "rb") as file:
+            is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            source = os.fsencode(path) if is_file else io.BytesIO(_content(file, path))
+        audio = soundfile.SoundFile(source)
+    except DataError:
+        raise
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last of impossible names
+        raise DataError(f"audio file {path} does not exist") from None
+    except IsADirectoryError:
+        raise DataError(f"{path} is a folder: name the audio files in it") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+    except soundfile.LibsndfileError as error:
+        raise _no_audio(path, error) from None
+    if audio.frames == 0:
+        audio.close()
+        raise DataError(f"{path} holds no audio")
+    return audio
+
+
+def _content(file: BinaryIO, path: str | Path) -> bytes:
+    """Of a pipe, all that comes."""
+    content = file.read(MOST_BYTES + 1)
+    if not content:
+        raise DataError(f"{path} holds no audio")
+    if len(content) > MOST_BYTES:
+        raise DataError(f"{path} gives more than {MOST_BYTES:,} bytes: save them as a file first")
+    return content
+
+
+def _no_audio(path: str | Path, error: soundfile.LibsndfileError) -> DataError:
+    return DataError(f"{path} cannot be read as audio: {error.error_string}")
+
+
+def audio_blocks(audio: soundfile.SoundFile, size: int, path: str | Path) -> Iterator[Tensor]:
+    """Reads audio block by block, and closes it.
+
+    Args:
+        audio: from :func:`open_audio`.
         size: samples of each block but the last.
+        path: what errors call it.
 
     Yields:
         (samples,), the mean of the channels.
@@ -58,25 +89,13 @@ def audio_blocks(path: str | Path, size: int) -> Iterator[Tensor]:
         DataError: if it breaks off, or holds a sample that no microphone gives.
     """
     try:
-        for block in soundfile.blocks(os.fsencode(path), size, dtype="float32", always_2d=True):
-            samples = torch.from_numpy(block).mean(1)
-            check_samples(samples, str(path))
-            yield samples
+        with audio:
+            for block in audio.blocks(size, dtype="float32", always_2d=True):
+                samples = torch.from_numpy(block).mean(1)
+                check_samples(samples, str(path))
+                yield samples
     except soundfile.LibsndfileError as error:
-        raise DataError(f"{path} cannot be read as audio: {error}") from None
-
-
-def read_audio(path: str | Path) -> tuple[Tensor, int]:
-    """Reads a file as one channel.
-
-    Returns:
-        (samples,), and the sampling rate in Hz.
-
-    Raises:
-        DataError: as of :func:`check_audio` and :func:`audio_blocks`.
-    """
-    sample_rate = check_audio(path)
-    return torch.cat(list(audio_blocks(path, BLOCK))), sample_rate
+        raise _no_audio(path, error) from None
 
 
 def check_samples(samples: Tensor, name: str = "the audio") -> None:

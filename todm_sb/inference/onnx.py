@@ -49,6 +49,8 @@ class OnnxASR:
         self, wavs: torch.Tensor, wav_lens: torch.Tensor
     ) -> tuple[list[str], list[list[int]]]:
         """As of :meth:`todm_sb.inference.SubnetASR.transcribe_batch`."""
+        if not len(wavs):
+            return [], []
         tokens = self.search(*self.encode(wavs, wav_lens))
         return [self.text(ids) for ids in tokens], tokens
 

@@ -14,7 +14,7 @@ from todm_sb.dataio.detokenizer import Detokenizer, TextState
 from todm_sb.decoders.greedy import GreedyState, greedy_chunk
 from todm_sb.errors import ConfigError, DataError
 from todm_sb.inference.asr import SubnetASR
-from todm_sb.inference.audio import audio_blocks, check_audio, check_batch
+from todm_sb.inference.audio import audio_blocks, check_batch, open_audio
 from todm_sb.nnet.encoder import EncoderState
 from todm_sb.nnet.features import SpeechFeatures
 from todm_sb.nnet.kaldi_fbank import KaldiFbank
@@ -189,10 +189,11 @@ class StreamingSubnetASR(SubnetASR):
     def _chunks_of(self, path: str, size: int) -> Iterator[Tensor]:
         """Chunks of ``size`` samples of a file; at the network's sampling rate, it is never held
         as a whole."""
-        if check_audio(path) == self.hparams.sample_rate:
-            yield from audio_blocks(path, size)
+        audio = open_audio(path)
+        if audio.samplerate == self.hparams.sample_rate:
+            yield from audio_blocks(audio, size, path)
         else:
-            yield from self.load_audio(path).split(size)
+            yield from self._load(audio, path).split(size)
 
     def _check_streamable(self) -> None:
         problem = None

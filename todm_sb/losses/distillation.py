@@ -33,7 +33,8 @@ class AlphaDivergence:
         alphas: the sides compared; the larger divergence counts. ``(-1, 1)`` is adaptive,
             one number a fixed alpha, ``(1,)`` is KL.
         clip: bound beta on ``w^a`` for a other than 0 and 1, against the heavy tail of
-            importance ratios (AlphaNet).
+            importance ratios (AlphaNet). It ceases to bite as a approaches 0; as a approaches 1
+            the value has no limit where ``w`` exceeds beta, as what is cut off is divided by a - 1.
         classes: ``vocabulary`` compares all labels; ``three`` the probabilities of blank, of the
             correct label and of all others together (Panchapagesan et al. 2021,
             arXiv:2011.06110).
@@ -156,5 +157,18 @@ def _value_and_weight(
     if alpha == 0:
         weight = log_q.exp() * log_w
         return -weight.sum(-1), weight
-    q_w_alpha = torch.exp(log_q + (alpha * log_w).clamp(max=log_clip))
-    return (q_w_alpha.sum(-1) - 1) / (alpha * (alpha - 1)), q_w_alpha / alpha
+    # Near 0 and 1, w^a - 1 and w^(a - 1) - 1 are small beside the 1, as is what the sum of a
+    # rounded distribution differs from 1 by, and both are divided by a (a - 1): so the difference
+    # is taken inside the sum, of q's or of p's terms, and by expm1.
+    if alpha < 0.5:
+        change = _exp_expm1(log_q, (alpha * log_w).clamp_(max=log_clip))
+        weight = change / alpha
+    else:
+        change = _exp_expm1(log_p, torch.minimum((alpha - 1) * log_w, log_clip - log_w))
+        weight = (change + log_p.exp()) / alpha
+    return change.sum(-1) / (alpha * (alpha - 1)), weight
+
+
+def _exp_expm1(x: Tensor, y: Tensor) -> Tensor:
+    """``exp(x) (exp(y) - 1)``, which may be finite where ``exp(y)`` is not."""
+    return torch.exp(x + y.clamp(min=0)).mul_(torch.expm1(-y.abs()).copysign_(y))

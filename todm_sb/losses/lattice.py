@@ -44,33 +44,62 @@ def two_channel_loss(
 
     torchaudio's loss without its own softmax is just this on a vocabulary of two, where blank is
     0 and every target is 1. Its gradient is exact, and minus the probability that an alignment
-    takes the arc.
+    takes the arc. On GPUs it leaves the loss of an utterance of one frame or no label unwritten;
+    there is but one alignment of these, whose arcs are added up here.
 
     Args:
         log_probs: (batch, T, U + 1, 2), log p(blank) and log p(next label).
-        n_frames: (batch,), integer frames, the largest of them T.
-        n_labels: (batch,), integer labels, the largest of them U.
+        n_frames: (batch,), integer frames, at most T. Without any, no label can be explained, and
+            the loss is infinite, or 0 where there is none; the gradient is zero.
+        n_labels: (batch,), integer labels, at most U.
 
     Returns:
         (batch,), negative log-likelihood in nats, and (batch, T, U + 1), the occupancy of each
         node, without gradient.
     """
-    batch, _, rows, _ = log_probs.shape
-    arcs = log_probs.detach().float().contiguous()
+    n_frames, n_labels = (x.to(log_probs.device) for x in (n_frames, n_labels))
+    arcs = log_probs.detach().float()
+    loss, gradient = _only_alignment(arcs, n_frames, n_labels)
+    longest = torch.stack([n_frames, n_labels]).amax(1).tolist() if len(arcs) else (0, 0)
+    if longest[0] > 1 and longest[1] > 0:
+        several = (n_frames > 1) & (n_labels > 0)
+        within = slice(None), slice(longest[0]), slice(longest[1] + 1)
+        summed, summed_gradient = _all_alignments(arcs[within], n_frames, n_labels)
+        loss = torch.where(several, summed, loss)
+        gradient[within] = torch.where(
+            several[:, None, None, None], summed_gradient, gradient[within]
+        )
+    # Loss and gradient are known by now; a product with the latter hands it on to the graph. Arcs
+    # that no alignment takes have none, whatever their value is.
+    through = torch.where(gradient == 0, 0, log_probs * gradient).sum((1, 2, 3))
+    return loss + (through - through.detach()), -gradient.sum(-1)
+
+
+def _only_alignment(arcs: Tensor, n_frames: Tensor, n_labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss, and its gradient at the arcs, of utterances of at most one frame or of no label: all
+    labels in the first frame, then blanks. Others' are to be ignored."""
+    T, rows = arcs.shape[1:3]
+    own = torch.arange(T, device=arcs.device).unsqueeze(1) < n_frames[:, None, None]
+    row, last = torch.arange(rows, device=arcs.device), n_labels[:, None, None]
+    taken = torch.stack([own & (row == last), own & (row < last)], -1)
+    loss = -arcs.where(taken, 0).sum((1, 2, 3))
+    return loss.masked_fill((n_frames == 0) & (n_labels > 0), torch.inf), -taken.float()
+
+
+def _all_alignments(arcs: Tensor, n_frames: Tensor, n_labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The same by torchaudio, of utterances of several frames and any label; T and U are the
+    largest. Others' are to be ignored."""
     with torch.inference_mode(False), torch.enable_grad():
         # What inference mode has made takes no part in gradients; its copy does.
-        arcs = (arcs.clone() if arcs.is_inference() else arcs).requires_grad_()
+        arcs = arcs.clone(memory_format=torch.contiguous_format).requires_grad_()
         loss = torchaudio.functional.rnnt_loss(
             arcs,
-            torch.ones(batch, rows - 1, dtype=torch.int32, device=arcs.device),
-            n_frames.int(),
-            n_labels.int(),
+            torch.ones(len(arcs), arcs.shape[2] - 1, dtype=torch.int32, device=arcs.device),
+            n_frames.clamp(min=1).int().contiguous(),
+            n_labels.int().contiguous(),
             blank=0,
             reduction="none",
             fused_log_softmax=False,
         )
         (gradient,) = torch.autograd.grad(loss.sum(), arcs)
-    # Loss and gradient are known by now; a product with the latter hands it on to the graph. Arcs
-    # that no alignment takes have none, whatever their value is.
-    through = torch.where(gradient == 0, 0, log_probs * gradient).sum((1, 2, 3))
-    return loss.detach() + (through - through.detach()), -gradient.sum(-1)
+    return loss.detach(), gradient

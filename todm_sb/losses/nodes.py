@@ -260,7 +260,8 @@ class _Workspace:
         device = encoder.device.type
         self.nodes_a_frame = batch * nodes.width
         at_once = LOGITS_AT_ONCE.get(device, LOGITS_AT_ONCE_ELSEWHERE)
-        self.frames = min(self.n_frames, max(1, at_once // (self.nodes_a_frame * len(weight))))
+        fitting = at_once // max(1, self.nodes_a_frame * len(weight))
+        self.frames = max(1, min(self.n_frames, fitting))
         n_of_chunk, n = (self.nodes_a_frame * frames for frames in (self.frames, self.n_frames))
         self.holds = n * max(weight.shape) <= HELD.get(device, HELD_ELSEWHERE)
         self.holds_joint = self.holds and len(weight) <= JOINT_HELD_UP_TO

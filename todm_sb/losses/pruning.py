@@ -125,7 +125,7 @@ def choose_band(occupancy: Tensor, n_frames: Tensor, n_labels: Tensor, s_range: 
     """
     T, n_rows = occupancy.shape[1:]
     # A frame can climb width - 1 rows: U <= T (width - 1).
-    labels_a_frame = int((-(-n_labels // n_frames)).max())
+    labels_a_frame = int((-(-n_labels // n_frames.clamp(min=1))).max())
     width = min(max(s_range, labels_a_frame + 1), n_rows)
     climb = width - 1
     summed = F.pad(occupancy.cumsum(-1), (1, 0))

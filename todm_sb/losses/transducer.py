@@ -82,7 +82,7 @@ def node_weights(
         T, S = occupancy.shape[1:]
         rows = torch.arange(S, device=occupancy.device) if band is None else band.rows
         valid = valid_nodes(n_frames, n_labels, T, rows).to(occupancy.dtype)
-        share = (n_frames + n_labels) / valid.sum((1, 2))
+        share = (n_frames + n_labels) / valid.sum((1, 2)).clamp(min=1)
         return valid * share[:, None, None]
     raise ValueError(f"node weights must be one of {NODE_WEIGHTS}, not {kind!r}")
 

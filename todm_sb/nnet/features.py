@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from speechbrain.lobes.features import Fbank
 from torch import Tensor, nn
 
@@ -79,15 +80,19 @@ class SpeechFeatures(nn.Module):
             epoch: current epoch of training, after some of which the statistics stay fixed.
 
         Returns:
-            Features (batch, frames, features), float32, and the lengths in frames (integers).
+            Features (batch, frames, features), float32, and the lengths in frames (integers), 0
+            where there is no sample.
         """
         n_samples = (wav_lens.double() * wavs.shape[1]).round().long()
+        if not wavs.shape[1]:
+            wavs = F.pad(wavs, (0, 1))  # a sample that is nobody's: filterbanks need one
         with torch.autocast(wavs.device.type, enabled=False):
             if isinstance(self.fbank, KaldiFbank):
                 features, n_frames = self.fbank(wavs.float(), n_samples)
             else:
                 features = self.fbank(wavs.float())
                 n_frames = (n_samples // self.hop + 1).clamp(max=features.shape[1])
+                n_frames = n_frames.masked_fill(n_samples == 0, 0)
             features = self.normalizer(features, n_frames / features.shape[1], epoch=epoch)
         return features, n_frames
 
@@ -106,8 +111,8 @@ class SpeechFeatures(nn.Module):
         fbank = self.fbank
         n_frames = max(0, (samples.shape[1] - fbank.window) // fbank.hop + 1)
         left_over = samples[:, n_frames * fbank.hop :]
-        if not n_frames:
-            return samples.new_zeros(len(samples), 0, fbank.n_mels), left_over
+        if not n_frames or not len(samples):
+            return samples.new_zeros(len(samples), n_frames, fbank.n_mels), left_over
         with torch.autocast(samples.device.type, enabled=False):
             features = fbank.of_windows(samples.float().unfold(1, fbank.window, fbank.hop))
             return self.normalizer(features), left_over

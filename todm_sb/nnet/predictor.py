@@ -7,6 +7,8 @@ that searches select and repeat hypotheses by indexing axis 0. ``step`` does the
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,6 +21,16 @@ State = tuple[Tensor, ...]
 def start_with_blank(labels: Tensor, blank: int) -> Tensor:
     """(batch, U) -> (batch, U + 1) with a blank as the start symbol in front."""
     return F.pad(labels, (1, 0), value=blank)
+
+
+def _lstm_precision(device: torch.device) -> AbstractContextManager:
+    """Float32 in place of bfloat16 autocast, on processors that oneDNN has no such LSTM for:
+    PyTorch asks it for one all the same, and fails."""
+    lacking = device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in (
+        "AVX2",
+        "DEFAULT",
+    )
+    return torch.autocast("cpu", enabled=False) if lacking else nullcontext()
 
 
 class LSTMPredictor(nn.Module):
@@ -71,7 +83,8 @@ class LSTMPredictor(nn.Module):
         x = F.dropout(self.embedding(labels), self.dropout, self.training)
         # The LSTM wants the batch as second axis of its state, and contiguous.
         lstm_state = (h.to(x.dtype).transpose(0, 1), c.to(x.dtype).transpose(0, 1))
-        y, (h, c) = self.lstm(x, tuple(s.contiguous() for s in lstm_state))
+        with _lstm_precision(x.device):
+            y, (h, c) = self.lstm(x, tuple(s.contiguous() for s in lstm_state))
         y = F.dropout(y, self.dropout, self.training)
         return y, (h.transpose(0, 1), c.transpose(0, 1))
 

@@ -96,12 +96,12 @@ class Eden:
         Returns:
             The rate of the first group before and after the call.
         """
-        old_lr = opt.param_groups[0]["lr"]
+        old_lr = float(opt.param_groups[0]["lr"])  # it may be a tensor
         new_lr = self.lr_initial * self.factor()
         if not old_lr > 0:
             raise ConfigError(f"Eden: the optimizer's lr must be positive, not {old_lr}")
         for group in opt.param_groups:
-            group.setdefault("lr_ratio", group["lr"] / old_lr)
+            group.setdefault("lr_ratio", float(group["lr"]) / old_lr)
         for group in opt.param_groups:
             group["lr"] = new_lr * group["lr_ratio"]
         return old_lr, new_lr

@@ -21,17 +21,20 @@ k2-fsa/icefall, called "the release" below.
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from todm_sb.errors import ConfigError
+from todm_sb.errors import ConfigError, quoted
 
 logger = logging.getLogger(__name__)
 
@@ -60,11 +63,15 @@ class ScaledAdam(Optimizer):
     and then once a period. As in the release each parameter group is clipped on its own, so that
     a model is clipped as a whole where it is one group.
 
-    Two rules are ours. A parameter without gradient (``grad is None``) is left alone with its
+    Three rules are ours. A parameter without gradient (``grad is None``) is left alone with its
     state, as in ``torch.optim``; the release takes it for a zero gradient (to get that,
     ``zero_grad(set_to_none=False)``). And a step in which any group's norm is not finite changes
     nothing at all and is logged; the release takes an infinite norm for zero gradients, lets NaN
-    through, and counts both in the median.
+    through, and counts both in the median. Where the median is zero, since most gradients were,
+    that of the norms above zero takes its place, and nothing is clipped where there is none; the
+    release would clip all that follows to nothing, for good.
+
+    Parameters of half precision are moved in float32, which their state is of, and rounded.
 
     All numbers a checkpoint needs are in ``state_dict()``: a tensor's in its state, the clipping
     history in its group. The step reads one small vector, the gradient norms, back from the
@@ -72,7 +79,8 @@ class ScaledAdam(Optimizer):
 
     Args:
         params: parameters, named parameters or parameter groups, as for any torch optimizer.
-        lr: learning rate; relative to the size of a tensor, hence larger than Adam's.
+        lr: learning rate, a number or a tensor of one; relative to the size of a tensor, hence
+            larger than Adam's.
         clipping_scale: clip at this multiple of the median norm; ``None`` for no clipping.
         betas: decay of the momentum (β1) and of the mean square (β2).
         scalar_lr_scale: learning rate of sizes and scalars, as a share of ``lr``.
@@ -90,7 +98,7 @@ class ScaledAdam(Optimizer):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float = 0.03,
+        lr: float | Tensor = 0.03,
         clipping_scale: float | None = 2.0,
         betas: tuple[float, float] = (0.9, 0.98),
         scalar_lr_scale: float = 0.1,
@@ -166,6 +174,21 @@ class ScaledAdam(Optimizer):
                 self._update(group, chunk, step, clip)
         return loss
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state.
+
+        Args:
+            state_dict: what :meth:`state_dict` returned.
+        """
+        super().load_state_dict(state_dict)
+        # torch has rounded it to its parameter's type, which may be of half precision.
+        saved = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
+        params = chain.from_iterable(group["params"] for group in self.param_groups)
+        for key, p in zip(saved, params, strict=True):
+            for name, value in state_dict["state"].get(key, {}).items():
+                if isinstance(value, Tensor):
+                    self.state[p][name] = value.to(p.device, _wide(p))
+
     def clipping_stats(self) -> list[dict[str, float]]:
         """Numbers worth logging, one dict a parameter group.
 
@@ -216,6 +239,9 @@ class ScaledAdam(Optimizer):
         beta1, beta2 = group["betas"]
         states = [self.state[p] for p in params]
         grads = [p.grad for p in params]
+        rounded, wide = params, _wide(params[0])
+        if wide != rounded[0].dtype:
+            params, grads = ([x.to(wide) for x in xs] for xs in (params, grads))
         deltas = [state["delta"] for state in states]
         exp_avg_sqs = [state["exp_avg_sq"] for state in states]
         bias2 = 1 - beta2 ** (step + 1)
@@ -226,7 +252,7 @@ class ScaledAdam(Optimizer):
             torch._foreach_clamp_min_(params, -group["scalar_max"])
             torch._foreach_clamp_max_(params, group["scalar_max"])
         else:
-            self._update_size(group, params, step, clip)
+            self._update_size(group, states, params, grads, step, clip)
             scales = [max(state["param_rms"], group["param_min_rms"]) for state in states]
             if bias2 >= 0.99:  # the release drops the correction here, for all but scalars
                 bias2 = 1.0
@@ -237,21 +263,31 @@ class ScaledAdam(Optimizer):
         torch._foreach_addcmul_(exp_avg_sqs, grads, grads, value=(1 - beta2) * clip**2)
         denom = torch._foreach_sqrt(exp_avg_sqs)
         torch._foreach_add_(denom, group["eps"] * math.sqrt(bias2))
-        step_size = -group["lr"] * (1 - beta1) * clip * math.sqrt(bias2)
+        step_size = -float(group["lr"]) * (1 - beta1) * clip * math.sqrt(bias2)
         torch._foreach_addcdiv_(deltas, grads, denom, [step_size * scale for scale in scales])
         torch._foreach_add_(params, deltas)
+        if params is not rounded:
+            torch._foreach_copy_(rounded, params)
         for state in states:
             state["step"] = step + 1
 
+    @staticmethod
     def _update_size(
-        self, group: dict[str, Any], params: list[Tensor], step: int, clip: float
+        group: dict[str, Any],
+        states: list[dict[str, Any]],
+        params: list[Tensor],
+        grads: list[Tensor],
+        step: int,
+        clip: float,
     ) -> None:
         """Note h of this step and, once a period, renew r and add (1 - β1)·θ·s to Δ."""
-        states = [self.state[p] for p in params]
         period = group["size_update_period"]
         phase = step % period
         # No batched dot product exists; the elements are in the cache for the calls that follow.
-        h = [torch.dot(p.reshape(-1), p.grad.reshape(-1)) for p in params]
+        h = [
+            torch.dot(p.reshape(-1), grad.reshape(-1))
+            for p, grad in zip(params, grads, strict=True)
+        ]
         torch._foreach_mul_(h, clip)
         torch._foreach_copy_([state["scale_grads"][phase] for state in states], h)
         if phase < period - 1:
@@ -274,7 +310,7 @@ class ScaledAdam(Optimizer):
         for state, value in zip(states, w.tolist(), strict=True):
             state["scale_exp_avg_sq"] = value
 
-        size_lr = group["lr"] * group["scalar_lr_scale"]
+        size_lr = float(group["lr"]) * group["scalar_lr_scale"]
         s = -size_lr * math.sqrt(bias2) * h.sum(dim=1) / (w.sqrt() + group["eps"])
         s[r < group["param_min_rms"]] = 0.0
         s = torch.minimum(s, (group["param_max_rms"] - r) / r)
@@ -284,35 +320,53 @@ class ScaledAdam(Optimizer):
 
 def _check_options(group: dict[str, Any]) -> None:
     """Raise a ConfigError that names the first option out of its range."""
-    beta1, beta2 = group["betas"]
-    scale = group["clipping_scale"]
+    scale = _number(group["clipping_scale"])
+    least, most = _number(group["param_min_rms"]), _number(group["param_max_rms"])
+    periods = [group["size_update_period"], group["clipping_update_period"]]
+    size_period, clipping_period = (type(n) is int and n >= 1 for n in periods)
+    betas = group["betas"]
+    are_betas = isinstance(betas, Sequence) and len(betas) == 2
     for name, valid, wanted in (
-        ("lr", group["lr"] >= 0, "at least 0"),
-        ("clipping_scale", scale is None or scale > 0, "positive or None"),
-        ("betas", 0 <= beta1 < 1 and 0 <= beta2 < 1, "in [0, 1)"),
-        ("scalar_lr_scale", group["scalar_lr_scale"] >= 0, "at least 0"),
-        ("eps", group["eps"] > 0, "positive"),
-        ("param_min_rms", group["param_min_rms"] > 0, "positive"),
-        ("param_max_rms", group["param_max_rms"] > group["param_min_rms"], "above param_min_rms"),
-        ("scalar_max", group["scalar_max"] > 0, "positive"),
-        ("size_update_period", group["size_update_period"] >= 1, "at least 1"),
-        ("clipping_update_period", group["clipping_update_period"] >= 1, "at least 1"),
+        ("lr", 0 <= _number(group["lr"]) < math.inf, "a finite number of at least 0"),
+        ("clipping_scale", group["clipping_scale"] is None or scale > 0, "positive or None"),
+        ("betas", are_betas and all(0 <= _number(b) < 1 for b in betas), "two numbers in [0, 1)"),
+        ("scalar_lr_scale", 0 <= _number(group["scalar_lr_scale"]) < math.inf, "at least 0"),
+        ("eps", 0 < _number(group["eps"]) < math.inf, "positive"),
+        ("param_min_rms", least > 0, "positive"),
+        ("param_max_rms", most > least, "above param_min_rms"),
+        ("scalar_max", _number(group["scalar_max"]) > 0, "positive"),
+        ("size_update_period", size_period, "a whole number of at least 1"),
+        ("clipping_update_period", clipping_period, "a whole number of at least 1"),
     ):
         if not valid:
-            raise ConfigError(f"ScaledAdam: {name} must be {wanted}, not {group[name]}")
+            value = " ".join(quoted(group[name]).split())
+            raise ConfigError(f"ScaledAdam: {name} must be {wanted}, not {value}")
+
+
+def _number(value: Any) -> float:
+    """A number, or a real tensor of one, as a float; NaN, which no range holds, of all else."""
+    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
+        return value.item()
+    return float(value) if isinstance(value, Real) else math.nan
+
+
+def _wide(p: Tensor) -> torch.dtype:
+    """What a tensor is computed with: its own type, but float32 at least."""
+    return torch.promote_types(p.dtype, torch.float32)
 
 
 def _new_state(p: Tensor, rms: float, size_update_period: int) -> dict[str, Any]:
     """State of a parameter before its first step; scalars have no size to keep."""
     state: dict[str, Any] = {
         "step": 0,
-        "delta": torch.zeros_like(p),  # Δ
-        "exp_avg_sq": torch.zeros_like(p),  # v
+        "delta": torch.zeros_like(p, dtype=_wide(p)),  # Δ
+        "exp_avg_sq": torch.zeros_like(p, dtype=_wide(p)),  # v
     }
     if p.numel() > 1:
         state["param_rms"] = rms  # r, of the last measurement
         state["scale_exp_avg_sq"] = 0.0  # w
-        state["scale_grads"] = p.new_zeros(size_update_period)  # h of this period's steps
+        # h of this period's steps
+        state["scale_grads"] = p.new_zeros(size_update_period, dtype=_wide(p))
     return state
 
 
@@ -320,7 +374,8 @@ def _norms(tensors: list[Tensor]) -> list[float]:
     """2-norms of tensors, brought to the host in one go."""
     if not tensors:
         return []
-    norms = torch._foreach_norm(tensors)
+    dtype = functools.reduce(torch.promote_types, (t.dtype for t in tensors), torch.float32)
+    norms = torch._foreach_norm(tensors, dtype=dtype)
     return torch.stack([norm.to(norms[0].device) for norm in norms]).tolist()
 
 
@@ -341,9 +396,14 @@ def _clip_factor(group: dict[str, Any], norm: float) -> float:
     del norms[:-period]
     early = step in _EARLY_STEPS and step < period
     if early or step % period == 0:
-        n = len(norms)
-        median = sorted(norms)[min(n - 1, n // 4 * 2)]  # the release's pick for any n
+        median = _median(norms) or _median([norm for norm in norms if norm > 0]) or math.inf
         group["threshold"] = scale * median * (2.0 if early else 1.0)
-    clip = min(1.0, group["threshold"] / (norm + 1e-20))
+    # In a state that an older version saved, it may be 0.
+    clip = min(1.0, (group["threshold"] or math.inf) / (norm + 1e-20))
     group["num_clipped"] += clip < 1.0
     return clip
+
+
+def _median(norms: list[float]) -> float:
+    """The release's pick for any number of norms; 0 where there is none."""
+    return sorted(norms)[min(len(norms) - 1, len(norms) // 4 * 2)] if norms else 0.0

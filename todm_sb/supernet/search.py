@@ -15,16 +15,16 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from todm_sb.errors import ConfigError
 from todm_sb.supernet.budget import format_cost
 from todm_sb.supernet.pareto import Evaluated, SearchResult
 from todm_sb.supernet.space import SearchSpace, SubnetConfig
 from todm_sb.supernet.study import BASELINE, SEARCH, SharedStudy, config_of
+from todm_sb.utils.progress import bar
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
+    from tqdm import tqdm
 
 # Draws of a new subnet until the space counts as searched through.
 DRAWS = 1000
@@ -134,14 +134,14 @@ class SubnetSearch:
     # Evaluation
 
     def _search(self, n: int, progressbar: bool) -> None:
-        with tqdm(total=n, disable=not progressbar, desc=NSGA2, unit="subnet") as bar:
+        with bar(total=n, show=progressbar, desc=NSGA2, unit="subnet") as shown:
             while (done := len(self.study.finished(SEARCH))) < n:
-                self._show(bar, done)
+                self._show(shown, done)
                 if done + len(self.study.running(SEARCH)) >= n:
                     time.sleep(PATIENCE)  # the others may die
                 elif not self._evaluate(SEARCH, self._propose, n):
                     break
-            self._show(bar, done)
+            self._show(shown, done)
 
     def _evaluate(
         self,
@@ -154,31 +154,31 @@ class SubnetSearch:
     def _read_all(self, configs: list[SubnetConfig], by: str, progressbar: bool) -> None:
         """Waits, and works, until each subnet has been read, here or by another worker."""
         rng = random.Random()
-        with tqdm(total=len(configs), disable=not progressbar, desc=by, unit="subnet") as bar:
+        with bar(total=len(configs), show=progressbar, desc=by, unit="subnet") as shown:
             while missing := self._missing(configs):
-                self._show(bar, len(configs) - len(missing))
+                self._show(shown, len(configs) - len(missing))
                 running = self.study.running()
                 if not (free := [c for c in missing if c.id not in running]):
                     time.sleep(PATIENCE)
                     continue
                 self._evaluate(by, lambda _, free=free: rng.choice(free))
-            self._show(bar, len(configs))
+            self._show(shown, len(configs))
 
     def _missing(self, configs: list[SubnetConfig]) -> list[SubnetConfig]:
         finished = self.study.finished()
         return [c for c in configs if c.id not in finished]
 
-    def _show(self, bar: tqdm, n: int) -> None:
-        bar.n = n
-        if not bar.disable and self.budgets:
+    def _show(self, shown: tqdm, n: int) -> None:
+        shown.n = n
+        if not shown.disable and self.budgets:
             result = self.result({})
             best = {
                 format_cost(budget, self.cost): f"{result.best(budget).wer:.2f} %"
                 for budget in result.budgets
                 if any(s.costs[self.cost] <= budget for s in result.subnets)
             }
-            bar.set_postfix(best, refresh=False)
-        bar.refresh()
+            shown.set_postfix(best, refresh=False)
+        shown.refresh()
 
     # Proposals
 

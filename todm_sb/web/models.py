@@ -37,6 +37,8 @@ def find_models(folder: Path) -> list[WebModel]:
     """The models of a folder that :func:`todm_sb.export.web.export_web` wrote, or of one around
     several such, the smallest first.
 
+    Other programs write a ``model.json`` too; without any of the files beside it, it is not ours.
+
     Args:
         folder: to look in, at any depth.
 
@@ -46,10 +48,16 @@ def find_models(folder: Path) -> list[WebModel]:
     if not folder.is_dir():
         raise ConfigError(f"{folder} is no folder: {MEND}")
     root = folder.resolve()
-    models = [_model(card.parent, root) for card in root.rglob(CARD)]
+    # A hidden folder is of an export that is being written.
+    folders = [card.parent for card in root.rglob(CARD) if not _hidden(card.relative_to(root))]
+    models = [_model(f, root) for f in folders if any((f / name).exists() for name in FILES)]
     if not models:
         raise ConfigError(f"{folder} holds no subnet for the web: {MEND}")
     return sorted(models, key=lambda m: (m.size, m.path))
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _model(folder: Path, root: Path) -> WebModel:

@@ -59,7 +59,7 @@ def is_whole(folder: Path) -> bool:
 
 def _fetch(cache: Path) -> None:
     cache.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the cache, so that the finished folder is put in place by one renaming.
+    # Beside the cache, so that files are put in place by renaming; what else is there stays.
     with tempfile.TemporaryDirectory(dir=cache.parent) as temporary:
         work, files = Path(temporary), Path(temporary) / "files"
         files.mkdir()
@@ -68,8 +68,9 @@ def _fetch(cache: Path) -> None:
             raise ConfigError(
                 f"npm gave another onnxruntime-web {VERSION} than this todm_sb was tested with"
             )
-        shutil.rmtree(cache, ignore_errors=True)
-        files.rename(cache)
+        cache.mkdir(exist_ok=True)
+        for name in FILES:
+            os.replace(files / name, cache / name)
 
 
 def _pack(work: Path, cache: Path) -> Path:

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from urllib.parse import quote, urlsplit
 
 from todm_sb.errors import ConfigError
+from todm_sb.utils.files import sha256_of
 from todm_sb.web import models, runtime
 from todm_sb.web.models import WebModel
 
@@ -30,7 +31,7 @@ HEADERS = {
     "img-src 'self' data:; media-src 'self' blob:; object-src 'none'; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    # Kept, and asked for whether it has changed.
+    # Kept, and asked for whether it is still the same, by its ETag.
     "Cache-Control": "no-cache",
 }
 
@@ -94,6 +95,7 @@ def _location(model: WebModel) -> str:
 
 class _Handler(SimpleHTTPRequestHandler):
     server: PageServer
+    tag: str | None = None  # of the file that is sent
     extensions_map = {  # noqa: RUF012
         ".html": "text/html; charset=utf-8",
         ".css": "text/css; charset=utf-8",
@@ -111,6 +113,17 @@ class _Handler(SimpleHTTPRequestHandler):
         if path not in self.server.files:
             self.send_error(HTTPStatus.NOT_FOUND)
             return None
+        try:
+            self.tag = f'"{sha256_of(self.server.files[path])}"'
+        except OSError:
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return None
+        if self.headers.get("If-None-Match") == self.tag:
+            self.send_response(HTTPStatus.NOT_MODIFIED)
+            self.end_headers()
+            return None
+        # What a browser has from another folder, served here before, may well be newer.
+        del self.headers["If-Modified-Since"]
         return super().send_head()
 
     def translate_path(self, path: str) -> str:
@@ -124,6 +137,8 @@ class _Handler(SimpleHTTPRequestHandler):
         return io.BytesIO(self.server.catalogue)
 
     def end_headers(self) -> None:
+        if self.tag is not None:
+            self.send_header("ETag", self.tag)
         for name, value in HEADERS.items():
             self.send_header(name, value)
         super().end_headers()

@@ -10,7 +10,7 @@ const at = (id) => document.getElementById(id);
 const recorder = new Recorder();
 let models = [];
 let recognizer = null;
-let last = null; // the audio that was read last, and its name
+let last = null; // the audio that the next subnet is to read, and its name
 
 function say(text, state = "") {
   at("status").textContent = text;
@@ -19,8 +19,7 @@ function say(text, state = "") {
 
 // One thing at a time: while `work` goes on, the controls are off; what goes wrong is one line.
 async function busy(text, work) {
-  const controls = ["model", "threads", "file", "record"].map(at);
-  controls.forEach((control) => (control.disabled = true));
+  enable(false, "model", "threads", "file", "record");
   say(text, "busy");
   try {
     await work();
@@ -28,22 +27,43 @@ async function busy(text, work) {
   } catch (error) {
     say(error.message, "error");
   }
-  controls.forEach((control) => (control.disabled = false));
+  enable(true, "model", "threads", "file", "record");
+}
+
+function enable(on, ...controls) {
+  controls.forEach((id) => (at(id).disabled = !on));
 }
 
 function show(values) {
   for (const [id, text] of Object.entries(values)) at(id).textContent = text;
 }
 
+// What was read before must not pass for what is asked now, whatever becomes of that.
+function forget() {
+  at("result").hidden = true;
+  show({ text: "", tokens: "", parts: "", seconds: "", took: "", rtf: "" });
+  const player = at("player");
+  player.pause();
+  URL.revokeObjectURL(player.src);
+  player.removeAttribute("src");
+}
+
 const chosen = () => models[at("model").value];
 
 async function load() {
+  forget();
+  at("loaded").hidden = true;
+  recognizer?.close();
+  recognizer = null;
   const model = chosen();
   show({ about: describe(model) });
-  recognizer?.close();
   // A new worker for each: what the last one held is given back.
-  recognizer = new Recognizer(model, Number(at("threads").value));
-  const { took, heap } = await recognizer.ready;
+  const next = new Recognizer(model, Number(at("threads").value));
+  const { took, heap } = await next.ready.catch((error) => {
+    next.close();
+    throw error;
+  });
+  recognizer = next;
   show({ size: megabytes(model.bytes), loading: seconds(took), heap: megabytes(heap) });
   at("loaded").hidden = false;
   showPageMemory();
@@ -56,13 +76,15 @@ async function change() {
 }
 
 async function read(blob, name) {
-  last = [blob, name];
+  forget();
+  last = null;
+  if (!recognizer) throw new Error("No subnet is loaded: choose another");
   const rate = chosen().sample_rate;
   const samples = await decode(blob, rate, name);
+  last = [blob, name];
   const duration = samples.length / rate;
   const { text, tokens, times, heap } = await recognizer.transcribe(samples);
   const took = Object.values(times).reduce((sum, time) => sum + time, 0);
-  URL.revokeObjectURL(at("player").src);
   at("player").src = URL.createObjectURL(blob);
   show({
     text,
@@ -95,6 +117,7 @@ async function record() {
   }
   try {
     await recorder.start();
+    enable(false, "model", "threads", "file");
     say("Recording", "busy");
   } catch (error) {
     at("record").textContent = "Record";
@@ -105,7 +128,9 @@ async function record() {
 
 async function start() {
   const response = await fetch("models.json");
+  if (!response.ok) throw new Error("The list of subnets cannot be fetched: load the page again");
   models = await response.json();
+  if (models.length === 0) throw new Error("There is no subnet here");
   at("model").replaceChildren(...models.map((model, i) => new Option(title(model), i)));
   // Without isolation from other origins there is no memory that threads could share.
   const most = crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, 8) : 1;
@@ -116,6 +141,8 @@ async function start() {
 at("model").addEventListener("change", () => busy("Loading the subnet", change));
 at("threads").addEventListener("change", () => busy("Loading the subnet", change));
 at("record").addEventListener("click", record);
+// The same file may be chosen again, for it may have been mended.
+at("file").addEventListener("click", ({ target }) => (target.value = ""));
 at("file").addEventListener("change", ({ target }) => {
   const [file] = target.files;
   if (file) busy(`Reading ${file.name}`, () => read(file, file.name));

@@ -1,0 +1,112 @@
+"""Audio is opened once, wherever it is, and what cannot be is one line that says why."""
+
+import io
+import os
+import threading
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from todm_sb.errors import DataError
+from todm_sb.inference import audio
+from todm_sb.inference.audio import audio_blocks, open_audio
+
+
+@pytest.fixture
+def samples():
+    return 0.1 * np.random.default_rng(0).normal(size=5000).astype(np.float32)
+
+
+def encoded(samples, kind):
+    file = io.BytesIO()
+    soundfile.write(file, samples, 16000, format=kind)
+    return file.getvalue()
+
+
+def read(path):
+    return torch.cat(list(audio_blocks(open_audio(path), 999, path))).numpy()
+
+
+def feed(path, content):
+    """Writes into a pipe, as another process does."""
+
+    def write():
+        try:
+            with open(path, "wb") as pipe:
+                pipe.write(content)
+        except BrokenPipeError:
+            pass  # nobody wants the rest
+
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
+def test_a_named_pipe_is_read_as_the_file_is(samples, kind, tmp_path):
+    content = encoded(samples, kind)
+    (tmp_path / "file").write_bytes(content)
+    os.mkfifo(tmp_path / "pipe")
+    writer = feed(tmp_path / "pipe", content)
+    np.testing.assert_array_equal(read(tmp_path / "pipe"), read(tmp_path / "file"))
+    writer.join()
+
+
+def test_a_pipe_that_a_shell_hands_over_is_read(samples):
+    ends = os.pipe()
+    writer = feed(ends[1], encoded(samples, "WAV"))
+    np.testing.assert_allclose(read(f"/dev/fd/{ends[0]}"), samples, atol=1e-4)
+    writer.join()
+    os.close(ends[0])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "holds no audio"), (b"no audio at all", "cannot be read as audio")],
+)
+def test_what_a_pipe_gives_may_be_no_audio(content, message, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    feed(tmp_path / "pipe", content)
+    with pytest.raises(DataError, match=f"{tmp_path}/pipe {message}"):
+        open_audio(tmp_path / "pipe")
+
+
+def test_what_has_no_end_is_refused(monkeypatch):
+    monkeypatch.setattr(audio, "MOST_BYTES", 1 << 16)
+    with pytest.raises(DataError, match=r"/dev/zero gives more than 65,536 bytes"):
+        open_audio("/dev/zero")
+
+
+def test_a_device_that_gives_nothing_holds_no_audio():
+    with pytest.raises(DataError, match="/dev/null holds no audio"):
+        open_audio("/dev/null")
+
+
+def test_a_folder_is_called_one(tmp_path):
+    with pytest.raises(DataError, match=f"{tmp_path} is a folder: name the audio files in it"):
+        open_audio(tmp_path)
+
+
+def test_a_file_that_may_not_be_read_is_called_so(samples, tmp_path, monkeypatch):
+    (tmp_path / "secret.wav").write_bytes(encoded(samples, "WAV"))
+
+    def refuse(*_):  # as the system does; not to its administrator, who may run the tests
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(audio, "open", refuse, raising=False)
+    with pytest.raises(DataError, match=r"secret.wav cannot be read: Permission denied"):
+        open_audio(tmp_path / "secret.wav")
+
+
+@pytest.mark.parametrize("name", ["missing.wav", "a\0b.wav", "\ud800.wav"])
+def test_what_is_not_there_is_called_so(name, tmp_path):
+    with pytest.raises(DataError, match=r"audio file .* does not exist"):
+        open_audio(f"{tmp_path}/{name}")
+
+
+def test_below_a_file_there_is_nothing(samples, tmp_path):
+    (tmp_path / "file").write_bytes(encoded(samples, "WAV"))
+    with pytest.raises(DataError, match=r"file/more\.wav does not exist"):
+        open_audio(tmp_path / "file" / "more.wav")

@@ -1,0 +1,1 @@
+"""What all other parts use and that knows none of them."""
