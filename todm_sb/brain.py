@@ -14,13 +14,16 @@ from typing import Any
 import numpy as np
 import speechbrain as sb
 import torch
+from speechbrain.utils.distributed import run_on_main
 from torch import Tensor
 
 from todm_sb.averages import Averages
-from todm_sb.checkpoints import recover_average
+from todm_sb.checkpoints import WER_OF, competes, log_those_apart, recover_average
 from todm_sb.curves import TrainingHistory
+from todm_sb.dataio.fingerprint import dev_set_id, fingerprint
 from todm_sb.dataio.manifest import write_atomic
 from todm_sb.dataio.pipeline import SpeechBatch
+from todm_sb.dataio.text import words_of_ids
 from todm_sb.decoders.transducer import TransducerSearcher
 from todm_sb.distributed import (
     RankBatches,
@@ -35,6 +38,7 @@ from todm_sb.error_rates import ErrorRates
 from todm_sb.errors import ConfigError
 from todm_sb.guard import GradientGuard
 from todm_sb.optim import ScaledAdam
+from todm_sb.runs import weights_id
 from todm_sb.stopwatch import Stopwatch
 from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters
 from todm_sb.supernet.sandwich import (
@@ -64,9 +68,9 @@ class TODMBrain(sb.Brain):
     Needs in ``hparams``: ``space``, ``objective``, ``n_random``, ``sandwich_warmup``,
     ``micro_batches``, ``named_subnets``, ``max_symbols``, ``beam_size``, ``seed``,
     ``epoch_counter``, ``lr_annealing`` (:class:`todm_sb.optim.Eden`), ``train_logger``,
-    ``output_folder``, ``avg_checkpoints``; may have ``wav_augment``, ``feature_augment``,
-    ``tensorboard_logger``. The recipes' YAMLs explain them. The tokenizer is given to
-    :meth:`use_tokenizer`.
+    ``output_folder``, ``avg_checkpoints``, ``valid_csv``; may have ``wav_augment``,
+    ``feature_augment``, ``tensorboard_logger``. The recipes' YAMLs explain them. The tokenizer is
+    given to :meth:`use_tokenizer`.
 
     All randomness of a step follows from the seed, the epoch and the step's number: a run that was
     killed and resumed goes on as if it had not been.
@@ -152,11 +156,23 @@ class TODMBrain(sb.Brain):
         """The course of the training."""
         return TrainingHistory(Path(self.hparams.output_folder))
 
+    @cached_property
+    def wer_of(self) -> dict[str, str]:
+        """What the WER of a checkpoint is of: the dev set and how it is measured."""
+        measured = [(subnet.to_json(), causal) for subnet, causal in self.measured.values()]
+        dev_set = run_on_main(dev_set_id, [self.hparams.valid_csv, self.tokenizer])
+        return {
+            "dev_set": dev_set,
+            "measured": fingerprint([sorted(measured), self.hparams.max_symbols]),
+        }
+
     # Training
 
     def on_fit_start(self) -> None:
         """Prepares optimizer and checkpoint as SpeechBrain does."""
         super().on_fit_start()
+        if self.checkpointer is not None:
+            log_those_apart(self.checkpointer, self.wer_of)
         broadcast_weights(self.modules)
         if rank() == 0:
             tensorboard = getattr(self.hparams, "tensorboard_logger", None)
@@ -412,7 +428,7 @@ class TODMBrain(sb.Brain):
         for name, (subnet, causal) in self.measured.items():
             encoded = model.encoder.encode(trunk.frames, trunk.n_frames, subnet, spectra[causal])
             found = searcher.search(encoded, trunk.n_frames)
-            words = [self.tokenizer.decode_ids(best.tokens).split() for best, *_ in found]
+            words = [words_of_ids(self.tokenizer, best.tokens) for best, *_ in found]
             self.errors.append(name, batch.id, words, batch.words)
         return loss
 
@@ -466,12 +482,13 @@ class TODMBrain(sb.Brain):
             if train_logger is not None:  # it writes in the first process, but all must call it
                 train_logger.log_stats(stats, self.train_stats, valid)
         if sb.utils.distributed.if_main_process():
-            self.history.add(epoch, {**stats, **self.train_stats}, valid)
+            self.history.add(epoch, {**stats, **self.train_stats}, valid, self.wer_of)
             self._write_cost()
         self.checkpointer.save_and_keep_only(
-            meta={"WER": mean_wer, "epoch": epoch},
+            meta={"WER": mean_wer, "epoch": epoch, WER_OF: self.wer_of},
             min_keys=["WER"],
             num_to_keep=self.hparams.avg_checkpoints,
+            ckpt_predicate=competes(self.wer_of),
         )
 
     def _write_cost(self) -> None:
@@ -487,12 +504,18 @@ class TODMBrain(sb.Brain):
     def on_evaluate_start(self, max_key: str | None = None, min_key: str | None = None) -> None:
         """Loads the average of the best checkpoints."""
         recover_average(
-            self.checkpointer, self.modules.model, self.hparams.avg_checkpoints, max_key, min_key
+            self.checkpointer,
+            self.modules.model,
+            self.hparams.avg_checkpoints,
+            max_key,
+            min_key,
+            self.wer_of,
         )
 
     def results(self) -> list[dict[str, Any]]:
-        """After a test: shape, mode, parameters, WER and CER of each subnet in each mode, and what
-        the error rates are of: see :meth:`ErrorRates.scored`; ``left_out`` is no utterance.
+        """After a test: shape, mode, parameters, WER and CER of each subnet in each mode, what the
+        error rates are of (see :meth:`ErrorRates.scored`; ``left_out`` is no utterance), and the
+        id of the weights.
 
         The parameters of a dual-mode network's causal mode are those of its causal form.
         """
@@ -500,6 +523,7 @@ class TODMBrain(sb.Brain):
         scored = {**self.errors.scored(), "left_out": self._of_dataset(sb.Stage.TEST, "left_out")}
         first, *others = model.encoder.modes
         forms = {first: model, **{causal: model.causal_form() for causal in others}}
+        weights = weights_id(model)
         return [
             {
                 "subnet": name,
@@ -508,6 +532,7 @@ class TODMBrain(sb.Brain):
                 "parameters": count_parameters(forms[causal], subnet),
                 **rates[name],
                 **scored,
+                "weights": weights,
             }
             for name, (subnet, causal) in self.measured.items()
         ]

@@ -23,7 +23,9 @@ class ErrorRates:
 
     def __init__(self, names: Iterable[str]) -> None:
         self.words = {name: ErrorRateStats() for name in names}
-        self.characters = {name: ErrorRateStats(split_tokens=True) for name in self.words}
+        self.characters = {
+            name: ErrorRateStats(split_tokens=True, space_token=" ") for name in self.words
+        }
         self.undecodable: set[str] = set()
 
     def append(

@@ -15,10 +15,11 @@ from torch import nn
 
 from todm_sb.checkpoints import recover_average
 from todm_sb.dataio.check import EVALUATE
+from todm_sb.dataio.fingerprint import dev_set_id
 from todm_sb.dataio.pipeline import SpeechDataset, make_loader_kwargs
 from todm_sb.dataio.split import read_split
-from todm_sb.dataio.tokenizer import get_tokenizer
-from todm_sb.errors import ConfigError, quoted, recipe_errors
+from todm_sb.dataio.tokenizer import get_tokenizer, load_tokenizer
+from todm_sb.errors import ConfigError, TODMError, quoted, recipe_errors
 from todm_sb.supernet.dev_set import Utterances
 from todm_sb.training.identity import TOKENIZER, file_hash, read_identity, tokenizer_path
 from todm_sb.training.recipe import dump, load_text, yaml_of
@@ -30,7 +31,10 @@ LOGGERS = {"train_logger", "tensorboard_logger"}
 
 
 def load_run(run: Path, causal: bool = False) -> dict[str, Any]:
-    """The hparams of a run, its model with the best weights.
+    """The hparams of a run, its model with the best weights; ``weights`` is the id of these.
+
+    The best ones are those of the dev set that the run has now, if any checkpoint was measured on
+    it, or else of the one that the newest checkpoint was measured on.
 
     Args:
         run: ``output_folder`` of ``train.py``.
@@ -43,7 +47,11 @@ def load_run(run: Path, causal: bool = False) -> dict[str, Any]:
     hparams = load_hparams(run)
     try:
         recover_average(
-            hparams["checkpointer"], hparams["model"], hparams["avg_checkpoints"], min_key="WER"
+            hparams["checkpointer"],
+            hparams["model"],
+            hparams["avg_checkpoints"],
+            min_key="WER",
+            wer_of=_present_dev_set(hparams),
         )
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
@@ -57,6 +65,7 @@ def load_run(run: Path, causal: bool = False) -> dict[str, Any]:
             f"{run}: the network has FFN widths {widths}, the max subnet of its search space "
             f"{space.max_ffn_dims}"
         )
+    hparams["weights"] = weights_id(hparams["model"])
     if causal:
         hparams["model"] = hparams["model"].causal_form()
     hparams["features"].eval()
@@ -82,6 +91,15 @@ def load_hparams(run: Path) -> dict[str, Any]:
         # Some loggers begin a file when they are made.
         tree.update(dict.fromkeys(LOGGERS & tree.keys()))
     return load_text(dump(tree), hparams_file)
+
+
+def _present_dev_set(hparams: dict[str, Any]) -> dict[str, str] | None:
+    """What a run would measure error rates on now; None where its data are not here."""
+    try:
+        tokenizer = load_tokenizer(tokenizer_path(hparams))
+        return {"dev_set": dev_set_id(hparams["valid_csv"], tokenizer)}
+    except (TODMError, OSError):
+        return None
 
 
 def relocate(text: str, run: Path) -> str:

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from todm_sb.web.models import find_models
 
 NAMED = SubnetConfig((0, 2), (12, 6))
 FOUND = SubnetConfig((1,), (12,))
+WEIGHTS = "of the run"
 
 
 @pytest.fixture
@@ -27,6 +29,7 @@ def run(bundle_parts, tmp_path, monkeypatch):
     hparams = {
         **parts["fbank"],
         "model": parts["model"],
+        "weights": WEIGHTS,
         "space": parts["space"],
         "normalize": parts["normalize"],
         "features": SimpleNamespace(hop=160),
@@ -49,6 +52,12 @@ def run(bundle_parts, tmp_path, monkeypatch):
     return tmp_path / "run"
 
 
+def leave_results(folder, results, weights=WEIGHTS, split="test"):
+    """Leaves what a test leaves."""
+    results = [{**result, "weights": weights} for result in results]
+    (folder / f"results_{split}.json").write_text(json.dumps(results))
+
+
 def search(
     folder,
     parts,
@@ -57,7 +66,7 @@ def search(
     seconds=10.0,
     checkpoint=None,
     study="",
-    dev_set="dev",
+    dev_set="of the run",
     scored=None,
 ):
     """Leaves what search.py leaves."""
@@ -80,7 +89,7 @@ def test_a_supernets_bundle_records_the_results_of_its_test(run, bundle_parts, t
         {"subnet": "max", **bundle_parts["space"].max.to_dict(), "WER": 1.5, "CER": 1.0},
         {"subnet": "named", **NAMED.to_dict(), "WER": 2.5, "CER": 2.0},
     ]
-    (run / "results_test.json").write_text(json.dumps(results))
+    leave_results(run, results)
     params = export_run(run, tmp_path / "all")
     manifest = read_manifest(tmp_path / "all")
     assert params == count_parameters(bundle_parts["model"], bundle_parts["space"].max)
@@ -126,7 +135,7 @@ def test_a_bundle_records_the_error_rates_of_both_modes(
         {"subnet": "max", **shape, "causal": False, "WER": 1.5, "CER": 1.0},
         {"subnet": "max-causal", **shape, "causal": True, "WER": 2.5, "CER": 2.0},
     ]
-    (run / "results_test.json").write_text(json.dumps(results))
+    leave_results(run, results)
     export_run(run, tmp_path / "all")
     rates = {s.name: s.error_rates for s in read_manifest(tmp_path / "all").subnets}
     assert rates["max"] == {"WER": 1.5, "CER": 1.0, "WER-causal": 2.5, "CER-causal": 2.0}
@@ -175,6 +184,30 @@ def test_multiply_accumulates_of_another_audio_length_are_left_out(run, bundle_p
     export_run(run, tmp_path / "all")
     macs = {s.name: s.cost.get("macs") for s in read_manifest(tmp_path / "all").subnets}
     assert macs == {"max": 7.0, "min": 7.0, "named": None, FOUND.id: None}
+
+
+@pytest.mark.parametrize("weights", ["before the run went on", None])
+def test_results_of_other_weights_are_left_out(run, bundle_parts, tmp_path, caplog, weights):
+    shape = bundle_parts["space"].max.to_dict()
+    leave_results(run, [{"subnet": "max", **shape, "WER": 1.5, "CER": 1.0}], weights, "a")
+    export_run(run, tmp_path / "all")
+    assert all(not s.error_rates for s in read_manifest(tmp_path / "all").subnets)
+    assert "results_a.json does not say that it is of the run's best weights" in caplog.text
+    leave_results(run, [{"subnet": "max", **shape, "WER": 2.5, "CER": 2.0}], split="b")
+    export_run(run, tmp_path / "again")
+    rates = {s.name: s.error_rates for s in read_manifest(tmp_path / "again").subnets}
+    assert rates["max"] == {"WER": 2.5, "CER": 2.0}
+
+
+def test_error_rates_of_searches_on_two_dev_sets_are_not_mixed(run, bundle_parts, tmp_path, caplog):
+    space = bundle_parts["space"]
+    search(run, bundle_parts, {space.max: 3.0, FOUND: 4.0})
+    search(run, bundle_parts, {space.max: 30.0, space.min: 90.0}, [0.05, 0.02], dev_set="other")
+    os.utime(run / "search" / "params" / "pareto.json", (0, 0))
+    export_run(run, tmp_path / "all")
+    rates = {s.name: s.error_rates for s in read_manifest(tmp_path / "all").subnets}
+    assert rates == {"max": {"WER": 30.0}, "min": {"WER": 90.0}, "named": {}}
+    assert "params/pareto.json is of another dev set" in caplog.text
 
 
 def test_a_search_of_other_weights_is_not_used(run, bundle_parts, tmp_path, caplog):

@@ -23,6 +23,7 @@ import soundfile
 from sentencepiece import SentencePieceProcessor
 
 from todm_sb.dataio.manifest import Row, is_current, mark_current, read_lines, write_atomic
+from todm_sb.dataio.text import words_of_text
 from todm_sb.errors import DataError
 from todm_sb.utils.folders import files_digest
 from todm_sb.utils.progress import bar
@@ -254,7 +255,8 @@ def line_fault(row: dict[str | None, Any], limits: Limits) -> tuple[str, str] | 
         return "too many cells", f"{row[None][0]!r} follows the last column"
     if not row["ID"].strip():
         return "no id", ""
-    if not row["wrds"].split():
+    words, tokenizer = row["wrds"], limits.tokenizer
+    if not (words_of_text(tokenizer, words) if tokenizer else words.split()):
         return "empty transcript", ""
     return None
 

@@ -21,6 +21,7 @@ from speechbrain.utils.data_pipeline import DynamicItem
 from speechbrain.utils.distributed import run_on_main
 
 from todm_sb.dataio.check import TRAIN, Limits, Report, check_manifest, read_audio
+from todm_sb.dataio.text import words_of_text
 from todm_sb.dataio.tokenizer import encode
 from todm_sb.dataio.tokenizer import get_tokenizer as get_tokenizer
 from todm_sb.errors import DataError
@@ -57,13 +58,13 @@ class SpeechDataset(DynamicItemDataset):
             },
             dynamic_items=[
                 DynamicItem(["wav", "duration"], partial(samples_of, sample_rate), ["sig"]),
-                DynamicItem(["wrds"], partial(words_of, tokenizer), ["words"]),
+                DynamicItem(["wrds"], partial(words_of_text, tokenizer), ["words"]),
                 DynamicItem(["wrds"], partial(labels_of, tokenizer), ["tokens"]),
             ],
             output_keys=["id", "duration", "sig", "words", "tokens"],
         )
         self.undecodable = {
-            lost.fault.id: words_of(tokenizer, lost.words) for lost in report.undecodable
+            lost.fault.id: words_of_text(tokenizer, lost.words) for lost in report.undecodable
         }
         self.left_out = report.left_out
 
@@ -79,11 +80,6 @@ def samples_of(sample_rate: int | None, wav: str, duration: float) -> torch.Tens
 def labels_of(tokenizer: SentencePieceProcessor, transcript: str) -> torch.Tensor:
     """The labels of a transcript, for a loss."""
     return torch.LongTensor(encode(tokenizer, transcript))
-
-
-def words_of(tokenizer: SentencePieceProcessor, transcript: str) -> list[str]:
-    """The words of a transcript, as errors are counted."""
-    return transcript.split()
 
 
 def make_dataset(

@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 STREAMING = {"norm_type": "global", "fbank_kind": "kaldi", "snip_edges": True}
 
 SUPERNET = "supernet"
+PARETO = "pareto.json"
 FORMATS = ("bundle", "speechbrain", "onnx", "onnx-int8", "web")
 FBANK_KEYS = (
     "sample_rate",
@@ -74,9 +75,9 @@ def export_run(
     hparams = load_run(run, causal)
     model, space = hparams["model"], hparams["space"]
     named = hparams["named_subnets"] or {}
-    subnets = measured_subnets(run, model, space, named, causal)
+    subnets = measured_subnets(run, model, space, named, hparams["weights"], causal)
     if budget is not None:
-        path = search_folder(run, cost, causal, study) / "pareto.json"
+        path = search_folder(run, cost, causal, study) / PARETO
         found = SearchResult.load(path)
         if found.checkpoint != weights_id(model):
             raise ConfigError(
@@ -160,21 +161,30 @@ def measured_subnets(
     model: Transducer,
     space: SearchSpace,
     named: dict[str, dict],
+    weights: str,
     causal: bool = False,
 ) -> list[BundledSubnet]:
     """The subnets worth recording: max, min, the named ones, and what a search found best.
 
     Error rates are comparable, since they come from one place: the dev set if these weights were
-    searched, by whatever cost and in whatever study, else the first of the test sets. Those of a
-    dual-mode network's causal mode are named so, e.g. ``WER-causal``.
+    searched, by whatever cost and in whatever study, else the first of the test sets that these
+    weights were tested on. Those of a dual-mode network's causal mode are named so, e.g.
+    ``WER-causal``.
+
+    Args:
+        run: folder of the run.
+        model: what is exported.
+        space: of the run.
+        named: the run's own subnets.
+        weights: tells the run's weights apart; with ``causal`` the model is a part of them.
+        causal: the model is the causal form of a dual-mode network.
     """
     configs = {"max": space.max, "min": space.min}
     configs |= {name: SubnetConfig.from_dict(data) for name, data in named.items() if data}
-    tests = sorted(run.glob("results_*.json"))
     rates: dict[SubnetConfig, dict[str, float]] = {}
     costs: dict[SubnetConfig, dict[str, float]] = {}
     scored: dict[SubnetConfig, dict[str, Any]] = {}
-    searches = list(_searches(run, weights_id(model), causal))
+    searches = _searches(run, weights_id(model), causal)
     for found in searches:
         # Multiply-accumulates are of one audio length only.
         left_out = {"macs"} if found.seconds != searches[0].seconds else set()
@@ -186,8 +196,8 @@ def measured_subnets(
                 scored[s.config] = found.scored
         taken = set(configs.values())
         configs |= {s.config.id: s.config for s in found.front() if s.config not in taken}
-    if not rates and tests:
-        for result in json.loads(tests[0].read_text(encoding="utf-8")):
+    if not rates:
+        for result in _results(run, weights):
             mode = bool(result.get("causal", model.encoder.modes[0]))
             if mode not in model.encoder.modes:
                 continue
@@ -209,19 +219,32 @@ def measured_subnets(
     ]
 
 
-def _searches(run: Path, checkpoint: str, causal: bool) -> Iterator[SearchResult]:
-    """What was found of these weights on one dev set, that of the first search: by each cost, the
+def _results(run: Path, weights: str) -> list[dict[str, Any]]:
+    """What the first test of these weights found."""
+    for path in sorted(run.glob("results_*.json")):
+        results = json.loads(path.read_text(encoding="utf-8"))
+        if {result.get("weights") for result in results} == {weights}:
+            return results
+        logger.warning(
+            "%s does not say that it is of the run's best weights: it is left out; to test these, "
+            "train.py --test_only",
+            path,
+        )
+    return []
+
+
+def _searches(run: Path, checkpoint: str, causal: bool) -> list[SearchResult]:
+    """What was found of these weights, on the dev set of the newest search: by each cost, the
     nameless study before those that have a name."""
-    dev_set = ""  # as is that of searches from before it was recorded
-    for cost in COSTS:
-        folder = search_folder(run, cost, causal)
-        named = sorted(folder.glob("*/pareto.json"))
-        for path in (path for path in (folder / "pareto.json", *named) if path.is_file()):
-            found = SearchResult.load(path)
-            if found.checkpoint != checkpoint:
-                logger.warning("%s is of other weights than the run's best: it is left out", path)
-            elif dev_set and found.dev_set and found.dev_set != dev_set:
-                logger.warning("%s is of another dev set than the first: it is left out", path)
-            else:
-                dev_set = dev_set or found.dev_set
-                yield found
+    folders = [search_folder(run, cost, causal) for cost in COSTS]
+    paths = [p for f in folders for p in (f / PARETO, *sorted(f.glob(f"*/{PARETO}")))]
+    found = {path: SearchResult.load(path) for path in paths if path.is_file()}
+    ours = {path: x for path, x in found.items() if x.checkpoint == checkpoint}
+    newest = max(ours, key=lambda path: path.stat().st_mtime, default=None)
+    for path, result in found.items():
+        if path not in ours:
+            logger.warning("%s is of other weights than the run's best: it is left out", path)
+        elif result.dev_set != ours[newest].dev_set:
+            logger.warning("%s is of another dev set than %s: it is left out", path, newest)
+            del ours[path]
+    return list(ours.values())

@@ -93,6 +93,7 @@ OPTIONAL: dict[str, Check] = {
     "corpus_seed": _SEED,
     **dict.fromkeys(("n_train", "n_dev", "n_test"), _COUNT),
     "train_hours": positive,
+    "letter_case": one_of("keep", "upper", "lower"),
     "held_out_speaker": nullable(_SPLIT),
     **FBANK_CHECKS,
     **FBANK_OPTION_CHECKS,

@@ -17,11 +17,13 @@ import logging
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from todm_sb.arguments import at_least, positive
+from todm_sb.dataio.text import words_of_ids
 from todm_sb.devices import usable_device
 from todm_sb.errors import one_line_errors
 from todm_sb.report import scored_text
@@ -71,7 +73,7 @@ def main(arguments: argparse.Namespace) -> None:
     dev_set = DevSet(
         model.to(device),
         dev_utterances(hparams, dataset, device),
-        lambda ids: tokenizer.decode_ids(ids).split(),
+        partial(words_of_ids, tokenizer),
         hparams["max_symbols"],
     )
     if cost != "latency":  # which is not known yet
@@ -102,7 +104,7 @@ def main(arguments: argparse.Namespace) -> None:
         arguments.seed,
     )
     result = search.run(arguments.evaluations, not arguments.no_baselines)
-    names = {"checkpoint": task["checkpoint"], "dev_set": task["dev set"]}
+    names = {"checkpoint": task["checkpoint"], "dev_set": dev_set.id}
     scored = {**dev_set.scored, "left_out": dataset.left_out}
     result = replace(result, **names, scored=scored)
     results.mkdir(parents=True, exist_ok=True)
