@@ -28,10 +28,11 @@ import torch
 from measure import MB, Row, peak_memory, print_table
 from speechbrain.utils.edit_distance import accumulatable_wer_stats
 
+from todm_sb.dataio.text import words_of_text
 from todm_sb.errors import DataError, one_line_errors
 from todm_sb.export.onnx import obstacles_to_sherpa
 from todm_sb.export.run import FBANK_KEYS, export_run
-from todm_sb.runs import load_run
+from todm_sb.runs import load_run, run_tokenizer
 from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters
 from todm_sb.supernet.pareto import Evaluated, SearchResult
 
@@ -70,11 +71,14 @@ class TestSet:
     """Utterances: samples of full scale 1, and what was said."""
 
     samples: list[np.ndarray]
-    words: list[list[str]]
+    texts: list[str]
     seconds: float
+    words_of: Callable[[str], list[str]]
 
     @classmethod
-    def read(cls, manifest: Path, limit: int | None) -> TestSet:
+    def read(
+        cls, manifest: Path, limit: int | None, words_of: Callable[[str], list[str]]
+    ) -> TestSet:
         """From a CSV with the columns ``wav`` and ``wrds``."""
         if not manifest.is_file():
             raise DataError(f"{manifest} does not exist: give the manifest of a test set")
@@ -82,11 +86,13 @@ class TestSet:
             rows = list(csv.DictReader(file))[:limit]
         audio = [soundfile.read(row["wav"], dtype="float32") for row in rows]
         seconds = sum(len(samples) / rate for samples, rate in audio)
-        return cls([samples for samples, _ in audio], [r["wrds"].split() for r in rows], seconds)
+        samples = [samples for samples, _ in audio]
+        return cls(samples, [row["wrds"] for row in rows], seconds, words_of)
 
     def error_rate(self, texts: Iterable[str]) -> float:
         """Word error rate in percent."""
-        return accumulatable_wer_stats(self.words, [text.split() for text in texts])["WER"]
+        said, read = (list(map(self.words_of, x)) for x in (self.texts, texts))
+        return accumulatable_wer_stats(said, read)["WER"]
 
     def longest(self) -> list[np.ndarray]:
         """The :data:`LONGEST` longest utterances."""
@@ -210,7 +216,8 @@ def main() -> None:
     subnets = choose(hparams["space"], SearchResult.load(args.run / "search/params/pareto.json"))
     parameters = {name: count_parameters(hparams["model"], c) for name, c in subnets.items()}
     candidates = export_all(args.run, hparams, subnets, args.run / "deployment")
-    test = TestSet.read(args.manifest, args.limit)
+    words_of = functools.partial(words_of_text, run_tokenizer(hparams))
+    test = TestSet.read(args.manifest, args.limit, words_of)
     read_in_turn(candidates, test)
     if not args.no_memory:
         multiprocessing.set_forkserver_preload(["engines"])

@@ -11,7 +11,6 @@ kept its stream would gain at least the audio.
 from __future__ import annotations
 
 import argparse
-import csv
 import functools
 import itertools
 import statistics
@@ -25,6 +24,7 @@ import torch
 from measure import MB, Row, peak_memory, print_table
 from torch import Tensor
 
+from todm_sb.dataio.manifest import read_csv
 from todm_sb.errors import one_line_errors
 from todm_sb.export.run import export_run
 from todm_sb.inference import StreamingSubnetASR
@@ -87,8 +87,7 @@ def stream_file(bundle: str, path: str, chunk_seconds: float) -> Callable[[], ob
 
 def utterances(manifest: Path) -> list[Tensor]:
     """The samples of each utterance."""
-    with manifest.open(encoding="utf-8") as file:
-        paths = [row["wav"] for row in csv.DictReader(file)]
+    paths = [row.wav for row in read_csv(manifest)]
     return [torch.from_numpy(soundfile.read(path, dtype="float32")[0]) for path in paths]
 
 

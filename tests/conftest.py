@@ -123,6 +123,24 @@ def char_tokenizer_path(tmp_path_factory):
     return prefix.with_suffix(".model")
 
 
+@pytest.fixture(scope="session")
+def byte_tokenizer_path(tmp_path_factory):
+    """A SentencePiece model with a piece for each byte, for characters that it does not know."""
+    from sentencepiece import SentencePieceTrainer
+
+    prefix = tmp_path_factory.mktemp("tokenizer") / "bytes"
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(["SEVEN TWO FIVE NINE", "ZERO ONE SIX", "THREE FOUR EIGHT"]),
+        model_prefix=str(prefix),
+        model_type="bpe",
+        vocab_size=280,
+        byte_fallback=True,
+        bos_id=-1,
+        eos_id=-1,
+    )
+    return prefix.with_suffix(".model")
+
+
 @pytest.fixture
 def web_export(tmp_path):
     """Writes what looks like a subnet exported for the web: its server does not look into models.

@@ -10,7 +10,16 @@ import torch
 from speechbrain.utils.checkpoints import Checkpointer
 from torch import nn
 
-from todm_sb.checkpoints import SUMS, UNFINISHED, SafeCheckpointer, broken, recover_average
+from todm_sb.checkpoints import (
+    SUMS,
+    UNFINISHED,
+    WER_OF,
+    SafeCheckpointer,
+    broken,
+    competes,
+    log_those_apart,
+    recover_average,
+)
 from todm_sb.errors import CheckpointError, ConfigError
 
 FILES = ["CKPT.yaml", SUMS, "model.ckpt", "other.ckpt"]
@@ -50,6 +59,15 @@ def test_the_newest_checkpoint_is_loaded(saved, tmp_path):
     assert broken(second.path) is None
     assert again(tmp_path, model).recover_if_possible().path == second.path
     assert value(model) == 2.0
+
+
+def test_a_folder_is_made_by_the_first_checkpoint_and_not_before(tmp_path):
+    checkpointer = SafeCheckpointer(tmp_path / "run" / "save", {"model": network(1.0)})
+    assert checkpointer.list_checkpoints() == []
+    assert checkpointer.recover_if_possible() is None
+    assert not list(tmp_path.iterdir())
+    saved = checkpointer.save_checkpoint()
+    assert [c.path for c in checkpointer.list_checkpoints()] == [saved.path]
 
 
 def flip(path):
@@ -102,6 +120,99 @@ def test_of_damaged_checkpoints_none_is_averaged_or_deleted(saved, tmp_path):
     checkpointer.save_and_keep_only(num_to_keep=1)
     assert second.path.exists()
     assert len(checkpointer.list_checkpoints()) == 1
+
+
+OLD, NEW = ({"dev_set": name, "measured": "max and min"} for name in ("old", "new"))
+NEW_OTHERS = {**NEW, "measured": "max alone"}
+
+
+@pytest.fixture
+def measured(tmp_path):
+    """A checkpointer that saves a value with its WER and what that is of, and its model."""
+    model = network(0.0)
+    checkpointer = SafeCheckpointer(tmp_path, {"model": model, "other": network(7.0)})
+
+    def save(value, wer, wer_of, n_average=2):
+        nn.init.constant_(model.weight, value)
+        meta = {"WER": wer} if wer_of is None else {"WER": wer, WER_OF: wer_of}
+        checkpointer.save_and_keep_only(
+            meta=meta,
+            min_keys=["WER"],
+            num_to_keep=n_average,
+            ckpt_predicate=competes(wer_of or {}),
+        )
+
+    return checkpointer, model, save
+
+
+@pytest.mark.parametrize(
+    ("wer_of", "chosen"),
+    [
+        (NEW, 30.0),
+        ({"dev_set": "new"}, 30.0),  # the subnets of the newest on this set
+        (NEW_OTHERS, 20.0),
+        (OLD, 1.5),  # the average of the two
+        ({}, 30.0),
+        (None, 30.0),
+        ({"dev_set": "seen by none"}, 30.0),
+    ],
+)
+def test_checkpoints_of_another_dev_set_do_not_compete(measured, caplog, wer_of, chosen):
+    checkpointer, model, save = measured
+    save(1.0, 5.0, OLD)
+    save(2.0, 6.0, OLD)
+    save(20.0, 1.0, NEW_OTHERS)
+    save(30.0, 60.0, NEW)
+    recover_average(checkpointer, model, 2, min_key="WER", wer_of=wer_of)
+    assert value(model) == chosen
+    assert "checkpoints do not compete" in caplog.text
+    seen = wer_of != {"dev_set": "seen by none"}
+    assert ("no WER is of the present dev set" in caplog.text) != seen
+    # Without a metric there is nothing to compete in.
+    recover_average(checkpointer, model, 4)
+    assert value(model) == pytest.approx((1 + 2 + 20 + 30) / 4)
+
+
+def test_no_checkpoint_is_deleted_for_the_wer_of_another_dev_set(measured, caplog):
+    checkpointer, model, save = measured
+    for step, (wer, of) in enumerate(
+        [(5.0, OLD), (9.0, OLD), (8.0, OLD), (60.0, NEW), (50.0, NEW), (70.0, NEW), (80.0, NEW)]
+    ):
+        save(float(step), wer, of, n_average=1)
+    left = [(c.meta["WER"], c.meta[WER_OF]) for c in checkpointer.list_checkpoints()]
+    # The best and the newest one of each.
+    assert left == [(5.0, OLD), (8.0, OLD), (50.0, NEW), (80.0, NEW)]
+    log_those_apart(checkpointer, NEW)
+    line = caplog.messages[-1]
+    old = [c.path.name for c in checkpointer.list_checkpoints()[:2]]
+    assert f"the WER of {', '.join(old)} is of another dev set" in line
+    # The old set is back: its best one competes again.
+    recover_average(checkpointer, model, 1, min_key="WER", wer_of=OLD)
+    assert value(model) == 0.0
+    # Training goes on from the newest one, whatever it was measured on.
+    checkpointer.recover_if_possible()
+    assert value(model) == 6.0
+
+
+def test_checkpoints_of_before_there_was_such_a_record_compete_among_themselves(measured):
+    checkpointer, model, save = measured
+    save(1.0, 5.0, None)
+    save(2.0, 4.0, None)
+    save(3.0, 9.0, None)
+    for wer_of in (None, NEW):
+        recover_average(checkpointer, model, 2, min_key="WER", wer_of=wer_of)
+        assert value(model) == 1.5
+    save(7.0, 90.0, NEW)
+    recover_average(checkpointer, model, 2, min_key="WER", wer_of=NEW)
+    assert value(model) == 7.0
+
+
+def test_a_checkpoint_in_the_midst_of_an_epoch_is_deleted_as_ever(measured):
+    checkpointer, _, save = measured
+    save(1.0, 5.0, OLD, n_average=1)
+    checkpointer.save_checkpoint(meta={"intra-epoch_ckpt": True}, end_of_epoch=False)
+    save(2.0, 50.0, NEW, n_average=1)
+    assert [c.meta["WER"] for c in checkpointer.list_checkpoints()] == [5.0, 50.0]
 
 
 def test_without_a_whole_checkpoint_there_is_nothing_to_average(tmp_path):

@@ -29,7 +29,6 @@ from todm_sb.distributed import (
     total,
     update_statistics_with_nothing,
 )
-from todm_sb.guard import GradientGuard
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.optim import Eden, ScaledAdam
 from todm_sb.supernet import SearchSpace
@@ -88,7 +87,6 @@ def make_brain(dtype, accumulation, seed=0):
         run_opts={"device": "cpu", "max_grad_norm": float("inf")},
     )
     brain.grad_accumulation_factor = accumulation
-    brain.broken_audio, brain.train_losses, brain.guard = set(), Averages(), GradientGuard(3)
     broadcast_weights(brain.modules)
     brain.init_optimizers()
     brain.modules.train()
@@ -106,6 +104,7 @@ def global_batch(step, dtype):
         {
             "id": f"{step}-{i}",
             "sig": torch.randn(n, N_FEATURES, dtype=dtype),
+            "words": ["SAID"],
             "tokens": torch.randint(1, VOCABULARY, (generator.randint(1, 3),)),
         }
         for i, n in enumerate(lengths)

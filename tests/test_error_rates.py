@@ -26,3 +26,24 @@ def test_errors_are_counted_by_network_and_utterance(tmp_path):
         "wer_test_min.txt",
     ]
     assert "%WER 66.67" in (tmp_path / "wer_test_min.txt").read_text()
+
+
+def test_what_cannot_be_decoded_counts_as_deleted(tmp_path):
+    errors = ErrorRates(["max", "min"])
+    errors.append_undecodable({})
+    for name in ("max", "min"):
+        errors.append(name, ["a"], [["ONE", "TWO"]], [["ONE", "TWO"]])
+    errors.append_undecodable({"c": ["SIX"], "b": ["TEN", "TEN"]})
+    errors.merge()
+    assert errors.scored() == {"utterances": 3, "words": 5, "undecodable": 2}
+    assert errors.by_utterance() == {
+        "utterances": ["a", "b", "c"],
+        "words": [2, 2, 1],
+        "errors": {"max": [0, 2, 1], "min": [0, 2, 1]},
+    }
+    # 7, 7 and 3 characters.
+    assert errors.rates()["min"] == pytest.approx({"WER": 60, "CER": 1000 / 17})
+    errors.write_alignments(tmp_path, "test")
+    text = (tmp_path / "wer_test_min.txt").read_text()
+    assert "%WER 60.00 [ 3 / 5, 0 ins, 3 del, 0 sub ]" in text
+    assert "\nb, " in text

@@ -1,10 +1,12 @@
-"""Numbers on a command line, as types of argparse."""
+"""Numbers and paths on a command line, as types of argparse."""
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -27,3 +29,8 @@ def positive(text: str) -> float:
     if not 0 < (number := float(text)) < math.inf:
         raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
     return number
+
+
+def path(text: str) -> Path:
+    """A file or folder; in ``--option=~/x`` no shell has replaced the ``~`` by someone's home."""
+    return Path(os.path.expanduser(text))

@@ -14,13 +14,16 @@ from typing import Any
 import numpy as np
 import speechbrain as sb
 import torch
+from speechbrain.utils.distributed import run_on_main
 from torch import Tensor
 
 from todm_sb.averages import Averages
-from todm_sb.checkpoints import recover_average
+from todm_sb.checkpoints import WER_OF, competes, log_those_apart, recover_average
 from todm_sb.curves import TrainingHistory
+from todm_sb.dataio.fingerprint import dev_set_id, fingerprint
 from todm_sb.dataio.manifest import write_atomic
 from todm_sb.dataio.pipeline import SpeechBatch
+from todm_sb.dataio.text import words_of_ids
 from todm_sb.decoders.transducer import TransducerSearcher
 from todm_sb.distributed import (
     RankBatches,
@@ -35,6 +38,7 @@ from todm_sb.error_rates import ErrorRates
 from todm_sb.errors import ConfigError
 from todm_sb.guard import GradientGuard
 from todm_sb.optim import ScaledAdam
+from todm_sb.runs import weights_id
 from todm_sb.stopwatch import Stopwatch
 from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters
 from todm_sb.supernet.sandwich import (
@@ -44,6 +48,7 @@ from todm_sb.supernet.sandwich import (
     sample_sandwich,
     sandwich_backward,
 )
+from todm_sb.training.settings import check_batches
 from todm_sb.utils.progress import watched
 from todm_sb.watch import Watch, values_of_subnets
 
@@ -63,15 +68,13 @@ class TODMBrain(sb.Brain):
     Needs in ``hparams``: ``space``, ``objective``, ``n_random``, ``sandwich_warmup``,
     ``micro_batches``, ``named_subnets``, ``max_symbols``, ``beam_size``, ``seed``,
     ``epoch_counter``, ``lr_annealing`` (:class:`todm_sb.optim.Eden`), ``train_logger``,
-    ``output_folder``, ``avg_checkpoints``; may have ``wav_augment``, ``feature_augment``,
-    ``tensorboard_logger``. The recipes' YAMLs explain them. The tokenizer is given to
-    :meth:`use_tokenizer`.
+    ``output_folder``, ``avg_checkpoints``, ``valid_csv``; may have ``wav_augment``,
+    ``feature_augment``, ``tensorboard_logger``. The recipes' YAMLs explain them. The tokenizer is
+    given to :meth:`use_tokenizer`.
 
     All randomness of a step follows from the seed, the epoch and the step's number: a run that was
     killed and resumed goes on as if it had not been.
     """
-
-    watch: Watch | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As SpeechBrain's.
@@ -88,6 +91,32 @@ class TODMBrain(sb.Brain):
                 "precision fp16 needs a GPU: on a CPU take --precision=bf16 or fp32"
             ) from None
         self.noprogressbar |= not watched()
+        # Kept in checkpoints, so that the means of an epoch that was broken off are of all of it.
+        self.train_losses = Averages()
+        self.train_stats: dict[str, float] = {}
+        self.stopwatch = Stopwatch()
+        halvings = HALVINGS_OF_SCALE if self.scaler.is_enabled() else 0
+        self.guard = GradientGuard(self.nonfinite_patience + halvings)
+        if self.checkpointer is not None:
+            kept_by_name = {
+                "train_losses": self.train_losses,
+                "stopwatch": self.stopwatch,
+                "gradient_guard": self.guard,
+            }
+            for name, kept in kept_by_name.items():
+                self.checkpointer.add_recoverable(
+                    name, kept, type(kept).load, type(kept).save, optional_load=True
+                )
+        # Batches whose gradients wait for the optimizer's step.
+        self.gathered = 0
+        # Of the first process, while it trains.
+        self.watch: Watch | None = None
+        self.broken_audio: set[str] = set()
+        # By stage, those that the loaders were made of.
+        self.datasets: dict[sb.Stage, Any] = {}
+        # Of the stage that is under way, or was the last.
+        self.losses = Averages()
+        self.errors = ErrorRates(())
 
     def use_tokenizer(self, tokenizer: Any) -> None:
         """Sets the tokenizer that turns label ids into words."""
@@ -122,34 +151,29 @@ class TODMBrain(sb.Brain):
             for name, subnet in self.subnets.items()
         }
 
+    @cached_property
+    def history(self) -> TrainingHistory:
+        """The course of the training."""
+        return TrainingHistory(Path(self.hparams.output_folder))
+
+    @cached_property
+    def wer_of(self) -> dict[str, str]:
+        """What the WER of a checkpoint is of: the dev set and how it is measured."""
+        measured = [(subnet.to_json(), causal) for subnet, causal in self.measured.values()]
+        dev_set = run_on_main(dev_set_id, [self.hparams.valid_csv, self.tokenizer])
+        return {
+            "dev_set": dev_set,
+            "measured": fingerprint([sorted(measured), self.hparams.max_symbols]),
+        }
+
     # Training
 
     def on_fit_start(self) -> None:
-        """Prepares optimizer and checkpoint as SpeechBrain does, and checks the settings."""
-        # Kept in checkpoints, so that the means of an epoch that was broken off are of all of it.
-        self.train_losses = Averages()
-        self.stopwatch = Stopwatch()
-        halvings = HALVINGS_OF_SCALE if self.scaler.is_enabled() else 0
-        self.guard = GradientGuard(self.nonfinite_patience + halvings)
-        if self.checkpointer is not None:
-            kept_by_name = {
-                "train_losses": self.train_losses,
-                "stopwatch": self.stopwatch,
-                "gradient_guard": self.guard,
-            }
-            for name, kept in kept_by_name.items():
-                self.checkpointer.add_recoverable(
-                    name, kept, type(kept).load, type(kept).save, optional_load=True
-                )
+        """Prepares optimizer and checkpoint as SpeechBrain does."""
         super().on_fit_start()
+        if self.checkpointer is not None:
+            log_those_apart(self.checkpointer, self.wer_of)
         broadcast_weights(self.modules)
-        if isinstance(self.optimizer, ScaledAdam) and np.isfinite(self.max_grad_norm):
-            raise ConfigError(
-                f"max_grad_norm is {self.max_grad_norm}, but ScaledAdam clips gradients itself: "
-                "set max_grad_norm: .inf"
-            )
-        self.history = TrainingHistory(Path(self.hparams.output_folder))
-        self.broken_audio: set[str] = set()
         if rank() == 0:
             tensorboard = getattr(self.hparams, "tensorboard_logger", None)
             writer = None if tensorboard is None else tensorboard.writer
@@ -169,19 +193,32 @@ class TODMBrain(sb.Brain):
         else:
             self.losses = Averages()
             self.errors = ErrorRates(self.measured)
+            if rank() == 0:
+                self.errors.append_undecodable(self._of_dataset(stage, "undecodable"))
 
     def make_dataloader(self, dataset: Any, stage: sb.Stage, **kwargs: Any) -> Any:
         """As SpeechBrain's, but a batch sampler is told the epoch, and so shuffles anew in each.
 
         Each process gets its share of the batches, in validation and test too.
+
+        Raises:
+            ConfigError: if an epoch of training has fewer batches than a step takes.
         """
         if "batch_sampler" in kwargs and n_ranks() > 1:
             even = stage == sb.Stage.TRAIN
             kwargs["batch_sampler"] = RankBatches(kwargs["batch_sampler"], even)
+        self.datasets[stage] = dataset
         loader = super().make_dataloader(dataset, stage, **kwargs)
-        if stage == sb.Stage.TRAIN and self.train_sampler is None:
-            self.train_sampler = kwargs.get("batch_sampler")
+        if stage == sb.Stage.TRAIN:
+            check_batches(len(loader), self.grad_accumulation_factor)
+            if self.train_sampler is None:
+                self.train_sampler = kwargs.get("batch_sampler")
         return loader
+
+    def _of_dataset(self, stage: sb.Stage, name: str) -> dict[str, Any]:
+        """What the dataset of a stage tells of utterances that are not in it; a loader that was
+        made elsewhere tells nothing."""
+        return getattr(self.datasets.get(stage), name, {})
 
     def _train_loader_specifics(self, dataset: Any, loader_kwargs: dict) -> dict:
         return loader_kwargs  # make_dataloader has done it
@@ -195,7 +232,7 @@ class TODMBrain(sb.Brain):
         Returns:
             The max subnet's loss; not a number where no utterance of the batch could be read.
         """
-        should_step = self.step % self.grad_accumulation_factor == 0
+        should_step = self._ends_step()
         self.on_fit_batch_start(batch, should_step)
         rng = self._seed_step()
         subnets = [self.hparams.space.max]
@@ -205,6 +242,7 @@ class TODMBrain(sb.Brain):
         losses = self._backward_of_batch(batch, subnets, causal)
         if should_step:
             sum_gradients(self.modules.parameters())
+            self._average_gradients()
             self.optimizers_step()
             self.hparams.lr_annealing(self.optimizer)
         if losses:
@@ -215,6 +253,22 @@ class TODMBrain(sb.Brain):
         self.on_fit_batch_end(batch, None, loss, should_step)
         return loss
 
+    def _ends_step(self) -> bool:
+        """Whether the optimizer steps after this batch: the last of a group, or of the epoch."""
+        if self.step % self.grad_accumulation_factor == 0:
+            return True
+        if self.debug and self.step == self.debug_batches:
+            return True
+        return self.train_sampler is not None and self.step == len(self.train_sampler)
+
+    def _average_gradients(self) -> None:
+        """Divides the sum over the batches gathered by their number, those that are empty in all
+        processes and an epoch's missing ones not counted."""
+        gradients = [p.grad for p in self.modules.parameters() if p.grad is not None]
+        if self.gathered > 1 and gradients:
+            torch._foreach_div_(gradients, self.gathered)
+        self.gathered = 0
+
     def _backward_of_batch(
         self, batch: SpeechBatch, subnets: list[SubnetConfig], causal: bool
     ) -> list[SubnetLosses]:
@@ -222,6 +276,7 @@ class TODMBrain(sb.Brain):
         self._name_broken_audio(batch)
         n = len(batch.id)
         n_of_all = total(n, self.device)
+        self.gathered += n_of_all > 0
         if n == 0:
             if n_of_all:
                 n_features = self.modules.model.encoder.n_features
@@ -260,7 +315,7 @@ class TODMBrain(sb.Brain):
     def _should_save_intra_epoch_ckpt(self, last_ckpt_time: float, steps_since_ckpt: int) -> bool:
         """As SpeechBrain's, but not while gradients are gathered, which no checkpoint holds."""
         due = super()._should_save_intra_epoch_ckpt(last_ckpt_time, steps_since_ckpt)
-        return due and self.step % self.grad_accumulation_factor == 0
+        return due and self._ends_step()
 
     def _watch_step(
         self, batch: SpeechBatch, subnets: list[SubnetConfig], losses: list[SubnetLosses]
@@ -283,14 +338,13 @@ class TODMBrain(sb.Brain):
         epoch = self.hparams.epoch_counter.current
         self.watch.record(self.optimizer_step, epoch, values, n, seconds)
 
-    def _name_broken_audio(self, batch: SpeechBatch) -> None:
-        """Logs audio that could not be read, each once."""
+    def _name_broken_audio(self, batch: SpeechBatch, consequence: str = "is left out") -> None:
+        """Logs audio that could not be decoded, each once."""
         for name, reason in batch.broken.items():
             if name not in self.broken_audio:
                 self.broken_audio.add(name)
-                logger.warning(
-                    "%s is left out: %s; %d so far", name, reason, len(self.broken_audio)
-                )
+                n = len(self.broken_audio)
+                logger.warning("%s %s: %s; %d so far", name, consequence, reason, n)
 
     def _seed_step(self) -> random.Random:
         """Seeds all generators for this step; the returned one is the same on every rank."""
@@ -306,7 +360,7 @@ class TODMBrain(sb.Brain):
     def _backward(self, loss: Tensor) -> None:
         # Backward repeats each operation in the precision that its forward had.
         with torch.autocast(self.device_type, enabled=False):
-            self.scaler.scale(loss * (self.share / self.grad_accumulation_factor)).backward()
+            self.scaler.scale(loss * self.share).backward()
 
     def _count_losses(self, losses: list[SubnetLosses], n_utterances: int) -> None:
         """Notes the losses of the max subnet, the means of the others, and the divergence."""
@@ -358,11 +412,13 @@ class TODMBrain(sb.Brain):
         """Reads the batch with every measured subnet.
 
         Returns:
-            The max subnet's loss.
+            The max subnet's loss in validation; else, and where there is none, not a number.
         """
         trunk, labels = predictions
         model = self.modules.model
-        losses, _ = self.hparams.objective(model, trunk, labels, None)
+        loss = torch.tensor(float("nan"))
+        if stage == sb.Stage.VALID:
+            loss = self._validation_loss(trunk, labels)
         beam_size = self.hparams.beam_size if stage == sb.Stage.TEST else 1
         searcher = TransducerSearcher(model, beam_size, self.hparams.max_symbols)
         first, *others = model.encoder.modes
@@ -372,14 +428,28 @@ class TODMBrain(sb.Brain):
         for name, (subnet, causal) in self.measured.items():
             encoded = model.encoder.encode(trunk.frames, trunk.n_frames, subnet, shared[causal])
             found = searcher.search(encoded, trunk.n_frames)
-            words = [self.tokenizer.decode_ids(best.tokens).split() for best, *_ in found]
+            words = [words_of_ids(self.tokenizer, best.tokens) for best, *_ in found]
             self.errors.append(name, batch.id, words, batch.words)
-        self.losses.add("max", float(losses.total), len(batch.id))
+        return loss
+
+    def _validation_loss(self, trunk: Trunk, labels: Labels) -> Tensor:
+        """The max subnet's loss of the utterances that one can be trained on: those with labels,
+        and no more than frames. The others count in the error rates alone."""
+        fits = (labels.lengths > 0) & (labels.lengths <= trunk.n_frames)
+        if not bool(fits.any()):
+            return torch.tensor(float("nan"))
+        if not bool(fits.all()):
+            part = fits.nonzero().squeeze(1)
+            labels = labels.rows(part)
+            trunk = trunk.rows(part, labels.ids.shape[1])
+        losses, _ = self.hparams.objective(self.modules.model, trunk, labels, None)
+        self.losses.add("max", float(losses.total), len(labels.lengths))
         return losses.total
 
     def evaluate_batch(self, batch: SpeechBatch, stage: sb.Stage) -> Tensor:
-        """As SpeechBrain's, for what of the batch could be read."""
-        self._name_broken_audio(batch)
+        """As SpeechBrain's, for what of the batch could be decoded; the rest counts as deleted."""
+        self._name_broken_audio(batch, "cannot be decoded, its words count as deleted")
+        self.errors.append_undecodable(batch.broken_words)
         return super().evaluate_batch(batch, stage) if batch.id else torch.tensor(float("nan"))
 
     def on_stage_end(self, stage: sb.Stage, stage_loss: float, epoch: int | None = None) -> None:
@@ -394,7 +464,7 @@ class TODMBrain(sb.Brain):
         mean_wer = sum(r["WER"] for r in rates.values()) / len(rates)
         flat = {f"{key} {name}": v for name, r in rates.items() for key, v in r.items()}
         if stage == sb.Stage.VALID:
-            loss = self.losses.means_of_all()["max"]
+            loss = self.losses.means_of_all().get("max", float("nan"))
             self._end_of_validation(epoch, loss, mean_wer, flat)
         else:
             self.hparams.train_logger.log_stats({"test": "done"}, test_stats=flat)
@@ -412,12 +482,13 @@ class TODMBrain(sb.Brain):
             if train_logger is not None:  # it writes in the first process, but all must call it
                 train_logger.log_stats(stats, self.train_stats, valid)
         if sb.utils.distributed.if_main_process():
-            self.history.add(epoch, {**stats, **self.train_stats}, valid)
+            self.history.add(epoch, {**stats, **self.train_stats}, valid, self.wer_of)
             self._write_cost()
         self.checkpointer.save_and_keep_only(
-            meta={"WER": mean_wer, "epoch": epoch},
+            meta={"WER": mean_wer, "epoch": epoch, WER_OF: self.wer_of},
             min_keys=["WER"],
             num_to_keep=self.hparams.avg_checkpoints,
+            ckpt_predicate=competes(self.wer_of),
         )
 
     def _write_cost(self) -> None:
@@ -433,17 +504,26 @@ class TODMBrain(sb.Brain):
     def on_evaluate_start(self, max_key: str | None = None, min_key: str | None = None) -> None:
         """Loads the average of the best checkpoints."""
         recover_average(
-            self.checkpointer, self.modules.model, self.hparams.avg_checkpoints, max_key, min_key
+            self.checkpointer,
+            self.modules.model,
+            self.hparams.avg_checkpoints,
+            max_key,
+            min_key,
+            self.wer_of,
         )
 
     def results(self) -> list[dict[str, Any]]:
-        """After a test: shape, mode, parameters, WER and CER of each subnet in each mode.
+        """After a test: shape, mode, parameters, WER and CER of each subnet in each mode, what the
+        error rates are of (see :meth:`ErrorRates.scored`; ``left_out`` is no utterance), and the
+        id of the weights.
 
         The parameters of a dual-mode network's causal mode are those of its causal form.
         """
         model, rates = self.modules.model, self.errors.rates()
+        scored = {**self.errors.scored(), "left_out": self._of_dataset(sb.Stage.TEST, "left_out")}
         first, *others = model.encoder.modes
         forms = {first: model, **{causal: model.causal_form() for causal in others}}
+        weights = weights_id(model)
         return [
             {
                 "subnet": name,
@@ -451,6 +531,8 @@ class TODMBrain(sb.Brain):
                 "causal": causal,
                 "parameters": count_parameters(forms[causal], subnet),
                 **rates[name],
+                **scored,
+                "weights": weights,
             }
             for name, (subnet, causal) in self.measured.items()
         ]

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 # Begins the name of a folder in which a checkpoint is still being written.
 UNFINISHED = "unfinished-"
 SUMS = "sha256.json"
+# In what a checkpoint says of itself: what its WER is of.
+WER_OF = "wer_of"
 
 
 class SafeCheckpointer(Checkpointer):
@@ -33,8 +36,11 @@ class SafeCheckpointer(Checkpointer):
     the log, and neither loaded nor deleted. All arguments are SpeechBrain's.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, checkpoints_dir: str | Path, *args: Any, **kwargs: Any) -> None:
+        # SpeechBrain's makes its folder, also for one that only reads; here the first checkpoint
+        # does.
+        super().__init__(os.curdir, *args, **kwargs)
+        self.checkpoints_dir = Path(checkpoints_dir)
         self._good: dict[Path, bool] = {}
 
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> Checkpoint | None:
@@ -62,6 +68,9 @@ class SafeCheckpointer(Checkpointer):
         The first process examines them, for all: every process must call this.
         """
         return self._construct_checkpoint_objects(main_process_only(self._whole)())
+
+    def _list_checkpoint_dirs(self) -> list[Path]:
+        return super()._list_checkpoint_dirs() if self.checkpoints_dir.is_dir() else []
 
     def _whole(self) -> list[Path]:
         return [path for path in sorted(self._list_checkpoint_dirs()) if self._is_good(path)]
@@ -95,7 +104,8 @@ class SafeCheckpointer(Checkpointer):
                 shutil.rmtree(path)
 
     def _write_failure(self, error: Exception) -> str:
-        free = shutil.disk_usage(self.checkpoints_dir).free
+        places = (self.checkpoints_dir, *self.checkpoints_dir.absolute().parents)
+        free = shutil.disk_usage(next(place for place in places if place.exists())).free
         whole = self._whole()  # the other processes do not come this way
         left = f"the newest whole one is {whole[-1].name}" if whole else "there is none before it"
         return (
@@ -167,14 +177,44 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def competes(wer_of: Mapping[str, str]) -> Callable[[Checkpoint], bool]:
+    """Whether a checkpoint is chosen, or deleted, by its metric: if that is of the same thing.
+
+    Args:
+        wer_of: what the metrics of a run are of now; kept in a checkpoint as :data:`WER_OF`.
+    """
+    return lambda checkpoint: "WER" not in checkpoint.meta or _wer_of(checkpoint) == wer_of
+
+
+def log_those_apart(checkpointer: Checkpointer, wer_of: Mapping[str, str]) -> None:
+    """Names the checkpoints that do not compete; every process must call this."""
+    apart = [c.path.name for c in checkpointer.list_checkpoints() if not competes(wer_of)(c)]
+    if apart:
+        logger.warning(
+            "%s: the WER of %s is of another dev set or other subnets: they are kept, and do not "
+            "compete with those that are made now",
+            checkpointer.checkpoints_dir,
+            ", ".join(apart),
+        )
+
+
+def _wer_of(checkpoint: Checkpoint) -> dict[str, str]:
+    """Those made before there was such a record are of one thing, and of nothing else."""
+    return checkpoint.meta.get(WER_OF, {})
+
+
 def recover_average(
     checkpointer: Checkpointer,
     model: nn.Module,
     n_average: int,
     max_key: str | None = None,
     min_key: str | None = None,
+    wer_of: Mapping[str, str] | None = None,
 ) -> None:
     """Loads the best checkpoint, then into ``model`` the average of the ``n_average`` best.
+
+    Only checkpoints whose metric is of the same thing compete: those that are like the newest one
+    with ``wer_of``, or else like the newest one.
 
     Averaging the weights of several epochs costs nothing at run time and lowers the error rate
     (SpeechBrain's LibriSpeech recipes do the same).
@@ -184,12 +224,36 @@ def recover_average(
         model: gets the averaged weights.
         n_average: number of checkpoints.
         max_key, min_key: metric that tells the best ones.
+        wer_of: what the metric has to be of, or a part of it, as far as that is known.
 
     Raises:
         ConfigError: if there is no checkpoint.
     """
+    key = max_key or min_key
+    measured = checkpointer.find_checkpoints(ckpt_predicate=lambda c: key is None or key in c.meta)
+    alike = [c for c in measured if (wer_of or {}).items() <= _wer_of(c).items()]
+    newest = (alike or measured or [None])[0]
+    if key is not None and measured:
+        if not alike:
+            logger.warning(
+                "%s: no WER is of the present dev set and subnets: that of the newest checkpoint "
+                "decides, and of those that were measured as it was",
+                checkpointer.checkpoints_dir,
+            )
+        apart = sum(_wer_of(c) != _wer_of(newest) for c in measured)
+        if apart:
+            logger.warning(
+                "%s: %d of %d checkpoints do not compete: their WER is of another dev set or other "
+                "subnets",
+                checkpointer.checkpoints_dir,
+                apart,
+                len(measured),
+            )
     found = checkpointer.find_checkpoints(
-        max_key=max_key, min_key=min_key, max_num_checkpoints=n_average
+        max_key=max_key,
+        min_key=min_key,
+        max_num_checkpoints=n_average,
+        ckpt_predicate=lambda c: key is None or _wer_of(c) == _wer_of(newest),
     )
     if not found:
         raise ConfigError(f"no checkpoint in {checkpointer.checkpoints_dir}: train first")

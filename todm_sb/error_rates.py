@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from speechbrain.utils.metric_stats import ErrorRateStats
 
-from todm_sb.distributed import merge_error_rates
+from todm_sb.distributed import gather, merge_error_rates
+
+# What results, comparisons and bundles tell of the data that error rates are of.
+SCORED_KEYS = ("utterances", "words", "undecodable", "left_out")
 
 
 class ErrorRates:
@@ -20,7 +23,10 @@ class ErrorRates:
 
     def __init__(self, names: Iterable[str]) -> None:
         self.words = {name: ErrorRateStats() for name in names}
-        self.characters = {name: ErrorRateStats(split_tokens=True) for name in self.words}
+        self.characters = {
+            name: ErrorRateStats(split_tokens=True, space_token=" ") for name in self.words
+        }
+        self.undecodable: set[str] = set()
 
     def append(
         self, name: str, ids: list[str], found: Sequence[list[str]], spoken: Sequence[list[str]]
@@ -36,8 +42,21 @@ class ErrorRates:
         self.words[name].append(ids, found, spoken)
         self.characters[name].append(ids, found, spoken)
 
+    def append_undecodable(self, spoken: Mapping[str, list[str]]) -> None:
+        """Counts all words and characters of utterances that cannot be decoded as deleted.
+
+        Args:
+            spoken: words of each, by id.
+        """
+        if not spoken:
+            return
+        self.undecodable |= spoken.keys()
+        for name in self.words:
+            self.append(name, list(spoken), [[] for _ in spoken], list(spoken.values()))
+
     def merge(self) -> None:
         """Gives every process the errors of all."""
+        self.undecodable = set().union(*gather(self.undecodable))
         for stats in (*self.words.values(), *self.characters.values()):
             merge_error_rates(stats)
 
@@ -49,6 +68,15 @@ class ErrorRates:
                 "CER": self.characters[name].summarize("error_rate"),
             }
             for name in self.words
+        }
+
+    def scored(self) -> dict[str, int]:
+        """``utterances`` and ``words`` that the rates are of, ``undecodable`` of the utterances."""
+        scores = next(iter(self.words.values())).scores
+        return {
+            "utterances": len(scores),
+            "words": sum(score["num_ref_tokens"] for score in scores),
+            "undecodable": len(self.undecodable),
         }
 
     def by_utterance(self) -> dict[str, Any]:

@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from todm_sb.cli import FAILED, OK, main
+from todm_sb.cli.transcribe import _show
+from todm_sb.inference import SubnetASR
 
 
 @pytest.fixture
@@ -70,6 +73,48 @@ def test_a_file_whose_name_is_no_text_is_read(bundle, audio, tmp_path, capsys):
     path = shutil.copy(audio[0], tmp_path / "\udcff.wav")
     assert main(["transcribe", str(path), "--model", str(bundle)]) == OK
     assert capsys.readouterr().out.startswith(f"{tmp_path}/\\udcff.wav\t")
+
+
+@pytest.fixture
+def shouting(bundle_parts, byte_tokenizer_path, make_transducer, tmp_path):
+    """A bundle whose network says escape, a control character of two bytes, and line break."""
+    from sentencepiece import SentencePieceProcessor
+
+    from todm_sb.export.bundle import write_bundle
+
+    tokenizer = SentencePieceProcessor(model_file=str(byte_tokenizer_path))
+    options = {**bundle_parts["model"].config["encoder"]}
+    model = make_transducer(vocab_size=tokenizer.vocab_size(), ctc=True, **options)
+    with torch.no_grad():
+        bias = model.joiner.output.bias
+        bias.fill_(-100)
+        for byte in b"\x1b\n\xc2\x9b":
+            bias[tokenizer.piece_to_id(f"<0x{byte:02X}>")] = 0
+    parts = {**bundle_parts, "model": model, "tokenizer_path": byte_tokenizer_path}
+    write_bundle(tmp_path / "shouting", **parts)
+    return tmp_path / "shouting"
+
+
+def test_a_bundle_of_a_tokenizer_with_bytes_cannot_command_a_terminal(shouting, audio, capsys):
+    text = SubnetASR.from_bundle(shouting).transcribe_file(audio[0])
+    assert any(ord(character) < 32 for character in text)
+    assert main(["transcribe", audio[0], "--model", str(shouting)]) == OK
+    line = capsys.readouterr().out
+    assert line.endswith("\n")
+    _, shown = line[:-1].split("\t")
+    assert shown.isprintable()
+    assert shown == text.replace("\x1b", "\\x1b").replace("\n", "\\x0a").replace("\x9b", "\\x9b")
+    assert main(["transcribe", audio[0], "--model", str(shouting), "--json"]) == OK
+    line = capsys.readouterr().out
+    assert line[:-1].isprintable()
+    assert json.loads(line)["text"] == text
+
+
+def test_json_escapes_what_json_itself_does_not(capsys):
+    _show({"audio": "a", "text": "\x9b2J\x7fÄ\u2028"}, as_json=True)
+    line = capsys.readouterr().out
+    assert "\\u009b2J\\u007fÄ" in line
+    assert json.loads(line)["text"] == "\x9b2J\x7fÄ\u2028"
 
 
 def test_json_has_an_object_a_line(bundle, audio, capsys):

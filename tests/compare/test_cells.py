@@ -13,6 +13,7 @@ import pytest
 from todm_sb.compare.cells import Cell, Runs, State, known_seeds
 from todm_sb.compare.runner import run_cells
 from todm_sb.errors import ConfigError
+from todm_sb.training.recipe import Recipe, yaml_of
 
 RECIPE = """
 seed: 0
@@ -48,8 +49,8 @@ def make_runs(tmp_path):
     (tmp_path / "train.py").write_text(SCRIPT)
 
     def make(overrides="", **options):
-        files = [tmp_path / name for name in ("results", "train.py", "recipe.yaml")]
-        return Runs(*files, overrides, **options)
+        recipe = Recipe(tmp_path / "recipe.yaml", yaml_of().load(overrides) or {})
+        return Runs(tmp_path / "results", tmp_path / "train.py", recipe, **options)
 
     return make
 
@@ -94,7 +95,7 @@ def test_a_cell_of_other_options_is_refused_before_anything_runs(make_runs):
 def test_a_changed_recipe_is_other_options_and_a_moved_folder_is_not(make_runs, tmp_path):
     run_cells(make_runs(), [A], progressbar=False)
     (tmp_path / "results").rename(tmp_path / "moved")
-    moved = Runs(tmp_path / "moved", tmp_path / "train.py", tmp_path / "recipe.yaml")
+    moved = Runs(tmp_path / "moved", tmp_path / "train.py", Recipe(tmp_path / "recipe.yaml"))
     assert moved.state(A) is State.FINISHED
     (tmp_path / "recipe.yaml").write_text(RECIPE.replace("lr: 0.1", "lr: 0.3"))
     assert moved.state(A) is State.OTHER_OPTIONS
@@ -116,6 +117,14 @@ def test_a_run_that_was_made_by_hand_is_not_touched(make_runs):
     (runs.folder(A) / "hyperparams.yaml").touch()
     with pytest.raises(ConfigError, match="not made by compare"):
         run_cells(runs, [A], progressbar=False)
+
+
+def test_who_asks_for_a_cells_state_leaves_nothing_in_its_folder(make_runs):
+    runs = make_runs()
+    run_cells(runs, [A], progressbar=False)
+    (runs.folder(A) / ".lock").unlink()
+    assert runs.state(A) is State.FINISHED
+    assert not (runs.folder(A) / ".lock").exists()
 
 
 def test_a_failed_cell_is_named_with_its_reason_and_the_others_run(make_runs):
@@ -173,9 +182,10 @@ import signal, sys
 from pathlib import Path
 from todm_sb.compare.cells import Cell, Runs
 from todm_sb.compare.runner import run_cells
+from todm_sb.training.recipe import Recipe
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 here = Path(sys.argv[1])
-runs = Runs(here / "results", here / "train.py", here / "recipe.yaml")
+runs = Runs(here / "results", here / "train.py", Recipe(here / "recipe.yaml"))
 run_cells(runs, [Cell("slow", 1, {"seconds": "600"})], progressbar=False)
 """
 

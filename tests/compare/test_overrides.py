@@ -2,18 +2,12 @@
 
 import pytest
 import torch
-from hyperpyyaml import load_hyperpyyaml
-from speechbrain import parse_arguments
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
 
-from todm_sb.compare.overrides import (
-    as_arguments,
-    as_text,
-    as_yaml,
-    merge,
-    quoted,
-    resolved_options,
-)
+from todm_sb.compare.overrides import as_arguments, from_yaml, merge, resolved_options
 from todm_sb.errors import ConfigError
+from todm_sb.training.arguments import parse_arguments
+from todm_sb.training.recipe import Recipe, yaml_of
 
 RECIPE = """
 # A comment.
@@ -35,30 +29,36 @@ def recipe(tmp_path):
     return path
 
 
+def overrides(text):
+    return yaml_of().load(text)
+
+
 def test_mappings_merge_key_by_key_and_all_else_is_replaced():
-    merged = merge("net: {depth: 3, widths: [1]}\nlr: 1", "net: {widths: [7, 8]}\nlr: null", "")
+    earlier = overrides("net: {depth: 3, widths: [1]}\nlr: 1")
+    merged = merge(earlier, overrides("net: {widths: [7, 8]}\nlr: null"), {})
     assert merged == {"net": {"depth": 3, "widths": [7, 8]}, "lr": None}
+    assert earlier["net"]["widths"] == [1]
 
 
-def test_arguments_say_the_same_as_the_merged_overrides():
+def test_arguments_say_the_same_as_the_merged_overrides(recipe):
     given = {"lr": "0.2", "net": '{"widths": [3]}', "opt_class": "!name:torch.optim.Adam"}
-    merged = merge(as_yaml(given))
-    _, _, from_arguments = parse_arguments(["recipe.yaml", *as_arguments(merged)])
-    for text in (from_arguments, as_text(merged)):
-        loaded = load_hyperpyyaml(RECIPE, text)
+    merged = merge(from_yaml(given))
+    from_arguments, _ = parse_arguments([str(recipe), *as_arguments(merged)])
+    for way in (from_arguments, Recipe(recipe, merged)):
+        loaded = way.load()
         assert (loaded["lr"], loaded["net"]) == (0.2, {"depth": 2, "widths": [3]})
         assert loaded["opt_class"] is torch.optim.Adam
 
 
-def test_strings_keep_their_characters():
-    path = 'a b/"c": #d é'
-    merged = merge(as_yaml({"out": quoted(path)}))
-    _, _, text = parse_arguments(["recipe.yaml", *as_arguments(merged)])
-    assert load_hyperpyyaml(RECIPE, text)["path"] == f"{path}/save"
+@pytest.mark.parametrize("path", ['a b/"c": #d é', "010", "null", "'x'", "<y> #z"])
+def test_strings_keep_their_characters(recipe, path):
+    arguments = as_arguments(merge({"out": Text(path)}))
+    loaded = parse_arguments([str(recipe), *arguments])[0].load()
+    assert loaded["path"] == f"{path}/save"
 
 
 def test_options_are_all_values_with_references_resolved(recipe):
-    assert resolved_options(recipe, merge("net: {depth: 5}\nlr: 0.3")) == {
+    assert resolved_options(Recipe(recipe, overrides("net: {depth: 5}\nlr: 0.3"))) == {
         "lr": "0.3",
         "out": "here",
         "path": "here/save",
@@ -71,15 +71,15 @@ def test_options_are_all_values_with_references_resolved(recipe):
 
 
 def test_comments_make_no_difference_to_the_options(recipe):
-    before = resolved_options(recipe, merge())
+    before = resolved_options(Recipe(recipe))
     recipe.write_text(RECIPE.replace("# A comment.", "# Another."))
-    assert resolved_options(recipe, merge()) == before
+    assert resolved_options(Recipe(recipe)) == before
 
 
 def test_what_cannot_be_combined_is_one_line(recipe, tmp_path):
-    with pytest.raises(ConfigError, match="cannot be combined"):
-        merge("net: null", "net: {depth: 1}")
-    with pytest.raises(ConfigError, match="structure"):
-        resolved_options(recipe, merge("lr: {a: 1}"))
+    with pytest.raises(ConfigError, match=r"net: .* cannot be combined with None"):
+        merge({"net": None}, overrides("net: {depth: 1}"))
+    with pytest.raises(ConfigError, match=r"lr: .* cannot be combined"):
+        resolved_options(Recipe(recipe, overrides("lr: {a: 1}")))
     with pytest.raises(ConfigError, match=r"absent\.yaml cannot be read"):
-        resolved_options(tmp_path / "absent.yaml", merge())
+        resolved_options(Recipe(tmp_path / "absent.yaml"))

@@ -9,6 +9,7 @@ from todm_sb.compare.plan import choose, plan_cells
 from todm_sb.compare.sizes import Size
 from todm_sb.errors import ConfigError
 from todm_sb.space import SearchSpace
+from todm_sb.training.recipe import Recipe
 
 MINI = Path(__file__).parents[2] / "recipes" / "LibriSpeech" / "todm" / "hparams" / "mini.yaml"
 SPACE = SearchSpace(6, 3, ffn_dims=(128, 256, 384))
@@ -25,7 +26,7 @@ def cells():
 @pytest.fixture(scope="module")
 def changed(cells, tmp_path_factory):
     """What a cell changes in the supernet's options, by its name."""
-    runs = Runs(tmp_path_factory.mktemp("compare"), Path("train.py"), MINI)
+    runs = Runs(tmp_path_factory.mktemp("compare"), Path("train.py"), Recipe(MINI))
     of = {cell.name: runs.options(cell) for cell in cells if cell.seed == 1}
 
     def changed(name):
@@ -45,7 +46,7 @@ def test_every_cell_has_every_seed(cells):
 
 
 def test_the_supernet_measures_the_sizes_alone(cells):
-    runs = Runs(Path("results"), Path("train.py"), MINI)
+    runs = Runs(Path("results"), Path("train.py"), Recipe(MINI))
     assert runs.overrides(cells[0])["named_subnets"] == {
         "wide": None,
         "deep": None,

@@ -12,6 +12,7 @@ from todm_sb.compare.sizes import Size
 from todm_sb.compare.tables import Comparison, comparison_markdown
 from todm_sb.errors import DataError
 from todm_sb.space import SearchSpace
+from todm_sb.training.recipe import Recipe
 
 SPACE = SearchSpace(2, 1, ffn_dims=(16, 32))
 SIZES = [Size(SPACE.min, 1_000_000), Size(SPACE.max, 2_000_000)]
@@ -55,7 +56,7 @@ WITHOUT_KD = {1: [[2, 0, 1], [2, 2, 1]]}
 def runs(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("seed: 0\noutput_folder: x\nmanifests: x\ntokenizer_folder: x\n")
-    return Runs(tmp_path / "results", Path("train.py"), recipe)
+    return Runs(tmp_path / "results", Path("train.py"), Recipe(recipe))
 
 
 @pytest.fixture
@@ -90,6 +91,21 @@ def test_the_ablation_compares_with_the_full_method_of_the_same_seeds(runs, cell
     assert (row["name"], row["seeds"]) == ("kd-none", [1])
     assert (row["WER"], row["WER of the other"]) == (pytest.approx(30), pytest.approx(40))
     assert row["relative difference"]["value"] == pytest.approx(-25)
+
+
+def test_the_tables_say_what_the_error_rates_are_of(runs, cells):
+    assert "Error rates of" not in comparison_markdown(Comparison(runs, cells, SIZES).to_dict())
+    scored = {"utterances": 3, "words": 10, "undecodable": 1, "left_out": {"no id": 2}}
+    for cell in cells[:2]:
+        path = runs.folder(cell) / "results_test.json"
+        results = [{**result, **scored} for result in json.loads(path.read_text())]
+        path.write_text(json.dumps(results))
+    data = Comparison(runs, cells, SIZES).to_dict()
+    assert data["splits"]["test"]["scored"] == scored
+    assert (
+        "\n\nError rates of 3 utterances, 10 words; 1 of them could not be decoded, their words "
+        "count as deleted; 2 left out: no id.\n\n"
+    ) in comparison_markdown(data)
 
 
 def test_the_cost_ratio_is_the_supernet_to_all_individual_networks(runs, cells):

@@ -11,12 +11,12 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
-from todm_sb.dataio.text import words_of_ids, words_of_text
 
 from todm_sb.dataio.check import Limits, check_manifest
 from todm_sb.dataio.librispeech import prepare_librispeech
 from todm_sb.dataio.manifest import Row, read_csv, write_csv
 from todm_sb.dataio.pipeline import make_dataset
+from todm_sb.dataio.text import words_of_ids, words_of_text
 from todm_sb.error_rates import ErrorRates
 
 RATE = 16000

@@ -7,11 +7,20 @@ import re
 import numpy as np
 import pytest
 import soundfile
+from sentencepiece import SentencePieceTrainer
 
 from todm_sb.cli import FAILED, OK, main
-from todm_sb.dataio.check import Limits, audio_fault, check_manifest, read_audio, read_faults
+from todm_sb.dataio.check import (
+    EVALUATE,
+    Limits,
+    audio_fault,
+    check_manifest,
+    read_audio,
+    read_faults,
+)
 from todm_sb.dataio.manifest import Row, write_csv
-from todm_sb.dataio.pipeline import get_tokenizer, make_dataset, make_loader_kwargs
+from todm_sb.dataio.pipeline import make_dataset, make_loader_kwargs
+from todm_sb.dataio.tokenizer import get_tokenizer, load_tokenizer
 from todm_sb.errors import DataError
 
 RATE = 16000
@@ -207,10 +216,17 @@ def test_broken_audio_is_found_and_named(good, tmp_path, kind):
     [
         (None, "does not exist: run the data preparation first"),
         (b"", "no column 'ID'"),
+        (b"ID;duration;wav;spk_id;wrds\na;1;b;c;d\n", "has semicolons between its cells"),
+        (b"ID\tduration\twav\tspk_id\twrds\na\t1\tb\tc\td\n", "has tabs between its cells"),
+        ("ID,duration,wav,spk_id,wrds\n".encode("utf-16"), "is UTF-16 .*: save it as UTF-8"),
+        ("ID,duration,wav,spk_id,wrds\n".encode("utf-16-le"), "is UTF-16 .*: save it as UTF-8"),
+        (b"ID,duration,wav,spk_id,wrds,wrds\n", "has 2 columns 'wrds': leave one"),
+        (b'ID,duration,wav,spk_id,wrds\na,1.0,b,c,"D" E\n', "line 2: .*double the quotes"),
+        (b"ID,duration,wav,spk_id,wrds\ra,1.0,b,c,D\r", "line 1: .*line ends between quotes"),
         (b"ID,duration,wav,spk_id\n", "no column 'wrds'"),
         ("ID,duration,wav,spk_id,wrds\na,1,b,c,é\n".encode("latin-1"), "cannot be read as UTF-8"),
         (b"ID,duration,wav,spk_id,wrds\n", "no utterance can be used .the manifest is empty"),
-        (b'ID,duration,wav,spk_id,wrds\na,1.0,"b,c\n', "no utterance can be used"),
+        (b'ID,duration,wav,spk_id,wrds\na,1.0,"b,c\n', "line 2: unexpected end of data"),
     ],
 )
 def test_a_manifest_that_is_none_is_refused_in_one_line(tmp_path, content, message):
@@ -254,6 +270,132 @@ def test_any_bytes_as_a_manifest_give_a_report_or_one_line(good, tmp_path, times
             assert all(0 < row.duration <= 20.0 for row in report.rows)
             outcomes["reports"] += 1
     assert min(outcomes.values()) > times / 10
+
+
+# Rows that are no utterance at all; what is wrong with the others does not keep them from counting.
+NO_UTTERANCE = {
+    "empty transcript",
+    "blank transcript",
+    "no id",
+    "duplicate id",
+    "a comma without quotes",
+}
+# What limits training alone.
+ONLY_FOR_TRAINING = {"digits", "another script", "emoji", "too many labels", "absurd duration"}
+
+
+@pytest.mark.parametrize("kind", BROKEN_ROWS)
+def test_to_be_evaluated_an_utterance_needs_an_id_and_a_transcript(good, tmp_path, kind):
+    _, rows, tokenizer = good
+    changes, cause = BROKEN_ROWS[kind]
+    path = manifest_with(tmp_path / "m.csv", rows, **changes)
+    report = check_manifest(path, limits_of(tokenizer), "none", purpose=EVALUATE)
+    if kind in ONLY_FOR_TRAINING:
+        assert [row.ID for row in report.rows if row not in rows] == ["bad"]
+        assert report.all_faults == []
+        return
+    assert report.rows == rows
+    if kind in NO_UTTERANCE:
+        assert report.left_out == {report.faults[0].cause: 1}
+        assert cause in report.faults[0].cause
+        assert report.undecodable == []
+    else:
+        (lost,) = report.undecodable
+        assert cause in lost.fault.cause
+        assert lost.words == rows[1].wrds
+        assert report.faults == []
+
+
+@pytest.mark.parametrize("kind", {**BROKEN_AUDIO, **BROKEN_INSIDE})
+def test_to_be_evaluated_audio_that_cannot_be_decoded_keeps_its_words(good, tmp_path, kind):
+    _, rows, tokenizer = good
+    make, causes = {**BROKEN_AUDIO, **BROKEN_INSIDE}[kind]
+    path = manifest_with(tmp_path / "m.csv", rows, wav=str(make(tmp_path / "broken")))
+    report = check_manifest(path, limits_of(tokenizer), purpose=EVALUATE)
+    assert report.faults == []
+    if kind == "silence":  # it can be decoded
+        assert report.undecodable == []
+        return
+    (lost,) = report.undecodable
+    assert lost.fault.id == "bad"
+    assert lost.words == rows[1].wrds
+    assert any(cause in lost.fault.cause for cause in np.atleast_1d(causes))
+    assert (
+        f"8 of 9 utterances can be decoded, 0.00 hours; 1 cannot be decoded, their words "
+        f"count as deleted: {lost.fault.cause}" in report.summary()
+    )
+    with pytest.raises(DataError, match="line 5: bad"):
+        report.require(strict=True)
+
+
+def test_the_first_of_two_rows_with_an_id_is_the_first_that_is_an_utterance(tmp_path):
+    rows = [Row("a", 1.0, "a.wav", "s", ""), Row("a", 2.0, "b.wav", "s", "ONE")]
+    write_csv(tmp_path / "m.csv", [*rows, Row("a", 3.0, "c.wav", "s", "TWO")])
+    report = check_manifest(tmp_path / "m.csv", Limits(), "none", purpose=EVALUATE)
+    assert report.rows == rows[1:]
+    assert report.left_out == {"empty transcript": 1, "duplicate id": 1}
+
+
+def test_where_nothing_can_be_decoded_the_manifest_is_named(good, tmp_path):
+    _, _, tokenizer = good
+    write_csv(tmp_path / "test.csv", [Row("a", 1.0, "none.flac", "s", "ONE")])
+    write_csv(tmp_path / "empty.csv", [])
+    message = {"test": "can be decoded .missing file", "empty": "the manifest is empty"}
+    for name, found in message.items():
+        path = str(tmp_path / f"{name}.csv")
+        with pytest.raises(DataError, match=rf"{name}\.csv: no utterance .*{found}"):
+            make_dataset(path, tokenizer, lambda s: 100, purpose=EVALUATE)
+
+
+def tokenizer_with(folder, **ids):
+    """Characters of the transcripts, and other control pieces than usual."""
+    prefix = folder / "other"
+    options = {"bos_id": -1, "eos_id": -1, "pad_id": -1, "unk_id": 0, **ids}
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(WORDS), model_prefix=str(prefix), model_type="char", **options
+    )
+    return f"{prefix}.model"
+
+
+@pytest.mark.parametrize(
+    "ids", [{"pad_id": 0, "unk_id": 2, "bos_id": 1}, {"bos_id": 0, "unk_id": 1}, {}]
+)
+def test_check_data_asks_the_tokenizer_for_its_unknown_id(good, tmp_path, capsys, ids):
+    _, rows, _ = good
+    path = str(manifest_with(tmp_path / "m.csv", rows, wrds="LIGHT 42"))
+    assert main(["check-data", path, "--tokenizer", tokenizer_with(tmp_path, **ids)]) == OK
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith("line 5: bad: transcript with characters that the tokenizer does not")
+    assert len(out) == 2
+
+
+def test_a_tokenizer_that_falls_back_to_bytes_knows_every_letter(good, tmp_path):
+    _, rows, _ = good
+    prefix = tmp_path / "bytes"
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(WORDS),
+        model_prefix=str(prefix),
+        byte_fallback=True,
+        vocab_size=290,
+        bos_id=-1,
+        eos_id=-1,
+        hard_vocab_limit=False,
+    )
+    path = manifest_with(tmp_path / "m.csv", rows, wrds="光 42")
+    limits = Limits(RATE, tokenizer=load_tokenizer(f"{prefix}.model"))
+    assert check_manifest(path, limits, "none").faults == []
+
+
+def test_check_data_judges_by_purpose(good, tmp_path, capsys):
+    _, rows, _ = good
+    path = str(manifest_with(tmp_path / "m.csv", rows, duration="86400", wav="none.flac"))
+    assert main(["check-data", path]) == OK
+    assert "1 left out: longer than max_duration" in capsys.readouterr().out
+    assert main(["check-data", path, "--purpose", "evaluate"]) == OK
+    assert "1 cannot be decoded, their words count as deleted: missing file" in (
+        capsys.readouterr().out
+    )
+    assert main(["check-data", path, "--purpose", "evaluate", "--strict"]) == FAILED
 
 
 def test_strict_refuses_a_single_fault_and_names_it(good, tmp_path):
@@ -374,5 +516,5 @@ def test_causes_are_logged_once_each_and_faults_on_request(good, tmp_path, caplo
     with caplog.at_level(logging.DEBUG, logger="todm_sb"):
         make_dataset(str(path), tokenizer, lambda s: 100)
     levels = {r.levelname: r.getMessage() for r in caplog.records if "m.csv" in r.getMessage()}
-    assert levels["WARNING"].endswith("1 utterances left out: empty transcript")
+    assert levels["WARNING"].endswith("1 left out: empty transcript")
     assert levels["DEBUG"].endswith("line 5: bad: empty transcript")

@@ -10,6 +10,7 @@ from todm_sb.dataio.manifest import (
     write_atomic,
     write_csv,
 )
+from todm_sb.errors import DataError
 
 ROWS = [
     Row("b-1", 1.25, "/data/b-1.flac", "b", "OPEN THE DOOR"),
@@ -89,3 +90,57 @@ def test_a_broken_record_counts_as_none(tmp_path, broken):
 
     mark_current(tmp_path / "train.csv", {"seed": 1})
     assert is_current(tmp_path / "train.csv", {"seed": 1})
+
+
+HEADER, LINE = "ID,duration,wav,spk_id,wrds", "b-1,1.25,/data/b-1.flac,b,OPEN THE DOOR"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"\ufeff{HEADER}\n{LINE}\n",
+        f"{HEADER}\r\n{LINE}\r\n",
+        f"{HEADER}\n{LINE}\n\n\n",
+        f"\n{HEADER}\n\n{LINE}",
+        f"{HEADER}\n{LINE}\n  \n,,,,\n",
+        f"{HEADER}\n{LINE},\n",
+        f"{HEADER}\n{LINE}\n".replace(",", ", "),
+        "wrds,note,wav,ID,duration,spk_id\nOPEN THE DOOR,x,/data/b-1.flac,b-1,1.25,b\n",
+    ],
+)
+def test_what_does_no_harm_is_read_as_if_it_were_not_there(tmp_path, text):
+    path = tmp_path / "train.csv"
+    path.write_bytes(text.encode())
+    assert read_csv(path) == ROWS[:1]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        'SAY "AH"',
+        '"AH"',
+        "ONE, TWO",
+        "ONE\nTWO",
+        "ONE\r\nTWO",
+        "ONE\rTWO",
+        " LEADING",
+        "TRAILING ",
+        "SIX\u2028ZERO",
+        "SIX\x0bZERO",
+        "SIX\x1cZERO",
+        "SIX\x85ZERO",
+        "\ufeffSIX",
+    ],
+)
+def test_any_cell_reads_back_as_it_was_written(tmp_path, cell):
+    rows = [Row(f"{cell}-1", 1.5, f"/data/{cell}.flac", cell, cell), ROWS[0]]
+    write_csv(tmp_path / "train.csv", rows)
+    assert read_csv(tmp_path / "train.csv") == rows
+
+
+def test_a_manifest_of_someone_else_is_one_line(tmp_path):
+    path = tmp_path / "train.csv"
+    for line in ("a,long,b.wav,s,WORDS", "a,1.0,b.wav,s,WORDS,MORE"):
+        path.write_text(f"{HEADER}\n{line}\n")
+        with pytest.raises(DataError, match=r"train\.csv was not written by the preparation"):
+            read_csv(path)

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from todm_sb.web.models import find_models
 
 NAMED = SubnetConfig((0, 2), ffn_dims=(12, 6))
 FOUND = SubnetConfig((1,), ffn_dims=(12,))
+WEIGHTS = "of the run"
 
 
 @pytest.fixture
@@ -27,6 +29,7 @@ def run(bundle_parts, tmp_path, monkeypatch):
     hparams = {
         **parts["fbank"],
         "model": parts["model"],
+        "weights": WEIGHTS,
         "space": parts["space"],
         "normalize": parts["normalize"],
         "features": SimpleNamespace(hop=160),
@@ -49,7 +52,23 @@ def run(bundle_parts, tmp_path, monkeypatch):
     return tmp_path / "run"
 
 
-def search(folder, parts, wers, latencies=None, seconds=10.0, checkpoint=None):
+def leave_results(folder, results, weights=WEIGHTS, split="test"):
+    """Leaves what a test leaves."""
+    results = [{**result, "weights": weights} for result in results]
+    (folder / f"results_{split}.json").write_text(json.dumps(results))
+
+
+def search(
+    folder,
+    parts,
+    wers,
+    latencies=None,
+    seconds=10.0,
+    checkpoint=None,
+    study="",
+    dev_set="of the run",
+    scored=None,
+):
     """Leaves what search.py leaves."""
     cost = "latency" if latencies else "params"
     measured = [{"latency": seconds} for seconds in latencies or ()] or [{}] * len(wers)
@@ -57,11 +76,12 @@ def search(folder, parts, wers, latencies=None, seconds=10.0, checkpoint=None):
         Evaluated(c, wer, {"params": count_parameters(parts["model"], c), "macs": 7.0, **own})
         for (c, wer), own in zip(wers.items(), measured, strict=True)
     )
-    (folder / "search" / cost).mkdir(parents=True)
+    place = folder / "search" / cost / study
+    place.mkdir(parents=True)
     methods = {"nsga2": tuple(s.config.id for s in found)}
     checkpoint = checkpoint or weights_id(parts["model"])
-    result = SearchResult(cost, seconds, parts["space"], found, methods, checkpoint=checkpoint)
-    result.save(folder / "search" / cost / "pareto.json")
+    names = {"checkpoint": checkpoint, "dev_set": dev_set, "scored": scored or {}}
+    SearchResult(cost, seconds, parts["space"], found, methods, **names).save(place / "pareto.json")
 
 
 def test_a_supernets_bundle_records_the_results_of_its_test(run, bundle_parts, tmp_path):
@@ -69,7 +89,7 @@ def test_a_supernets_bundle_records_the_results_of_its_test(run, bundle_parts, t
         {"subnet": "max", **bundle_parts["space"].max.to_dict(), "WER": 1.5, "CER": 1.0},
         {"subnet": "named", **NAMED.to_dict(), "WER": 2.5, "CER": 2.0},
     ]
-    (run / "results_test.json").write_text(json.dumps(results))
+    leave_results(run, results)
     params = export_run(run, tmp_path / "all")
     manifest = read_manifest(tmp_path / "all")
     assert params == count_parameters(bundle_parts["model"], bundle_parts["space"].max)
@@ -82,6 +102,29 @@ def test_a_supernets_bundle_records_the_results_of_its_test(run, bundle_parts, t
     assert manifest.choose(max_params=named) == NAMED
 
 
+SCORED = {"utterances": 20, "words": 99, "undecodable": 2, "left_out": {"empty transcript": 1}}
+
+
+def test_a_bundle_records_what_its_error_rates_are_of(run, bundle_parts, tmp_path, capsys):
+    shape = bundle_parts["space"].max.to_dict()
+    results = [{"subnet": "max", **shape, "WER": 1.5, "CER": 1.0, **SCORED}]
+    (run / "results_test.json").write_text(json.dumps(results))
+    export_run(run, tmp_path / "all")
+    scored = {s.name: s.scored for s in read_manifest(tmp_path / "all").subnets}
+    assert scored == {"max": SCORED, "min": None, "named": None}
+    assert main(["inspect", str(tmp_path / "all")]) == OK
+    assert (
+        "Error rates of 20 utterances, 99 words; 2 of them could not be decoded, their words count "
+        "as deleted; 1 left out: empty transcript."
+    ) in capsys.readouterr().out
+    # Of a search, the dev set's.
+    space, of_search = bundle_parts["space"], {**SCORED, "left_out": {}}
+    search(run, bundle_parts, {space.max: 3.0}, scored=of_search)
+    export_run(run, tmp_path / "searched")
+    scored = {s.name: s.scored for s in read_manifest(tmp_path / "searched").subnets}
+    assert scored == {"max": of_search, "min": None, "named": None}
+
+
 def test_a_bundle_records_the_error_rates_of_both_modes(
     run, bundle_parts, make_transducer, tmp_path
 ):
@@ -92,7 +135,7 @@ def test_a_bundle_records_the_error_rates_of_both_modes(
         {"subnet": "max", **shape, "causal": False, "WER": 1.5, "CER": 1.0},
         {"subnet": "max-causal", **shape, "causal": True, "WER": 2.5, "CER": 2.0},
     ]
-    (run / "results_test.json").write_text(json.dumps(results))
+    leave_results(run, results)
     export_run(run, tmp_path / "all")
     rates = {s.name: s.error_rates for s in read_manifest(tmp_path / "all").subnets}
     assert rates["max"] == {"WER": 1.5, "CER": 1.0, "WER-causal": 2.5, "CER-causal": 2.0}
@@ -146,6 +189,30 @@ def test_multiply_accumulates_of_another_audio_length_are_left_out(run, bundle_p
     assert macs == {"max": 7.0, "min": 7.0, "named": None, FOUND.id: None}
 
 
+@pytest.mark.parametrize("weights", ["before the run went on", None])
+def test_results_of_other_weights_are_left_out(run, bundle_parts, tmp_path, caplog, weights):
+    shape = bundle_parts["space"].max.to_dict()
+    leave_results(run, [{"subnet": "max", **shape, "WER": 1.5, "CER": 1.0}], weights, "a")
+    export_run(run, tmp_path / "all")
+    assert all(not s.error_rates for s in read_manifest(tmp_path / "all").subnets)
+    assert "results_a.json does not say that it is of the run's best weights" in caplog.text
+    leave_results(run, [{"subnet": "max", **shape, "WER": 2.5, "CER": 2.0}], split="b")
+    export_run(run, tmp_path / "again")
+    rates = {s.name: s.error_rates for s in read_manifest(tmp_path / "again").subnets}
+    assert rates["max"] == {"WER": 2.5, "CER": 2.0}
+
+
+def test_error_rates_of_searches_on_two_dev_sets_are_not_mixed(run, bundle_parts, tmp_path, caplog):
+    space = bundle_parts["space"]
+    search(run, bundle_parts, {space.max: 3.0, FOUND: 4.0})
+    search(run, bundle_parts, {space.max: 30.0, space.min: 90.0}, [0.05, 0.02], dev_set="other")
+    os.utime(run / "search" / "params" / "pareto.json", (0, 0))
+    export_run(run, tmp_path / "all")
+    rates = {s.name: s.error_rates for s in read_manifest(tmp_path / "all").subnets}
+    assert rates == {"max": {"WER": 30.0}, "min": {"WER": 90.0}, "named": {}}
+    assert "params/pareto.json is of another dev set" in caplog.text
+
+
 def test_a_search_of_other_weights_is_not_used(run, bundle_parts, tmp_path, caplog):
     search(run, bundle_parts, {bundle_parts["space"].max: 3.0, FOUND: 4.0}, checkpoint="other")
     export_run(run, tmp_path / "all")
@@ -153,6 +220,31 @@ def test_a_search_of_other_weights_is_not_used(run, bundle_parts, tmp_path, capl
     assert "is of other weights than the run's best: it is left out" in caplog.text
     with pytest.raises(ConfigError, match=r"pareto\.json is of other weights .* search again"):
         export_run(run, tmp_path / "one", budget="5M")
+
+
+def test_each_study_is_exported_from_by_its_name(run, bundle_parts, tmp_path):
+    space = bundle_parts["space"]
+    search(run, bundle_parts, {space.max: 3.0, space.min: 9.0}, checkpoint="other")
+    search(run, bundle_parts, {space.max: 3.0, FOUND: 4.0}, study="s2")
+    budget = str(count_parameters(bundle_parts["model"], FOUND))
+    command = ["export", str(run), str(tmp_path / "one"), "--budget", budget]
+    assert main([*command, "--study", "s2"]) == OK
+    assert read_manifest(tmp_path / "one").subnets[0].config == FOUND
+    with pytest.raises(SystemExit):
+        main(command)
+
+
+def test_a_supernets_bundle_has_what_all_studies_of_one_dev_set_found(
+    run, bundle_parts, tmp_path, caplog
+):
+    space = bundle_parts["space"]
+    search(run, bundle_parts, {space.max: 3.0, FOUND: 4.0})
+    search(run, bundle_parts, {space.min: 2.0}, study="s2")
+    search(run, bundle_parts, {NAMED: 1.0}, study="s3", dev_set="another")
+    export_run(run, tmp_path / "all")
+    rates = {s.name: s.error_rates.get("WER") for s in read_manifest(tmp_path / "all").subnets}
+    assert rates == {"max": 3.0, "min": 2.0, "named": None, FOUND.id: 4.0}
+    assert "s3/pareto.json is of another dev set than the first: it is left out" in caplog.text
 
 
 def test_nothing_is_exported_over_a_run_or_a_file(run, tmp_path):

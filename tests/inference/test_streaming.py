@@ -23,11 +23,18 @@ RATE = 8000
 
 @pytest.fixture
 def make_asr(make_transducer, char_tokenizer_path):
-    tokenizer = SentencePieceProcessor(model_file=str(char_tokenizer_path))
-
-    def make(predictor="lstm", fbank=None, norm_type="global", beam_size=1, cls=None, **encoder):
+    def make(
+        predictor="lstm",
+        fbank=None,
+        norm_type="global",
+        beam_size=1,
+        cls=None,
+        tokenizer_path=char_tokenizer_path,
+        **encoder,
+    ):
+        tokenizer = SentencePieceProcessor(model_file=str(tokenizer_path))
         options = {"causal": True, "n_features": 20, **encoder}
-        model = make_transducer(predictor, vocab_size=17, **options)
+        model = make_transducer(predictor, vocab_size=tokenizer.vocab_size(), **options)
         with torch.no_grad():
             # Speech of a few labels a second, from noise.
             model.joiner.project_encoder.weight.mul_(4)
@@ -98,6 +105,24 @@ def test_any_chunking_of_many_streams_reads_what_the_whole_files_say(make_asr, p
     for row, part in enumerate(frames):
         torch.testing.assert_close(part, whole[row, : len(part)], rtol=0, atol=1e-4)
         assert (whole[row, len(part) :] == 0).all()
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@torch.no_grad()
+def test_characters_are_whole_though_their_bytes_come_in_several_chunks(
+    make_asr, byte_tokenizer_path, sizes
+):
+    asr = make_asr(tokenizer_path=byte_tokenizer_path)
+    first, bias = asr.tokenizer.piece_to_id("<0x00>"), asr.mods.decoder.model.joiner.output.bias
+    bias[first : first + 128] -= 20  # bytes that are characters by themselves
+    wavs, n_samples = speech(2.0, 1.31), torch.tensor([16000, 10480])
+    words, tokens = asr.transcribe_batch(wavs, n_samples / 16000)
+    assert stream(asr, wavs, n_samples, sizes)[0] == words
+    assert words == [asr.tokenizer.decode_ids(ids) for ids in tokens]
+    # There are such, broken ones, and letters.
+    assert all("\ufffd" in text for text in words)
+    assert any(0x80 <= ord(character) != 0xFFFD for text in words for character in text)
+    assert any(character.isascii() for text in words for character in text)
 
 
 @pytest.mark.parametrize("sizes", SIZES[:3])

@@ -106,10 +106,13 @@ def test_the_bias_towards_blank_can_be_learned():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"predictor": {"kind": "gru", "d_model": 6}}, r"predictor: kind must be .*'gru'"),
-        ({"predictor": {"d_model": 6}}, r"predictor: kind must be .*None"),
+        ({"predictor": {"kind": "gru", "d_model": 6}}, r"predictor.kind must be .*'gru'"),
+        ({"predictor": {"d_model": 6}}, r"predictor: key 'kind' is missing"),
         ({"predictor": {"kind": "lstm", "d_model": 6, "context": 2}}, r"predictor: .*context"),
-        ({"predictor": {"kind": "stateless", "n_layers": 2}}, r"predictor: .*n_layers"),
+        (
+            {"predictor": {"kind": "stateless", "d_model": 6, "n_layers": 2}},
+            r"predictor: .*n_layers",
+        ),
         ({"encoder": {"n_features": 6, "d_model": 8}}, r"encoder: .*ffn_dims"),
         ({"encoder": {**config()["encoder"], "d_modle": 8}}, r"encoder: .*d_modle"),
         ({"encoder": {**config()["encoder"], "n_heads": 3}}, r"encoder: n_heads must be even"),

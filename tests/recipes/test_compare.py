@@ -56,6 +56,8 @@ def test_a_dry_run_lists_the_cells_and_writes_nothing(compare, corpus, tmp_path,
         (["--seed=3"], "--seed differs from run to run"),
         (["stray"], "'stray' is not understood"),
         (["--jobs=0"], "--jobs must be at least 1"),
+        (["--seeds=1,-1"], "--seeds must be an integer in 0..4294967295, not -1"),
+        (["--beam_size=0"], "beam_size must be an integer"),
         (["--no_such_key=1"], "no_such_key"),
     ],
 )

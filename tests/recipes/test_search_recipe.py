@@ -14,7 +14,7 @@ from tiny import LIBRISPEECH, load_script
 from todm_sb.dataio.manifest import read_csv, write_csv
 from todm_sb.errors import ConfigError
 from todm_sb.inference import StreamingSubnetASR, SubnetASR
-from todm_sb.runs import dev_utterances, load_run, relocate, run_tokenizer
+from todm_sb.runs import dev_dataset, dev_utterances, load_run, relocate, run_tokenizer
 from todm_sb.supernet.pareto import SearchResult
 
 
@@ -158,11 +158,13 @@ def test_broken_audio_of_the_dev_set_is_named(searched, tmp_path, caplog):
     hparams = load_run(searched)
 
     def n_read():
-        read = dev_utterances(hparams, run_tokenizer(hparams), torch.device("cpu"))
-        return sum(len(utterances.words) for utterances in read)
+        dataset = dev_dataset(hparams, run_tokenizer(hparams))
+        read = list(dev_utterances(hparams, dataset, torch.device("cpu")))
+        return sum(len(x.words) for x in read), sum(len(x.undecodable) for x in read)
 
-    sound = n_read()
-    assert "is left out" not in caplog.text
+    sound, none = n_read()
+    assert none == 0
+    assert "cannot be decoded" not in caplog.text
     rows = read_csv(hparams["valid_csv"])
     damaged = Path(shutil.copy(rows[0].wav, tmp_path))
     data = bytearray(damaged.read_bytes())
@@ -170,8 +172,8 @@ def test_broken_audio_of_the_dev_set_is_named(searched, tmp_path, caplog):
     damaged.write_bytes(data)
     hparams["valid_csv"] = str(tmp_path / "dev.csv")
     write_csv(hparams["valid_csv"], [replace(rows[0], wav=str(damaged)), *rows[1:]])
-    assert n_read() == sound - 1
-    assert f"{rows[0].ID} is left out" in caplog.text
+    assert n_read() == (sound - 1, 1)
+    assert f"{rows[0].ID} cannot be decoded, its words count as deleted" in caplog.text
 
 
 def with_another_width(run, folder, width, other):

@@ -1,5 +1,6 @@
 """Recipes made tiny. Processes that tests start import it, too."""
 
+import hashlib
 import importlib.util
 import json
 from pathlib import Path
@@ -50,3 +51,13 @@ def arguments(corpus, output, recipe="mini.yaml", **overrides):
         "--noprogressbar",
         "--device=cpu",
     ]
+
+
+def contents(folder):
+    """All that lies in a folder: the hash and time of each file, None for a folder, by path."""
+    return {
+        str(path.relative_to(folder)): None
+        if path.is_dir()
+        else (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+    }

@@ -105,3 +105,17 @@ def test_speech_is_the_utterances_one_after_another_without_their_padding(n):
     ]
     everything = torch.cat(rows * 3)
     assert torch.equal(speech(iter(batches), n)[0], everything[:n])
+
+
+def test_what_cannot_be_decoded_counts_as_deleted(make_transducer):
+    supernet, batches = make_transducer(), utterances()
+    lost = Utterances(
+        torch.empty(0, 0, 6), torch.empty(0, dtype=torch.long), [], [["a"], ["b"] * 9]
+    )
+    sound, all_of_them = (DevSet(supernet, x, words_of) for x in (batches, [*batches, lost]))
+    n = sound.scored["words"]
+    assert all_of_them.scored == {"utterances": 10, "words": n + 10, "undecodable": 2}
+    expected = (sound.error_rate(SPACE.max) * n + 100 * 10) / (n + 10)
+    assert all_of_them.error_rate(SPACE.max) == pytest.approx(expected)
+    assert all_of_them.id != sound.id
+    assert speech([lost, *batches], 50).shape == (1, 50, 6)

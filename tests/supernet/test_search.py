@@ -247,6 +247,22 @@ def test_a_storage_that_cannot_be_reached_is_named_in_one_line_without_its_passw
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["50% off", "what?", "a #b", "%41", "{v}", "é'\"&a=b", "a b;c"])
+def test_an_sqlite_file_lies_where_its_path_says_whatever_its_name(tmp_path, name):
+    (tmp_path / name).mkdir()
+    path = tmp_path / name / "study.db"
+    first = SharedStudy(path)
+    assert first.agree({"cost": "params"}, lambda: {"rest": 1.0}) == {"rest": 1.0}
+    assert SharedStudy(path).agree({"cost": "params"}, dict) == {"rest": 1.0}
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    assert [p.name for p in (tmp_path / name).iterdir()] == ["study.db"]
+
+
+def test_an_sqlite_file_that_cannot_be_made_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"^storage .*no%41/study\.db cannot be reached"):
+        SharedStudy(tmp_path / "no%41" / "study.db")
+
+
 def test_a_failed_evaluation_ends_the_worker_and_frees_the_subnet(url):
     def broken(config):
         raise RuntimeError("no memory")

@@ -1,7 +1,8 @@
-"""``todm-sb check-data``: what is wrong with a manifest, before training.
+"""``todm-sb check-data``: what is wrong with a manifest, before training or evaluation.
 
 todm-sb check-data train.csv --tokenizer 1024_unigram.model
 todm-sb check-data train.csv --strict --report faults.csv
+todm-sb check-data test-clean.csv --purpose evaluate
 """
 
 from __future__ import annotations
@@ -9,11 +10,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sentencepiece import SentencePieceProcessor
-
 from todm_sb.arguments import at_least, positive
 from todm_sb.cli.main import FAILED, OK
-from todm_sb.dataio.check import Limits, check_manifest, write_faults
+from todm_sb.dataio.check import PURPOSES, TRAIN, Limits, check_manifest, write_faults
+from todm_sb.dataio.tokenizer import load_tokenizer
 from todm_sb.errors import ConfigError
 
 # Faults printed; --report has them all.
@@ -23,6 +23,12 @@ SHOWN = 20
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``check-data``."""
     parser.add_argument("manifest", help="CSV with the columns ID,duration,wav,spk_id,wrds")
+    parser.add_argument(
+        "--purpose",
+        choices=PURPOSES,
+        default=TRAIN,
+        help="train, or evaluate: what validation and test count, however long (train)",
+    )
     parser.add_argument("--sample-rate", type=at_least(1), default=16000, help="in Hz (16000)")
     parser.add_argument("--max-duration", type=positive, default=60.0, help="seconds (60)")
     parser.add_argument("--tokenizer", help="SentencePiece model that must know the transcripts")
@@ -55,20 +61,23 @@ def run(arguments: argparse.Namespace) -> int:
     limits = Limits(
         arguments.sample_rate,
         arguments.max_duration,
-        _tokenizer(arguments.tokenizer),
+        arguments.tokenizer and load_tokenizer(arguments.tokenizer),
         lambda seconds: int(seconds / arguments.frame_shift),
     )
     audio = "ends" if arguments.quick else "whole"
-    report = check_manifest(arguments.manifest, limits, audio, arguments.threads)
+    report = check_manifest(
+        arguments.manifest, limits, audio, arguments.threads, purpose=arguments.purpose
+    )
+    faults = report.all_faults
     if arguments.report:
-        write_faults(arguments.report, report.faults)
-    for fault in report.faults[:SHOWN]:
+        write_faults(arguments.report, faults)
+    for fault in faults[:SHOWN]:
         print(fault)
-    if len(report.faults) > SHOWN:
-        print(f"... and {len(report.faults) - SHOWN} more: --report FILE has them all")
+    if len(faults) > SHOWN:
+        print(f"... and {len(faults) - SHOWN} more: --report FILE has them all")
     print(report.summary())
     report.require()
-    return FAILED if arguments.strict and report.faults else OK
+    return FAILED if arguments.strict and faults else OK
 
 
 def _check_place(report: Path, manifest: Path) -> None:
@@ -77,14 +86,3 @@ def _check_place(report: Path, manifest: Path) -> None:
         raise ConfigError(f"--report {report} is the manifest itself: name another file")
     if report.is_dir() or not report.resolve().parent.is_dir():
         raise ConfigError(f"--report {report} is no place for a file")
-
-
-def _tokenizer(path: str | None) -> SentencePieceProcessor | None:
-    if path is None:
-        return None
-    if not Path(path).is_file():
-        raise ConfigError(f"tokenizer {path} does not exist")
-    try:
-        return SentencePieceProcessor(model_file=path)
-    except RuntimeError:
-        raise ConfigError(f"{path} is not a SentencePiece model") from None

@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a dual-mode network, what streaming needs and no more; with --budget, of what "
         "search.py --causal found",
     )
+    parser.add_argument("--study", help="with --budget, the study of search.py that found it")
     parser.add_argument("--json", action="store_true", help="print an object")
 
 
@@ -68,6 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.cost,
         arguments.format,
         arguments.causal,
+        arguments.study,
     )
     if arguments.json:
         print(json.dumps({"folder": str(arguments.target), "params": params}))

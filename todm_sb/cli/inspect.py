@@ -13,7 +13,7 @@ from pathlib import Path
 from todm_sb.cli.main import OK
 from todm_sb.export.bundle import read_bundle
 from todm_sb.export.manifest import BundledSubnet, Manifest
-from todm_sb.report import table_of
+from todm_sb.report import scored_text, table_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +49,9 @@ def summary(manifest: Manifest) -> str:
     if space is not None:
         lines.append(f"search space {json.dumps(space.to_dict())}")
     figures = sorted({key for s in manifest.subnets for key in (*s.cost, *s.error_rates)})
-    return "\n".join([*lines, "", table_of([_row(s, figures) for s in manifest.subnets])])
+    table = table_of([_row(s, figures) for s in manifest.subnets])
+    scored = dict.fromkeys(scored_text(s.scored) for s in manifest.subnets if s.scored)
+    return "\n".join([*lines, "", table, *scored])
 
 
 def _row(subnet: BundledSubnet, figures: list[str]) -> dict[str, str]:

@@ -21,6 +21,7 @@ import torch
 from tqdm import tqdm
 
 from todm_sb.cli.main import FAILED, OK
+from todm_sb.dataio.text import printable
 from todm_sb.devices import usable_device
 from todm_sb.errors import ConfigError, DataError
 from todm_sb.export.bundle import MANIFEST
@@ -109,9 +110,11 @@ def _read(asr: SubnetASR, path: str) -> dict[str, Any]:
 
 def _show(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        tqdm.write(json.dumps(result, ensure_ascii=False), file=sys.stdout)
+        # What JSON does not escape is escaped as it does.
+        line = printable(json.dumps(result, ensure_ascii=False), "\\u{:04x}")
+        tqdm.write(line, file=sys.stdout)
     elif "error" in result:
-        tqdm.write(f"error: {result['error']}", file=sys.stderr)
+        tqdm.write(f"error: {printable(result['error'])}", file=sys.stderr)
     else:
-        tqdm.write(f"{result['audio']}\t{result['text']}", file=sys.stdout)
+        tqdm.write(f"{printable(result['audio'])}\t{printable(result['text'])}", file=sys.stdout)
     sys.stdout.flush()

@@ -1,16 +1,14 @@
 """The runs of a comparison on disk: a cell is one run of ``train.py`` with a folder of its own.
 
 A finished cell is known by its results and by the options it ran with; a cell that was broken off
-goes on from its checkpoint. Whoever runs a cell holds a lock on its folder, which the operating
-system lifts when the process ends, however it ends.
+goes on from its checkpoint. Whoever runs a cell holds the lock on its folder, as any training does.
 """
 
 from __future__ import annotations
 
 import enum
-import fcntl
 import json
-import os
+import logging
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,10 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
 
-from todm_sb.compare.overrides import as_arguments, as_yaml, merge, quoted, resolved_options
+from todm_sb.compare.overrides import as_arguments, from_yaml, merge, resolved_options
 from todm_sb.dataio.manifest import write_atomic
 from todm_sb.errors import ConfigError
+from todm_sb.training.recipe import Recipe
+from todm_sb.utils.locks import FolderInUseError, FolderLock, is_locked
+
+logger = logging.getLogger(__name__)
 
 # Keys that tell a cell's place, and so are not the user's to override.
 OWN_KEYS = ("seed", "output_folder", "save_folder", "manifests", "tokenizer_folder")
@@ -70,8 +73,7 @@ class Runs:
     Args:
         folder: of the comparison.
         script: ``train.py``.
-        hparams_file: the recipe.
-        overrides: the user's, for all cells; YAML.
+        recipe: with the user's overrides, for all cells.
         run_options: other arguments of the script, e.g. ``--device=cpu``.
         splits: names of the test sets.
 
@@ -83,18 +85,17 @@ class Runs:
         self,
         folder: Path,
         script: Path,
-        hparams_file: Path,
-        overrides: str = "",
+        recipe: Recipe,
         run_options: Sequence[str] = (),
         splits: Sequence[str] = ("test",),
     ) -> None:
         self.root = folder
         self.script = script
-        self.hparams_file = hparams_file
-        self.user = overrides
+        self.hparams_file = recipe.file
+        self.user = recipe.overrides
         self.run_options = list(run_options)
         self.splits = list(splits)
-        taken = [key for key in OWN_KEYS if key in merge(overrides)]
+        taken = [key for key in OWN_KEYS if key in self.user]
         if taken:
             raise ConfigError(f"--{taken[0]} differs from run to run: compare.py sets it")
 
@@ -118,12 +119,16 @@ class Runs:
         root = self.root if root is None else root
         data = root / "data" / str(cell.seed)
         own = {
-            "seed": str(cell.seed),
-            "output_folder": quoted(root / cell.id),
-            "manifests": quoted(data / "manifests"),
-            "tokenizer_folder": quoted(data / "tokenizer"),
+            "seed": cell.seed,
+            "output_folder": Text(root / cell.id),
+            "manifests": Text(data / "manifests"),
+            "tokenizer_folder": Text(data / "tokenizer"),
         }
-        return merge(self.user, as_yaml(cell.overrides), as_yaml(own))
+        return merge(self.user, from_yaml(cell.overrides), own)
+
+    def recipe(self, cell: Cell, root: Path | None = None) -> Recipe:
+        """What a cell runs; arguments as of :meth:`overrides`."""
+        return Recipe(self.hparams_file, self.overrides(cell, root))
 
     def options(self, cell: Cell) -> dict[str, str]:
         """Everything a cell's run depends on, wherever the comparison's folder lies.
@@ -131,7 +136,7 @@ class Runs:
         Raises:
             ConfigError: if the overrides do not fit the recipe.
         """
-        options = resolved_options(self.hparams_file, self.overrides(cell, Path("FOLDER")))
+        options = resolved_options(self.recipe(cell, Path("FOLDER")))
         telling = [o for o in self.run_options if not o.startswith(NO_BEARING)]
         return {**options, "arguments": " ".join(sorted(telling))} if telling else options
 
@@ -153,10 +158,8 @@ class Runs:
             return State.NEW
         if self.difference(cell) is not None:
             return State.OTHER_OPTIONS
-        lock = _lock(folder)
-        if lock is None:
+        if is_locked(folder):
             return State.RUNNING
-        os.close(lock)
         if not (folder / "hyperparams.yaml").exists():
             return State.NEW
         written = ["cost.json", *(f"{kind}_{s}.json" for kind in RESULTS for s in self.splits)]
@@ -184,11 +187,13 @@ class Runs:
         if self.state(cell) not in (State.NEW, State.UNFINISHED):
             return None
         folder = self.folder(cell)
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = _lock(folder)
-        if lock is None:
-            return None
         try:
+            lock = FolderLock(folder)
+        except FolderInUseError:
+            return None
+        with lock:
+            if lock.problem:
+                logger.warning(lock.problem)
             write_atomic(folder / "options.json", json.dumps(self.options(cell), indent=1))
             with (folder / "output.txt").open("a") as output:
                 return subprocess.Popen(
@@ -196,26 +201,13 @@ class Runs:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    env=dict(environment),
                     # The child keeps the lock, even when this process is killed.
-                    pass_fds=[lock],
+                    env={**environment, **lock.handed_over()},
+                    pass_fds=[lock.descriptor],
                 )
-        finally:
-            os.close(lock)
 
 
 def known_seeds(folder: Path) -> set[int]:
     """The seeds of the cells in the folder of a comparison."""
     names = {path.parent.name for path in folder.glob("*/*/options.json")}
     return {int(name) for name in names if name.isdigit()}
-
-
-def _lock(folder: Path) -> int | None:
-    """A descriptor that holds the lock; None if another process has it."""
-    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    return lock

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from todm_sb.compare.bootstrap import relative_difference
+from todm_sb.error_rates import SCORED_KEYS
 from todm_sb.errors import DataError
 from todm_sb.space import SubnetConfig
 
@@ -24,10 +25,13 @@ class Tested:
     Args:
         words: words of each utterance.
         errors: errors in each.
+        scored: what the error rates are of, see :func:`todm_sb.report.scored_text`; empty of a run
+            that did not record it.
     """
 
     words: dict[str, int]
     errors: dict[str, int]
+    scored: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ def read_tested(folder: Path, split: str, subnet: SubnetConfig | None = None) ->
             return Tested(
                 dict(zip(keys, tested["words"], strict=True)),
                 dict(zip(keys, errors, strict=True)),
+                {key: result[key] for key in SCORED_KEYS if key in result},
             )
     raise DataError(f"{folder} has no results of the subnet {subnet.to_json()}: delete the folder")
 

@@ -11,7 +11,7 @@ from todm_sb.compare.cells import Cell, Runs, State
 from todm_sb.compare.plan import ABLATION, INDIVIDUAL, SUPERNET
 from todm_sb.compare.results import Cost, Pair, compare_error_rates, read_tested
 from todm_sb.compare.sizes import Size
-from todm_sb.report import markdown_table
+from todm_sb.report import markdown_table, scored_text
 from todm_sb.space import SubnetConfig
 
 
@@ -40,11 +40,22 @@ class Comparison:
                 for size in self.sizes
             ],
             "splits": {
-                split: {"sizes": self._size_rows(split), "ablation": self._ablation_rows(split)}
+                split: {
+                    "sizes": self._size_rows(split),
+                    "ablation": self._ablation_rows(split),
+                    "scored": self._scored(split),
+                }
                 for split in self.runs.splits
             },
             "cost": self._cost(),
         }
+
+    def _scored(self, split: str) -> dict[str, Any]:
+        """What the error rates are of: the same of all cells that are compared."""
+        found = (
+            read_tested(self._folder(name, seed), split).scored for name, seed in self.finished
+        )
+        return next((scored for scored in found if scored), {})
 
     def _seeds(self, *names: str) -> list[int]:
         """The seeds for which all of these are finished."""
@@ -129,6 +140,8 @@ def comparison_markdown(data: dict[str, Any], heading: str = "##") -> str:
     for split, tables in data["splits"].items():
         parts.append(f"{heading} Subnets and individual networks, {split}")
         parts.append(_sizes_table(tables["sizes"], data["cost"]))
+        if tables.get("scored"):
+            parts.append(scored_text(tables["scored"]))
         if tables["ablation"]:
             parts.append(f"{heading} Ablation, {split}")
             parts.append(_ablation_table(tables["ablation"], data["cost"]))

@@ -14,26 +14,31 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 from sentencepiece import SentencePieceProcessor
 
-from todm_sb.dataio.manifest import Row, is_current, mark_current, write_atomic
+from todm_sb.dataio.manifest import Row, is_current, mark_current, read_lines, write_atomic
+from todm_sb.dataio.text import words_of_text
 from todm_sb.errors import DataError
 from todm_sb.utils.folders import files_digest
 from todm_sb.utils.progress import bar
 
 logger = logging.getLogger(__name__)
 
-# SpeechBrain's tokenizers give unknown pieces this id; the transducer uses it for blank.
-UNKNOWN = 0
+# What utterances are for: they are trained on, or error rates are measured on them.
+TRAIN, EVALUATE = "train", "evaluate"
+PURPOSES = (TRAIN, EVALUATE)
 
 # Seconds by which a manifest and an audio file may differ: the durations of some manifests are
 # rounded to hundredths.
 TOLERANCE = 0.02
+
+SILENT = "silent audio"
 
 # Samples decoded at a time.
 BLOCK = 1 << 16
@@ -42,6 +47,8 @@ BLOCK = 1 << 16
 @dataclass(frozen=True)
 class Limits:
     """What an utterance must fulfil to be trained on; None leaves a rule out.
+
+    Of one that is evaluated only the sample rate counts.
 
     Args:
         sample_rate: of the audio, in Hz.
@@ -79,29 +86,57 @@ class Fault:
 
 
 @dataclass(frozen=True)
+class Undecodable:
+    """An utterance to be evaluated whose audio cannot be decoded: all its words count as deleted.
+
+    Args:
+        fault: why it cannot.
+        words: its transcript.
+    """
+
+    fault: Fault
+    words: str
+
+
+@dataclass(frozen=True)
 class Report:
-    """What was found in a manifest.
+    """Which utterances a manifest has.
 
     Args:
         path: the manifest.
-        rows: the utterances that can be used, in the manifest's order.
-        faults: the others, in the manifest's order.
+        rows: the utterances that are trained on, or decoded, in the manifest's order.
+        faults: what is left out, in the manifest's order.
+        undecodable: to be evaluated all the same, in the manifest's order.
+        purpose: ``train`` or ``evaluate``.
     """
 
     path: str
     rows: list[Row]
     faults: list[Fault]
+    undecodable: list[Undecodable] = field(default_factory=list)
+    purpose: str = TRAIN
+
+    @property
+    def all_faults(self) -> list[Fault]:
+        """Of what is left out and of what cannot be decoded, in the manifest's order."""
+        faults = [*self.faults, *(lost.fault for lost in self.undecodable)]
+        return sorted(faults, key=lambda fault: fault.line)
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """What is left out: the number for each cause, the most frequent first."""
+        return _causes(self.faults)
 
     def summary(self) -> str:
-        """One line: utterances, hours, and the number left out for each cause."""
+        """One line: utterances, hours, and the number left out, or not decoded, for each cause."""
         hours = sum(row.duration for row in self.rows) / 3600
-        total = len(self.rows) + len(self.faults)
-        line = f"{self.path}: {len(self.rows)} of {total} utterances can be used, {hours:.2f} hours"
-        causes = Counter(fault.cause for fault in self.faults).most_common()
-        return line + "".join(f"; {count} left out: {cause}" for cause, count in causes)
+        total = len(self.rows) + len(self.faults) + len(self.undecodable)
+        can = "used" if self.purpose == TRAIN else "decoded"
+        found = f"{len(self.rows)} of {total} utterances can be {can}, {hours:.2f} hours"
+        return "; ".join([f"{self.path}: {found}", *self._losses()])
 
     def require(self, strict: bool = False) -> Report:
-        """This report, unless training must not start from it.
+        """This report, unless there is nothing to train on, or to decode.
 
         Args:
             strict: refuse a single fault.
@@ -109,23 +144,36 @@ class Report:
         Raises:
             DataError: if no utterance can be used or, with ``strict``, if one cannot.
         """
-        if strict and self.faults:
+        faults = self.all_faults
+        if strict and faults:
             raise DataError(
-                f"{self.summary()}; the first at {self.faults[0]}: mend it, or leave out --strict"
+                f"{self.summary()}; the first at {faults[0]}: mend it, or leave out --strict"
             )
         if not self.rows:
-            causes = ", ".join(dict.fromkeys(fault.cause for fault in self.faults))
+            causes = ", ".join(dict.fromkeys(fault.cause for fault in faults))
+            can = "used" if self.purpose == TRAIN else "decoded"
             raise DataError(
-                f"{self.path}: no utterance can be used ({causes or 'the manifest is empty'})"
+                f"{self.path}: no utterance can be {can} ({causes or 'the manifest is empty'})"
             )
         return self
 
     def log(self) -> None:
         """Writes one line a cause to the log, and each fault on the debug level."""
-        for cause, count in Counter(fault.cause for fault in self.faults).items():
-            logger.warning("%s: %d utterances left out: %s", self.path, count, cause)
-        for fault in self.faults:
+        for loss in self._losses():
+            logger.warning("%s: %s", self.path, loss)
+        for fault in self.all_faults:
             logger.debug("%s: %s", self.path, fault)
+
+    def _losses(self) -> list[str]:
+        lost = _causes(lost.fault for lost in self.undecodable)
+        return [
+            *(f"{n} cannot be decoded, their words count as deleted: {c}" for c, n in lost.items()),
+            *(f"{n} left out: {cause}" for cause, n in self.left_out.items()),
+        ]
+
+
+def _causes(faults: Iterable[Fault]) -> dict[str, int]:
+    return dict(Counter(fault.cause for fault in faults).most_common())
 
 
 def check_manifest(
@@ -134,8 +182,13 @@ def check_manifest(
     audio: str = "whole",
     num_threads: int = 8,
     record: str | Path | None = None,
+    purpose: str = TRAIN,
 ) -> Report:
-    """Checks all utterances of a manifest.
+    """Which utterances a manifest has.
+
+    To ``train``, all that fulfil the limits. To ``evaluate``, all that have a transcript, however
+    long and whatever their letters; those whose audio cannot be decoded are told apart. What is no
+    utterance (no transcript, no id or another's, a cell too many) is left out of both.
 
     Args:
         path: CSV with the columns ``ID,duration,wav,spk_id,wrds``.
@@ -146,70 +199,83 @@ def check_manifest(
         num_threads: audio files opened at a time.
         record: a CSV to keep the faults of the audio in. Where it is there, and was made from the
             same manifest and audio files (by size and time), the audio is not opened again.
+        purpose: ``train`` or ``evaluate``.
 
     Raises:
         DataError: if the manifest itself cannot be read.
     """
     lines = read_lines(path)
-    faults = _row_faults(lines, limits)
+    faults = _line_faults(lines, limits)
+    lines = _without(lines, faults)
+    unsound = _row_faults(lines, limits, purpose)
     if audio != "none":
-        bad = {fault.line for fault in faults}
-        sound = [(line, row) for line, row in lines if line not in bad]
-        faults += _recorded_audio_faults(path, sound, limits, audio, num_threads, record)
-    faults.sort(key=lambda fault: fault.line)
+        sound = _without(lines, unsound)
+        unsound += _recorded_audio_faults(path, sound, limits, audio, num_threads, record)
+        # Silence is decoded as anything else is.
+        unsound = [f for f in unsound if purpose == TRAIN or f.cause != SILENT]
+    sound = _without(lines, unsound)
+    rows = [Row(**{**row, "duration": float(row["duration"])}) for _, row in sound]
+    if purpose == TRAIN:
+        return Report(str(path), rows, sorted(faults + unsound, key=lambda fault: fault.line))
+    words = {line: row["wrds"] for line, row in lines}
+    lost = [Undecodable(f, words[f.line]) for f in sorted(unsound, key=lambda fault: fault.line)]
+    return Report(str(path), rows, faults, lost, purpose)
+
+
+Lines = list[tuple[int, dict[str | None, Any]]]
+
+
+def _without(lines: Lines, faults: Iterable[Fault]) -> Lines:
     bad = {fault.line for fault in faults}
-    rows = [Row(**{**row, "duration": float(row["duration"])}) for n, row in lines if n not in bad]
-    return Report(str(path), rows, faults)
+    return [(line, row) for line, row in lines if line not in bad]
 
 
-def read_lines(path: str | Path) -> list[tuple[int, dict[str, str]]]:
-    """The rows of a manifest as text, each with its line number.
-
-    Raises:
-        DataError: if there is no such file, or it is no CSV with the columns of
-            :class:`todm_sb.dataio.manifest.Row`.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"manifest {path} does not exist: run the data preparation first") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"manifest {path} cannot be read as UTF-8 text: {error}") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""), restval="", skipinitialspace=True)
-    try:
-        missing = [f.name for f in fields(Row) if f.name not in (reader.fieldnames or [])]
-        if missing:
-            raise DataError(f"manifest {path} has no column '{missing[0]}': prepare the data again")
-        # A key of None holds the cells beyond the header's.
-        names = [*(f.name for f in fields(Row)), None]
-        return [(reader.line_num, {k: row[k] for k in names if k in row}) for row in reader]
-    except csv.Error as error:
-        raise DataError(f"manifest {path}, line {reader.line_num}: {error}") from None
-
-
-def _row_faults(lines: list[tuple[int, dict[str, str]]], limits: Limits) -> list[Fault]:
+def _line_faults(lines: Lines, limits: Limits) -> list[Fault]:
+    """What is no utterance, whatever it would be for."""
     faults, first_line = [], {}
     for line, row in lines:
-        found = row_fault(row, limits)
+        found = line_fault(row, limits)
         if found is None and row["ID"] in first_line:
             found = ("duplicate id", f"first at line {first_line[row['ID']]}")
-        first_line.setdefault(row["ID"], line)
-        if found is not None:
+        if found is None:
+            first_line[row["ID"]] = line
+        else:
             faults.append(Fault(line, row["ID"], *found))
     return faults
 
 
-def row_fault(row: dict[str, str], limits: Limits) -> tuple[str, str] | None:
-    """Cause and detail of what is wrong with a row, its audio unseen; None if nothing is.
+def line_fault(row: dict[str | None, Any], limits: Limits) -> tuple[str, str] | None:
+    """Cause and detail of why a row is no utterance; None if it is one.
 
     Args:
         row: the cells, by column.
-        limits: what it must fulfil.
+        limits: whose tokenizer it is to be used with.
     """
     if None in row:
         return "too many cells", f"{row[None][0]!r} follows the last column"
     if not row["ID"].strip():
         return "no id", ""
+    words, tokenizer = row["wrds"], limits.tokenizer
+    if not (words_of_text(tokenizer, words) if tokenizer else words.split()):
+        return "empty transcript", ""
+    return None
+
+
+def _row_faults(lines: Lines, limits: Limits, purpose: str) -> list[Fault]:
+    found = ((line, row["ID"], row_fault(row, limits, purpose)) for line, row in lines)
+    return [Fault(line, name, *fault) for line, name, fault in found if fault is not None]
+
+
+def row_fault(
+    row: dict[str | None, Any], limits: Limits, purpose: str = TRAIN
+) -> tuple[str, str] | None:
+    """Cause and detail of why an utterance cannot be used, its audio unseen; None if it can.
+
+    Args:
+        row: the cells, by column.
+        limits: what it must fulfil.
+        purpose: ``train`` or ``evaluate``.
+    """
     if not row["wav"].strip():
         return "no path of audio", ""
     try:
@@ -220,21 +286,21 @@ def row_fault(row: dict[str, str], limits: Limits) -> tuple[str, str] | None:
         return "duration is not a number", repr(row["duration"])
     if duration <= 0:
         return "zero length", f"{duration:g} s"
+    if purpose == EVALUATE:
+        return None
     if duration > limits.max_duration:
         return f"longer than max_duration = {limits.max_duration:g} s", f"{duration:g} s"
     return _transcript_fault(row["wrds"], duration, limits)
 
 
 def _transcript_fault(words: str, duration: float, limits: Limits) -> tuple[str, str] | None:
-    if not words.split():
-        return "empty transcript", ""
     if limits.tokenizer is None:
         return None
-    labels = limits.tokenizer.encode_as_ids(words)
-    if UNKNOWN in labels:
+    labels, unknown = limits.tokenizer.encode_as_ids(words), limits.tokenizer.unk_id()
+    if unknown in labels:
         pieces = limits.tokenizer.encode_as_pieces(words)
-        unknown = [p for p, label in zip(pieces, labels, strict=True) if label == UNKNOWN]
-        return "transcript with characters that the tokenizer does not know", repr(unknown[0])
+        piece = pieces[labels.index(unknown)]
+        return "transcript with characters that the tokenizer does not know", repr(piece)
     if limits.n_frames_of is not None and len(labels) > limits.n_frames_of(duration):
         detail = f"{len(labels)} labels, {limits.n_frames_of(duration)} frames"
         return "transcript with more labels than the audio has frames", detail
@@ -317,13 +383,11 @@ def _samples_fault(file: soundfile.SoundFile, path: str) -> tuple[str, str] | No
             return "audio with samples that are not finite numbers", path
     if read < expected:
         return "truncated audio", f"{path}: {read} of {expected} samples"
-    return None if peak > 0 else ("silent audio", path)
+    return None if peak > 0 else (SILENT, path)
 
 
-def _audio_faults(
-    lines: Iterable[tuple[int, dict[str, str]]], limits: Limits, whole: bool, num_threads: int
-) -> list[Fault]:
-    def examine(item: tuple[int, dict[str, str]]) -> Fault | None:
+def _audio_faults(lines: Lines, limits: Limits, whole: bool, num_threads: int) -> list[Fault]:
+    def examine(item: tuple[int, dict[str | None, Any]]) -> Fault | None:
         line, row = item
         found = audio_fault(row["wav"], float(row["duration"]), limits.sample_rate, whole)
         return found and Fault(line, row["ID"], *found)
@@ -336,7 +400,7 @@ def _audio_faults(
 
 def _recorded_audio_faults(
     path: str | Path,
-    lines: list[tuple[int, dict[str, str]]],
+    lines: Lines,
     limits: Limits,
     audio: str,
     num_threads: int,
@@ -367,7 +431,7 @@ def write_faults(path: str | Path, faults: Iterable[Fault]) -> None:
     """Writes faults as a CSV ``line,id,cause,detail``."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(field.name for field in fields(Fault))
+    writer.writerow(f.name for f in fields(Fault))
     writer.writerows((f.line, f.id, f.cause, f.detail) for f in faults)
     write_atomic(path, text.getvalue())
 

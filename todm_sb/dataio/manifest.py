@@ -1,18 +1,21 @@
-"""Writing the CSV manifests that SpeechBrain's data pipeline reads.
+"""Writing and reading CSV manifests.
 
-Every corpus of this package ends in the same five columns, so that one recipe reads them all. A
-finished CSV is recorded, in ``prepared.json`` beside it, with its SHA-256 and with what made it:
-options, transcripts, audio files. A preparation asked for again of the same has nothing to
-do, and none overwrites a CSV that was changed by somebody else.
+Every corpus of this package ends in the same five columns, so that one recipe reads them all. What
+reads a manifest reads it by :func:`read_lines`. A finished CSV is recorded, in ``prepared.json``
+beside it, with its SHA-256 and with what made it: options, transcripts, audio files. A preparation
+asked for again of the same has nothing to do, and none overwrites a CSV that was changed by
+somebody else.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
 import io
 import json
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -20,6 +23,9 @@ from typing import Any
 
 from todm_sb.errors import DataError, quoted
 
+# The line ends and quotes of CSV, and the space that `read_lines` would take off a cell's start.
+QUOTED = re.compile(r'[",\r\n]|^ ')
+SEPARATORS = {";": "semicolons", "\t": "tabs"}
 RECORD_NAME = "prepared.json"
 
 
@@ -71,11 +77,14 @@ def write_csv(path: str | Path, rows: Iterable[Row]) -> None:
         path: the CSV file.
         rows: the utterances, written in the given order.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(field.name for field in fields(Row))
-    writer.writerows(astuple(row) for row in rows)
-    write_atomic(path, text.getvalue())
+    lines = [[field.name for field in fields(Row)], *map(astuple, rows)]
+    write_atomic(path, "".join(",".join(map(_cell, line)) + "\n" for line in lines))
+
+
+def _cell(value: Any) -> str:
+    """As the csv module of newer Pythons writes it; older ones leave some quotes out."""
+    text = str(value)
+    return '"' + text.replace('"', '""') + '"' if QUOTED.search(text) else text
 
 
 def _encoded(path: Path, text: str) -> bytes:
@@ -96,11 +105,80 @@ def read_csv(path: str | Path) -> list[Row]:
 
     Returns:
         The utterances in the file's order.
+
+    Raises:
+        DataError: if it is none.
     """
-    with Path(path).open(encoding="utf-8", newline="") as file:
-        return [
-            Row(**{**line, "duration": float(line["duration"])}) for line in csv.DictReader(file)
-        ]
+    lines = read_lines(path)
+    try:
+        return [Row(**{**row, "duration": float(row["duration"])}) for _, row in lines]
+    except (TypeError, ValueError) as error:
+        raise DataError(f"manifest {path} was not written by the preparation ({error})") from None
+
+
+def read_lines(path: str | Path) -> list[tuple[int, dict[str | None, Any]]]:
+    """The rows of a manifest as text, each with the line number of its end; blank rows left out.
+
+    Lines end with ``\\n`` or ``\\r\\n``; a byte order mark and spaces after a comma do not count.
+
+    Args:
+        path: CSV, in UTF-8, whose header names at least the columns of :class:`Row`.
+
+    Returns:
+        The cells by column, the others of the file left out. A key of None holds a list of what
+        follows the header's last column, where anything does.
+
+    Raises:
+        DataError: if there is no such file, or it is no such CSV.
+    """
+    text = _text(path)
+    # Lines end nowhere else, and a quote that is never closed is an error, not the rest of a cell.
+    reader = csv.reader(io.StringIO(text, newline="\n"), skipinitialspace=True, strict=True)
+    try:
+        filled = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
+    except csv.Error as error:
+        raise DataError(
+            f"manifest {path}, line {reader.line_num}: {error}: put a cell with quotes or line "
+            "ends between quotes, and double the quotes within it"
+        ) from None
+    columns = [name.strip() for name in filled[0][1]] if filled else []
+    for name in (field.name for field in fields(Row)):
+        if columns.count(name) != 1:
+            raise DataError(f"manifest {path} {_wrong_columns(name, columns)}")
+    place = {field.name: columns.index(field.name) for field in fields(Row)}
+    return [(line, _row(cells, place, len(columns))) for line, cells in filled[1:]]
+
+
+def _row(cells: list[str], place: dict[str, int], n_columns: int) -> dict[str | None, Any]:
+    row: dict[str | None, Any] = {
+        name: cells[i] if i < len(cells) else "" for name, i in place.items()
+    }
+    if any(map(str.strip, cells[n_columns:])):
+        row[None] = cells[n_columns:]
+    return row
+
+
+def _text(path: str | Path) -> str:
+    try:
+        data = Path(path).read_bytes()
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data:
+            raise DataError(f"manifest {path} is UTF-16 or no text at all: save it as UTF-8")
+        return data.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"manifest {path} does not exist: run the data preparation first") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"manifest {path} cannot be read as UTF-8 text: {error}; save it as UTF-8"
+        ) from None
+
+
+def _wrong_columns(name: str, columns: list[str]) -> str:
+    if name in columns:
+        return f"has {columns.count(name)} columns '{name}': leave one"
+    for separator, plural in SEPARATORS.items():
+        if any(separator in column for column in columns):
+            return f"has {plural} between its cells: separate them by commas"
+    return f"has no column '{name}': prepare the data again"
 
 
 def is_current(path: str | Path, options: dict[str, Any]) -> bool:

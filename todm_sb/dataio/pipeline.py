@@ -1,75 +1,85 @@
-"""From CSV manifests to batches: tokenizer, datasets and batch samplers, all SpeechBrain's."""
+"""From CSV manifests to batches: datasets and batch samplers, SpeechBrain's.
+
+Processes of a data loader that are not forked get the dataset pickled: it holds no local function.
+"""
 
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import speechbrain as sb
 import torch
 from sentencepiece import SentencePieceProcessor
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.sampler import DynamicBatchSampler
-from speechbrain.tokenizers.SentencePiece import SentencePiece
+from speechbrain.utils.data_pipeline import DynamicItem
 from speechbrain.utils.distributed import run_on_main
 
-from todm_sb.dataio.check import Limits, check_manifest, read_audio
-from todm_sb.errors import ConfigError, DataError
+from todm_sb.dataio.check import TRAIN, Limits, Report, check_manifest, read_audio
+from todm_sb.dataio.text import words_of_text
+from todm_sb.dataio.tokenizer import encode
+from todm_sb.dataio.tokenizer import get_tokenizer as get_tokenizer
+from todm_sb.errors import DataError
 
 
-def get_tokenizer(
-    folder: str, vocab_size: int, train_csv: str, model_type: str = "unigram"
-) -> SentencePieceProcessor:
-    """The SentencePiece tokenizer of a run, trained on its first use.
+class SpeechDataset(DynamicItemDataset):
+    """Utterances as ``id, duration, sig, words, tokens``, longest last.
+
+    Audio that breaks after the check is a :class:`BrokenAudio` in place of ``sig``;
+    :class:`SpeechBatch` keeps it apart. ``tokens`` are the labels of a loss: letters that the
+    tokenizer does not know have none, though they are in ``words``.
 
     Args:
-        folder: where it is kept.
-        vocab_size: pieces, the unknown one (id 0, blank) included.
-        train_csv: manifest whose ``wrds`` it is trained on.
-        model_type: ``unigram``, ``bpe`` or ``char``.
+        report: which utterances.
+        tokenizer: from words to label ids.
+        sample_rate: of the audio, in Hz; None for any.
 
-    Raises:
-        ConfigError: if SentencePiece refuses, most often a vocabulary larger than the text allows.
+    Attributes:
+        undecodable: the words of each utterance whose audio cannot be decoded, by id; it is not
+            among the items, but its words count in evaluation.
+        left_out: what of the manifest is no utterance: the number for each cause.
     """
-    arguments = {
-        "vocab_size": vocab_size,
-        "annotation_train": train_csv,
-        "annotation_read": "wrds",
-        "annotation_format": "csv",
-        "model_type": model_type,
-    }
-    try:
-        run_on_main(_train_tokenizer, [Path(folder), arguments])
-        return SentencePiece(model_dir=folder, **arguments).sp
-    except RuntimeError as error:
-        reason = str(error).rsplit("] ", 1)[-1]
-        raise ConfigError(
-            f"no {model_type} tokenizer of {vocab_size} pieces from {train_csv}: {reason}"
-        ) from None
 
-
-def _train_tokenizer(folder: Path, arguments: dict[str, Any]) -> None:
-    """Trains in a folder aside, so that a run killed meanwhile leaves no half of a model."""
-    model = f"{arguments['vocab_size']}_{arguments['model_type']}.model"
-    if (folder / model).exists():
-        return
-    if not Path(arguments["annotation_train"]).is_file():
-        raise DataError(
-            f"{folder} holds no {model}, and {arguments['annotation_train']}, to train it from, "
-            "does not exist"
+    def __init__(
+        self,
+        report: Report,
+        tokenizer: SentencePieceProcessor,
+        sample_rate: int | None = None,
+    ) -> None:
+        super().__init__(
+            {
+                row.ID: {"duration": row.duration, "wav": row.wav, "wrds": row.wrds}
+                for row in sorted(report.rows, key=lambda row: row.duration)
+            },
+            dynamic_items=[
+                DynamicItem(["wav", "duration"], partial(samples_of, sample_rate), ["sig"]),
+                DynamicItem(["wrds"], partial(words_of_text, tokenizer), ["words"]),
+                DynamicItem(["wrds"], partial(labels_of, tokenizer), ["tokens"]),
+            ],
+            output_keys=["id", "duration", "sig", "words", "tokens"],
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix="unfinished-", dir=folder))
-    SentencePiece(model_dir=str(aside), **arguments)
-    for path in sorted(aside.iterdir(), key=lambda path: path.name == model):  # the model last
-        os.replace(path, folder / path.name)
-    aside.rmdir()
+        self.undecodable = {
+            lost.fault.id: words_of_text(tokenizer, lost.words) for lost in report.undecodable
+        }
+        self.left_out = report.left_out
+
+
+def samples_of(sample_rate: int | None, wav: str, duration: float) -> torch.Tensor | BrokenAudio:
+    """The samples of an utterance, by the path and duration that the manifest gives."""
+    try:
+        return torch.from_numpy(read_audio(wav, duration, sample_rate))
+    except DataError as error:
+        return BrokenAudio(str(error))
+
+
+def labels_of(tokenizer: SentencePieceProcessor, transcript: str) -> torch.Tensor:
+    """The labels of a transcript, for a loss."""
+    return torch.LongTensor(encode(tokenizer, transcript))
 
 
 def make_dataset(
@@ -80,53 +90,31 @@ def make_dataset(
     sample_rate: int | None = None,
     strict: bool = False,
     record: str | Path | None = None,
-) -> DynamicItemDataset:
-    """Utterances of a manifest as ``id, duration, sig, words, tokens``, longest last.
+    purpose: str = TRAIN,
+) -> SpeechDataset:
+    """The utterances that a manifest has for a purpose.
 
-    Utterances that cannot be trained on are left out and counted by cause in the log. The audio
-    that breaks later on is a :class:`BrokenAudio` in place of ``sig``; :class:`SpeechBatch` leaves
-    it out. Of several processes one looks at the audio.
+    The others are counted by cause in the log. Of several processes one looks at the audio.
 
     Args:
         csv_path: manifest with the columns ``ID,duration,wav,spk_id,wrds``.
         tokenizer: from words to label ids.
         n_frames_of: encoder frames of an utterance of so many seconds.
-        max_duration: seconds.
+        max_duration: of an utterance to train on, in seconds.
         sample_rate: of the audio, in Hz; None for any.
         strict: refuse a manifest with a fault.
-        record: where the faults of the audio are kept; see
-            :func:`todm_sb.dataio.check.check_manifest`.
+        record: where the faults of the audio are kept.
+        purpose: ``train`` or ``evaluate``; see :func:`todm_sb.dataio.check.check_manifest`.
 
     Raises:
         DataError: if the manifest is missing, no utterance is left or, with ``strict``, one has a
             fault.
     """
     limits = Limits(sample_rate, max_duration, tokenizer, n_frames_of)
-    report = run_on_main(check_manifest, [csv_path, limits, "ends"], {"record": record})
+    options = {"record": record, "purpose": purpose}
+    report = run_on_main(check_manifest, [csv_path, limits, "ends"], options)
     report.log()
-    report.require(strict)
-
-    @sb.utils.data_pipeline.takes("wav", "duration")
-    @sb.utils.data_pipeline.provides("sig")
-    def audio(wav: str, duration: float) -> torch.Tensor | BrokenAudio:
-        try:
-            return torch.from_numpy(read_audio(wav, duration, sample_rate))
-        except DataError as error:
-            return BrokenAudio(str(error))
-
-    @sb.utils.data_pipeline.takes("wrds")
-    @sb.utils.data_pipeline.provides("words", "tokens")
-    def text(words: str) -> Any:
-        yield words.split()
-        yield torch.LongTensor(tokenizer.encode_as_ids(words))
-
-    columns = ("duration", "wav", "wrds")
-    dataset = DynamicItemDataset(
-        {row.ID: {key: getattr(row, key) for key in columns} for row in report.rows},
-        dynamic_items=[audio, text],
-        output_keys=["id", "duration", "sig", "words", "tokens"],
-    )
-    return dataset.filtered_sorted(sort_key="duration")
+    return SpeechDataset(report.require(strict), tokenizer, sample_rate)
 
 
 @dataclass(frozen=True)
@@ -144,10 +132,10 @@ class SpeechBatch(PaddedBatch):
     """A padded batch of the utterances whose audio could be read.
 
     ``id`` lists them; it can be empty, and then there is nothing else. ``broken`` has the reason
-    for each of the others, by id.
+    for each of the others, by id, and ``broken_words`` what was said in it.
 
     Args:
-        examples: items of :func:`make_dataset`.
+        examples: items of :class:`SpeechDataset`.
     """
 
     def __init__(self, examples: list[dict[str, Any]]) -> None:
@@ -155,6 +143,7 @@ class SpeechBatch(PaddedBatch):
         sound = [x for x in examples if x["id"] not in broken]
         super().__init__(sound or [{}])
         self.broken = broken
+        self.broken_words = {x["id"]: x["words"] for x in examples if x["id"] in broken}
         if not sound:
             self.id: list[str] = []
 
@@ -166,7 +155,8 @@ def make_loader_kwargs(
 
     Args:
         dataset: its items have a ``duration`` in seconds.
-        max_batch_seconds: audio of a batch, padding included.
+        max_batch_seconds: audio of a batch, padding included; an utterance that is longer is a
+            batch of its own.
         seed: of the order, together with the epoch.
         shuffle: False gives the same batches, shortest first, in every epoch.
     """
@@ -174,7 +164,7 @@ def make_loader_kwargs(
         dataset,
         max_batch_length=max_batch_seconds,
         num_buckets=20,
-        length_func=lambda row: row["duration"],
+        lengths_list=[dataset.data[name]["duration"] for name in dataset.data_ids],
         shuffle=shuffle,
         batch_ordering="random" if shuffle else "ascending",
         seed=seed,

@@ -275,7 +275,12 @@ def _load_tokenizer(data: bytes, manifest: Manifest) -> SentencePieceProcessor:
 
 
 def _check_piece(i: int, tokenizer: SentencePieceProcessor) -> None:
-    """Its text goes to terminals and logs, where control characters are commands."""
+    """Its text goes to terminals and logs, where control characters are commands.
+
+    A byte stands for whatever the next ones make of it: what prints text has to look at it.
+    """
+    if tokenizer.is_byte(i):
+        return
     try:
         piece = tokenizer.decode_ids([i])
     except UnicodeDecodeError:

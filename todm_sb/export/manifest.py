@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from todm_sb.errors import ConfigError
-from todm_sb.nnet.encoders import KINDS, Encoder, check_space
-from todm_sb.nnet.encoders.registry import DEFAULT
-from todm_sb.space import DIMENSIONS, SearchSpace, SubnetConfig
+from todm_sb.nnet.encoders import Encoder, check_space
+from todm_sb.nnet.features import FBANK_CHECKS, FBANK_OPTION_CHECKS, check_window
+from todm_sb.nnet.transducer import NETWORK_CHECKS
+from todm_sb.space import DIMENSIONS, SUBNET_NAME, SearchSpace, SubnetConfig
 from todm_sb.space.search_space import MOST_LAYERS
 from todm_sb.utils.schema import (
-    flag,
     integer,
     mapping,
     nullable,
@@ -30,43 +30,16 @@ FORMAT, VERSION = "todm_sb bundle", 1
 WEIGHTS, TOKENIZER = "weights.safetensors", "tokenizer.model"
 MAX_SUBNETS = 1000
 
-# Far beyond any network that speech needs, and small enough to be harmless.
-_WIDTH = integer(1, 65536)
-_SHARE = number(0, 1)
-
-
-def _encoder(value: Any, where: str) -> None:
-    """Arguments of a registered kind of encoder; no name in them is ever imported."""
-    kind = value.get("kind", DEFAULT) if type(value) is dict else DEFAULT
-    checks = {name: kind.check for name, kind in KINDS.items() if kind.check is not None}
-    one_of(*checks)(kind, f"{where}.kind")
-    checks[kind](value, where)
-
-
-_PREDICTOR = mapping(
-    {"kind": one_of("lstm", "stateless"), "d_model": _WIDTH},
-    {"n_layers": integer(1, 16), "context": integer(1, 64), "dropout": _SHARE},
-)
-_NETWORK = {
-    "vocab_size": integer(2, 1 << 20),
-    "d_joint": _WIDTH,
-    "encoder": _encoder,
-    "predictor": _PREDICTOR,
-}
-NETWORK_KEYS = tuple(_NETWORK)
+NETWORK_KEYS = tuple(NETWORK_CHECKS)
 _STATISTICS = sequence(number(-1e6, 1e6), 1, 1024)
 _FEATURES = mapping(
     {
-        "sample_rate": integer(1000, 384_000),
-        "n_mels": integer(1, 1024),
-        "n_fft": integer(16, 16384),
-        "win_length": number(1, 1000),
-        "hop_length": number(1, 1000),
+        **FBANK_CHECKS,
         # Those of global normalisation; null where each utterance has its own.
         "mean": nullable(_STATISTICS),
         "std": nullable(sequence(number(0, 1e6), 1, 1024)),
     },
-    {"fbank_kind": one_of("speechbrain", "kaldi"), "snip_edges": flag},
+    FBANK_OPTION_CHECKS,
 )
 # Of a space, or of a subnet: numbers by elastic dimension.
 _CHOICES = {
@@ -81,16 +54,24 @@ _SPACE = mapping(
     },
     _CHOICES,
 )
-_NAME = text(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
-_FIGURES = table(_NAME, number(0, 1e18), 64)
+_FIGURES = table(SUBNET_NAME, number(0, 1e18), 64)
+_COUNT = integer(0, 1 << 40)
+_SCORED = mapping(
+    {
+        "utterances": _COUNT,
+        "words": _COUNT,
+        "undecodable": _COUNT,
+        "left_out": table(text(r"[ -~]{1,200}"), _COUNT, 64),
+    }
+)
 _SUBNET = mapping(
     {
-        "name": _NAME,
+        "name": SUBNET_NAME,
         "layers": sequence(integer(0, MOST_LAYERS - 1), 1, MOST_LAYERS),
         "cost": _FIGURES,
         "error_rates": _FIGURES,
     },
-    _CHOICES,
+    {**_CHOICES, "scored": _SCORED},
 )
 _FILE = mapping({"bytes": integer(1, 1 << 40), "sha256": text("[0-9a-f]{64}")})
 _MANIFEST = mapping(
@@ -98,7 +79,7 @@ _MANIFEST = mapping(
         "format": one_of(FORMAT),
         "version": one_of(VERSION),
         "files": mapping({WEIGHTS: _FILE, TOKENIZER: _FILE}),
-        "network": mapping(_NETWORK),
+        "network": mapping(NETWORK_CHECKS),
         "features": _FEATURES,
         "max_symbols": integer(1, 100),
         "space": nullable(_SPACE),
@@ -125,12 +106,16 @@ class BundledSubnet:
         cost: as of :class:`todm_sb.supernet.cost.Costs`; ``params`` is always there, ``latency``
             (seconds) where it was measured.
         error_rates: percentages by name, such as ``WER`` and ``CER``.
+        scored: what the error rates are of: ``utterances``, ``words``, ``undecodable`` (of the
+            utterances; their words count as deleted) and ``left_out`` (the number for each cause);
+            None where nothing was measured, or it was not recorded.
     """
 
     name: str
     config: SubnetConfig
     cost: dict[str, float]
     error_rates: dict[str, float] = field(default_factory=dict)
+    scored: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""
@@ -139,12 +124,14 @@ class BundledSubnet:
             **self.config.to_dict(),
             "cost": self.cost,
             "error_rates": self.error_rates,
+            **({} if self.scored is None else {"scored": self.scored}),
         }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> BundledSubnet:
         """Inverse of :meth:`to_dict`, for checked data."""
-        return cls(data["name"], SubnetConfig.pick(data), data["cost"], data["error_rates"])
+        config = SubnetConfig.pick(data)
+        return cls(data["name"], config, data["cost"], data["error_rates"], data.get("scored"))
 
 
 @dataclass(frozen=True)
@@ -214,11 +201,7 @@ class Manifest:
         for name, size in sizes.items():
             if size != features["n_mels"]:
                 raise ConfigError(f"{name} is {size}, but features.n_mels {features['n_mels']}")
-        window = round(features["sample_rate"] / 1000 * features["win_length"])
-        if window > features["n_fft"]:
-            raise ConfigError(
-                f"features: a window of {window} samples is longer than n_fft {features['n_fft']}"
-            )
+        check_window(features)
 
     def _check_subnets(self) -> None:
         if self.space is None:

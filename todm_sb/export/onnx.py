@@ -11,6 +11,7 @@ import onnx
 from sentencepiece import SentencePieceProcessor
 from speechbrain.processing.features import InputNormalization
 
+from todm_sb.dataio.detokenizer import tokens_of
 from todm_sb.errors import ConfigError
 from todm_sb.export.onnx_networks import (
     encoder_model,
@@ -57,8 +58,9 @@ def export_onnx(
         not read at all; nothing when it will read the same.
 
     Raises:
-        ConfigError: if the features are normalised in another way, the encoder is of a kind that has
-            no ONNX form, or the folder holds what no export wrote (see
+        ConfigError: if the features are normalised in another way, the encoder is of a kind that
+            has no ONNX form, a piece of the tokenizer cannot be put in ``tokens.txt``, or the
+            folder holds what no export wrote (see
             :func:`todm_sb.export.ownership.new_export`).
     """
     if model.encoder.kind != "mhssm":
@@ -76,6 +78,7 @@ def write_models(
     max_symbols: int,
 ) -> list[str]:
     """As :func:`export_onnx`, into a folder that is there and empty, as part of an export."""
+    tokens = tokens_of(SentencePieceProcessor(model_file=str(tokenizer_path)))
     metadata = {
         "model_type": MODEL_TYPE,
         "version": "1",
@@ -99,8 +102,11 @@ def write_models(
         )
     for name, proto in models.items():
         onnx.save(proto, folder / name)
-    (folder / TOKENS).write_text(_tokens(tokenizer_path), encoding="utf-8")
-    return obstacles_to_sherpa(model, fbank, max_symbols)
+    (folder / TOKENS).write_text(tokens, encoding="utf-8", newline="\n")
+    obstacles = obstacles_to_sherpa(model, fbank, max_symbols)
+    if any(line.count(" ") > 1 for line in tokens.split("\n")):
+        obstacles.append("no piece of the tokenizer may hold a space")
+    return obstacles
 
 
 def obstacles_to_sherpa(model: Transducer, fbank: dict[str, Any], max_symbols: int) -> list[str]:
@@ -115,10 +121,3 @@ def obstacles_to_sherpa(model: Transducer, fbank: dict[str, Any], max_symbols: i
     if max_symbols != 1:
         obstacles.append("max_symbols must be 1")
     return obstacles
-
-
-def _tokens(tokenizer_path: str | Path) -> str:
-    """One line a label: piece and id. Label 0 is blank."""
-    tokenizer = SentencePieceProcessor(model_file=str(tokenizer_path))
-    pieces = [tokenizer.id_to_piece(i) for i in range(1, tokenizer.get_piece_size())]
-    return "".join(f"{piece} {i}\n" for i, piece in enumerate(["<blk>", *pieces]))

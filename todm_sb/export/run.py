@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from todm_sb.error_rates import SCORED_KEYS
 from todm_sb.errors import ConfigError
 from todm_sb.export.bundle import write_bundle
 from todm_sb.export.manifest import BundledSubnet
@@ -17,7 +18,7 @@ from todm_sb.export.ownership import check_place, new_export
 from todm_sb.export.speechbrain import export_folder
 from todm_sb.inference.asr import choose_subnet
 from todm_sb.nnet.transducer import Transducer
-from todm_sb.runs import load_run, search_folder, weights_id
+from todm_sb.runs import load_run, search_folder, trained_tokenizer, weights_id
 from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters, extract_subnet
 from todm_sb.supernet.budget import COSTS, parse_budget
 from todm_sb.supernet.pareto import SearchResult
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 STREAMING = {"norm_type": "global", "fbank_kind": "kaldi", "snip_edges": True}
 
 SUPERNET = "supernet"
+PARETO = "pareto.json"
 FORMATS = ("bundle", "speechbrain", "onnx", "onnx-int8", "web")
 FBANK_KEYS = (
     "sample_rate",
@@ -48,6 +50,7 @@ def export_run(
     cost: str = "params",
     form: str = "bundle",
     causal: bool = False,
+    study: str | None = None,
 ) -> int:
     """Writes the best weights of a run.
 
@@ -59,6 +62,7 @@ def export_run(
         cost: what the budget is of.
         form: one of :data:`FORMATS`.
         causal: of a dual-mode network, what streaming needs and no more.
+        study: name of the search that found it; None for the nameless one.
 
     Returns:
         Parameters of the exported network.
@@ -71,12 +75,15 @@ def export_run(
     hparams = load_run(run, causal)
     model, space = hparams["model"], hparams["space"]
     named = hparams["named_subnets"] or {}
-    subnets = measured_subnets(run, model, space, named, causal)
+    subnets = measured_subnets(run, model, space, named, hparams["weights"], causal)
     if budget is not None:
-        path = search_folder(run, cost, causal) / "pareto.json"
+        path = search_folder(run, cost, causal, study) / PARETO
         found = SearchResult.load(path)
         if found.checkpoint != weights_id(model):
-            raise ConfigError(f"{path} is of other weights than the run's best: search again")
+            raise ConfigError(
+                f"{path} is of other weights than the run's best: search again with another "
+                "--study, and name it here"
+            )
         config = space.check(found.best(parse_budget(budget, cost)).config)
     elif subnet == SUPERNET:
         config = None
@@ -90,7 +97,7 @@ def export_run(
         "folder": target,
         "model": model if config is None else extract_subnet(model, config),
         "normalize": hparams["normalize"],
-        "tokenizer_path": _tokenizer_path(hparams),
+        "tokenizer_path": trained_tokenizer(run, hparams),
         "fbank": {key: hparams[key] for key in FBANK_KEYS if key in hparams},
         "max_symbols": hparams["max_symbols"],
         "space": space if config is None else None,
@@ -104,14 +111,6 @@ def export_run(
     else:
         export_folder(**common, hop=hparams["features"].hop)
     return count_parameters(model, config or space.max)
-
-
-def _tokenizer_path(hparams: dict[str, Any]) -> Path:
-    name = f"{hparams['vocab_size']}_{hparams['tokenizer_type']}.model"
-    path = Path(hparams["tokenizer_folder"]) / name
-    if not path.is_file():
-        raise ConfigError(f"{path} does not exist: where is the tokenizer of the training?")
-    return path
 
 
 def _write_web(parts: dict[str, Any], subnets: list[BundledSubnet]) -> None:
@@ -162,20 +161,30 @@ def measured_subnets(
     model: Transducer,
     space: SearchSpace,
     named: dict[str, dict],
+    weights: str,
     causal: bool = False,
 ) -> list[BundledSubnet]:
     """The subnets worth recording: max, min, the named ones, and what a search found best.
 
     Error rates are comparable, since they come from one place: the dev set if these weights were
-    searched, by whatever cost, else the first of the test sets. Those of a dual-mode network's
-    causal mode are named so, e.g. ``WER-causal``.
+    searched, by whatever cost and in whatever study, else the first of the test sets that these
+    weights were tested on. Those of a dual-mode network's causal mode are named so, e.g.
+    ``WER-causal``.
+
+    Args:
+        run: folder of the run.
+        model: what is exported.
+        space: of the run.
+        named: the run's own subnets.
+        weights: tells the run's weights apart; with ``causal`` the model is a part of them.
+        causal: the model is the causal form of a dual-mode network.
     """
     configs = {"max": space.max, "min": space.min}
     configs |= {name: SubnetConfig.from_dict(data) for name, data in named.items() if data}
-    tests = sorted(run.glob("results_*.json"))
     rates: dict[SubnetConfig, dict[str, float]] = {}
     costs: dict[SubnetConfig, dict[str, float]] = {}
-    searches = list(_searches(run, weights_id(model), causal))
+    scored: dict[SubnetConfig, dict[str, Any]] = {}
+    searches = _searches(run, weights_id(model), causal)
     for found in searches:
         # Multiply-accumulates are of one audio length only.
         left_out = {"macs"} if found.seconds != searches[0].seconds else set()
@@ -183,10 +192,12 @@ def measured_subnets(
             own = {key: value for key, value in s.costs.items() if key not in left_out}
             costs[s.config] = {**costs.get(s.config, {}), **own}
             rates[s.config] = {"WER": s.wer}
+            if found.scored:
+                scored[s.config] = found.scored
         taken = set(configs.values())
         configs |= {s.config.id: s.config for s in found.front() if s.config not in taken}
-    if not rates and tests:
-        for result in json.loads(tests[0].read_text(encoding="utf-8")):
+    if not rates:
+        for result in _results(run, weights):
             mode = bool(result.get("causal", model.encoder.modes[0]))
             if mode not in model.encoder.modes:
                 continue
@@ -194,24 +205,46 @@ def measured_subnets(
             suffix = "-causal" if mode != model.encoder.modes[0] else ""
             own = {f"{key}{suffix}": result[key] for key in ("WER", "CER")}
             rates[config] = {**rates.get(config, {}), **own}
+            if "utterances" in result:  # recorded by this version or a later one
+                scored[config] = {key: result[key] for key in SCORED_KEYS}
     return [
         BundledSubnet(
             name,
             space.check(config),
             {**costs.get(config, {}), "params": count_parameters(model, config)},
             rates.get(config, {}),
+            scored.get(config),
         )
         for name, config in configs.items()
     ]
 
 
-def _searches(run: Path, checkpoint: str, causal: bool) -> Iterator[SearchResult]:
-    """What was found of these weights, by each cost that was searched by."""
-    for cost in COSTS:
-        path = search_folder(run, cost, causal) / "pareto.json"
-        if path.is_file():
-            found = SearchResult.load(path)
-            if found.checkpoint == checkpoint:
-                yield found
-            else:
-                logger.warning("%s is of other weights than the run's best: it is left out", path)
+def _results(run: Path, weights: str) -> list[dict[str, Any]]:
+    """What the first test of these weights found."""
+    for path in sorted(run.glob("results_*.json")):
+        results = json.loads(path.read_text(encoding="utf-8"))
+        if {result.get("weights") for result in results} == {weights}:
+            return results
+        logger.warning(
+            "%s does not say that it is of the run's best weights: it is left out; to test these, "
+            "train.py --test_only",
+            path,
+        )
+    return []
+
+
+def _searches(run: Path, checkpoint: str, causal: bool) -> list[SearchResult]:
+    """What was found of these weights, on the dev set of the newest search: by each cost, the
+    nameless study before those that have a name."""
+    folders = [search_folder(run, cost, causal) for cost in COSTS]
+    paths = [p for f in folders for p in (f / PARETO, *sorted(f.glob(f"*/{PARETO}")))]
+    found = {path: SearchResult.load(path) for path in paths if path.is_file()}
+    ours = {path: x for path, x in found.items() if x.checkpoint == checkpoint}
+    newest = max(ours, key=lambda path: path.stat().st_mtime, default=None)
+    for path, result in found.items():
+        if path not in ours:
+            logger.warning("%s is of other weights than the run's best: it is left out", path)
+        elif result.dev_set != ours[newest].dev_set:
+            logger.warning("%s is of another dev set than %s: it is left out", path, newest)
+            del ours[path]
+    return list(ours.values())

@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 import torch
 
+from todm_sb.dataio.detokenizer import Detokenizer
 from todm_sb.errors import ConfigError
 from todm_sb.nnet.features import SpeechFeatures, make_fbank
 
@@ -32,8 +33,8 @@ class OnnxASR:
         self.encoder, self.decoder, self.joiner = (
             _session(folder / f"{name}.onnx", options) for name in ("encoder", "decoder", "joiner")
         )
-        lines = (folder / "tokens.txt").read_text(encoding="utf-8").splitlines()
-        self.pieces = [line.rsplit(" ", 1)[0] for line in lines]
+        tokens = (folder / "tokens.txt").read_bytes().decode()
+        self._detokenizer = Detokenizer.of_tokens(tokens)
         metadata = self.encoder.get_modelmeta().custom_metadata_map
         self.max_symbols = int(metadata["max_symbols"])
         fbank = json.loads(metadata["fbank"])
@@ -87,8 +88,8 @@ class OnnxASR:
         return tokens
 
     def text(self, ids: list[int]) -> str:
-        """The words of label ids."""
-        return "".join(self.pieces[i] for i in ids).replace("\u2581", " ").strip(" ")
+        """The text of label ids, as the tokenizer decodes them."""
+        return self._detokenizer.text(ids)
 
 
 class _Identity(torch.nn.Identity):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from todm_sb.dataio.detokenizer import Detokenizer, TextState
 from todm_sb.decoders.greedy import GreedyState, greedy_chunk
 from todm_sb.errors import ConfigError, DataError
 from todm_sb.inference.asr import SubnetASR
@@ -18,9 +20,6 @@ from todm_sb.nnet.features import SpeechFeatures
 from todm_sb.nnet.kaldi_fbank import KaldiFbank
 from todm_sb.nnet.subsampling import ENDLESS
 from todm_sb.nnet.transducer import Transducer
-
-# SentencePiece's mark of a word's beginning.
-WORD_MARK = "\u2581"
 
 
 @dataclass
@@ -33,7 +32,7 @@ class StreamingContext:
         ended: (streams,), which streams take no more samples.
         encoder: the encoder's state.
         decoder: the search's state.
-        silent: for each stream, whether it has said nothing yet.
+        texts: where the text of each stream stands.
     """
 
     pending: Tensor
@@ -41,7 +40,7 @@ class StreamingContext:
     ended: Tensor
     encoder: Any
     decoder: GreedyState
-    silent: list[bool]
+    texts: list[TextState]
 
 
 class StreamingSubnetASR(SubnetASR):
@@ -76,7 +75,7 @@ class StreamingSubnetASR(SubnetASR):
             ended=torch.zeros(n_streams, dtype=torch.bool, device=device),
             encoder=self._model.encoder.initial_state(n_streams),
             decoder=GreedyState.initial(self._model, n_streams),
-            silent=[True] * n_streams,
+            texts=[TextState() for _ in range(n_streams)],
         )
 
     def transcribe_chunk(
@@ -92,7 +91,8 @@ class StreamingSubnetASR(SubnetASR):
 
         Returns:
             What each stream said anew, to be appended to what it said before. Of a stream that has
-            ended, the last words may come with the next call, or with :meth:`finish`.
+            ended, the last words may come with the next call, or with :meth:`finish`, as does a
+            character whose bytes are labels of their own.
 
         Raises:
             DataError: if a sample is not a finite number, or the number of streams is another.
@@ -110,7 +110,9 @@ class StreamingSubnetASR(SubnetASR):
         ahead = context.pending.new_zeros(
             len(context.ended), encoder.look_ahead, encoder.n_features
         )
-        return self.decode_chunk(context, *self._encode(context, ahead))[0]
+        words, _ = self.decode_chunk(context, *self._encode(context, ahead))
+        ends = map(self._detokenizer.end, context.texts)
+        return [new + end for new, end in zip(words, ends, strict=True)]
 
     def transcribe_file_streaming(self, path: str, chunk_seconds: float = 0.32) -> Iterator[str]:
         """Reads a file chunk by chunk, as if it came from a microphone.
@@ -170,7 +172,7 @@ class StreamingSubnetASR(SubnetASR):
             self._model, encoded, n_frames, context.decoder, self.mods.decoder.max_symbols
         )
         tokens = [h.tokens for h in hypotheses]
-        return [self._words(context, row, ids) for row, ids in enumerate(tokens)], tokens
+        return [*map(self._detokenizer.feed, context.texts, tokens)], tokens
 
     def _encode(self, context: StreamingContext, features: Tensor) -> tuple[Tensor, Tensor]:
         n_features = self._features.fbank.n_frames(context.n_samples)
@@ -180,13 +182,9 @@ class StreamingSubnetASR(SubnetASR):
         )
         return encoded, n_frames
 
-    def _words(self, context: StreamingContext, row: int, ids: list[int]) -> str:
-        pieces = [self.tokenizer.id_to_piece(i) for i in ids]
-        text = "".join(pieces).replace(WORD_MARK, " ")
-        if context.silent[row]:
-            text = text.lstrip(" ")
-            context.silent[row] = not text
-        return text
+    @cached_property
+    def _detokenizer(self) -> Detokenizer:
+        return Detokenizer.of_tokenizer(self.tokenizer)
 
     def _chunks_of(self, path: str, size: int) -> Iterator[Tensor]:
         """Chunks of ``size`` samples of a file; at the network's sampling rate, it is never held

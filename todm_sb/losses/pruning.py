@@ -16,6 +16,7 @@ from torch import Tensor
 
 from todm_sb.errors import ConfigError, quoted
 from todm_sb.losses.lattice import following_labels, log_softmax, two_channel_loss
+from todm_sb.utils.schema import number
 
 # Log-probability of arcs outside the band. Its exponential is 0; sums over a path stay finite.
 OUTSIDE = -1e4
@@ -50,11 +51,10 @@ class Pruning:
             raise ConfigError(
                 f"s_range is {quoted(self.s_range)}: a band needs at least 2 labels a frame"
             )
-        if not self.warmup_steps >= 0 or not self.simple_weight >= 0:
-            raise ConfigError(
-                f"warmup_steps ({self.warmup_steps}) and simple_weight ({self.simple_weight}) "
-                "must not be negative"
-            )
+        for name in ("warmup_steps", "simple_weight"):
+            number(0, math.inf)(getattr(self, name), name)
+        for name in ("predictor_smoothing", "encoder_smoothing"):
+            number(0, 1)(getattr(self, name), name)
         if not 0 <= self.predictor_smoothing + self.encoder_smoothing <= 1:
             raise ConfigError(
                 f"predictor_smoothing ({self.predictor_smoothing}) and encoder_smoothing "

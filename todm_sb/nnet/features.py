@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from speechbrain.lobes.features import Fbank
@@ -9,6 +12,46 @@ from torch import Tensor, nn
 
 from todm_sb.errors import ConfigError
 from todm_sb.nnet.kaldi_fbank import KaldiFbank
+from todm_sb.utils.schema import flag, integer, number, one_of
+
+# What the arguments of make_fbank can be.
+FBANK_CHECKS = {
+    "sample_rate": integer(1000, 384_000),
+    "n_mels": integer(1, 1024),
+    "n_fft": integer(16, 16384),
+    "win_length": number(1, 1000),
+    "hop_length": number(1, 1000),
+}
+FBANK_OPTION_CHECKS = {"fbank_kind": one_of("speechbrain", "kaldi"), "snip_edges": flag}
+
+
+def check_window(options: Mapping[str, Any]) -> None:
+    """Checks that the FFT holds the window.
+
+    Args:
+        options: of :func:`make_fbank`.
+
+    Raises:
+        ConfigError: if it does not.
+    """
+    window = round(options["sample_rate"] / 1000 * options["win_length"])
+    if window > options["n_fft"]:
+        raise ConfigError(f"a window of {window} samples is longer than n_fft {options['n_fft']}")
+
+
+def empty_filters(fbank: nn.Module) -> int:
+    """Mel filters so narrow that no point of the spectrum lies in them: their feature is constant.
+
+    Args:
+        fbank: of :func:`make_fbank`.
+    """
+    if isinstance(fbank, KaldiFbank):
+        weights = fbank.filters.T
+    else:
+        banks = fbank.compute_fbanks
+        distance = (banks.all_freqs_mat - banks.f_central[:, None]).abs()
+        weights = (1 - distance / banks.band[:, None]).clamp(min=0)
+    return int((weights.sum(1) == 0).sum())
 
 
 def make_fbank(
@@ -32,22 +75,29 @@ def make_fbank(
             streaming and sherpa-onnx need.
         snip_edges: of Kaldi's.
 
+    Returns:
+        The filterbank, which keeps these arguments as ``options``.
+
     Raises:
         ConfigError: on an unknown kind, or on ``snip_edges`` without Kaldi's.
     """
+    options = dict(locals())
     if fbank_kind == "kaldi":
-        return KaldiFbank(sample_rate, n_mels, win_length, hop_length, snip_edges=snip_edges)
-    if fbank_kind != "speechbrain":
+        fbank = KaldiFbank(sample_rate, n_mels, win_length, hop_length, snip_edges=snip_edges)
+    elif fbank_kind != "speechbrain":
         raise ConfigError(f"fbank_kind must be speechbrain or kaldi, not {fbank_kind!r}")
-    if snip_edges:
+    elif snip_edges:
         raise ConfigError("snip_edges is an option of fbank_kind: kaldi")
-    return Fbank(
-        sample_rate=sample_rate,
-        n_mels=n_mels,
-        n_fft=n_fft,
-        win_length=win_length,
-        hop_length=hop_length,
-    )
+    else:
+        fbank = Fbank(
+            sample_rate=sample_rate,
+            n_mels=n_mels,
+            n_fft=n_fft,
+            win_length=win_length,
+            hop_length=hop_length,
+        )
+    fbank.options = options
+    return fbank
 
 
 class SpeechFeatures(nn.Module):
@@ -67,7 +117,7 @@ class SpeechFeatures(nn.Module):
         super().__init__()
         self.fbank = fbank
         self.normalizer = normalizer
-        self.hop = hop
+        self.hop = int(hop)  # a YAML's arithmetic makes 200.0 of 16000 * 12.5 // 1000
 
     def forward(
         self, wavs: Tensor, wav_lens: Tensor, epoch: int | None = None

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from todm_sb.errors import ConfigError
-from todm_sb.nnet.encoders import Encoder, build_encoder, causal_form
+from todm_sb.nnet.encoders import Encoder, build_encoder, causal_form, check_encoder
 from todm_sb.nnet.joiner import Joiner, SimpleJoiner
 from todm_sb.nnet.predictor import LSTMPredictor, StatelessPredictor
+from todm_sb.utils.schema import flag, integer, mapping, number, one_of
 
 # Share of blanks that an untrained network expects; an alignment has about ten frames a label.
 BLANK_PRIOR = 0.9
@@ -21,6 +22,22 @@ BLANK_PRIOR = 0.9
 AUXILIARIES = {"ctc_output": "ctc", "simple_joiner": "simple_joiner"}
 
 PREDICTORS = {"lstm": LSTMPredictor, "stateless": StatelessPredictor}
+
+# Far beyond any network that speech needs, and small enough to be harmless.
+WIDTH = integer(1, 65536)
+_SHARE = number(0, 1)
+_PREDICTOR = mapping(
+    {"kind": one_of(*PREDICTORS), "d_model": WIDTH},
+    {"n_layers": integer(1, 16), "context": integer(1, 64), "dropout": _SHARE},
+)
+# What the arguments of a deployed Transducer can be.
+NETWORK_CHECKS = {
+    "vocab_size": integer(2, 1 << 20),
+    "d_joint": WIDTH,
+    "encoder": check_encoder,
+    "predictor": _PREDICTOR,
+}
+_CHECK = mapping(NETWORK_CHECKS | dict.fromkeys(AUXILIARIES.values(), flag))
 
 
 class Transducer(nn.Module):
@@ -38,7 +55,7 @@ class Transducer(nn.Module):
         simple_joiner: whether to add the joiner that prunes the lattice, an auxiliary of training.
 
     Raises:
-        ConfigError: on an unknown predictor kind, or arguments that a part does not have.
+        ConfigError: on an argument that a part does not have, or one that is out of range.
     """
 
     blank = 0
@@ -57,14 +74,14 @@ class Transducer(nn.Module):
         self.config = {
             "vocab_size": vocab_size,
             "encoder": self.encoder.config,
-            "predictor": dict(predictor),
+            "predictor": predictor,
             "d_joint": d_joint,
             "ctc": ctc,
             "simple_joiner": simple_joiner,
         }
-        kind = predictor.get("kind")
-        if kind not in PREDICTORS:
-            raise ConfigError(f"predictor: kind must be one of {tuple(PREDICTORS)}, not {kind!r}")
+        _CHECK(self.config, "network")
+        self.config["predictor"] = dict(predictor)
+        kind = predictor["kind"]
         options = {key: value for key, value in predictor.items() if key != "kind"}
         self.predictor = _build(
             "predictor",

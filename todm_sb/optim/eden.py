@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import torch
@@ -9,6 +10,7 @@ from speechbrain.utils import checkpoints
 from torch.optim import Optimizer
 
 from todm_sb.errors import ConfigError
+from todm_sb.utils.schema import number, positive_or_infinite
 
 
 @checkpoints.register_checkpoint_hooks
@@ -59,12 +61,9 @@ class Eden:
             ("lr_batches", lr_batches),
             ("lr_epochs", lr_epochs),
         ):
-            if not value > 0:
-                raise ConfigError(f"Eden: {name} must be positive, not {value}")
-        if not warmup_batches >= 0:
-            raise ConfigError(f"Eden: warmup_batches must not be negative, not {warmup_batches}")
-        if not 0 <= warmup_start <= 1:
-            raise ConfigError(f"Eden: warmup_start must lie in [0, 1], not {warmup_start}")
+            positive_or_infinite(value, f"Eden: {name}")
+        number(0, math.inf)(warmup_batches, "Eden: warmup_batches")
+        number(0, 1)(warmup_start, "Eden: warmup_start")
         self.lr_initial = lr_initial
         self.lr_batches = lr_batches
         self.lr_epochs = lr_epochs

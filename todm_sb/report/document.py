@@ -16,7 +16,7 @@ from todm_sb.curves import TrainingHistory
 from todm_sb.dataio.manifest import write_atomic
 from todm_sb.errors import ConfigError
 from todm_sb.report.html import to_html
-from todm_sb.report.table import markdown_table, results_table, table_of
+from todm_sb.report.table import markdown_table, results_table, scored_text, table_of
 from todm_sb.space import SearchSpace
 from todm_sb.supernet.budget import format_cost
 from todm_sb.supernet.pareto import SearchResult
@@ -82,6 +82,7 @@ def _search(folder: Path, path: Path) -> str:
         [
             f"## Pareto front, {result.cost}{_in(folder, path.parent)}",
             f"Subnets read: {read}. Error rates are of the dev set.",
+            *([scored_text(result.scored)] if result.scored else []),
             _image(folder, path.with_suffix(".png"), "Error rate against cost"),
             table_of(front),
         ]

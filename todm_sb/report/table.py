@@ -9,7 +9,7 @@ from todm_sb.space import SubnetConfig
 
 
 def results_table(results: Sequence[dict[str, Any]]) -> str:
-    """A Markdown table of measured subnets.
+    """A Markdown table of measured subnets, and a line that tells what the rates are of.
 
     Args:
         results: what :meth:`todm_sb.brain.TODMBrain.results` returned.
@@ -24,13 +24,29 @@ def results_table(results: Sequence[dict[str, Any]]) -> str:
         }
         for result in results
     ]
-    return table_of(rows)
+    scored = [scored_text(results[0])] if results and "utterances" in results[0] else []
+    return "\n\n".join([table_of(rows), *scored])
 
 
 def table_of(rows: Sequence[Mapping[str, str]]) -> str:
     """A Markdown table of rows by heading; a row may lack a cell."""
     header = list(dict.fromkeys(heading for row in rows for heading in row))
     return markdown_table(header, [[row.get(heading, "") for heading in header] for row in rows])
+
+
+def scored_text(scored: Mapping[str, Any]) -> str:
+    """What error rates are of, in one line.
+
+    Args:
+        scored: ``utterances``, ``words``, ``undecodable`` and ``left_out``, as
+            :meth:`todm_sb.brain.TODMBrain.results` returned them.
+    """
+    parts = [f"Error rates of {scored['utterances']:,} utterances, {scored['words']:,} words"]
+    if scored["undecodable"]:
+        n = scored["undecodable"]
+        parts.append(f"{n:,} of them could not be decoded, their words count as deleted")
+    parts += [f"{n:,} left out: {cause}" for cause, n in scored["left_out"].items()]
+    return "; ".join(parts) + "."
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -2,6 +2,6 @@
 
 from todm_sb.space.dimensions import DIMENSIONS, Dimension
 from todm_sb.space.search_space import SearchSpace
-from todm_sb.space.subnet import SubnetConfig
+from todm_sb.space.subnet import SUBNET_NAME, SubnetConfig
 
-__all__ = ["DIMENSIONS", "Dimension", "SearchSpace", "SubnetConfig"]
+__all__ = ["DIMENSIONS", "SUBNET_NAME", "Dimension", "SearchSpace", "SubnetConfig"]

@@ -11,8 +11,12 @@ from typing import Any
 
 from todm_sb.errors import ConfigError, quoted
 from todm_sb.space.dimensions import DIMENSIONS
+from todm_sb.utils.schema import text
 
 LAYERS = "layers"
+
+# The name of a subnet: part of files' names, and of lists with commas.
+SUBNET_NAME = text(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", "a name of up to 64 of A-Za-z0-9._+-")
 
 
 @dataclass(frozen=True, init=False)
@@ -67,11 +71,11 @@ class SubnetConfig:
 
         Runs of equal choices are shown as ``choice x layers``.
         """
-        texts = {LAYERS: str(len(self.layers))}
+        shown = {LAYERS: str(len(self.layers))}
         for key, values in self.choices:
             runs = [(value, len([*run])) for value, run in groupby(values)]
-            texts[DIMENSIONS[key].label] = ", ".join(f"{value} x {n}" for value, n in runs)
-        return texts
+            shown[DIMENSIONS[key].label] = ", ".join(f"{value} x {n}" for value, n in runs)
+        return shown
 
     def totals(self) -> dict[str, int]:
         """Its size in numbers: layers, and each dimension by its label, added up over layers."""
@@ -117,16 +121,16 @@ class SubnetConfig:
         return json.dumps(self.to_dict())
 
     @classmethod
-    def from_json(cls, text: str) -> SubnetConfig:
+    def from_json(cls, line: str) -> SubnetConfig:
         """Inverse of :meth:`to_json`.
 
         Raises:
             ConfigError: if the text is no JSON or no subnet.
         """
         try:
-            data = json.loads(text)
+            data = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise ConfigError(f"not the JSON of a subnet: {quoted(text)} ({error})") from None
+            raise ConfigError(f"not the JSON of a subnet: {quoted(line)} ({error})") from None
         return cls.from_dict(data)
 
 

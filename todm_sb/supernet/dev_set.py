@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from speechbrain.utils.edit_distance import accumulatable_wer_stats
@@ -24,11 +24,13 @@ class Utterances:
         features: (batch, feature frames, bins).
         n_features: (batch,), integer feature frames of each utterance.
         words: what was said in each.
+        undecodable: what was said in others, whose audio cannot be decoded.
     """
 
     features: Tensor
     n_features: Tensor
     words: list[list[str]]
+    undecodable: list[list[str]] = field(default_factory=list)
 
 
 class DevSet:
@@ -56,8 +58,12 @@ class DevSet:
         self.words_of = words_of
         self.max_symbols = max_symbols
         self.words: list[list[str]] = []
+        self.undecodable: list[list[str]] = []
         self.batches: list[tuple[Tensor, Tensor]] = []
         for batch in batches:
+            self.undecodable += batch.undecodable
+            if not batch.words:
+                continue
             frames, n_frames = model.encoder.subsampling(batch.features, batch.n_features)
             self.batches.append((frames, n_frames))
             self.words += batch.words
@@ -68,12 +74,23 @@ class DevSet:
     def id(self) -> str:
         """Tells sets of utterances apart, by what was said and for how long."""
         lengths = [n_frames.tolist() for _, n_frames in self.batches]
-        text = json.dumps([self.words, lengths])
+        text = json.dumps([self.words, lengths, *([self.undecodable] if self.undecodable else [])])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def scored(self) -> dict[str, int]:
+        """``utterances`` and ``words`` of an error rate, ``undecodable`` of the utterances."""
+        spoken = self.words + self.undecodable
+        return {
+            "utterances": len(spoken),
+            "words": sum(map(len, spoken)),
+            "undecodable": len(self.undecodable),
+        }
 
     @torch.no_grad()
     def error_rate(self, config: SubnetConfig) -> float:
-        """Word error rate of a subnet in percent, by greedy search.
+        """Word error rate of a subnet in percent, by greedy search; what cannot be decoded counts
+        as nothing heard.
 
         Args:
             config: the subnet.
@@ -84,7 +101,8 @@ class DevSet:
             encoded = self.model.encoder.encode(frames, n_frames, config, shared)
             hypotheses = greedy_search(self.model, encoded, n_frames, self.max_symbols)
             read += [self.words_of(hypothesis.tokens) for hypothesis in hypotheses]
-        return accumulatable_wer_stats(self.words, read)["WER"]
+        read += [[] for _ in self.undecodable]
+        return accumulatable_wer_stats(self.words + self.undecodable, read)["WER"]
 
 
 def speech(batches: Iterable[Utterances], n_features: int) -> Tensor:

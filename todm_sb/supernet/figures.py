@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
 
+from todm_sb.dataio.manifest import write_atomic
 from todm_sb.supernet.budget import format_cost
 from todm_sb.supernet.pareto import Evaluated, SearchResult
 
@@ -37,7 +39,10 @@ def draw_png(result: SearchResult, path: Path) -> None:
     axes.set(xlabel=_axis_label(result), ylabel="word error rate on the dev set, %")
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    # Workers of one search end at the same time.
+    write_atomic(path, picture.getvalue())
 
 
 def write_html(result: SearchResult, path: Path) -> None:
@@ -68,7 +73,7 @@ def write_html(result: SearchResult, path: Path) -> None:
     page.update_layout(
         xaxis_title=_axis_label(result), yaxis_title="word error rate on the dev set, %"
     )
-    page.write_html(path, include_plotlyjs=True)
+    write_atomic(path, page.to_html(include_plotlyjs=True))
 
 
 def _axis_label(result: SearchResult) -> str:

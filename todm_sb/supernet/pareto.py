@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,10 @@ class SearchResult:
         methods: the ids of the subnets that each method read: NSGA-II and the baselines.
         budgets: in the unit of the cost, ascending.
         checkpoint: tells the weights apart, see :func:`todm_sb.runs.weights_id`.
+        scored: what the error rates are of, see :func:`todm_sb.report.scored_text`; empty of a
+            search that did not record it.
+        dev_set: tells the utterances apart, see :class:`todm_sb.supernet.dev_set.DevSet`; empty
+            where that was not recorded.
     """
 
     cost: str
@@ -65,6 +69,8 @@ class SearchResult:
     methods: dict[str, tuple[str, ...]]
     budgets: tuple[float, ...] = ()
     checkpoint: str = ""
+    scored: dict[str, Any] = field(default_factory=dict)
+    dev_set: str = ""
 
     def of(self, method: str) -> list[Evaluated]:
         """The subnets that a method read."""
@@ -104,6 +110,8 @@ class SearchResult:
             "cost": self.cost,
             "seconds": self.seconds,
             "checkpoint": self.checkpoint,
+            "scored": self.scored,
+            "dev_set": self.dev_set,
             "search_space": self.space.to_dict(),
             "budgets": [{"budget": b, "subnet": self.best(b).config.id} for b in self.budgets],
             "front": [subnet.config.id for subnet in self.front()],
@@ -133,6 +141,8 @@ class SearchResult:
                 {name: tuple(ids) for name, ids in data["methods"].items()},
                 tuple(entry["budget"] for entry in data["budgets"]),
                 data["checkpoint"],
+                dict(data.get("scored", {})),
+                data.get("dev_set", ""),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"{path} was not written by search.py ({error!r})") from None

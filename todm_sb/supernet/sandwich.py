@@ -28,6 +28,7 @@ from todm_sb.losses.transducer import NODE_WEIGHTS, Teacher, lattice_loss, node_
 from todm_sb.nnet.predictor import start_with_blank
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.space import SearchSpace, SubnetConfig
+from todm_sb.utils.schema import number
 
 
 @dataclass(frozen=True)
@@ -204,11 +205,21 @@ class Objective:
                 f"kd_nodes must be one of {NODE_WEIGHTS}, not {quoted(self.kd_nodes)}"
             )
         for name in ("ctc_weight", "kd_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"{name} must not be negative, not {quoted(getattr(self, name))}")
+            number(0, math.inf)(getattr(self, name), name)
         for name, kind in (("divergence", AlphaDivergence), ("pruning", Pruning | None)):
             if not isinstance(getattr(self, name), kind):
                 raise ConfigError(f"{name} cannot be {quoted(getattr(self, name))}")
+
+    def check(self, model: Transducer) -> None:
+        """Checks that a model has the heads that the losses need.
+
+        Raises:
+            ConfigError: if it lacks one.
+        """
+        if self.ctc_weight and model.ctc_output is None:
+            raise ConfigError("ctc_weight needs a CTC head: set the model's ctc: True")
+        if self.pruning is not None and model.simple_joiner is None:
+            raise ConfigError("pruning needs a simple joiner: set the model's simple_joiner: True")
 
     def __call__(
         self,
@@ -235,6 +246,7 @@ class Objective:
         Raises:
             ConfigError: if the model lacks the head that a loss needs.
         """
+        self.check(model)
         encoded = model.encoder.encode(trunk.frames, trunk.n_frames, subnet, trunk.shared)
         projected = model.joiner.project_encoder(encoded)
         pruned_weight, simple_total, simple, band = 1.0, 0.0, None, lead and lead.band
@@ -274,13 +286,7 @@ class Objective:
 def prune(
     model: Transducer, pruning: Pruning, encoded: Tensor, trunk: Trunk, labels: Labels
 ) -> tuple[Tensor, Band]:
-    """The simple joiner's loss, the mean over utterances, and the band that it chooses.
-
-    Raises:
-        ConfigError: if the model has no simple joiner.
-    """
-    if model.simple_joiner is None:
-        raise ConfigError("pruning needs a simple joiner: set the model's simple_joiner: True")
+    """The simple joiner's loss, the mean over utterances, and the band that it chooses."""
     loss, occupancy = simple_lattice(
         model.simple_joiner.encoder(encoded),
         trunk.simple_predictor,
@@ -295,13 +301,7 @@ def prune(
 
 
 def ctc_loss(model: Transducer, encoded: Tensor, n_frames: Tensor, labels: Labels) -> Tensor:
-    """CTC loss of each utterance in nats: (batch,); 0 where the labels need more frames.
-
-    Raises:
-        ConfigError: if the model has no CTC head.
-    """
-    if model.ctc_output is None:
-        raise ConfigError("ctc_weight needs a CTC head: set the model's ctc: True")
+    """CTC loss of each utterance in nats: (batch,); 0 where the labels need more frames."""
     log_probs = log_softmax(model.ctc_output(encoded)).transpose(0, 1)
     return F.ctc_loss(
         log_probs,

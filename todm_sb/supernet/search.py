@@ -34,6 +34,24 @@ PATIENCE = 0.5
 NSGA2, RANDOM, EVENLY_SPACED = "NSGA-II", "random", "evenly spaced"
 
 
+def check_budgets(budgets: Sequence[float], smallest: float, cost: str) -> None:
+    """Refuses what no subnet can meet.
+
+    Args:
+        budgets: in the unit of the cost.
+        smallest: cost of the min subnet.
+        cost: what is searched by.
+
+    Raises:
+        ConfigError: if a budget is below the smallest subnet.
+    """
+    if budgets and min(budgets) < smallest:
+        raise ConfigError(
+            f"budget {format_cost(min(budgets), cost)} is below the smallest subnet, "
+            f"which costs {format_cost(smallest, cost)}"
+        )
+
+
 class SubnetSearch:
     """The search, as one worker does it.
 
@@ -71,12 +89,7 @@ class SubnetSearch:
         self.seconds = seconds
         self.budgets = sorted(budgets)
         self.seed = seed
-        smallest = self._cost(space.min)
-        if self.budgets and self.budgets[0] < smallest:
-            raise ConfigError(
-                f"budget {format_cost(self.budgets[0], cost)} is below the smallest subnet, "
-                f"which costs {format_cost(smallest, cost)}"
-            )
+        check_budgets(self.budgets, self._cost(space.min), cost)
         self._first = self._first_generation()
 
     def run(self, n: int, baselines: bool = True, progressbar: bool = True) -> SearchResult:

@@ -14,11 +14,14 @@ from __future__ import annotations
 
 import math
 import random
+import sqlite3
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from todm_sb.errors import ConfigError
@@ -46,7 +49,8 @@ class SharedStudy:
     """Evaluated subnets and claims on subnets in a storage that workers share.
 
     Args:
-        storage: SQLAlchemy URL, e.g. ``sqlite:///study.db`` or ``postgresql://host/database``.
+        storage: SQLAlchemy URL, e.g. ``postgresql://host/database``, or the path of an SQLite file,
+            whatever characters it has.
         name: of the study; made if there is none.
         population_size: of NSGA-II.
         grace: seconds without a sign of life until a trial counts as dead.
@@ -56,14 +60,20 @@ class SharedStudy:
     """
 
     def __init__(
-        self, storage: str, name: str = "search", population_size: int = 20, grace: int = GRACE
+        self,
+        storage: str | Path,
+        name: str = "search",
+        population_size: int = 20,
+        grace: int = GRACE,
     ) -> None:
         self.name = name
         self.population_size = population_size
         # SQLAlchemy 2.0 would look for the older psycopg2.
-        self._url = storage.replace("postgresql://", "postgresql+psycopg://", 1)
+        if isinstance(storage, str):
+            storage = storage.replace("postgresql://", "postgresql+psycopg://", 1)
+        self._place = storage
         with self.connected():
-            self.storage = _open_storage(self._url, grace)
+            self.storage = _open_storage(self._place, grace)
             self._sampler = optuna.samplers.NSGAIISampler(population_size=population_size)
             search = optuna.create_study(
                 storage=self.storage,
@@ -89,13 +99,15 @@ class SharedStudy:
             yield
         except ImportError as error:
             raise ConfigError(
-                f"storage {_shown(self._url)} needs a driver ({error}); for PostgreSQL: "
+                f"storage {_shown(self._place)} needs a driver ({error}); for PostgreSQL: "
                 "pip install 'todm_sb[postgres]'"
             ) from None
         except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
             reason = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
-            raise ConfigError(f"storage {_shown(self._url)} cannot be reached: {reason}") from None
+            raise ConfigError(
+                f"storage {_shown(self._place)} cannot be reached: {reason}"
+            ) from None
 
     def agree(self, task: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Makes sure that all workers search for the same, with the same measurements.
@@ -118,7 +130,8 @@ class SharedStudy:
                 self._studies[SEARCH].add_trial(trial)
             agreement = self._agreements()[0]
         for key, value in task.items():
-            if (theirs := agreement["task"].get(key)) != value:
+            # An older study does not know of every key.
+            if (theirs := agreement["task"].get(key, value)) != value:
                 raise ConfigError(
                     f"study {self.name!r} is of another {key} ({theirs}, not {value}): "
                     "choose another name with --study"
@@ -257,10 +270,8 @@ def config_of(trial: FrozenTrial) -> SubnetConfig:
     return SubnetConfig.pick(claim_of(trial))
 
 
-def _open_storage(url: str, grace: int, attempts: int = 3) -> optuna.storages.RDBStorage:
-    # Workers on one SQLite file wait for each other; a server answers soon or never.
-    wait = {"sqlite": {"timeout": 60}, "postgresql": {"connect_timeout": 10}}
-    options = {"connect_args": wait.get(sqlalchemy.engine.make_url(url).get_backend_name(), {})}
+def _open_storage(place: str | Path, grace: int, attempts: int = 3) -> optuna.storages.RDBStorage:
+    url, options = _engine(place)
     try:
         with _quiet():
             return optuna.storages.RDBStorage(
@@ -271,15 +282,31 @@ def _open_storage(url: str, grace: int, attempts: int = 3) -> optuna.storages.RD
         if attempts == 1:
             raise
         time.sleep(0.5)
-        return _open_storage(url, grace, attempts - 1)
+        return _open_storage(place, grace, attempts - 1)
 
 
-def _shown(url: str) -> str:
+def _engine(place: str | Path) -> tuple[str, dict[str, Any]]:
+    """SQLAlchemy's URL and options.
+
+    Workers on one SQLite file wait for each other; a server answers soon or never.
+    """
+    if isinstance(place, Path):
+        # A path in a URL would be taken apart at ? and decoded at %.
+        connect = partial(sqlite3.connect, place, timeout=60, check_same_thread=False)
+        return "sqlite://", {"creator": connect, "poolclass": sqlalchemy.pool.QueuePool}
+    wait = {"sqlite": {"timeout": 60}, "postgresql": {"connect_timeout": 10}}
+    backend = sqlalchemy.engine.make_url(place).get_backend_name()
+    return place, {"connect_args": wait.get(backend, {})}
+
+
+def _shown(place: str | Path) -> str:
     """The URL without its password."""
+    if isinstance(place, Path):
+        return str(place)
     try:
-        return sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)
+        return sqlalchemy.engine.make_url(place).render_as_string(hide_password=True)
     except sqlalchemy.exc.ArgumentError:
-        return repr(url)
+        return repr(place)
 
 
 @contextmanager

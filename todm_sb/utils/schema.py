@@ -1,4 +1,4 @@
-"""Checks of plain data from strangers (parsed JSON): type, range and keys, before any use.
+"""Checks of plain data (parsed JSON, a recipe's settings): type, range and keys, before any use.
 
 A check is a function of a value and of the value's place, e.g. ``features.n_mels``. It returns
 nothing and raises :class:`ConfigError` with one line that names the place. What it quotes of the
@@ -31,13 +31,30 @@ def integer(low: int, high: int) -> Check:
 
 
 def number(low: float, high: float) -> Check:
-    """A finite integer or float in ``low..high``."""
+    """A finite integer or float in ``low..high``, which may be infinite."""
+    wanted = f"a number in {low:g}..{high:g}" if high < math.inf else f"a number from {low:g} on"
 
     def check(value: Any, where: str) -> None:
         if type(value) not in (int, float) or not (math.isfinite(value) and low <= value <= high):
-            raise _wrong(where, f"a number in {low:g}..{high:g}", value)
+            raise _wrong(where, wanted, value)
 
     return check
+
+
+def positive(value: Any, where: str) -> None:
+    """A finite integer or float above 0."""
+    if type(value) not in (int, float) or not 0 < value < math.inf:
+        raise _wrong(where, "a number above 0", value)
+
+
+def positive_or_infinite(value: Any, where: str) -> None:
+    """A number above 0; no limit where it is infinite."""
+    if value != math.inf:
+        positive(value, where)
+
+
+def anything(value: Any, where: str) -> None:
+    """Whatever it is."""
 
 
 def flag(value: Any, where: str) -> None:
@@ -46,12 +63,12 @@ def flag(value: Any, where: str) -> None:
         raise _wrong(where, "true or false", value)
 
 
-def text(pattern: str) -> Check:
-    """A string that the pattern matches from end to end."""
+def text(pattern: str, meaning: str = "") -> Check:
+    """A string that the pattern matches from end to end; the meaning says so in words."""
 
     def check(value: Any, where: str) -> None:
         if type(value) is not str or not re.fullmatch(pattern, value):
-            raise _wrong(where, f"text like {pattern}", value)
+            raise _wrong(where, meaning or f"text like {pattern}", value)
 
     return check
 
@@ -93,7 +110,7 @@ def sequence(item: Check, shortest: int, longest: int) -> Check:
     """A list of ``shortest..longest`` items that ``item`` accepts."""
 
     def check(value: Any, where: str) -> None:
-        if type(value) is not list or not shortest <= len(value) <= longest:
+        if type(value) not in (list, tuple) or not shortest <= len(value) <= longest:
             raise _wrong(where, f"a list of {shortest}..{longest} items", value)
         for i, x in enumerate(value):
             item(x, f"{where}[{i}]")

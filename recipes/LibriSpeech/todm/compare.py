@@ -19,11 +19,9 @@ import signal
 import sys
 from pathlib import Path
 
-import speechbrain as sb
-
+from todm_sb.arguments import path
 from todm_sb.compare.cells import Cell, Runs, known_seeds
 from todm_sb.compare.figure import draw_comparison
-from todm_sb.compare.overrides import merge
 from todm_sb.compare.plan import choose, plan_cells
 from todm_sb.compare.recipe import load_for_planning, prepare_data
 from todm_sb.compare.runner import refuse_other_options, run_cells
@@ -32,15 +30,15 @@ from todm_sb.compare.tables import Comparison, comparison_markdown
 from todm_sb.dataio.manifest import write_atomic
 from todm_sb.errors import ConfigError, one_line_errors
 from todm_sb.supernet import count_parameters
+from todm_sb.training.arguments import parse_arguments, run_option_arguments
+from todm_sb.training.settings import REQUIRED
 
 
 def main(argv: list[str]) -> None:
     """Runs the cells, and writes the tables of those that are finished."""
     arguments, others = parse(argv)
-    _, _, overrides = sb.parse_arguments([str(arguments.hparams), *others])
-    keys = merge(overrides)
-    run_options = [o for o in others if o.partition("=")[0].removeprefix("--") not in keys]
-    hparams = load_for_planning(arguments.hparams, overrides)
+    recipe, options = parse_arguments([str(arguments.hparams), *others])
+    hparams = load_for_planning(recipe)
     sizes = evenly_spaced_sizes(
         hparams["space"], lambda c: count_parameters(hparams["model"], c), arguments.sizes
     )
@@ -54,7 +52,7 @@ def main(argv: list[str]) -> None:
     )
     script = Path(__file__).parent / "train.py"
     splits = hparams["test_splits"]
-    runs = Runs(folder, script, arguments.hparams, overrides, run_options, splits)
+    runs = Runs(folder, script, recipe, run_option_arguments(options), splits)
     chosen = [c for c in choose(cells, arguments.cells) if c.seed in arguments.seeds]
     if arguments.dry_run:
         show(runs, chosen)
@@ -89,7 +87,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         allow_abbrev=False,
     )
     parser.add_argument("hparams", type=Path, help="YAML of a supernet")
-    parser.add_argument("--output_folder", type=Path, help="default: results/compare-<YAML>")
+    parser.add_argument("--output_folder", type=path, help="default: results/compare-<YAML>")
     parser.add_argument(
         "--cells",
         type=lambda text: text.split(","),
@@ -105,11 +103,10 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--dry-run", action="store_true", help="only list the cells, their state")
     parser.add_argument("--noprogressbar", action="store_true")
     arguments, others = parser.parse_known_args(argv)
-    for other in others:
-        if not other.startswith("--"):
-            raise ConfigError(f"argument {other!r} is not understood: overrides are --key=value")
     if arguments.jobs < 1:
         raise ConfigError(f"--jobs must be at least 1, not {arguments.jobs}")
+    for seed in arguments.seeds:
+        REQUIRED["seed"](seed, "--seeds")
     if arguments.output_folder is None:
         arguments.output_folder = Path("results") / f"compare-{arguments.hparams.stem}"
     return arguments, others

@@ -22,9 +22,10 @@ def main(
     budget: str | None = None,
     cost: str = "params",
     causal: bool = False,
+    study: str | None = None,
 ) -> None:
     """Writes the best weights of a run, cut down to a subnet, or to the best one for a budget."""
-    n = export_run(run, target, subnet, budget, cost, "speechbrain", causal)
+    n = export_run(run, target, subnet, budget, cost, "speechbrain", causal, study)
     print(f"{target}: {budget or subnet}, {n:,} parameters")
 
 
@@ -47,5 +48,6 @@ if __name__ == "__main__":
     parser.add_argument(
         "--causal", action="store_true", help="of a dual-mode network, what streaming needs alone"
     )
+    parser.add_argument("--study", help="with --budget, the study of search.py that found it")
     with one_line_errors():
         main(**vars(parser.parse_args()))

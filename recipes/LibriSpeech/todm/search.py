@@ -17,14 +17,24 @@ import logging
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from todm_sb.arguments import at_least, positive
+from todm_sb.dataio.text import words_of_ids
 from todm_sb.devices import usable_device
 from todm_sb.errors import one_line_errors
-from todm_sb.runs import dev_utterances, load_run, run_tokenizer, search_folder, weights_id
+from todm_sb.report import scored_text
+from todm_sb.runs import (
+    dev_dataset,
+    dev_utterances,
+    load_run,
+    run_tokenizer,
+    search_folder,
+    weights_id,
+)
 from todm_sb.supernet.budget import COSTS, format_cost, parse_budget
 from todm_sb.supernet.cost import Costs
 from todm_sb.supernet.dev_set import DevSet, speech
@@ -35,36 +45,42 @@ def main(arguments: argparse.Namespace) -> None:
     """Searches, and writes what was found into the run's folder."""
     # They need the extra `search`, and say so where it is missing.
     from todm_sb.supernet.figures import draw_png, write_html
-    from todm_sb.supernet.search import SubnetSearch
+    from todm_sb.supernet.search import SubnetSearch, check_budgets
     from todm_sb.supernet.study import SharedStudy
 
     logging.getLogger("optuna").setLevel(logging.WARNING)
     cost, seconds = arguments.cost, arguments.seconds
     budgets = [parse_budget(text, cost) for text in arguments.budget]
     folder = search_folder(arguments.run, cost, arguments.causal)
+    # The folder's database can hold several studies, each of which has results of its own.
+    results = search_folder(arguments.run, cost, arguments.causal, arguments.study)
     hparams = load_run(arguments.run, arguments.causal)
     space, model, features = hparams["space"], hparams["model"], hparams["features"]
     # Of torchrun's processes on a machine each takes its own GPU.
     own = f":{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else ""
     device = usable_device(arguments.device + (own if arguments.device == "cuda" else ""))
     tokenizer = run_tokenizer(hparams)
+    dataset = dev_dataset(hparams, tokenizer)
     n_features = int(seconds * hparams["sample_rate"]) // features.hop + 1
 
     def measure() -> dict:
         if cost != "latency":
             return {}
-        sample = speech(dev_utterances(hparams, tokenizer, torch.device("cpu")), n_features)
+        sample = speech(dev_utterances(hparams, dataset, torch.device("cpu")), n_features)
         on_cpu = copy.deepcopy(model).cpu()
         return LatencyTable.measure(on_cpu, space, sample).to_dict()
 
     dev_set = DevSet(
         model.to(device),
-        dev_utterances(hparams, tokenizer, device),
-        lambda ids: tokenizer.decode_ids(ids).split(),
+        dev_utterances(hparams, dataset, device),
+        partial(words_of_ids, tokenizer),
         hparams["max_symbols"],
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    storage = arguments.storage or f"sqlite:///{folder / 'study.db'}"
+    if cost != "latency":  # which is not known yet
+        check_budgets(budgets, Costs(model, n_features)(space.min)[cost], cost)
+    if not arguments.storage:
+        folder.mkdir(parents=True, exist_ok=True)
+    storage = arguments.storage or folder / "study.db"
     study = SharedStudy(storage, arguments.study or folder.name, arguments.population)
     task = {
         "search space": space.to_dict(),
@@ -72,6 +88,8 @@ def main(arguments: argparse.Namespace) -> None:
         "dev set": dev_set.id,
         "cost": cost,
         "audio length": seconds,
+        "population": arguments.population,
+        "seed": arguments.seed,
     }
     table = study.agree(task, measure)
     costs = Costs(model, n_features, LatencyTable.from_dict(table) if table else None)
@@ -86,10 +104,13 @@ def main(arguments: argparse.Namespace) -> None:
         arguments.seed,
     )
     result = search.run(arguments.evaluations, not arguments.no_baselines)
-    result = replace(result, checkpoint=task["checkpoint"])
-    result.save(folder / "pareto.json")
-    draw_png(result, folder / "pareto.png")
-    write_html(result, folder / "pareto.html")
+    names = {"checkpoint": task["checkpoint"], "dev_set": dev_set.id}
+    scored = {**dev_set.scored, "left_out": dataset.left_out}
+    result = replace(result, **names, scored=scored)
+    results.mkdir(parents=True, exist_ok=True)
+    result.save(results / "pareto.json")
+    draw_png(result, results / "pareto.png")
+    write_html(result, results / "pareto.html")
     if os.environ.get("RANK", "0") != "0":
         return
     for budget in result.budgets:
@@ -98,7 +119,8 @@ def main(arguments: argparse.Namespace) -> None:
             f"{format_cost(budget, cost):>8}: WER {best.wer:.2f} %, "
             f"{format_cost(best.costs[cost], cost)}, {best.config.to_json()}"
         )
-    print(f"{folder}: pareto.json, pareto.png, pareto.html")
+    print(scored_text(scored))
+    print(f"{results}: pareto.json, pareto.png, pareto.html")
 
 
 def evenly_spaced_budgets(smallest: float, largest: float, n: int = 5) -> list[float]:
@@ -125,7 +147,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--seconds", type=positive, default=10.0, help="of audio, for MACs, latency"
     )
     parser.add_argument("--storage", help="Optuna storage; default: SQLite in the run's folder")
-    parser.add_argument("--study", help="name in the storage; default: the name of its folder")
+    parser.add_argument(
+        "--study", help="name in the storage, and of a folder; default: that of the cost"
+    )
     parser.add_argument(
         "--population", type=at_least(2), default=20, help="of NSGA-II; default: 20"
     )

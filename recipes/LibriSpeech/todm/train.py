@@ -6,42 +6,54 @@
     torchrun --nproc_per_node=8 train.py hparams/supernet.yaml --data_folder=...
 
 Everything else is told by the YAML; any key of it can be overridden as ``--key=value``. Data that
-cannot be used is left out and counted; with ``--strict`` it is an error.
+cannot be trained on is left out and counted; in validation and test, what cannot be decoded counts
+as deleted words. With ``--strict`` either is an error.
 """
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import speechbrain as sb
-from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.distributed import infer_device, run_on_main
 
-from todm_sb import provenance
 from todm_sb.brain import TODMBrain
 from todm_sb.dataio.manifest import write_atomic
-from todm_sb.dataio.pipeline import get_tokenizer, make_dataset, make_loader_kwargs
+from todm_sb.dataio.pipeline import make_loader_kwargs
+from todm_sb.dataio.split import read_splits
+from todm_sb.dataio.tokenizer import get_tokenizer
 from todm_sb.distributed import join, leave
-from todm_sb.errors import one_line_errors, recipe_errors
+from todm_sb.errors import one_line_errors
 from todm_sb.report import results_table
+from todm_sb.training.arguments import parse_arguments
+from todm_sb.training.folder import run_folder
+from todm_sb.training.settings import load_checked
 
 
 def main(argv: list[str]) -> None:
     """Prepares the data, trains, tests, and prints the table of subnets."""
-    argv = ["--strict=True" if argument == "--strict" else argument for argument in argv]
-    hparams_file, run_opts, overrides = sb.parse_arguments(argv)
+    recipe, run_opts = parse_arguments(argv)
     if (run_opts.device or infer_device()) == "cpu":
         run_opts = replace(run_opts, distributed_backend="gloo")
     join(run_opts.distributed_backend)
-    with recipe_errors(hparams_file), open(hparams_file, encoding="utf-8") as file:
-        hparams = load_hyperpyyaml(file, overrides)
-    sb.create_experiment_directory(
-        experiment_directory=hparams["output_folder"],
-        hyperparams_to_save=hparams_file,
-        overrides=overrides,
-    )
-    run_on_main(provenance.record, args=[hparams["output_folder"], __file__, argv])
+    hparams, test_only = load_checked(recipe, run_opts), run_opts.test_only
+    with run_folder(hparams, recipe, [__file__, *argv], test_only) as begin:
+        if not test_only:
+            sb.create_experiment_directory(hparams["output_folder"])
+        train_and_test(hparams, run_opts, begin)
+
+
+def train_and_test(hparams: dict[str, Any], run_opts: Any, begin: Callable[[], None]) -> None:
+    """Prepares the data, trains unless there is only to be tested, and tests.
+
+    Args:
+        hparams: the recipe, loaded.
+        run_opts: SpeechBrain's options of the run.
+        begin: to call when all is checked; see :func:`todm_sb.training.folder.run_folder`.
+    """
     for prepare in hparams["prepare"]:
         run_on_main(prepare)
     tokenizer = get_tokenizer(
@@ -50,22 +62,7 @@ def main(argv: list[str]) -> None:
         hparams["train_csv"],
         hparams["tokenizer_type"],
     )
-    model, features = hparams["model"], hparams["features"]
-
-    def dataset(csv: str) -> sb.dataio.dataset.DynamicItemDataset:
-        def n_frames_of(seconds: float) -> int:
-            n_features = int(seconds * hparams["sample_rate"]) // features.hop + 1
-            return model.encoder.n_frames(n_features)
-
-        return make_dataset(
-            csv,
-            tokenizer,
-            n_frames_of,
-            hparams["max_duration"],
-            hparams["sample_rate"],
-            hparams["strict"],
-            record=Path(hparams["output_folder"]) / f"faults_{Path(csv).stem}.csv",
-        )
+    splits = read_splits(hparams, tokenizer)
 
     def loader_kwargs(data: sb.dataio.dataset.DynamicItemDataset, shuffle: bool) -> dict:
         options = make_loader_kwargs(data, hparams["max_batch_seconds"], hparams["seed"], shuffle)
@@ -79,16 +76,15 @@ def main(argv: list[str]) -> None:
         checkpointer=hparams["checkpointer"],
     )
     brain.use_tokenizer(tokenizer)
-    train, valid = dataset(hparams["train_csv"]), dataset(hparams["valid_csv"])
+    begin()
     brain.fit(
         brain.hparams.epoch_counter,
-        train,
-        valid,
-        train_loader_kwargs=loader_kwargs(train, shuffle=True),
-        valid_loader_kwargs=loader_kwargs(valid, shuffle=False),
+        splits.train,
+        splits.valid,
+        train_loader_kwargs=loader_kwargs(splits.train, shuffle=True),
+        valid_loader_kwargs=loader_kwargs(splits.valid, shuffle=False),
     )
-    for name in hparams["test_splits"]:
-        test = dataset(f"{hparams['manifests']}/{name}.csv")
+    for name, test in splits.tests.items():
         brain.evaluate(test, min_key="WER", test_loader_kwargs=loader_kwargs(test, shuffle=False))
         if sb.utils.distributed.if_main_process():
             results = brain.results()

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from todm_sb.dataio.librispeech import reference_of
+from todm_sb.dataio.text import printable, words_of_text
 from todm_sb.errors import ConfigError, one_line_errors
 from todm_sb.inference import SubnetASR
 
@@ -20,11 +21,12 @@ def main(arguments: list[str]) -> None:
         raise ConfigError("usage: transcribe.py <exported folder> <audio file> ...")
     asr = SubnetASR.from_hparams(arguments[0])
     for path in arguments[1:]:
-        print(path)
-        reference = reference_of(Path(path))
+        reference, hypothesis = reference_of(Path(path)), asr.transcribe_file(path)
+        print(printable(path))
         if reference is not None:
-            print(f"  reference   {reference}")
-        print(f"  hypothesis  {asr.transcribe_file(path)}")
+            words = words_of_text(asr.tokenizer, reference)
+            print(f"  reference   {printable(' '.join(words))}")
+        print(f"  hypothesis  {printable(hypothesis)}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from todm_sb.nnet.encoders.protocol import (
     check_space,
     streaming,
 )
-from todm_sb.nnet.encoders.registry import KINDS, build_encoder, register
+from todm_sb.nnet.encoders.registry import KINDS, build_encoder, check_encoder, register
 
 __all__ = [
     "KINDS",
@@ -21,6 +21,7 @@ __all__ = [
     "Streaming",
     "build_encoder",
     "causal_form",
+    "check_encoder",
     "check_space",
     "register",
     "streaming",

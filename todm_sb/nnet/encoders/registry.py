@@ -11,6 +11,7 @@ from typing import Any
 
 from todm_sb.errors import ConfigError, quoted
 from todm_sb.nnet.encoders.protocol import Encoder
+from todm_sb.utils.schema import one_of
 
 logger = logging.getLogger(__name__)
 
@@ -83,10 +84,30 @@ def build_encoder(options: Mapping[str, Any]) -> Encoder:
         raise ConfigError(f"encoder: {kind} has no {quoted(unknown[0])}")
     if strange:
         logger.info("encoder: %s has no %s; left out", kind, ", ".join(strange))
+    options = {k: v for k, v in options.items() if k in arguments}
+    if KINDS[kind].check is not None:
+        KINDS[kind].check(options, "encoder")
     try:
-        return KINDS[kind].build(**{k: v for k, v in options.items() if k in arguments})
+        return KINDS[kind].build(**options)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"encoder: {error}") from error
+
+
+def check_encoder(value: Any, where: str) -> None:
+    """Checks what a stranger says an encoder is: arguments of a registered kind, which no name in
+    them can make anything else of.
+
+    Args:
+        value: anything.
+        where: its place, for the message.
+
+    Raises:
+        ConfigError: if it is not.
+    """
+    kind = value.get("kind", DEFAULT) if type(value) is dict else DEFAULT
+    checks = {name: kind.check for name, kind in KINDS.items() if kind.check is not None}
+    one_of(*checks)(kind, f"{where}.kind")
+    checks[kind](value, where)
 
 
 def _kind(name: Any) -> str:

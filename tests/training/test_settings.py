@@ -1,0 +1,174 @@
+"""A setting that makes no sense is refused in one line before anything is written."""
+
+import random
+from pathlib import Path
+
+import pytest
+from junk import mutated
+from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
+from test_config_fuzz import made
+
+from todm_sb.errors import ConfigError
+from todm_sb.training.arguments import parse_arguments
+from todm_sb.training.recipe import TAGGED, Recipe
+from todm_sb.training.settings import OPTIONAL, REQUIRED, check_settings, load_checked
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+YAMLS = sorted(RECIPES.glob("*/todm/hparams/*.yaml"))
+MINI = RECIPES / "LibriSpeech" / "todm" / "hparams" / "mini.yaml"
+
+WIDE = "{layers: [0, 2, 5], ffn_dims: [384, 384, 384]}"
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=lambda path: f"{path.parents[2].name}/{path.name}")
+def test_the_recipes_pass_and_all_their_plain_settings_are_known(path):
+    found = Recipe(path, {"data_folder": Text("d")}).settings()
+    check_settings(found)
+    plain = {key for key, value in found.items() if value is not TAGGED}
+    assert plain - {*REQUIRED, *OPTIONAL, "__set_seed"} <= {"search_space", "pruning"}
+
+
+@pytest.fixture(scope="module")
+def mini():
+    return Recipe(MINI).settings()
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "message"),
+    [
+        ("seed", "12345678901234567890", r"seed must be an integer in 0\.\.4294967295, not 12345"),
+        ("seed", "-1", "seed must be an integer"),
+        ("seed", "1.5", r"seed must be an integer .*1\.5"),
+        ("seed", "2026-11-26", "seed must be an integer"),
+        ("seed", "True", "seed must be an integer"),
+        ("corpus_seed", "-1", "corpus_seed must be"),
+        ("strict", "maybe", "strict must be true or false, not 'maybe'"),
+        ("strict", "1", "strict must be true or false"),
+        ("beam_size", "0", "beam_size must be"),
+        ("max_symbols", "0", "max_symbols must be"),
+        ("avg_checkpoints", "0", "avg_checkpoints must be"),
+        ("n_random", "-1", "n_random must be"),
+        ("n_random", "two", "n_random must be .*'two'"),
+        ("sandwich_warmup", "-1", "sandwich_warmup must be"),
+        ("micro_batches", "0", "micro_batches must be"),
+        ("max_batch_seconds", "0", "max_batch_seconds must be a number above 0"),
+        ("max_batch_seconds", "inf", "max_batch_seconds must be a number above 0"),
+        ("max_duration", "-1", "max_duration must be a number above 0"),
+        ("num_workers", "-1", "num_workers must be"),
+        ("number_of_epochs", "0", "number_of_epochs must be"),
+        ("lr", "0", "lr must be a number above 0"),
+        ("lr", "fast", "lr must be a number above 0, not 'fast'"),
+        ("sample_rate", "0", "sample_rate must be"),
+        ("hop_length", "0", "hop_length must be"),
+        ("hop_length", "10.04", r"hop_length: 160\.64 samples"),
+        ("win_length", "30", "a window of 480 samples is longer than n_fft 400"),
+        ("n_fft", "256", "a window of 400 samples is longer than n_fft 256"),
+        ("n_mels", "0", "n_mels must be"),
+        ("n_mels", "160", r"n_mels: \d+ of 160 mel filters .* hold no point"),
+        ("fbank_kind", "mfcc", "fbank_kind must be"),
+        ("snip_edges", "True", "snip_edges is an option of fbank_kind: kaldi"),
+        ("vocab_size", "1", "vocab_size must be"),
+        ("tokenizer_type", "word", "tokenizer_type must be"),
+        ("test_splits", "test-clean", "test_splits must be a list"),
+        ("test_splits", "[a/b]", r"test_splits\[0\] must be the name of a data set"),
+        ("test_splits", "[..]", r"test_splits\[0\] must be the name of a data set"),
+        ("test_splits", "[a, A]", "test_splits names a data set twice"),
+        ("named_subnets", "[1]", "named_subnets must be a mapping"),
+        ("named_subnets", "{a/b: null}", "a key of named_subnets must be a name"),
+        ("named_subnets", "{../../x: null}", "a key of named_subnets must be a name"),
+        ("named_subnets", f"{{max: {WIDE}}}", "there is a 'max' already"),
+        ("named_subnets", f"{{Min: {WIDE}}}", "there is a 'Min' already"),
+        ("named_subnets", f"{{Wide: {WIDE}}}", "there is a 'Wide' already"),
+        ("named_subnets", f"{{a-causal: {WIDE}}}", "'a-causal' is how the causal mode"),
+        ("named_subnets", "{a: {layers: [0]}}", "named_subnets.a: key 'ffn_dims' is missing"),
+        ("named_subnets", "{a: {layers: [0], ffn_dims: [384]}}", "named_subnets: a: .*outside the"),
+        ("search_space", "{n_layers: 5}", "named_subnets: wide: .*outside the search space"),
+        ("search_space", "{n_layer: 5}", "unknown key 'n_layer'"),
+        ("max_grad_norm", "-1", "max_grad_norm must be a number above 0"),
+        ("max_grad_norm", "0", "max_grad_norm must be a number above 0"),
+        ("max_grad_norm", "5", "ScaledAdam clips gradients itself"),
+        ("grad_accumulation_factor", "0", "grad_accumulation_factor must be"),
+        ("nonfinite_patience", "-1", "nonfinite_patience must be"),
+        ("device", "cuda:99", "cuda:99 is not to be had"),
+        ("device", "gpu", "gpu is not to be had"),
+        # What objects refuse, and what does not go together.
+        ("objective", "{kd_weight: -1}", "kd_weight must be a number"),
+        ("lr_annealing", "{lr_batches: 0}", "lr_batches must be a number above 0"),
+        ("lr_annealing", "{lr_epochs: x}", "lr_epochs must be a number above 0, not 'x'"),
+        ("objective", "{ctc_weight: yes please}", "ctc_weight must be a number"),
+        ("opt_class", "{betas: [2, 0]}", "betas"),
+        ("opt_class", "{no_such: 1}", "no_such"),
+        ("opt_class", "!name:torch.optim.AdamW {lr: -1}", "Invalid learning rate"),
+        ("model", "{d_joint: 0}", "network.d_joint must be an integer"),
+        (
+            "model",
+            "{encoder: {dropout: 1.5}}",
+            r"network.encoder.dropout must be a number in 0\.\.1",
+        ),
+        ("model", "{encoder: {channels: [0, 0]}}", r"network.encoder.channels\[0\] must be"),
+        ("model", "{encoder: {time_strides: [0, 1]}}", r"encoder.time_strides\[0\] must be"),
+        ("model", "{encoder: {adaptive_dropout: 1}}", "adaptive_dropout must be true or false"),
+        ("model", "{encoder: {n_features: 40}}", "n_mels is 80, but the network was built for 40"),
+        ("model", "{encoder: {ffn_dims: [8]}}", "the network has FFN widths"),
+        ("model", "{vocab_size: 64}", "vocab_size is 128, but the network was built for 64"),
+        ("model", "{ctc: False}", "ctc_weight needs a CTC head"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_one_line_and_writes_nothing(
+    key, text, message, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_checked(*parse_arguments([str(MINI), f"--{key}={text}"]))
+    assert str(caught.value).isprintable()
+    if key not in ("model", "opt_class", "max_grad_norm"):  # found where objects are there already
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "subnets"),
+    [
+        ("named_subnets", "{}", {}),
+        ("named_subnets", "null", None),
+        ("named_subnets", "{wide: null, deep: null}", {"wide": None, "deep": None}),
+    ],
+)
+def test_named_subnets_can_be_removed_one_by_one_and_all_at_once(key, text, subnets):
+    found = parse_arguments([str(MINI), f"--{key}={text}"])[0].settings()
+    check_settings(found)
+    assert found["named_subnets"] == subnets
+
+
+def test_a_setting_that_is_missing_is_named(mini):
+    for key in REQUIRED:
+        without = {k: v for k, v in mini.items() if k != key}
+        with pytest.raises(ConfigError, match=f"key '{key}' is missing"):
+            check_settings(without)
+
+
+def test_limits_can_be_lifted(mini):
+    check_settings({**mini, "max_duration": float("inf"), "max_grad_norm": float("inf")})
+    check_settings({**mini, "test_splits": [], "num_workers": 0, "held_out_speaker": "010"})
+
+
+@pytest.mark.parametrize("times", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_settings_with_junk_in_them_work_or_are_refused_in_one_line(mini, times):
+    plain = {key: x for key, x in mini.items() if x is not TAGGED and key in REQUIRED | OPTIONAL}
+    objects = {key: TAGGED for key in mini if key not in plain}
+    rng, outcomes = random.Random(0), {True: 0, False: 0}
+    for _ in range(times):
+        junk = mutated(plain, rng)
+        if not isinstance(junk, dict):
+            continue
+        taken = made(lambda junk=junk: check_settings({**objects, **junk}) or True)
+        outcomes[taken is True] += 1
+    assert min(outcomes.values()) >= times / 20
+
+
+def test_what_is_saved_is_the_recipe_again(tmp_path):
+    recipe, _ = parse_arguments([str(MINI), "--lr=1e-3", "--output_folder=hs/run #2"])
+    (tmp_path / "hyperparams.yaml").write_text(recipe.text(), encoding="utf-8")
+    again = Recipe(tmp_path / "hyperparams.yaml").settings()
+    assert again == recipe.settings()
+    assert YAML().load(tmp_path / "hyperparams.yaml")["save_folder"] == "hs/run #2/save"

@@ -1,0 +1,135 @@
+"""The SentencePiece tokenizer of a run: trained on its first use, and asked whether it fits."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+from speechbrain.utils.distributed import run_on_main
+
+from todm_sb.dataio.manifest import read_lines, write_atomic
+from todm_sb.errors import ConfigError, DataError
+
+# Label of blank in the network. Tokenizers give it to unknown pieces: no text has that label.
+BLANK = 0
+TYPES = ("unigram", "bpe", "char")
+
+# As SpeechBrain trains its tokenizers.
+OPTIONS = {
+    "bos_id": -1,
+    "eos_id": -1,
+    "pad_id": -1,
+    "unk_id": BLANK,
+    "max_sentencepiece_length": 10,
+    "character_coverage": 1.0,
+    "add_dummy_prefix": True,
+}
+
+
+def get_tokenizer(
+    folder: str, vocab_size: int, train_csv: str, model_type: str = "unigram"
+) -> SentencePieceProcessor:
+    """The tokenizer of a run, trained on its first use.
+
+    Args:
+        folder: where it is kept, as ``<vocab_size>_<model_type>.model``.
+        vocab_size: pieces, the unknown one (id 0, blank) included.
+        train_csv: manifest whose ``wrds`` it is trained on.
+        model_type: ``unigram``, ``bpe`` or ``char``.
+
+    Raises:
+        ConfigError: if SentencePiece refuses, most often a vocabulary larger than the text allows,
+            or the tokenizer does not fit the network.
+        DataError: if there is no text to train it from.
+    """
+    if model_type not in TYPES:
+        raise ConfigError(f"tokenizer_type must be one of {', '.join(TYPES)}, not {model_type!r}")
+    path = Path(folder) / f"{vocab_size}_{model_type}.model"
+    run_on_main(_train_if_absent, [path, vocab_size, train_csv, model_type])
+    tokenizer = load_tokenizer(path)
+    check_tokenizer(tokenizer, vocab_size, str(path))
+    return tokenizer
+
+
+def load_tokenizer(path: str | Path) -> SentencePieceProcessor:
+    """Reads a tokenizer's file.
+
+    Raises:
+        ConfigError: if it is missing or damaged.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f"tokenizer {path} does not exist")
+    tokenizer = SentencePieceProcessor()
+    try:
+        tokenizer.LoadFromSerializedProto(Path(path).read_bytes())
+        if tokenizer.vocab_size() > 0:
+            return tokenizer
+    except RuntimeError:
+        pass
+    raise ConfigError(f"{path} is not a SentencePiece model, or a damaged one: take a sound copy")
+
+
+def check_tokenizer(tokenizer: SentencePieceProcessor, vocab_size: int, name: str) -> None:
+    """Asks a tokenizer whether its ids are the labels of a network.
+
+    Control pieces other than blank (of begin, end and padding) are labels that never occur.
+
+    Args:
+        tokenizer: the tokenizer.
+        vocab_size: labels of the network, blank (id 0) among them.
+        name: what a message calls it.
+
+    Raises:
+        ConfigError: if it has another number of pieces, or another id than 0 for unknown ones.
+    """
+    if tokenizer.unk_id() != BLANK:
+        raise ConfigError(
+            f"{name}: unknown letters have id {tokenizer.unk_id()}, but must have that of blank, "
+            f"{BLANK}: train it with unk_id={BLANK} and pad_id=-1"
+        )
+    if tokenizer.vocab_size() != vocab_size:
+        raise ConfigError(
+            f"{name} has {tokenizer.vocab_size()} pieces, but the network {vocab_size} labels: "
+            f"set vocab_size to {tokenizer.vocab_size()}"
+        )
+
+
+def encode(tokenizer: SentencePieceProcessor, transcript: str) -> list[int]:
+    """Labels of a transcript; letters that the tokenizer does not know have none."""
+    unknown = tokenizer.unk_id()
+    return [label for label in tokenizer.encode_as_ids(transcript) if label != unknown]
+
+
+def _train_if_absent(path: Path, vocab_size: int, train_csv: str, model_type: str) -> None:
+    """Writes the model whole, and only if it fits."""
+    if path.exists():
+        return
+    if not Path(train_csv).is_file():
+        raise DataError(
+            f"{path.parent} holds no {path.name}, and {train_csv}, to train it from, does not exist"
+        )
+    # SentencePiece takes a line for a sentence.
+    lines = read_lines(train_csv)
+    texts = [" ".join(row["wrds"].split()) for _, row in lines if None not in row]
+    if not any(texts):
+        raise DataError(f"{train_csv} has no transcript to train the tokenizer from")
+    # Of characters there are as many as the text has.
+    size = {} if model_type == "char" else {"vocab_size": vocab_size}
+    model = io.BytesIO()
+    try:
+        SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=model,
+            model_type=model_type,
+            **size,
+            **OPTIONS,
+        )
+    except RuntimeError as error:
+        reason = str(error).rsplit("] ", 1)[-1]
+        raise ConfigError(
+            f"no {model_type} tokenizer of {vocab_size} pieces from {train_csv}: {reason}"
+        ) from None
+    trained = SentencePieceProcessor(model_proto=model.getvalue())
+    check_tokenizer(trained, vocab_size, f"the {model_type} tokenizer of {train_csv}")
+    write_atomic(path, model.getvalue())

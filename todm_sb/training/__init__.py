@@ -1,0 +1,1 @@
+"""Training: what a command line asks for, the run, its folder, and what it leaves there."""

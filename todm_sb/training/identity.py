@@ -1,0 +1,129 @@
+"""What identifies a run: the settings without which its checkpoints mean something else.
+
+They are the tokenizer, the features, the search space, the network and the class of the optimizer,
+whose state is in the checkpoints. All else may change from one start to the next: learning rate,
+epochs, objective, dropout, augmentation, data, named subnets, test sets, the seed. (With another
+seed the batches to come have another order; what was learnt stays true.)
+
+``identity.json`` in the run's folder holds them, from the first training on. It has what
+``hyperparams.yaml`` has not, the hash of the tokenizer, and can be read without building anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+from todm_sb.dataio.manifest import write_atomic
+from todm_sb.errors import ConfigError, quoted
+from todm_sb.nnet.features import make_fbank
+
+FILE = "identity.json"
+# The key of the tokenizer's hash; it is not there as long as there is no tokenizer.
+TOKENIZER = "tokenizer"
+
+FEATURE_KEYS = tuple(inspect.signature(make_fbank).parameters)
+
+
+def identity_of(hparams: dict[str, Any]) -> dict[str, Any]:
+    """What identifies the run of a recipe: plain values by their keys in the recipe.
+
+    Names of classes are without their modules, which may move.
+
+    Args:
+        hparams: the recipe, loaded.
+    """
+    tokenizer = tokenizer_path(hparams)
+    features, normalize, model = hparams["features"], hparams["normalize"], hparams["model"]
+    optimizer = hparams["opt_class"]
+    optimizer = getattr(optimizer, "func", optimizer)
+    values = {
+        **({TOKENIZER: file_hash(tokenizer)} if tokenizer.is_file() else {}),
+        "tokenizer_type": hparams["tokenizer_type"],
+        "vocab_size": hparams["vocab_size"],
+        **{key: hparams[key] for key in FEATURE_KEYS if key in hparams},
+        # As they were built, where a part of the recipe says otherwise.
+        **getattr(features.fbank, "options", {}),
+        "features.fbank": type(features.fbank).__name__,
+        "features.hop": features.hop,
+        "normalize.norm_type": normalize.norm_type,
+        "normalize.std_norm": getattr(normalize, "std_norm", None),
+        **_flat("search_space", hparams["space"].to_dict()),
+        **_flat(
+            "model",
+            {
+                **model.config,
+                # A default counts as if it had been given.
+                "encoder": {**_defaults(type(model.encoder)), **model.config["encoder"]},
+                "predictor": {**_defaults(type(model.predictor)), **model.config["predictor"]},
+            },
+        ),
+        "opt_class": getattr(optimizer, "__name__", type(optimizer).__name__),
+    }
+    # Through JSON, so that a tuple equals the list that it is stored as.
+    return json.loads(json.dumps({k: v for k, v in values.items() if "dropout" not in k}))
+
+
+def differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
+    """How two runs differ; what one of them does not know of is left out.
+
+    Args:
+        theirs, ours: of :func:`identity_of`.
+    """
+    return [
+        f"{key} was {quoted(theirs[key])}, is {quoted(value)}"
+        for key, value in ours.items()
+        if theirs.get(key, value) != value
+    ]
+
+
+def read_identity(folder: Path) -> dict[str, Any] | None:
+    """What a folder says of its run; None if it does not.
+
+    Raises:
+        ConfigError: if its ``identity.json`` cannot be read.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict):
+            return found
+        reason = "no object"
+    except (OSError, ValueError) as error:
+        reason = str(error)
+    raise ConfigError(
+        f"{path} cannot be read ({reason}): delete it, and hyperparams.yaml counts instead"
+    )
+
+
+def write_identity(folder: Path, identity: dict[str, Any]) -> None:
+    """Writes ``identity.json``."""
+    write_atomic(folder / FILE, json.dumps(identity, indent=1) + "\n")
+
+
+def tokenizer_path(hparams: dict[str, Any]) -> Path:
+    """Where a run's tokenizer is, once there is one."""
+    name = f"{hparams['vocab_size']}_{hparams['tokenizer_type']}.model"
+    return Path(hparams["tokenizer_folder"]) / name
+
+
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a small file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _flat(prefix: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    parts = (_flat(f"{prefix}.{key}", child) for key, child in value.items())
+    return {key: child for part in parts for key, child in part.items()}
+
+
+def _defaults(cls: type) -> dict[str, Any]:
+    parameters = inspect.signature(cls).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}

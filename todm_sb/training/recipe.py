@@ -1,0 +1,223 @@
+"""A recipe's YAML under overrides: resolved and loaded, each text in it exactly as it was given.
+
+hyperpyyaml reads a text that a reference puts into another once more: as a reference (``<x>``), as
+arithmetic (``5 #x``), as YAML (``(1)``, a tuple). So a text travels through it as a token, and is
+put back when it is made an object of Python's. What is text: whatever is in double quotes, in the
+recipe or in an override.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ruamel.yaml
+import yaml
+from hyperpyyaml import load_hyperpyyaml, resolve_references
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, TaggedScalar
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
+
+from todm_sb.errors import ConfigError, quoted, recipe_errors
+
+# Keys of files and folders: a leading ~ is someone's home.
+PATHS = re.compile(r".*_(folder|csv|file|dir|path)|manifests")
+
+# Stands for a value that a tag makes, which is no plain setting.
+TAGGED = object()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe and what overrides it.
+
+    Args:
+        file: the YAML.
+        overrides: by key; a :class:`Text` is what it says, whatever YAML would make of it.
+    """
+
+    file: Path
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """The YAML with overrides applied and references resolved, as ``hyperparams.yaml`` is.
+
+        Raises:
+            ConfigError: if the file cannot be read, a placeholder has no value, or an override
+                does not fit.
+        """
+        with recipe_errors(self.file):
+            texts = _Texts()
+            tree = yaml_of().load(self._resolved(texts))
+            return dump(texts.shown(tree))
+
+    def settings(self) -> dict[str, Any]:
+        """The plain values by key, nothing built; :data:`TAGGED` for what a tag would make.
+
+        Raises:
+            ConfigError: as of :meth:`text`.
+        """
+        with recipe_errors(self.file):
+            texts = _Texts()
+            loader = texts.loader()
+            loader.add_multi_constructor("!", lambda *_: TAGGED)
+            return yaml.load(self._resolved(texts), Loader=loader)
+
+    def load(self) -> dict[str, Any]:
+        """Everything, built: the hparams.
+
+        Raises:
+            ConfigError: as of :meth:`text`, or if an object refuses its arguments.
+        """
+        with recipe_errors(self.file):
+            texts = _Texts()
+            return load_hyperpyyaml(self._resolved(texts), loader=texts.loader())
+
+    def tree(self) -> CommentedMap:
+        """The YAML with overrides applied, references in it as they are.
+
+        Raises:
+            ConfigError: if the file cannot be read, or an override does not fit.
+        """
+        with recipe_errors(self.file):
+            tree = yaml_of().load(self.file.read_text(encoding="utf-8"))
+            if not isinstance(tree, dict):
+                raise ConfigError("is no recipe: its YAML is no mapping")
+            for key, value in copy.deepcopy(dict(self.overrides)).items():
+                if key not in tree:
+                    raise ConfigError(f"has no key {quoted(key)}")
+                if tree[key] is None or (value == {} and not tag_of(tree[key])):
+                    tree[key] = value
+                else:
+                    update(tree, {key: value})
+            for key, value in tree.items():
+                if isinstance(value, str) and PATHS.fullmatch(key):
+                    tree[key] = Text(os.path.expanduser(value))
+            return tree
+
+    def _resolved(self, texts: _Texts) -> str:
+        stream = io.StringIO(dump(texts.hidden(self.tree())))
+        stream.name = str(self.file)  # by which !include: finds its files
+        return resolve_references(stream).getvalue()
+
+
+def load_text(text: str, source: str | Path) -> dict[str, Any]:
+    """The hparams of what :meth:`Recipe.text` gave.
+
+    Args:
+        text: with references resolved.
+        source: the file that a message names.
+
+    Raises:
+        ConfigError: if it cannot be loaded.
+    """
+    with recipe_errors(source):
+        texts = _Texts()
+        tree = texts.hidden(yaml_of().load(text))
+        return load_hyperpyyaml(dump(tree), loader=texts.loader())
+
+
+def update(tree: CommentedMap, overrides: Mapping[str, Any]) -> None:
+    """Applies overrides: mappings key by key; all else, another tag too, replaces what was there.
+
+    Args:
+        tree: is changed.
+        overrides: of it.
+
+    Raises:
+        ConfigError: if a mapping is to change what is none.
+    """
+    for key, value in overrides.items():
+        old, tag = tree.get(key), tag_of(value)
+        if not isinstance(value, dict) or key not in tree or (tag and tag != tag_of(old)):
+            tree[key] = value
+        elif isinstance(old, dict):
+            update(old, value)
+        else:
+            raise ConfigError(
+                f"{key}: the mapping {quoted(dict(value))} cannot be combined with {quoted(old)}, "
+                "which is none"
+            )
+
+
+def tag_of(node: Any) -> str:
+    """The tag of a node of ruamel's tree, such as ``!new:...``; nothing where it has none."""
+    return str(getattr(getattr(node, "tag", None), "value", None) or "")
+
+
+def yaml_of() -> YAML:
+    """A YAML that keeps tags, references and quotes."""
+    kept = YAML()
+    kept.preserve_quotes = True
+    kept.width = 2**31  # long texts stay in one line
+    return kept
+
+
+def dump(tree: Any) -> str:
+    """A tree of :func:`yaml_of` as text."""
+    stream = io.StringIO()
+    yaml_of().dump(tree, stream)
+    return stream.getvalue()
+
+
+class _Texts:
+    """Texts and the tokens that they travel as."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def hidden(self, node: Any) -> Any:
+        """The tree, a token in place of each text."""
+        return self._replace(node, self._token)
+
+    def shown(self, node: Any) -> Any:
+        """The tree, each text in the place of its token, as texts."""
+
+        def show(value: str) -> str:
+            shown = self.show(value)
+            return value if shown == value else Text(shown)
+
+        return self._replace(node, show)
+
+    def show(self, value: str) -> str:
+        """A string with the texts in place of their tokens."""
+        return re.sub(r"TEXT_(\d+)_OF_RECIPE", lambda found: self.texts[int(found[1])], value)
+
+    def loader(self) -> type[ruamel.yaml.Loader]:
+        """A loader that shows the texts."""
+        show = self.show
+
+        class Loader(ruamel.yaml.Loader):
+            def construct_scalar(self, node: Any) -> Any:
+                value = super().construct_scalar(node)
+                return show(value) if isinstance(value, str) else value
+
+        return Loader
+
+    def _token(self, value: str) -> str:
+        if not isinstance(value, Text):
+            return value
+        self.texts.append(str(value))
+        return f"TEXT_{len(self.texts) - 1}_OF_RECIPE"
+
+    def _replace(self, node: Any, change: Any, seen: dict[int, Any] | None = None) -> Any:
+        seen = {} if seen is None else seen
+        if isinstance(node, str):
+            return change(node)
+        # What an alias names is there twice.
+        if isinstance(node, dict | list) and id(node) not in seen:
+            seen[id(node)] = node
+            for key, value in list(node.items() if isinstance(node, dict) else enumerate(node)):
+                node[key] = self._replace(value, change, seen)
+        return node
+
+
+def is_placeholder(node: Any) -> bool:
+    """Whether a recipe wants a value here."""
+    return isinstance(node, TaggedScalar) and tag_of(node) == "!PLACEHOLDER"

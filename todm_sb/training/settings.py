@@ -1,0 +1,251 @@
+"""What a recipe's plain settings can be, and what depends on what: checked before the first step.
+
+Settings that are arguments of a class (``objective``, ``model``, ``lr_annealing``) are checked by
+it; :func:`check_parts` tells what of them does not go together.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from speechbrain.utils.run_opts import RunOptions
+from torch import nn
+
+from todm_sb.devices import usable_device
+from todm_sb.errors import ConfigError, quoted, recipe_errors
+from todm_sb.nnet.features import (
+    FBANK_CHECKS,
+    FBANK_OPTION_CHECKS,
+    check_window,
+    empty_filters,
+    make_fbank,
+)
+from todm_sb.optim import ScaledAdam
+from todm_sb.space import SUBNET_NAME, SearchSpace, SubnetConfig
+from todm_sb.training.recipe import TAGGED, Recipe
+from todm_sb.utils.schema import (
+    Check,
+    anything,
+    flag,
+    integer,
+    mapping,
+    nullable,
+    number,
+    one_of,
+    positive,
+    positive_or_infinite,
+    sequence,
+    table,
+    text,
+)
+
+_SEED = integer(0, 2**32 - 1)  # NumPy's
+_COUNT = integer(1, 10**9)
+_PLACE = text(r"(?s).+", "the name of a file or folder")
+# Part of a file's name.
+_SPLIT = text(r"(?!\.\.?$)[^/\\\0\n]{1,200}", "the name of a data set, with no / in it")
+_SPLITS = sequence(_SPLIT, 0, 1000)
+_PRECISION = one_of("fp32", "bf16", "fp16")
+
+# What train.py and the training loop cannot do without; the second half is of objects.
+REQUIRED: dict[str, Check] = {
+    "seed": _SEED,
+    "output_folder": _PLACE,
+    "manifests": _PLACE,
+    "train_csv": _PLACE,
+    "valid_csv": _PLACE,
+    "test_splits": _SPLITS,
+    "max_duration": positive_or_infinite,
+    "strict": flag,
+    "sample_rate": FBANK_CHECKS["sample_rate"],
+    "tokenizer_folder": _PLACE,
+    "tokenizer_type": one_of("unigram", "bpe", "char"),
+    "vocab_size": integer(2, 1 << 20),
+    "max_batch_seconds": positive,
+    "micro_batches": _COUNT,
+    "num_workers": integer(0, 1024),
+    "avg_checkpoints": integer(1, 1000),
+    "n_random": integer(0, 1000),
+    "sandwich_warmup": integer(0, 10**9),
+    "named_subnets": nullable(
+        table(SUBNET_NAME, nullable(mapping({"layers": anything, "ffn_dims": anything})), 1000)
+    ),
+    "max_symbols": integer(1, 100),
+    "beam_size": integer(1, 1000),
+    **dict.fromkeys(
+        ("prepare", "space", "model", "objective", "normalize", "features", "modules"), anything
+    ),
+    **dict.fromkeys(
+        ("opt_class", "lr_annealing", "epoch_counter", "checkpointer", "train_logger"), anything
+    ),
+}
+
+# What the recipes have besides, and the options of SpeechBrain that a recipe may have, too.
+OPTIONAL: dict[str, Check] = {
+    "save_folder": _PLACE,
+    "data_folder": _PLACE,
+    "train_splits": sequence(_SPLIT, 1, 1000),
+    "dev_split": _SPLIT,
+    "corpus_seed": _SEED,
+    **dict.fromkeys(("n_train", "n_dev", "n_test"), _COUNT),
+    "train_hours": positive,
+    "letter_case": one_of("keep", "upper", "lower"),
+    "held_out_speaker": nullable(_SPLIT),
+    **FBANK_CHECKS,
+    **FBANK_OPTION_CHECKS,
+    "norm_type": one_of("global", "sentence"),
+    "number_of_epochs": _COUNT,
+    "n_layers": integer(1, 128),
+    "ffn_dim": integer(1, 65536),
+    "lr": positive,
+    "grad_accumulation_factor": integer(1, 10**6),
+    "precision": _PRECISION,
+    "eval_precision": _PRECISION,
+    "max_grad_norm": positive_or_infinite,
+    "nonfinite_patience": integer(0, 10**9),
+    "ckpt_interval_minutes": number(0, 1e9),
+    "ckpt_interval_steps": integer(0, 10**9),
+    "optimizer_step_limit": nullable(_COUNT),
+    "debug_batches": _COUNT,
+    "debug_epochs": integer(0, 10**9),
+}
+
+
+def load_checked(recipe: Recipe, options: RunOptions | None = None) -> dict[str, Any]:
+    """The hparams of a recipe whose settings make sense.
+
+    Args:
+        recipe: with its overrides.
+        options: of SpeechBrain, as the command line has them.
+
+    Raises:
+        ConfigError: if a setting does not, in one line; nothing has been written then.
+    """
+    options = options or RunOptions()
+    given = {name: getattr(options, name) for name in options.overridden_args}
+    with recipe_errors(recipe.file):
+        check_settings({**recipe.settings(), **given})
+    if options.device is not None and "LOCAL_RANK" not in os.environ:
+        usable_device(options.device)
+    hparams = recipe.load()
+    with recipe_errors(recipe.file):
+        norm = given.get("max_grad_norm", hparams.get("max_grad_norm", options.max_grad_norm))
+        check_parts(hparams, norm)
+    return hparams
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Checks plain settings; those that are not known here are let through.
+
+    Args:
+        settings: of :meth:`todm_sb.training.recipe.Recipe.settings`.
+
+    Raises:
+        ConfigError: if one is missing, of the wrong kind, out of range, or does not go with
+            another.
+    """
+    for key in REQUIRED:
+        if key not in settings:
+            raise ConfigError(f"key {key!r} is missing")
+    for key, check in {**OPTIONAL, **REQUIRED}.items():
+        if settings.get(key, TAGGED) is not TAGGED:
+            check(settings[key], key)
+    _check_features({key: x for key, x in settings.items() if x is not TAGGED})
+    _check_subnets(settings)
+    splits = settings["test_splits"]
+    if len({split.casefold() for split in splits}) < len(splits):
+        raise ConfigError(f"test_splits names a data set twice: {quoted(splits)}")
+
+
+def _check_features(settings: Mapping[str, Any]) -> None:
+    if not settings.keys() >= FBANK_CHECKS.keys():
+        return
+    hop = settings["sample_rate"] * settings["hop_length"] / 1000
+    if int(hop) != round(hop):
+        raise ConfigError(f"hop_length: {hop:g} samples from frame to frame, not a whole number")
+    check_window(settings)
+    options = {k: settings[k] for k in (*FBANK_CHECKS, *FBANK_OPTION_CHECKS) if k in settings}
+    empty = empty_filters(make_fbank(**options))
+    if empty:
+        raise ConfigError(
+            f"n_mels: {empty} of {settings['n_mels']} mel filters are so narrow that they hold no "
+            "point of the spectrum: take fewer, or a larger n_fft"
+        )
+
+
+def _check_subnets(settings: Mapping[str, Any]) -> None:
+    """Names of subnets are parts of files' names; the subnets are of the search space."""
+    named, space = settings["named_subnets"] or {}, settings.get("search_space", TAGGED)
+    names = ["max", "min"]
+    for name in named:
+        if name.casefold() in names:
+            raise ConfigError(f"named_subnets: there is a {name!r} already: choose another name")
+        if name.casefold().endswith("-causal"):
+            raise ConfigError(
+                f"named_subnets: {name!r} is how the causal mode of another is called: choose "
+                "another name"
+            )
+        names.append(name.casefold())
+    if space is TAGGED:
+        return
+    space = SearchSpace.from_dict(space)
+    for name, subnet in named.items():
+        if subnet is not None and space.size > 1:  # in a space of one point none is measured
+            try:
+                space.check(SubnetConfig.from_dict(subnet))
+            except ConfigError as error:
+                raise ConfigError(f"named_subnets: {name}: {error}") from None
+
+
+def check_parts(hparams: Mapping[str, Any], max_grad_norm: float) -> None:
+    """Checks that what was built goes together, and that the optimizer can be built.
+
+    Args:
+        hparams: a loaded recipe.
+        max_grad_norm: that training will have.
+
+    Raises:
+        ConfigError: if it does not.
+    """
+    model, objective, space = hparams["model"], hparams["objective"], hparams["space"]
+    objective.check(model)
+    widths = list(model.encoder.ffn_dims)
+    if space.max_ffn_dims != widths:
+        raise ConfigError(
+            f"the network has FFN widths {widths}, the max subnet of its search space "
+            f"{space.max_ffn_dims}"
+        )
+    for key, size in (
+        ("n_mels", model.encoder.subsampling.n_features),
+        ("vocab_size", model.config["vocab_size"]),
+    ):
+        if hparams.get(key, size) != size:
+            raise ConfigError(f"{key} is {hparams[key]}, but the network was built for {size}")
+    optimizer = hparams["opt_class"]([nn.Parameter(torch.zeros(2, 2))])
+    hparams["lr_annealing"].apply(optimizer)
+    if isinstance(optimizer, ScaledAdam) and np.isfinite(max_grad_norm):
+        raise ConfigError(
+            f"max_grad_norm is {max_grad_norm}, but ScaledAdam clips gradients itself: "
+            "set max_grad_norm: .inf"
+        )
+
+
+def check_batches(n_batches: int, grad_accumulation_factor: int) -> None:
+    """Checks that an epoch has an optimizer step.
+
+    Args:
+        n_batches: of an epoch, in this process.
+        grad_accumulation_factor: batches a step.
+
+    Raises:
+        ConfigError: if it has fewer batches than a step takes.
+    """
+    if n_batches < grad_accumulation_factor:
+        raise ConfigError(
+            f"grad_accumulation_factor is {grad_accumulation_factor}, but an epoch has only "
+            f"{n_batches} batches (for each process): lower it or max_batch_seconds"
+        )
