@@ -111,12 +111,12 @@ def test_each_subnet_of_a_step_is_told_with_its_size():
         "ctc": [2.0, 16.0, 8.0, 12.0],
         "divergences": [3.0, 2.0, 1.0],
         "layers": [3, 1, 2, 1],
-        "widths": [24, 4, 12, 8],
+        "FFN": [24, 4, 12, 8],
         "max": 1.0,
         "min": 8.0,
         "random": 5.0,
         "random layers": 1.5,
-        "random width": 10.0,
+        "random FFN": 10.0,
         "kd": 2.0,
         "alpha -1": 0.25,
         "alpha 1": 0.75,
@@ -125,7 +125,7 @@ def test_each_subnet_of_a_step_is_told_with_its_size():
 
 def test_a_step_of_max_alone_and_a_divergence_with_one_side_tell_no_more_than_they_have():
     alone = values_of_subnets(SUBNETS[:1], LOSSES[:1], (-1.0, 1.0))
-    assert alone.keys() == {"losses", "ctc", "divergences", "layers", "widths", "max"}
+    assert alone.keys() == {"losses", "ctc", "divergences", "layers", "FFN", "max"}
     kl = values_of_subnets(SUBNETS[:2], [LOSSES[0], losses(8.0, 3.0, [1.0])], (1.0,))
     assert kl["kd"] == 3.0
     assert not any(name.startswith("alpha") for name in kl)

@@ -26,14 +26,14 @@ def test_every_step_is_told_with_its_subnets(tiny_run):
         assert step["losses"][:2] == [step["max"], step["min"]]
         assert len(step["ctc"]) == 4
         assert len(step["divergences"]) == 3
-        assert (step["layers"][:2], step["widths"][:2]) == ([2, 1], [64, 16])
+        assert (step["layers"][:2], step["FFN"][:2]) == ([2, 1], [64, 16])
         assert step["alpha -1"] + step["alpha 1"] == pytest.approx(1)
         assert step["clipped"] in (0.0, 1.0)
         assert step["gradient norm"] > 0
         assert step["utterances"] > 0
         assert step["memory GB"] > 0
     # Not one of the random subnets is the only one there is.
-    assert len({tuple(step["widths"]) for step in steps}) > 2
+    assert len({tuple(step["FFN"]) for step in steps}) > 2
 
 
 def test_summaries_go_to_the_log_and_to_tensorboard(tiny_run):

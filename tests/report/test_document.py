@@ -85,7 +85,7 @@ def test_the_markdown_has_commands_tables_space_front_and_versions(run, search, 
     assert "-15.0 to -5.0" in text
     assert "python compare.py x.yaml" in text
     assert "python train.py x.yaml '--lr=0.1 & <more>'" in text
-    assert "Search space: 1 to 2 layers, FFN widths 16, 32, layers left out: any." in text
+    assert "Search space: 1 to 2 layers; FFN 16, 32; layers left out: any." in text
     assert "1 epochs, 7 optimizer steps, 12 s (8 s of processor time, 1 threads)." in text
     assert re.search(r"\| max +\| 2 +\| 32 x 2 +\| 1\.50 M +\| 12\.34 \| 5\.60  \|", text)
     front = text[text.index("## Pareto front") : text.index("## Training runs")]

@@ -137,5 +137,5 @@ def test_parameters_are_those_of_the_deployed_subnet(make_transducer, options):
 
 
 def test_bytes_of_another_type_are_refused(make_transducer):
-    with pytest.raises(ValueError, match="float32 or int8"):
+    with pytest.raises(ValueError, match="'float32', 'int8'"):
         count_bytes(make_transducer(), SPACE.min, "int4")

@@ -74,7 +74,7 @@ def test_every_subnet_has_the_error_rate_of_the_network_cut_out(make_transducer,
 def test_the_trunk_is_computed_once(make_transducer, monkeypatch):
     supernet = make_transducer()
     calls = []
-    for name in ("subsampling.forward", "spectra"):
+    for name in ("subsampling.forward", "shared"):
         owner, _, method = name.rpartition(".")
         module = supernet.encoder.get_submodule(owner)
         original = getattr(module, method)

@@ -56,8 +56,7 @@ def identity_of(hparams: dict[str, Any]) -> dict[str, Any]:
             "model",
             {
                 **model.config,
-                # A default counts as if it had been given.
-                "encoder": {**_defaults(type(model.encoder)), **model.config["encoder"]},
+                # A default counts as if it had been given, as it does in the encoder's config.
                 "predictor": {**_defaults(type(model.predictor)), **model.config["predictor"]},
             },
         ),

@@ -17,6 +17,7 @@ from torch import nn
 
 from todm_sb.devices import usable_device
 from todm_sb.errors import ConfigError, quoted, recipe_errors
+from todm_sb.nnet.encoders import check_space
 from todm_sb.nnet.features import (
     FBANK_CHECKS,
     FBANK_OPTION_CHECKS,
@@ -32,7 +33,6 @@ from todm_sb.utils.schema import (
     anything,
     flag,
     integer,
-    mapping,
     nullable,
     number,
     one_of,
@@ -71,9 +71,7 @@ REQUIRED: dict[str, Check] = {
     "avg_checkpoints": integer(1, 1000),
     "n_random": integer(0, 1000),
     "sandwich_warmup": integer(0, 10**9),
-    "named_subnets": nullable(
-        table(SUBNET_NAME, nullable(mapping({"layers": anything, "ffn_dims": anything})), 1000)
-    ),
+    "named_subnets": nullable(table(SUBNET_NAME, anything, 1000)),
     "max_symbols": integer(1, 100),
     "beam_size": integer(1, 1000),
     **dict.fromkeys(
@@ -211,16 +209,11 @@ def check_parts(hparams: Mapping[str, Any], max_grad_norm: float) -> None:
     Raises:
         ConfigError: if it does not.
     """
-    model, objective, space = hparams["model"], hparams["objective"], hparams["space"]
+    model, objective = hparams["model"], hparams["objective"]
     objective.check(model)
-    widths = list(model.encoder.ffn_dims)
-    if space.max_ffn_dims != widths:
-        raise ConfigError(
-            f"the network has FFN widths {widths}, the max subnet of its search space "
-            f"{space.max_ffn_dims}"
-        )
+    check_space(hparams["space"], model.encoder)
     for key, size in (
-        ("n_mels", model.encoder.subsampling.n_features),
+        ("n_mels", model.encoder.n_features),
         ("vocab_size", model.config["vocab_size"]),
     ):
         if hparams.get(key, size) != size:

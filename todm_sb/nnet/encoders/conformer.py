@@ -27,12 +27,12 @@ _WIDTH = integer(1, FFN.largest)
 # What a bundle, which may come from a stranger, can ask for.
 check_arguments = mapping(
     {
-        "kind": one_of("conformer"),
         "n_features": integer(1, 1024),
         "d_model": _WIDTH,
         FFN.key: sequence(_WIDTH, 1, 128),
     },
     {
+        "kind": one_of("conformer"),
         "n_heads": integer(1, 1024),
         "kernel_size": integer(1, 1023),
         "dropout": number(0, 1),
