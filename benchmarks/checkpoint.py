@@ -18,7 +18,7 @@ from speechbrain.utils.checkpoints import Checkpointer
 from torch import nn
 from torch.optim import Optimizer
 
-from todm_sb.checkpoints import SafeCheckpointer, broken
+from todm_sb.training.checkpoints import SafeCheckpointer, broken
 
 RECIPE = Path(__file__).parents[1] / "recipes/LibriSpeech/todm/hparams/supernet.yaml"
 # Between checkpoints within an epoch, as docs/reliability.md advises.

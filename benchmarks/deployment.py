@@ -29,12 +29,12 @@ from measure import MB, Row, peak_memory, print_table
 from speechbrain.utils.edit_distance import accumulatable_wer_stats
 
 from todm_sb.dataio.text import words_of_text
-from todm_sb.errors import DataError, one_line_errors
 from todm_sb.export.onnx import obstacles_to_sherpa
 from todm_sb.export.run import FBANK_KEYS, export_run
-from todm_sb.runs import load_run, run_tokenizer
+from todm_sb.search.pareto import Evaluated, SearchResult
 from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters
-from todm_sb.supernet.pareto import Evaluated, SearchResult
+from todm_sb.training.runs import load_run, run_tokenizer
+from todm_sb.utils.errors import DataError, one_line_errors
 
 FLOAT, INT8 = "float32", "int8"
 PYTORCH, ONNXRUNTIME, SHERPA = "PyTorch", "onnxruntime", "sherpa-onnx"

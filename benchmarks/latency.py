@@ -14,8 +14,8 @@ import random
 import torch
 
 from todm_sb.nnet.transducer import Transducer
+from todm_sb.search.latency import LatencyTable, time_utterance
 from todm_sb.supernet import SearchSpace, extract_subnet
-from todm_sb.supernet.latency import LatencyTable, time_utterance
 
 FEATURES_A_SECOND, BINS = 100, 80
 NETWORKS = {

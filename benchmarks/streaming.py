@@ -25,9 +25,9 @@ from measure import MB, Row, peak_memory, print_table
 from torch import Tensor
 
 from todm_sb.dataio.manifest import read_csv
-from todm_sb.errors import one_line_errors
 from todm_sb.export.run import export_run
 from todm_sb.inference import StreamingSubnetASR
+from todm_sb.utils.errors import one_line_errors
 
 MINUTE = 60
 FLOAT_BYTES = 4

@@ -18,9 +18,9 @@ import torch
 from hyperpyyaml import load_hyperpyyaml
 from measure import Row, print_table, time_in_turn
 
-from todm_sb.brain import TODMBrain
 from todm_sb.dataio.check import read_audio
 from todm_sb.dataio.pipeline import SpeechBatch
+from todm_sb.training.brain import TODMBrain
 
 RECIPE = Path(__file__).parents[1] / "recipes/LibriSpeech/todm/hparams/mini.yaml"
 B, SECONDS, U, RATE = 8, 3.75, 12, 16000

@@ -100,7 +100,7 @@ def bundle_parts(make_transducer, char_tokenizer_path):
 @pytest.fixture
 def bundle(bundle_parts, tmp_path):
     """Folder with the bundle of a tiny supernet."""
-    from todm_sb.export.bundle import write_bundle
+    from todm_sb.bundle.bundle import write_bundle
 
     write_bundle(tmp_path / "bundle", **bundle_parts)
     return tmp_path / "bundle"

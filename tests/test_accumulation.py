@@ -5,8 +5,8 @@ import torch
 from test_distributed import global_batch, make_brain
 
 from todm_sb.dataio.pipeline import BrokenAudio, SpeechBatch
-from todm_sb.errors import ConfigError
 from todm_sb.training.settings import check_batches
+from todm_sb.utils.errors import ConfigError
 
 
 def steps_of(factor, n_batches, broken=(), monkeypatch=None):

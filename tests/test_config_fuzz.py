@@ -9,8 +9,8 @@ from hyperpyyaml import load_hyperpyyaml
 from junk import mutated
 from torch import nn
 
-from todm_sb.errors import ConfigError, recipe_errors
 from todm_sb.supernet import SearchSpace, SubnetConfig
+from todm_sb.utils.errors import ConfigError, recipe_errors
 
 SUBNET = {"layers": [0, 2, 5], "ffn_dims": [128, 256, 384]}
 SPACE = {"n_layers": 6, "min_layers": 3, "ffn_dims": [128, 256, 384], "layer_drop": "any"}

@@ -6,7 +6,7 @@ import pytest
 from todm_sb import __version__
 from todm_sb.cli import FAILED
 from todm_sb.cli.main import COMMANDS, main
-from todm_sb.errors import ConfigError
+from todm_sb.utils.errors import ConfigError
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def shouting(bundle_parts, byte_tokenizer_path, make_transducer, tmp_path):
     """A bundle whose network says escape, a control character of two bytes, and line break."""
     from sentencepiece import SentencePieceProcessor
 
-    from todm_sb.export.bundle import write_bundle
+    from todm_sb.bundle.bundle import write_bundle
 
     tokenizer = SentencePieceProcessor(model_file=str(byte_tokenizer_path))
     options = {**bundle_parts["model"].config["encoder"]}

@@ -17,7 +17,7 @@ from todm_sb.dataio.librispeech import prepare_librispeech
 from todm_sb.dataio.manifest import Row, read_csv, write_csv
 from todm_sb.dataio.pipeline import make_dataset
 from todm_sb.dataio.text import words_of_ids, words_of_text
-from todm_sb.error_rates import ErrorRates
+from todm_sb.training.error_rates import ErrorRates
 
 RATE = 16000
 ASCII_SPACE = " \t\n\r\f\v"

@@ -21,7 +21,7 @@ from todm_sb.dataio.check import (
 from todm_sb.dataio.manifest import Row, write_csv
 from todm_sb.dataio.pipeline import make_dataset, make_loader_kwargs
 from todm_sb.dataio.tokenizer import get_tokenizer, load_tokenizer
-from todm_sb.errors import DataError
+from todm_sb.utils.errors import DataError
 
 RATE = 16000
 COLUMNS = ["ID", "duration", "wav", "spk_id", "wrds"]

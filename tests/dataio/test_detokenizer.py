@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from todm_sb.dataio.detokenizer import Detokenizer, TextState, tokens_of
-from todm_sb.errors import ConfigError
+from todm_sb.utils.errors import ConfigError
 
 PAGE = Path(__file__).parents[2] / "todm_sb" / "web" / "page"
 NODE = shutil.which("node")

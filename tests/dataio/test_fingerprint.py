@@ -4,7 +4,7 @@ import pytest
 
 from todm_sb.dataio.fingerprint import dev_set_id
 from todm_sb.dataio.manifest import Row, write_csv
-from todm_sb.errors import DataError
+from todm_sb.utils.errors import DataError
 
 
 class Plain:

@@ -8,7 +8,7 @@ import soundfile
 
 from todm_sb.dataio.fsdd import INDICES, WORDS, prepare_fsdd
 from todm_sb.dataio.manifest import read_csv
-from todm_sb.errors import DataError
+from todm_sb.utils.errors import DataError
 
 RATE = 8000
 SPEAKERS = ("anna", "bert", "cleo")

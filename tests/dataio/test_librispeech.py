@@ -7,7 +7,7 @@ import soundfile
 
 from todm_sb.dataio.librispeech import prepare_librispeech, reference_of
 from todm_sb.dataio.manifest import read_csv
-from todm_sb.errors import ConfigError, DataError
+from todm_sb.utils.errors import ConfigError, DataError
 
 RATE = 16000
 

@@ -2,15 +2,9 @@ import csv
 
 import pytest
 
-from todm_sb.dataio.manifest import (
-    Row,
-    is_current,
-    mark_current,
-    read_csv,
-    write_atomic,
-    write_csv,
-)
-from todm_sb.errors import DataError
+from todm_sb.dataio.manifest import Row, is_current, mark_current, read_csv, write_csv
+from todm_sb.utils.errors import DataError
+from todm_sb.utils.files import write_atomic
 
 ROWS = [
     Row("b-1", 1.25, "/data/b-1.flac", "b", "OPEN THE DOOR"),

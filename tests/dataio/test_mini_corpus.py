@@ -19,7 +19,7 @@ from todm_sb.dataio.mini_corpus import (
     prepare_mini_corpus,
     vocabulary,
 )
-from todm_sb.errors import DataError
+from todm_sb.utils.errors import DataError
 
 SIZES = {"n_train": 8, "n_dev": 4, "n_test": 6}
 FULL = {"train": 2000, "dev-clean": 100, "test-clean": 200}

@@ -13,7 +13,7 @@ from todm_sb.dataio.check import EVALUATE
 from todm_sb.dataio.manifest import Row, write_csv
 from todm_sb.dataio.pipeline import make_dataset, make_loader_kwargs
 from todm_sb.dataio.tokenizer import get_tokenizer
-from todm_sb.errors import DataError
+from todm_sb.utils.errors import DataError
 
 WORDS = ["TURN ON THE LIGHT", "TURN OFF THE LIGHT", "THE RADIO IS ON", "IS THE DOOR OPEN"]
 

@@ -13,12 +13,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
-from todm_sb import brain
 from todm_sb.dataio.check import Limits, line_fault
 from todm_sb.dataio.manifest import Row, write_csv
 from todm_sb.dataio.pipeline import make_dataset
 from todm_sb.dataio.text import printable, words_of_ids, words_of_text
-from todm_sb.error_rates import ErrorRates
+from todm_sb.training import brain
+from todm_sb.training.error_rates import ErrorRates
 
 CORPUS = ["ÄPFEL FÜR KÖLN", "VIỆT NAM ĐƯỢC", "ONE TWO\u00ad FIX", "한국 カ゚", "größe one office"] * 3
 FORMS = ["NFC", "NFD", "NFKC", "NFKD"]

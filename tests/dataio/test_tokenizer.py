@@ -10,7 +10,7 @@ from speechbrain.tokenizers.SentencePiece import SentencePiece
 from todm_sb.dataio.manifest import Row, write_csv
 from todm_sb.dataio.mini_corpus import plan_corpus
 from todm_sb.dataio.tokenizer import check_tokenizer, encode, get_tokenizer, load_tokenizer
-from todm_sb.errors import ConfigError, DataError
+from todm_sb.utils.errors import ConfigError, DataError
 
 WORDS = ["TURN ON THE LIGHT", "TURN OFF THE LIGHT", "THE RADIO IS ON", "IS THE DOOR OPEN"]
 LETTERS = len(set("".join(WORDS))) + 1  # unknown, and the space among the others

@@ -13,7 +13,7 @@ from speechbrain.nnet.transducer.transducer_joint import Transducer_joint
 from torch import nn
 
 from todm_sb.decoders.speechbrain import MAX_SYMBOLS, TransducerBeamSearcher
-from todm_sb.errors import ConfigError
+from todm_sb.utils.errors import ConfigError
 
 V, D, J, T = 12, 8, 10, 60
 LENGTHS = [60, 37, 1, 18]

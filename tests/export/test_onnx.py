@@ -8,10 +8,10 @@ from speechbrain.dataio.preprocess import AudioNormalizer
 from speechbrain.processing.features import InputNormalization
 
 from todm_sb.decoders.transducer import TransducerSearcher
-from todm_sb.errors import ConfigError
 from todm_sb.inference.asr import SubnetASR, WaveformEncoder
 from todm_sb.nnet.features import SpeechFeatures, make_fbank
 from todm_sb.nnet.subsampling import ENDLESS
+from todm_sb.utils.errors import ConfigError
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")

@@ -6,15 +6,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from todm_sb.bundle.bundle import read_bundle, read_manifest
 from todm_sb.cli import OK, main
-from todm_sb.errors import ConfigError
 from todm_sb.export import run as run_module
-from todm_sb.export.bundle import read_bundle, read_manifest
 from todm_sb.export.run import FORMATS, export_run
 from todm_sb.inference import StreamingSubnetASR, SubnetASR
-from todm_sb.runs import weights_id
+from todm_sb.search.pareto import Evaluated, SearchResult
 from todm_sb.supernet import SubnetConfig, count_parameters
-from todm_sb.supernet.pareto import Evaluated, SearchResult
+from todm_sb.training.runs import weights_id
+from todm_sb.utils.errors import ConfigError
 from todm_sb.web.models import find_models
 
 NAMED = SubnetConfig((0, 2), ffn_dims=(12, 6))

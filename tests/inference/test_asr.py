@@ -7,10 +7,10 @@ import torch
 from speechbrain.utils.fetching import LocalStrategy
 
 from todm_sb.decoders.greedy import greedy_search
-from todm_sb.errors import ConfigError, DataError
 from todm_sb.export.speechbrain import export_folder
 from todm_sb.inference import StreamingSubnetASR, SubnetASR
-from todm_sb.runs import weights_id
+from todm_sb.training.runs import weights_id
+from todm_sb.utils.errors import ConfigError, DataError
 
 RATE = 16000
 

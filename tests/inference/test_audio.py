@@ -9,9 +9,9 @@ import pytest
 import soundfile
 import torch
 
-from todm_sb.errors import DataError
 from todm_sb.inference import audio
 from todm_sb.inference.audio import audio_blocks, open_audio
+from todm_sb.utils.errors import DataError
 
 
 @pytest.fixture

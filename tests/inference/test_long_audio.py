@@ -11,7 +11,7 @@ import soundfile
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from measure import MB, peak_memory
 
-from todm_sb.export.bundle import write_bundle
+from todm_sb.bundle.bundle import write_bundle
 from todm_sb.inference import StreamingSubnetASR, SubnetASR
 
 pytestmark = [

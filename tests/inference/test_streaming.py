@@ -12,11 +12,11 @@ from speechbrain.dataio.preprocess import AudioNormalizer
 from speechbrain.processing.features import InputNormalization
 
 from todm_sb.decoders.transducer import TransducerSearcher
-from todm_sb.errors import ConfigError, DataError
 from todm_sb.inference import StreamingSubnetASR, SubnetASR
 from todm_sb.inference.asr import WaveformEncoder
 from todm_sb.nnet.features import SpeechFeatures, make_fbank
 from todm_sb.nnet.ssm import DiagonalSSM
+from todm_sb.utils.errors import ConfigError, DataError
 
 RATE = 8000
 

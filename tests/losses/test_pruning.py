@@ -4,12 +4,12 @@ import pytest
 import torch
 from brute_force import alignments, enumerate_arcs
 
-from todm_sb.errors import ConfigError
 from todm_sb.losses.distillation import AlphaDivergence
 from todm_sb.losses.lattice import two_channel_loss
 from todm_sb.losses.pruning import Band, Pruning, choose_band, simple_lattice
 from todm_sb.losses.transducer import NODE_WEIGHTS, Teacher, lattice_loss, node_weights
 from todm_sb.nnet.joiner import Joiner
+from todm_sb.utils.errors import ConfigError
 
 # torchaudio computes the lattice in float32.
 SINGLE = {"rtol": 1e-5, "atol": 1e-5}

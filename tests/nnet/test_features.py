@@ -3,8 +3,8 @@ import torch
 from speechbrain.lobes.features import Fbank
 from torch import nn
 
-from todm_sb.errors import ConfigError
 from todm_sb.nnet.features import SpeechFeatures, make_fbank
+from todm_sb.utils.errors import ConfigError
 
 
 class FrameCounter(nn.Module):

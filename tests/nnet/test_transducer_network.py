@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from todm_sb.errors import ConfigError
 from todm_sb.nnet.joiner import Joiner
 from todm_sb.nnet.predictor import LSTMPredictor, StatelessPredictor
 from todm_sb.nnet.transducer import Transducer
+from todm_sb.utils.errors import ConfigError
 
 
 def config(**changes):

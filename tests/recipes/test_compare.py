@@ -8,7 +8,7 @@ import sys
 import pytest
 from tiny import LIBRISPEECH, TINY, load_script
 
-from todm_sb.errors import ConfigError, one_line_errors
+from todm_sb.utils.errors import ConfigError, one_line_errors
 
 
 @pytest.fixture(scope="module")

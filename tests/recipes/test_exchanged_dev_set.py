@@ -8,10 +8,10 @@ import pytest
 import torch
 from tiny import arguments
 
-from todm_sb.error_rates import ErrorRates
-from todm_sb.export.bundle import read_manifest
+from todm_sb.bundle.bundle import read_manifest
 from todm_sb.export.run import export_run
-from todm_sb.runs import load_run
+from todm_sb.training.error_rates import ErrorRates
+from todm_sb.training.runs import load_run
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import torch
 from test_mini_recipe import same, weights
 from tiny import arguments
 
-from todm_sb.brain import TODMBrain
-from todm_sb.errors import one_line_errors
-from todm_sb.watch import read_steps
+from todm_sb.training.brain import TODMBrain
+from todm_sb.training.watch import read_steps
+from todm_sb.utils.errors import one_line_errors
 
 SCALE = 2.0**14
 

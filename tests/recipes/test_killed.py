@@ -11,7 +11,7 @@ from tiny import LIBRISPEECH, arguments, load_script
 
 # Processes start from one that has imported everything, and so in moments.
 START = multiprocessing.get_context("forkserver")
-START.set_forkserver_preload(["todm_sb.brain", "todm_sb.dataio.mini_corpus"])
+START.set_forkserver_preload(["todm_sb.training.brain", "todm_sb.dataio.mini_corpus"])
 
 
 def run(command):

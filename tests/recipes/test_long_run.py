@@ -7,8 +7,8 @@ import pytest
 from soak import Gauge
 from tiny import arguments
 
-from todm_sb.brain import TODMBrain
-from todm_sb.watch import read_steps
+from todm_sb.training.brain import TODMBrain
+from todm_sb.training.watch import read_steps
 
 EPOCHS, N_TRAIN = 30, 120
 

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from test_mini_recipe import same, weights
 from tiny import LIBRISPEECH, ROOT, arguments
 
-from todm_sb.supernet.pareto import SearchResult
+from todm_sb.search.pareto import SearchResult
 
 pytestmark = pytest.mark.slow
 
@@ -21,8 +21,8 @@ DYING = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
 from tiny import LIBRISPEECH, load_script
-from todm_sb.brain import TODMBrain
-from todm_sb.distributed import rank
+from todm_sb.training.brain import TODMBrain
+from todm_sb.training.distributed import rank
 
 fit_batch, steps = TODMBrain.fit_batch, 0
 

@@ -14,10 +14,10 @@ import torch
 from speechbrain.inference.ASR import EncoderDecoderASR
 from tiny import LIBRISPEECH, arguments, load_script, tiny_model
 
-from todm_sb.brain import TODMBrain
-from todm_sb.errors import ConfigError, one_line_errors
 from todm_sb.inference import SubnetASR
 from todm_sb.supernet import SubnetConfig
+from todm_sb.training.brain import TODMBrain
+from todm_sb.utils.errors import ConfigError, one_line_errors
 
 
 def weights(output):

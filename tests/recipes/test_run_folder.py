@@ -13,9 +13,9 @@ import pytest
 from tiny import LIBRISPEECH, arguments, contents, load_script, tiny_model
 
 from todm_sb.cli import main as todm_sb
-from todm_sb.errors import ConfigError, TODMError
-from todm_sb.report.document import write_report
-from todm_sb.runs import load_run, run_tokenizer
+from todm_sb.experiments.report.document import write_report
+from todm_sb.training.runs import load_run, run_tokenizer
+from todm_sb.utils.errors import ConfigError, TODMError
 from todm_sb.utils.locks import NAME, FolderLock
 
 # Written by a test.
@@ -169,7 +169,7 @@ def test_a_run_that_died_before_its_first_checkpoint_leaves_its_folder_to_any_ot
     def stop(*_):
         raise StoppedError
 
-    monkeypatch.setattr("todm_sb.brain.TODMBrain.fit_batch", stop)
+    monkeypatch.setattr("todm_sb.training.brain.TODMBrain.fit_batch", stop)
     for overrides in ({}, {"n_mels": 40}):
         with pytest.raises(StoppedError):
             train(arguments(corpus, tmp_path / "run", **overrides))
@@ -246,7 +246,7 @@ HANGING = """
 import sys, time
 sys.path.insert(0, {tests!r})
 from tiny import LIBRISPEECH, load_script
-from todm_sb.brain import TODMBrain
+from todm_sb.training.brain import TODMBrain
 
 def hangs(self, batch):
     print("hangs", flush=True)
@@ -274,7 +274,7 @@ def test_a_killed_training_can_be_started_again_at_once(corpus, train, tmp_path,
     def stop(*_):
         raise StoppedError
 
-    monkeypatch.setattr("todm_sb.brain.TODMBrain.fit_batch", stop)
+    monkeypatch.setattr("todm_sb.training.brain.TODMBrain.fit_batch", stop)
     with pytest.raises(StoppedError):
         train(arguments(corpus, tmp_path / "run"))
 

@@ -12,10 +12,10 @@ from ruamel.yaml import YAML
 from tiny import LIBRISPEECH, load_script
 
 from todm_sb.dataio.manifest import read_csv, write_csv
-from todm_sb.errors import ConfigError
 from todm_sb.inference import StreamingSubnetASR, SubnetASR
-from todm_sb.runs import dev_dataset, dev_utterances, load_run, relocate, run_tokenizer
-from todm_sb.supernet.pareto import SearchResult
+from todm_sb.search.pareto import SearchResult
+from todm_sb.training.runs import dev_dataset, dev_utterances, load_run, relocate, run_tokenizer
+from todm_sb.utils.errors import ConfigError
 
 
 @pytest.fixture(scope="module")

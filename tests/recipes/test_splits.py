@@ -10,12 +10,12 @@ import soundfile
 import torch
 from tiny import arguments
 
-from todm_sb.brain import TODMBrain
 from todm_sb.dataio.manifest import read_csv, write_csv
 from todm_sb.dataio.split import read_splits
-from todm_sb.errors import ConfigError, DataError
-from todm_sb.runs import dev_dataset, dev_utterances, load_run, run_tokenizer
-from todm_sb.supernet.dev_set import DevSet
+from todm_sb.search.dev_set import DevSet
+from todm_sb.training.brain import TODMBrain
+from todm_sb.training.runs import dev_dataset, dev_utterances, load_run, run_tokenizer
+from todm_sb.utils.errors import ConfigError, DataError
 
 
 @pytest.fixture

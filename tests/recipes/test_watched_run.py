@@ -6,7 +6,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import arguments
 
-from todm_sb.watch import read_steps
+from todm_sb.training.watch import read_steps
 
 # Told once a minute, and at the end of an epoch.
 SUMMARY = {
@@ -39,7 +39,7 @@ def test_every_step_is_told_with_its_subnets(tiny_run):
 def test_summaries_go_to_the_log_and_to_tensorboard(tiny_run):
     log = (tiny_run / "log.txt").read_text()
     # Training's own: whatever logs later in this process is in the file, too.
-    lines = re.findall(r"todm_sb.watch - INFO - (step \d+, epoch \d: lr .*)", log)
+    lines = re.findall(r"todm_sb.training.watch - INFO - (step \d+, epoch \d: lr .*)", log)
     assert {line.partition(":")[0].split()[-1] for line in lines} == {"1", "2"}
     events = EventAccumulator(str(tiny_run / "tensorboard"))
     events.Reload()

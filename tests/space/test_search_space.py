@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from todm_sb.errors import ConfigError
 from todm_sb.space import SearchSpace, SubnetConfig
+from todm_sb.utils.errors import ConfigError
 
 DROPS = ["any", "top", "even"]
 SMALL = [

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 import torchaudio
 
-from todm_sb.errors import ConfigError
 from todm_sb.losses.distillation import AlphaDivergence
 from todm_sb.losses.pruning import Pruning
 from todm_sb.losses.transducer import NODE_WEIGHTS, Teacher
@@ -20,6 +19,7 @@ from todm_sb.supernet.sandwich import (
     sample_sandwich,
     sandwich_backward,
 )
+from todm_sb.utils.errors import ConfigError
 
 SPACE = SearchSpace(4, 1, ffn_dims=(3, 7, 12))
 SUBNETS = [

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from todm_sb.errors import ConfigError
-from todm_sb.runs import relocate
 from todm_sb.training.arguments import parse_arguments, run_option_arguments
 from todm_sb.training.recipe import Recipe, load_text
+from todm_sb.training.runs import relocate
+from todm_sb.utils.errors import ConfigError
 
 RECIPE = """
 seed: 1234

@@ -9,10 +9,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
 from test_config_fuzz import made
 
-from todm_sb.errors import ConfigError
 from todm_sb.training.arguments import parse_arguments
 from todm_sb.training.recipe import TAGGED, Recipe
 from todm_sb.training.settings import OPTIONAL, REQUIRED, check_settings, load_checked
+from todm_sb.utils.errors import ConfigError
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 YAMLS = sorted(RECIPES.glob("*/todm/hparams/*.yaml"))

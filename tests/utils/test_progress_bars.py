@@ -42,7 +42,7 @@ def test_a_terminal_gets_one(monkeypatch):
 
 @pytest.mark.parametrize(("stream", "shows"), [(io.StringIO, False), (Terminal, True)])
 def test_speechbrains_bars_of_training_are_for_terminals_too(monkeypatch, stream, shows):
-    from todm_sb.brain import TODMBrain
+    from todm_sb.training.brain import TODMBrain
 
     monkeypatch.setattr("sys.stderr", stream())
     for asked, shown in [({}, shows), ({"noprogressbar": True}, False)]:
@@ -51,7 +51,7 @@ def test_speechbrains_bars_of_training_are_for_terminals_too(monkeypatch, stream
 
 
 def test_search_and_comparison_ask_for_a_bar_and_get_none_in_a_log(monkeypatch, tmp_path, capfd):
-    from todm_sb.compare.runner import run_cells
+    from todm_sb.experiments.compare.runner import run_cells
 
     run_cells(SimpleNamespace(), [], progressbar=True)
     assert capfd.readouterr().err == ""

@@ -1,6 +1,6 @@
 import pytest
 
-from todm_sb.errors import DataError
+from todm_sb.utils.errors import DataError
 from todm_sb.utils.text_files import lines, read_text, words
 
 

@@ -11,7 +11,7 @@ def web_folder(make_transducer, char_tokenizer_path, tmp_path):
     pytest.importorskip("onnx", reason="needs the extra onnx")
     from speechbrain.processing.features import InputNormalization
 
-    from todm_sb.export.manifest import BundledSubnet
+    from todm_sb.bundle.manifest import BundledSubnet
     from todm_sb.export.web import export_web
     from todm_sb.supernet import SubnetConfig
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from todm_sb.errors import ConfigError
+from todm_sb.utils.errors import ConfigError
 from todm_sb.web.models import CARD, FILES, find_models
 
 

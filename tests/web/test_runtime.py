@@ -5,7 +5,7 @@ import tarfile
 
 import pytest
 
-from todm_sb.errors import ConfigError
+from todm_sb.utils.errors import ConfigError
 from todm_sb.web import runtime
 
 

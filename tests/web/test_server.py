@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from todm_sb.errors import ConfigError
+from todm_sb.utils.errors import ConfigError
 from todm_sb.web.models import FILES, find_models
 from todm_sb.web.server import PAGE, PageServer
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from todm_sb.arguments import at_least, positive
 from todm_sb.cli.main import FAILED, OK
 from todm_sb.dataio.check import PURPOSES, TRAIN, Limits, check_manifest, write_faults
 from todm_sb.dataio.tokenizer import load_tokenizer
-from todm_sb.errors import ConfigError
+from todm_sb.utils.arguments import at_least, positive
+from todm_sb.utils.errors import ConfigError
 
 # Faults printed; --report has them all.
 SHOWN = 20

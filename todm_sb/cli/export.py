@@ -16,7 +16,7 @@ from pathlib import Path
 
 from todm_sb.cli.main import OK
 from todm_sb.export.run import FORMATS, SUPERNET, export_run
-from todm_sb.supernet.budget import COSTS
+from todm_sb.search.budget import COSTS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

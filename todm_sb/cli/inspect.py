@@ -10,10 +10,10 @@ import argparse
 import json
 from pathlib import Path
 
+from todm_sb.bundle.bundle import read_bundle
+from todm_sb.bundle.manifest import BundledSubnet, Manifest
 from todm_sb.cli.main import OK
-from todm_sb.export.bundle import read_bundle
-from todm_sb.export.manifest import BundledSubnet, Manifest
-from todm_sb.report import scored_text, table_of
+from todm_sb.utils.tables import scored_text, table_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

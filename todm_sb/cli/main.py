@@ -9,7 +9,7 @@ from importlib import import_module
 from io import TextIOWrapper
 
 from todm_sb import __version__
-from todm_sb.errors import one_line_errors
+from todm_sb.utils.errors import one_line_errors
 
 OK, FAILED = 0, 1
 

@@ -20,13 +20,13 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from todm_sb.bundle.bundle import MANIFEST
 from todm_sb.cli.main import FAILED, OK
 from todm_sb.dataio.text import printable
-from todm_sb.devices import usable_device
-from todm_sb.errors import ConfigError, DataError
-from todm_sb.export.bundle import MANIFEST
 from todm_sb.inference import SubnetASR
-from todm_sb.supernet.budget import parse_budget
+from todm_sb.search.budget import parse_budget
+from todm_sb.utils.devices import usable_device
+from todm_sb.utils.errors import ConfigError, DataError
 from todm_sb.utils.progress import bar
 
 

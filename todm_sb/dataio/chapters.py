@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from todm_sb.errors import DataError
+from todm_sb.utils.errors import DataError
 from todm_sb.utils.folders import files, subfolders
 from todm_sb.utils.text_files import lines, read_text, words
 

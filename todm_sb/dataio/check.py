@@ -22,9 +22,10 @@ import numpy as np
 import soundfile
 from sentencepiece import SentencePieceProcessor
 
-from todm_sb.dataio.manifest import Row, is_current, mark_current, read_lines, write_atomic
+from todm_sb.dataio.manifest import Row, is_current, mark_current, read_lines
 from todm_sb.dataio.text import words_of_text
-from todm_sb.errors import DataError
+from todm_sb.utils.errors import DataError
+from todm_sb.utils.files import write_atomic
 from todm_sb.utils.folders import files_digest
 from todm_sb.utils.progress import bar
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from sentencepiece import SentencePieceProcessor
 
-from todm_sb.errors import ConfigError
+from todm_sb.utils.errors import ConfigError
 
 WORD_MARK = "\u2581"
 # How tokens.txt names blank, which is label 0, and SentencePiece's unknown piece.

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from todm_sb.errors import DataError
+from todm_sb.utils.errors import DataError
 
 SAMPLE_RATE = 22050
 """Hz; what espeak-ng's own voices speak at."""

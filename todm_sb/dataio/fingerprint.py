@@ -11,7 +11,7 @@ from sentencepiece import SentencePieceProcessor
 
 from todm_sb.dataio.check import read_lines
 from todm_sb.dataio.text import words_of_text
-from todm_sb.errors import DataError
+from todm_sb.utils.errors import DataError
 
 
 def fingerprint(data: Any) -> str:

@@ -20,16 +20,9 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from todm_sb.dataio.manifest import (
-    Row,
-    forget,
-    is_current,
-    mark_current,
-    refuse_changed,
-    write_atomic,
-    write_csv,
-)
-from todm_sb.errors import DataError
+from todm_sb.dataio.manifest import Row, forget, is_current, mark_current, refuse_changed, write_csv
+from todm_sb.utils.errors import DataError
+from todm_sb.utils.files import write_atomic
 from todm_sb.utils.folders import files, files_digest
 from todm_sb.utils.progress import bar
 

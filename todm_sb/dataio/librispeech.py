@@ -33,7 +33,7 @@ from todm_sb.dataio.manifest import (
     refuse_changed,
     write_csv,
 )
-from todm_sb.errors import ConfigError, DataError, quoted
+from todm_sb.utils.errors import ConfigError, DataError, quoted
 from todm_sb.utils.folders import files_digest, is_text, subfolders
 from todm_sb.utils.progress import bar
 

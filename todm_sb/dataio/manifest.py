@@ -14,14 +14,14 @@ import csv
 import hashlib
 import io
 import json
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from todm_sb.errors import DataError, quoted
+from todm_sb.utils.errors import DataError
+from todm_sb.utils.files import write_atomic
 
 # The line ends and quotes of CSV, and the space that `read_lines` would take off a cell's start.
 QUOTED = re.compile(r'[",\r\n]|^ ')
@@ -48,28 +48,6 @@ class Row:
     wrds: str
 
 
-def write_atomic(path: str | Path, content: str | bytes) -> None:
-    """Writes a file so that it is there whole or not at all, whenever the run is interrupted.
-
-    Args:
-        path: the file; its folder is made if need be.
-        content: text (written as UTF-8) or bytes.
-
-    Raises:
-        DataError: if a name in the text is not UTF-8, as names of files need not be.
-    """
-    path = Path(path)
-    data = _encoded(path, content) if isinstance(content, str) else content
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The process id keeps two runs that prepare the same folder out of each other's way.
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        tmp.write_bytes(data)
-        os.replace(tmp, path)
-    finally:
-        tmp.unlink(missing_ok=True)
-
-
 def write_csv(path: str | Path, rows: Iterable[Row]) -> None:
     """Writes a manifest with the columns ``ID,duration,wav,spk_id,wrds``, atomically.
 
@@ -85,16 +63,6 @@ def _cell(value: Any) -> str:
     """As the csv module of newer Pythons writes it; older ones leave some quotes out."""
     text = str(value)
     return '"' + text.replace('"', '""') + '"' if QUOTED.search(text) else text
-
-
-def _encoded(path: Path, text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        name = text[max(0, error.start - 60) : error.end + 60]
-        raise DataError(
-            f"{path} cannot hold the name in {quoted(name)}, which is not UTF-8: rename the file"
-        ) from None
 
 
 def read_csv(path: str | Path) -> list[Row]:

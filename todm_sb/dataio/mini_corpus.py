@@ -26,8 +26,8 @@ import torchaudio.functional
 
 from todm_sb.dataio.espeak import SAMPLE_RATE as ESPEAK_RATE
 from todm_sb.dataio.espeak import Voice, synthesize
-from todm_sb.dataio.manifest import write_atomic
-from todm_sb.errors import DataError
+from todm_sb.utils.errors import DataError
+from todm_sb.utils.files import write_atomic
 from todm_sb.utils.folders import size
 from todm_sb.utils.progress import bar
 

@@ -24,7 +24,7 @@ from todm_sb.dataio.check import TRAIN, Limits, Report, check_manifest, read_aud
 from todm_sb.dataio.text import words_of_text
 from todm_sb.dataio.tokenizer import encode
 from todm_sb.dataio.tokenizer import get_tokenizer as get_tokenizer
-from todm_sb.errors import DataError
+from todm_sb.utils.errors import DataError
 
 
 class SpeechDataset(DynamicItemDataset):

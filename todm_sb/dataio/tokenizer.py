@@ -8,8 +8,9 @@ from pathlib import Path
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from speechbrain.utils.distributed import run_on_main
 
-from todm_sb.dataio.manifest import read_lines, write_atomic
-from todm_sb.errors import ConfigError, DataError
+from todm_sb.dataio.manifest import read_lines
+from todm_sb.utils.errors import ConfigError, DataError
+from todm_sb.utils.files import write_atomic
 
 # Label of blank in the network. Tokenizers give it to unknown pieces: no text has that label.
 BLANK = 0

@@ -11,8 +11,8 @@ from todm_sb.decoders.greedy import greedy_search
 from todm_sb.decoders.hypothesis import Hypothesis
 from todm_sb.decoders.language_model import ShallowFusion
 from todm_sb.decoders.networks import SearchNetworks, search_networks
-from todm_sb.errors import ConfigError
 from todm_sb.nnet.transducer import Transducer
+from todm_sb.utils.errors import ConfigError
 
 
 class TransducerSearcher(nn.Module):

@@ -12,16 +12,16 @@ from sentencepiece import SentencePieceProcessor
 from speechbrain.processing.features import InputNormalization
 
 from todm_sb.dataio.detokenizer import tokens_of
-from todm_sb.errors import ConfigError
 from todm_sb.export.onnx_networks import (
     encoder_model,
     joiner_model,
     predictor_model,
     streaming_encoder_model,
 )
-from todm_sb.export.ownership import new_export
 from todm_sb.nnet.predictor import StatelessPredictor
 from todm_sb.nnet.transducer import Transducer
+from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.ownership import new_export
 
 # sherpa-onnx's name for offline transducers whose encoder takes features and lengths.
 MODEL_TYPE = "zipformer2"
@@ -61,7 +61,7 @@ def export_onnx(
         ConfigError: if the features are normalised in another way, the encoder is of a kind that
             has no ONNX form, a piece of the tokenizer cannot be put in ``tokens.txt``, or the
             folder holds what no export wrote (see
-            :func:`todm_sb.export.ownership.new_export`).
+            :func:`todm_sb.utils.ownership.new_export`).
     """
     if model.encoder.kind != "mhssm":
         raise ConfigError(f"encoders of the kind {model.encoder.kind} cannot be exported to ONNX")

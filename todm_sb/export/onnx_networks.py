@@ -10,7 +10,6 @@ import torch
 from speechbrain.processing.features import InputNormalization
 from torch import Tensor, nn
 
-from todm_sb.errors import ConfigError
 from todm_sb.export.graph import Graph
 from todm_sb.export.onnx_layers import (
     END,
@@ -25,6 +24,7 @@ from todm_sb.nnet.encoders import streaming
 from todm_sb.nnet.predictor import LSTMPredictor, StatelessPredictor
 from todm_sb.nnet.subsampling import KERNEL, ConvSubsampling
 from todm_sb.nnet.transducer import Transducer
+from todm_sb.utils.errors import ConfigError
 
 # Frames of a block of the chunked form: where long, more work within a block, and larger matrices
 # that engines make when they load the file; where short, more steps from block to block. For 5 s of

@@ -11,9 +11,9 @@ import onnx
 from onnx import helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from todm_sb.errors import ConfigError
 from todm_sb.export.onnx import FILES, TOKENS
-from todm_sb.export.ownership import new_export
+from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.ownership import new_export
 
 # Constants of fewer numbers than this keep their precision, as do columns: one number a channel,
 # such as the time steps of an SSM, which span decades.
@@ -35,7 +35,7 @@ def quantize_folder(source: str | Path, target: str | Path) -> None:
 
     Raises:
         ConfigError: if ``source`` holds no models, or ``target`` what no export wrote (see
-            :func:`todm_sb.export.ownership.new_export`).
+            :func:`todm_sb.utils.ownership.new_export`).
     """
     source = Path(source)
     names = sorted(path.name for path in source.glob("[!.]*.onnx"))

@@ -10,18 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from todm_sb.error_rates import SCORED_KEYS
-from todm_sb.errors import ConfigError
-from todm_sb.export.bundle import write_bundle
-from todm_sb.export.manifest import BundledSubnet
-from todm_sb.export.ownership import check_place, new_export
+from todm_sb.bundle.bundle import write_bundle
+from todm_sb.bundle.manifest import BundledSubnet
 from todm_sb.export.speechbrain import export_folder
-from todm_sb.inference.asr import choose_subnet
 from todm_sb.nnet.transducer import Transducer
-from todm_sb.runs import load_run, search_folder, trained_tokenizer, weights_id
+from todm_sb.search.budget import COSTS, parse_budget
+from todm_sb.search.pareto import SearchResult
 from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters, extract_subnet
-from todm_sb.supernet.budget import COSTS, parse_budget
-from todm_sb.supernet.pareto import SearchResult
+from todm_sb.training.error_rates import SCORED_KEYS
+from todm_sb.training.runs import load_run, search_folder, trained_tokenizer, weights_id
+from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.ownership import check_place, new_export
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +88,7 @@ def export_run(
         config = None
     else:
         names = {s.name: s.config for s in subnets}
-        config = names[subnet] if subnet in names else choose_subnet(space, subnet)
+        config = space.named(subnet, names)
     if config is not None:
         unmeasured = BundledSubnet(config.id, config, {"params": count_parameters(model, config)})
         subnets = [next((s for s in subnets if s.config == config), unmeasured)]

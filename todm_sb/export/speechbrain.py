@@ -13,9 +13,9 @@ import torch
 from speechbrain.processing.features import InputNormalization
 
 from todm_sb import __version__
-from todm_sb.export.ownership import new_export
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.supernet import SearchSpace
+from todm_sb.utils.ownership import new_export
 
 _TEMPLATE = """\
 # A {what} written by todm_sb {version}. Load it with
@@ -81,7 +81,7 @@ def export_folder(
 
     Raises:
         ConfigError: if the folder holds what no export wrote; see
-            :func:`todm_sb.export.ownership.new_export`.
+            :func:`todm_sb.utils.ownership.new_export`.
     """
     model = model.deployed()
     contents = {

@@ -9,13 +9,13 @@ from typing import Any
 import onnx
 from speechbrain.processing.features import InputNormalization
 
-from todm_sb.export.manifest import BundledSubnet
+from todm_sb.bundle.manifest import BundledSubnet
 from todm_sb.export.onnx import MODELS, STREAMING_ENCODER, TOKENS, write_models
 from todm_sb.export.onnx_features import features_model
-from todm_sb.export.ownership import new_export
 from todm_sb.export.quantize import write_quantized
 from todm_sb.nnet.transducer import Transducer
-from todm_sb.web.models import CARD
+from todm_sb.utils.ownership import new_export
+from todm_sb.export.card import CARD
 
 PRECISIONS = ("float32", "int8")
 FEATURES = "features.onnx"
@@ -49,7 +49,7 @@ def export_web(
 
     Raises:
         ConfigError: if the features are normalised in another way, or the folder holds what no
-            export wrote (see :func:`todm_sb.export.ownership.new_export`).
+            export wrote (see :func:`todm_sb.utils.ownership.new_export`).
     """
     with new_export(folder, "web", FILES) as new:
         write_subnet(new, subnet, model, normalize, tokenizer_path, fbank, max_symbols)

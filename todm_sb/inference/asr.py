@@ -11,9 +11,8 @@ from speechbrain.dataio.preprocess import AudioNormalizer
 from speechbrain.inference.ASR import EncoderDecoderASR
 from torch import Tensor, nn
 
+from todm_sb.bundle.bundle import read_bundle
 from todm_sb.decoders.transducer import TransducerSearcher
-from todm_sb.errors import ConfigError
-from todm_sb.export.bundle import read_bundle
 from todm_sb.inference.audio import (
     BLOCK,
     audio_blocks,
@@ -23,7 +22,8 @@ from todm_sb.inference.audio import (
 )
 from todm_sb.nnet.features import SpeechFeatures
 from todm_sb.nnet.transducer import Transducer
-from todm_sb.supernet import SearchSpace, SubnetConfig, extract_subnet
+from todm_sb.supernet import SubnetConfig, extract_subnet
+from todm_sb.utils.errors import ConfigError
 
 
 class WaveformEncoder(nn.Module):
@@ -102,7 +102,7 @@ class SubnetASR(EncoderDecoderASR):
         Of a supernet's bundle, the subnet is chosen here:
 
         Args:
-            path: folder that :func:`todm_sb.export.bundle.write_bundle` wrote.
+            path: folder that :func:`todm_sb.bundle.bundle.write_bundle` wrote.
             subnet: name of a subnet that the bundle records, ``max``, ``min``, or any config of
                 its search space, also as JSON; max when nothing is asked for.
             max_params: instead, the subnet of the lowest recorded WER among those of at most so
@@ -152,7 +152,7 @@ class SubnetASR(EncoderDecoderASR):
         space = getattr(asr.hparams, "space", None)
         if space is None:
             raise ConfigError(f"{source} holds a single subnet, not a supernet: use from_hparams")
-        asr._use(extract_subnet(asr.mods.encoder.model, choose_subnet(space, subnet)))
+        asr._use(extract_subnet(asr.mods.encoder.model, space.named(subnet)))
         return asr
 
     def _use(self, model: Transducer) -> None:
@@ -195,24 +195,3 @@ class SubnetASR(EncoderDecoderASR):
         if wavs.shape[0] == 0:
             return [], []
         return super().transcribe_batch(wavs, wav_lens)
-
-
-def choose_subnet(space: SearchSpace, subnet: SubnetConfig | str) -> SubnetConfig:
-    """A subnet by config, JSON, or one of the names ``max`` and ``min``.
-
-    Args:
-        space: it has to be in.
-        subnet: what to choose.
-
-    Raises:
-        ConfigError: if it is outside the space, or not understood.
-    """
-    if isinstance(subnet, SubnetConfig):
-        return space.check(subnet)
-    if subnet in ("max", "min"):
-        return getattr(space, subnet)
-    if not subnet.lstrip().startswith("{"):
-        raise ConfigError(
-            f"unknown subnet {subnet!r}: give max, min, or JSON such as {space.min.to_json()}"
-        )
-    return space.check(SubnetConfig.from_json(subnet))

@@ -14,7 +14,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from todm_sb.errors import DataError
+from todm_sb.utils.errors import DataError
 
 # Samples a channel read at once: many channels or a wrong length in a header cost no memory.
 BLOCK = 1 << 18

@@ -10,8 +10,8 @@ import onnxruntime
 import torch
 
 from todm_sb.dataio.detokenizer import Detokenizer
-from todm_sb.errors import ConfigError
 from todm_sb.nnet.features import SpeechFeatures, make_fbank
+from todm_sb.utils.errors import ConfigError
 
 
 class OnnxASR:

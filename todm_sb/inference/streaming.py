@@ -12,7 +12,6 @@ from torch import Tensor
 
 from todm_sb.dataio.detokenizer import Detokenizer, TextState
 from todm_sb.decoders.greedy import GreedyState, greedy_chunk
-from todm_sb.errors import ConfigError, DataError
 from todm_sb.inference.asr import SubnetASR
 from todm_sb.inference.audio import audio_blocks, check_batch, open_audio
 from todm_sb.nnet.encoders import streaming
@@ -20,6 +19,7 @@ from todm_sb.nnet.features import SpeechFeatures
 from todm_sb.nnet.kaldi_fbank import KaldiFbank
 from todm_sb.nnet.subsampling import ENDLESS
 from todm_sb.nnet.transducer import Transducer
+from todm_sb.utils.errors import ConfigError, DataError
 
 
 @dataclass

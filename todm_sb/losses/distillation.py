@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from todm_sb.errors import ConfigError, quoted
+from todm_sb.utils.errors import ConfigError, quoted
 
 CLASSES = ("vocabulary", "three")
 

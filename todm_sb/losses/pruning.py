@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from todm_sb.errors import ConfigError, quoted
 from todm_sb.losses.lattice import following_labels, log_softmax, two_channel_loss
+from todm_sb.utils.errors import ConfigError, quoted
 from todm_sb.utils.schema import number
 
 # Log-probability of arcs outside the band. Its exponential is 0; sums over a path stay finite.

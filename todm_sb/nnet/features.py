@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from speechbrain.lobes.features import Fbank
 from torch import Tensor, nn
 
-from todm_sb.errors import ConfigError
 from todm_sb.nnet.kaldi_fbank import KaldiFbank
+from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.schema import flag, integer, number, one_of
 
 # What the arguments of make_fbank can be.

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from todm_sb.errors import ConfigError
 from todm_sb.nnet.encoders import Encoder, build_encoder, causal_form, check_encoder
 from todm_sb.nnet.joiner import Joiner, SimpleJoiner
 from todm_sb.nnet.predictor import LSTMPredictor, StatelessPredictor
+from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.schema import flag, integer, mapping, number, one_of
 
 # Share of blanks that an untrained network expects; an alignment has about ten frames a label.

@@ -9,7 +9,7 @@ import torch
 from speechbrain.utils import checkpoints
 from torch.optim import Optimizer
 
-from todm_sb.errors import ConfigError
+from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.schema import number, positive_or_infinite
 
 

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from todm_sb.errors import ConfigError, quoted
+from todm_sb.utils.errors import ConfigError, quoted
 
 logger = logging.getLogger(__name__)
 

@@ -6,13 +6,13 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from todm_sb.errors import ConfigError, quoted
 from todm_sb.space.dimensions import DIMENSIONS
 from todm_sb.space.subnet import SubnetConfig, integers, known_dimensions
+from todm_sb.utils.errors import ConfigError, quoted
 
 LAYER_DROPS = ("any", "top", "even")
 
@@ -180,6 +180,30 @@ class SearchSpace:
                 f"{json.dumps(self.to_dict())}"
             )
         return whole
+
+    def named(
+        self, subnet: SubnetConfig | str, recorded: Mapping[str, SubnetConfig] | None = None
+    ) -> SubnetConfig:
+        """A subnet as people ask for it: a config, its JSON, ``max``, ``min``, or another name.
+
+        Args:
+            subnet: what is asked for.
+            recorded: subnets by their names.
+
+        Raises:
+            ConfigError: if it is outside the space, or not understood.
+        """
+        recorded = {"max": self.max, "min": self.min, **(recorded or {})}
+        if isinstance(subnet, SubnetConfig):
+            return self.check(subnet)
+        if subnet in recorded:
+            return self.check(recorded[subnet])
+        if subnet.lstrip().startswith("{"):
+            return self.check(SubnetConfig.from_json(subnet))
+        raise ConfigError(
+            f"unknown subnet {quoted(subnet)}: give one of {', '.join([*recorded][:20])}, or JSON "
+            f"such as {self.min.to_json()}"
+        )
 
     def random(self, rng: random.Random) -> SubnetConfig:
         """A random subnet: the depth uniform, then the layers, then each choice."""

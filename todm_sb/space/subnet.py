@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from todm_sb.errors import ConfigError, quoted
 from todm_sb.space.dimensions import DIMENSIONS
+from todm_sb.utils.errors import ConfigError, quoted
 from todm_sb.utils.schema import text
 
 LAYERS = "layers"

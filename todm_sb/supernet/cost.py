@@ -1,16 +1,13 @@
 """What a subnet costs, known without building it: parameters, bytes and multiply-accumulates.
 
-Time is not computed but measured: see :mod:`todm_sb.supernet.latency`.
+Time is not computed but measured: see :mod:`todm_sb.search.latency`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from todm_sb.nnet.sizes import n_bytes, n_parameters
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.space import SubnetConfig
-from todm_sb.supernet.latency import LatencyTable
 
 
 def count_parameters(supernet: Transducer, config: SubnetConfig | None = None) -> int:
@@ -67,31 +64,3 @@ def count_macs(
     )
     predictor = (n_labels + 1) * supernet.predictor.macs_of_a_label()
     return encoder.macs(n_features, config) + predictor + path
-
-
-@dataclass(frozen=True)
-class Costs:
-    """All costs of a subnet.
-
-    Args:
-        supernet: holds the shapes.
-        n_features: feature frames of the audio that MACs are counted for.
-        latency: of audio of that length, where it was measured.
-    """
-
-    supernet: Transducer
-    n_features: int
-    latency: LatencyTable | None = None
-
-    def __call__(self, config: SubnetConfig) -> dict[str, float]:
-        """``params`` and ``macs`` (numbers), ``bytes`` and ``bytes_int8`` of the weights, and
-        ``latency`` (seconds) where it was measured."""
-        costs = {
-            "params": count_parameters(self.supernet, config),
-            "macs": count_macs(self.supernet, config, self.n_features),
-            "bytes": count_bytes(self.supernet, config),
-            "bytes_int8": count_bytes(self.supernet, config, "int8"),
-        }
-        if self.latency is not None:
-            costs["latency"] = self.latency(config)
-        return costs

@@ -20,7 +20,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from todm_sb.errors import ConfigError, quoted
 from todm_sb.losses.distillation import AlphaDivergence
 from todm_sb.losses.lattice import log_softmax
 from todm_sb.losses.pruning import Band, Pruning, choose_band, simple_lattice
@@ -28,6 +27,7 @@ from todm_sb.losses.transducer import NODE_WEIGHTS, Teacher, lattice_loss, node_
 from todm_sb.nnet.predictor import start_with_blank
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.space import SearchSpace, SubnetConfig
+from todm_sb.utils.errors import ConfigError, quoted
 from todm_sb.utils.schema import number
 
 

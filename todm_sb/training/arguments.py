@@ -21,8 +21,8 @@ from ruamel.yaml.nodes import ScalarNode, SequenceNode
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
 from speechbrain.utils.run_opts import RunOptions
 
-from todm_sb.errors import ConfigError, quoted
 from todm_sb.training.recipe import Recipe, is_placeholder, yaml_of
+from todm_sb.utils.errors import ConfigError, quoted
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[Recipe, RunOptions]:

@@ -15,10 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from speechbrain.utils.distributed import run_on_main
 
-from todm_sb import provenance
-from todm_sb.dataio.manifest import write_atomic
-from todm_sb.errors import ConfigError
-from todm_sb.runs import load_hparams
+from todm_sb.training import provenance
 from todm_sb.training.identity import (
     TOKENIZER,
     differences,
@@ -28,6 +25,9 @@ from todm_sb.training.identity import (
     write_identity,
 )
 from todm_sb.training.recipe import Recipe
+from todm_sb.training.runs import load_hparams
+from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.files import write_atomic
 from todm_sb.utils.locks import NAME, FolderLock
 
 logger = logging.getLogger(__name__)

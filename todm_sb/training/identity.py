@@ -17,9 +17,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from todm_sb.dataio.manifest import write_atomic
-from todm_sb.errors import ConfigError, quoted
 from todm_sb.nnet.features import make_fbank
+from todm_sb.utils.errors import ConfigError, quoted
+from todm_sb.utils.files import write_atomic
 
 FILE = "identity.json"
 # The key of the tokenizer's hash; it is not there as long as there is no tokenizer.

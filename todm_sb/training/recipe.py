@@ -24,7 +24,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, TaggedScalar
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
 
-from todm_sb.errors import ConfigError, quoted, recipe_errors
+from todm_sb.utils.errors import ConfigError, quoted, recipe_errors
 
 # Keys of files and folders: a leading ~ is someone's home.
 PATHS = re.compile(r".*_(folder|csv|file|dir|path)|manifests")

@@ -15,8 +15,6 @@ import torch
 from speechbrain.utils.run_opts import RunOptions
 from torch import nn
 
-from todm_sb.devices import usable_device
-from todm_sb.errors import ConfigError, quoted, recipe_errors
 from todm_sb.nnet.encoders import check_space
 from todm_sb.nnet.features import (
     FBANK_CHECKS,
@@ -28,6 +26,8 @@ from todm_sb.nnet.features import (
 from todm_sb.optim import ScaledAdam
 from todm_sb.space import SUBNET_NAME, SearchSpace, SubnetConfig
 from todm_sb.training.recipe import TAGGED, Recipe
+from todm_sb.utils.devices import usable_device
+from todm_sb.utils.errors import ConfigError, quoted, recipe_errors
 from todm_sb.utils.schema import (
     Check,
     anything,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
+
+from todm_sb.utils.errors import DataError, quoted
 
 
 def sha256_of(path: str | Path) -> str:
@@ -17,3 +20,35 @@ def sha256_of(path: str | Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def write_atomic(path: str | Path, content: str | bytes) -> None:
+    """Writes a file so that it is there whole or not at all, whenever the run is interrupted.
+
+    Args:
+        path: the file; its folder is made if need be.
+        content: text (written as UTF-8) or bytes.
+
+    Raises:
+        DataError: if a name in the text is not UTF-8, as names of files need not be.
+    """
+    path = Path(path)
+    data = _encoded(path, content) if isinstance(content, str) else content
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The process id keeps two runs that prepare the same folder out of each other's way.
+    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        tmp.write_bytes(data)
+        os.replace(tmp, path)
+    finally:
+        tmp.unlink(missing_ok=True)
+
+
+def _encoded(path: Path, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        name = text[max(0, error.start - 60) : error.end + 60]
+        raise DataError(
+            f"{path} cannot hold the name in {quoted(name)}, which is not UTF-8: rename the file"
+        ) from None

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from todm_sb.errors import ConfigError
+from todm_sb.utils.errors import ConfigError
 
 try:
     import fcntl

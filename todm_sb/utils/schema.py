@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from todm_sb.errors import ConfigError
+from todm_sb.utils.errors import ConfigError
 
 Check = Callable[[Any, str], None]
 

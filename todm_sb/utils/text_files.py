@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from todm_sb.errors import DataError
+from todm_sb.utils.errors import DataError
 
 
 def read_text(path: str | Path) -> str:

@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from todm_sb.errors import ConfigError
+from todm_sb.export.card import CARD, FILES, KEYS
+from todm_sb.utils.errors import ConfigError
 
-CARD = "model.json"
-FILES = ("features.onnx", "encoder.onnx", "decoder.onnx", "joiner.onnx", "tokens.txt")
-# What the page cannot do without.
-KEYS = {"name", "precision", "sample_rate", "max_symbols"}
 MEND = "write one with: todm-sb export RUN FOLDER --format web"
 
 

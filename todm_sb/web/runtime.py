@@ -10,7 +10,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from todm_sb.errors import ConfigError
+from todm_sb.utils.errors import ConfigError
 
 VERSION = "1.30.0"
 # Of the package's dist folder, what WebAssembly on the CPU takes, with its SHA-256.

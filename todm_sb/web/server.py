@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlsplit
 
-from todm_sb.errors import ConfigError
+from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.files import sha256_of
 from todm_sb.web import models, runtime
 from todm_sb.web.models import WebModel

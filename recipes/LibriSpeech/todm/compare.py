@@ -19,19 +19,19 @@ import signal
 import sys
 from pathlib import Path
 
-from todm_sb.arguments import path
-from todm_sb.compare.cells import Cell, Runs, known_seeds
-from todm_sb.compare.figure import draw_comparison
-from todm_sb.compare.plan import choose, plan_cells
-from todm_sb.compare.recipe import load_for_planning, prepare_data
-from todm_sb.compare.runner import refuse_other_options, run_cells
-from todm_sb.compare.sizes import evenly_spaced_sizes
-from todm_sb.compare.tables import Comparison, comparison_markdown
-from todm_sb.dataio.manifest import write_atomic
-from todm_sb.errors import ConfigError, one_line_errors
+from todm_sb.experiments.compare.cells import Cell, Runs, known_seeds
+from todm_sb.experiments.compare.figure import draw_comparison
+from todm_sb.experiments.compare.plan import choose, plan_cells
+from todm_sb.experiments.compare.recipe import load_for_planning, prepare_data
+from todm_sb.experiments.compare.runner import refuse_other_options, run_cells
+from todm_sb.experiments.compare.sizes import evenly_spaced_sizes
+from todm_sb.experiments.compare.tables import Comparison, comparison_markdown
 from todm_sb.supernet import count_parameters
 from todm_sb.training.arguments import parse_arguments, run_option_arguments
 from todm_sb.training.settings import REQUIRED
+from todm_sb.utils.arguments import path
+from todm_sb.utils.errors import ConfigError, one_line_errors
+from todm_sb.utils.files import write_atomic
 
 
 def main(argv: list[str]) -> None:

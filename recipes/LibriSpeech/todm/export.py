@@ -10,9 +10,9 @@ python export.py results/mini/1234 exported/all --subnet supernet
 import argparse
 from pathlib import Path
 
-from todm_sb.errors import one_line_errors
 from todm_sb.export.run import export_run
-from todm_sb.supernet.budget import COSTS
+from todm_sb.search.budget import COSTS
+from todm_sb.utils.errors import one_line_errors
 
 
 def main(

@@ -11,8 +11,8 @@ holds its pictures and opens without a network.
 import argparse
 from pathlib import Path
 
-from todm_sb.errors import one_line_errors
-from todm_sb.report.document import write_report
+from todm_sb.experiments.report.document import write_report
+from todm_sb.utils.errors import one_line_errors
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(

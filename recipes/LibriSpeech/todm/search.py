@@ -22,12 +22,12 @@ from pathlib import Path
 
 import torch
 
-from todm_sb.arguments import at_least, positive
 from todm_sb.dataio.text import words_of_ids
-from todm_sb.devices import usable_device
-from todm_sb.errors import one_line_errors
-from todm_sb.report import scored_text
-from todm_sb.runs import (
+from todm_sb.search.budget import COSTS, format_cost, parse_budget
+from todm_sb.search.costs import Costs
+from todm_sb.search.dev_set import DevSet, speech
+from todm_sb.search.latency import LatencyTable
+from todm_sb.training.runs import (
     dev_dataset,
     dev_utterances,
     load_run,
@@ -35,18 +35,18 @@ from todm_sb.runs import (
     search_folder,
     weights_id,
 )
-from todm_sb.supernet.budget import COSTS, format_cost, parse_budget
-from todm_sb.supernet.cost import Costs
-from todm_sb.supernet.dev_set import DevSet, speech
-from todm_sb.supernet.latency import LatencyTable
+from todm_sb.utils.arguments import at_least, positive
+from todm_sb.utils.devices import usable_device
+from todm_sb.utils.errors import one_line_errors
+from todm_sb.utils.tables import scored_text
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Searches, and writes what was found into the run's folder."""
     # They need the extra `search`, and say so where it is missing.
-    from todm_sb.supernet.figures import draw_png, write_html
-    from todm_sb.supernet.search import SubnetSearch, check_budgets
-    from todm_sb.supernet.study import SharedStudy
+    from todm_sb.search.figures import draw_png, write_html
+    from todm_sb.search.search import SubnetSearch, check_budgets
+    from todm_sb.search.study import SharedStudy
 
     logging.getLogger("optuna").setLevel(logging.WARNING)
     cost, seconds = arguments.cost, arguments.seconds

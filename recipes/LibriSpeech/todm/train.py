@@ -20,17 +20,17 @@ from typing import Any
 import speechbrain as sb
 from speechbrain.utils.distributed import infer_device, run_on_main
 
-from todm_sb.brain import TODMBrain
-from todm_sb.dataio.manifest import write_atomic
 from todm_sb.dataio.pipeline import make_loader_kwargs
 from todm_sb.dataio.split import read_splits
 from todm_sb.dataio.tokenizer import get_tokenizer
-from todm_sb.distributed import join, leave
-from todm_sb.errors import one_line_errors
-from todm_sb.report import results_table
 from todm_sb.training.arguments import parse_arguments
+from todm_sb.training.brain import TODMBrain
+from todm_sb.training.distributed import join, leave
 from todm_sb.training.folder import run_folder
+from todm_sb.training.results import results_table
 from todm_sb.training.settings import load_checked
+from todm_sb.utils.errors import one_line_errors
+from todm_sb.utils.files import write_atomic
 
 
 def main(argv: list[str]) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from todm_sb.dataio.librispeech import reference_of
 from todm_sb.dataio.text import printable, words_of_text
-from todm_sb.errors import ConfigError, one_line_errors
 from todm_sb.inference import SubnetASR
+from todm_sb.utils.errors import ConfigError, one_line_errors
 
 
 def main(arguments: list[str]) -> None:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from speechbrain.lobes.models.transformer.Conformer import ConformerEncoder as Theirs
 
-from todm_sb.errors import ConfigError
 from todm_sb.nnet.encoders import ConformerEncoder, causal_form, streaming
 from todm_sb.space import SubnetConfig
+from todm_sb.utils.errors import ConfigError
 
 LENGTHS = torch.tensor([37, 20, 5])
 SUBNET = SubnetConfig((0, 2), ffn_dims=(12, 5))

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from todm_sb.errors import ConfigError
 from todm_sb.space import DIMENSIONS, SearchSpace, SubnetConfig
+from todm_sb.utils.errors import ConfigError
 
 
 @runtime_checkable

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from todm_sb.errors import ConfigError, quoted
 from todm_sb.nnet.encoders.protocol import Encoder
+from todm_sb.utils.errors import ConfigError, quoted
 from todm_sb.utils.schema import one_of
 
 logger = logging.getLogger(__name__)

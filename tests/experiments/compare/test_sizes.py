@@ -1,0 +1,35 @@
+"""Sizes are uniform, different, and as evenly spread as the space allows."""
+
+import pytest
+
+from todm_sb.experiments.compare.sizes import evenly_spaced_sizes
+from todm_sb.space import SearchSpace
+from todm_sb.utils.errors import ConfigError
+
+SPACE = SearchSpace(6, 3, ffn_dims=(128, 256, 384))
+
+
+def parameters(subnet):
+    """100 a layer, and each width."""
+    return sum(100 + width for width in subnet["ffn_dims"])
+
+
+def test_five_sizes_lie_nearest_to_even_steps_from_min_to_max():
+    sizes = evenly_spaced_sizes(SPACE, parameters)
+    # From 684 to 2904 in steps of 555: 1239, 1794, 2349. Uniform subnets between have
+    # 912, 1068, 1140, 1368, 1424, 1452, 1780, 1936, 2136 and 2420.
+    assert [(size.name, size.parameters) for size in sizes] == [
+        ("3x128", 684),
+        ("5x128", 1140),
+        ("5x256", 1780),
+        ("5x384", 2420),
+        ("6x384", 2904),
+    ]
+    assert sizes[0].subnet == SPACE.min
+    assert sizes[-1].subnet == SPACE.max
+    assert all(size.subnet in SPACE for size in sizes)
+
+
+def test_a_space_without_so_many_uniform_subnets_is_named():
+    with pytest.raises(ConfigError, match="at 5 sizes: the search space has 4"):
+        evenly_spaced_sizes(SearchSpace(2, 1, ffn_dims=(16, 32)), parameters)

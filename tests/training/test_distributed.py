@@ -1,0 +1,351 @@
+"""Two processes train as one does with both their batches."""
+
+import json
+import os
+import random
+import time
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from speechbrain.processing.features import InputNormalization
+from speechbrain.utils.metric_stats import ErrorRateStats
+from torch import distributed, nn
+from torch.multiprocessing import spawn
+
+from todm_sb.dataio.pipeline import BrokenAudio, SpeechBatch
+from todm_sb.nnet.transducer import Transducer
+from todm_sb.optim import Eden, ScaledAdam
+from todm_sb.supernet import SearchSpace
+from todm_sb.supernet.sandwich import Objective
+from todm_sb.training.averages import Averages
+from todm_sb.training.brain import TODMBrain
+from todm_sb.training.checkpoints import SafeCheckpointer
+from todm_sb.training.distributed import (
+    RankBatches,
+    broadcast_weights,
+    gather,
+    join,
+    merge_error_rates,
+    sum_gradients,
+    total,
+    update_statistics_with_nothing,
+)
+
+N_FEATURES, VOCABULARY, STEPS = 6, 7, 20
+SPACE = {"n_layers": 3, "min_layers": 1, "ffn_dims": [4, 8], "layer_drop": "any"}
+
+
+class GivenFeatures(nn.Module):
+    """Takes (batch, frames, features) for what they are, and normalises them."""
+
+    def __init__(self, normalizer):
+        super().__init__()
+        self.normalizer = normalizer
+
+    def forward(self, x, lengths, epoch=None):
+        n_frames = (lengths.double() * x.shape[1]).round().long()
+        return self.normalizer(x.float(), lengths, epoch=epoch).to(x.dtype), n_frames
+
+
+def make_brain(dtype, accumulation, seed=0):
+    """A supernet of three layers that trains without augmentation or dropout."""
+    torch.manual_seed(seed)
+    space = SearchSpace.from_dict(SPACE)
+    model = Transducer(
+        vocab_size=VOCABULARY,
+        encoder={
+            "n_features": N_FEATURES,
+            "d_model": 8,
+            "ffn_dims": space.max_ffn_dims,
+            "n_heads": 2,
+            "state_size": 2,
+            "channels": [2],
+            "time_strides": [2],
+        },
+        predictor={"kind": "lstm", "d_model": 6},
+        d_joint=8,
+        ctc=True,
+    ).to(dtype)
+    normalize = InputNormalization(norm_type="global", update_until_epoch=4)
+    schedule = Eden(lr_initial=0.05, lr_batches=10, lr_epochs=2, warmup_batches=5)
+    brain = TODMBrain(
+        modules={"features": GivenFeatures(normalize), "normalize": normalize, "model": model},
+        opt_class=lambda parameters: ScaledAdam(parameters, lr=0.05),
+        hparams={
+            "space": space,
+            "objective": Objective(ctc_weight=0.3, kd_weight=0.5),
+            "n_random": 1,
+            "sandwich_warmup": 3,
+            "micro_batches": 1,
+            "seed": 5,
+            "epoch_counter": SimpleNamespace(current=1),
+            "lr_annealing": schedule,
+        },
+        run_opts={"device": "cpu", "max_grad_norm": float("inf")},
+    )
+    brain.grad_accumulation_factor = accumulation
+    broadcast_weights(brain.modules)
+    brain.init_optimizers()
+    brain.modules.train()
+    schedule.set_epoch(0)
+    schedule.apply(brain.optimizer)
+    return brain
+
+
+def global_batch(step, dtype):
+    """Five utterances of unlike lengths; the same in every process."""
+    generator = random.Random(step)
+    torch.manual_seed(step)
+    lengths = [generator.randint(10, 24) for _ in range(5)]
+    return [
+        {
+            "id": f"{step}-{i}",
+            "sig": torch.randn(n, N_FEATURES, dtype=dtype),
+            "words": ["SAID"],
+            "tokens": torch.randint(1, VOCABULARY, (generator.randint(1, 3),)),
+        }
+        for i, n in enumerate(lengths)
+    ]
+
+
+def share(examples, step, rank, n_ranks):
+    """Two of five utterances for the second of two ranks; at some steps none of them is sound."""
+    if n_ranks == 1:
+        return [x for i, x in enumerate(examples) if i < 3 or step % 4]
+    mine = examples[:3] if rank == 0 else examples[3:]
+    if rank == 1 and step % 4 == 0:
+        mine = [{**x, "sig": BrokenAudio("gone")} for x in mine]
+    return mine
+
+
+def train(rank, n_ranks, dtype, accumulation):
+    """Weights and statistics after 20 steps."""
+    brain = make_brain(dtype, accumulation, seed=rank)
+    for brain.step in range(1, STEPS * accumulation + 1):
+        examples = global_batch(brain.step, dtype)
+        brain.fit_batch(SpeechBatch(share(examples, brain.step, rank, n_ranks)))
+    norm = brain.modules["normalize"]
+    return {
+        **brain.modules["model"].state_dict(),
+        "mean": norm.glob_mean,
+        "std": norm.glob_std,
+        "losses": brain.train_losses.means_of_all(),
+    }
+
+
+def gradients_of_two(rank):
+    """Gradients after the sum, where ranks lack some; with buckets of a few elements."""
+    parameters = [nn.Parameter(torch.zeros(n, dtype=d)) for n, d in GRADIENTS]
+    for i, p in enumerate(parameters):
+        if i % 4 != 3 and not (rank == 1 and i % 4 == 1):
+            p.grad = torch.full_like(p, 10.0**rank * (i + 1))
+    sum_gradients(parameters)
+    return [p.grad if p.grad is None else p.grad.tolist() for p in parameters]
+
+
+GRADIENTS = [(3, torch.float32), (1, torch.float64), (5, torch.float32), (2, torch.float32)] * 2
+
+
+def statistics_of_two(rank):
+    """Normaliser after rank 0 has seen frames thrice, and rank 1 nothing, something, nothing."""
+    normalizer = InputNormalization(norm_type="global", update_until_epoch=4)
+    for step in range(3):
+        torch.manual_seed(10 * step + rank)
+        x = torch.randn(2, 4, N_FEATURES)
+        if rank == 0 or step == 1:
+            normalizer(x, torch.ones(2), epoch=1)
+        else:
+            update_statistics_with_nothing(normalizer, N_FEATURES, 1)
+    return normalizer.count, normalizer.glob_mean, normalizer.glob_std
+
+
+REFERENCE = [["A", "B"], ["C"], ["D", "E", "F"], ["G"]]
+HYPOTHESES = [["A"], ["C"], ["X", "E", "F", "Y"], []]
+
+
+def error_rates(indices):
+    stats = ErrorRateStats()
+    for i in indices:
+        stats.append([str(i)], [HYPOTHESES[i]], [REFERENCE[i]])
+    return stats
+
+
+def merged_rates(rank):
+    stats = error_rates([0] if rank == 0 else [1, 2, 3])
+    merge_error_rates(stats)
+    return sorted(stats.ids), stats.summarize()
+
+
+def checkpoints_of_two(rank, folder):
+    """Saves thrice, keeps two and damages the newer: how many are whole for the process that saved
+    them, for one that starts anew, and what that loads."""
+    model = nn.Linear(1, 1)
+    checkpointer = SafeCheckpointer(folder, {"model": model})
+    for value in (1.0, 2.0, 3.0):
+        nn.init.constant_(model.weight, value)
+        checkpointer.save_and_keep_only(num_to_keep=2)
+    if rank == 0:
+        (max(folder.glob("CKPT*")) / "model.ckpt").write_bytes(b"")
+    distributed.barrier()
+    again = SafeCheckpointer(folder, {"model": model})
+    again.recover_if_possible()
+    return len(checkpointer.list_checkpoints()), len(again.list_checkpoints()), float(model.weight)
+
+
+def work(rank, folder):
+    """One of two processes; leaves what it found in the folder."""
+    torch.set_num_threads(1)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))  # as torchrun does
+    # Where the processes wait for each other in vain, that is an error, and soon.
+    distributed.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/meeting",
+        rank=rank,
+        world_size=2,
+        timeout=timedelta(seconds=60),
+    )
+    found = {
+        "float64": train(rank, 2, torch.float64, 1),
+        "float32": train(rank, 2, torch.float32, 1),
+        "accumulated": train(rank, 2, torch.float64, 2),
+        "total": total(rank + 5),
+        "gathered": gather({"rank": rank}),
+        "dealt": [list(RankBatches([[i] for i in range(n)], True)) for n in (1, 4, 5)],
+        "dealt once": [list(RankBatches([[i] for i in range(n)], False)) for n in (1, 4, 5)],
+        "lengths": [len(RankBatches(range(5), even)) for even in (True, False)],
+        "rates": merged_rates(rank),
+        "gradients": gradients_of_two(rank),
+        "statistics": statistics_of_two(rank),
+        "checkpoints": checkpoints_of_two(rank, Path(folder) / "checkpoints"),
+    }
+    torch.save(found, f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def meet(local_rank, port, start):
+    """One of two processes as torchrun starts it, with a store that outlives its processes."""
+    os.environ.update(
+        RANK=str(local_rank),
+        LOCAL_RANK=str(local_rank),
+        WORLD_SIZE="2",
+        GROUP_WORLD_SIZE="1",
+        MASTER_ADDR="localhost",
+        MASTER_PORT=str(port),
+        TORCHELASTIC_USE_AGENT_STORE="True",
+        TORCHELASTIC_RESTART_COUNT=str(start),
+    )
+    if local_rank == 1 and start:
+        time.sleep(3)  # long enough for the first to read what the store knows of the second
+    join("gloo")
+    assert gather(local_rank) == [0, 1]
+    time.sleep(1)
+    os._exit(0)  # without a word to the other, as one that dies
+
+
+def test_processes_that_are_started_again_do_not_look_for_those_that_died():
+    store = distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    for start in range(2):
+        context = spawn(meet, (store.port, start), nprocs=2, join=False)
+        assert context.join(timeout=120) or context.join(timeout=120)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """What the two processes found."""
+    folder = tmp_path_factory.mktemp("two")
+    spawn(work, (str(folder),), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "accumulation", "tolerance"),
+    [
+        ("float64", torch.float64, 1, 1e-6),
+        ("float32", torch.float32, 1, 1e-4),
+        ("accumulated", torch.float64, 2, 1e-6),
+    ],
+)
+def test_two_processes_give_the_weights_of_one(two, name, dtype, accumulation, tolerance):
+    """Ranks have 3 and 2 utterances, or 3 and none; subnets leave parameters unused."""
+    alone = train(0, 1, dtype, accumulation)
+    start = dict(make_brain(dtype, 1).modules["model"].state_dict())
+    for key, value in alone.items():
+        if key == "losses":
+            assert two[0][name][key] == two[1][name][key] == pytest.approx(value, rel=1e-3)
+            continue
+        assert torch.equal(two[0][name][key], two[1][name][key])
+        torch.testing.assert_close(two[0][name][key], value, rtol=0, atol=tolerance)
+    moved = [float((alone[k] - start[k]).abs().max()) for k in start]
+    assert max(moved) > 0.05
+
+
+def test_gradients_are_summed_where_any_rank_has_one(two):
+    for found in two:
+        for i, ((n, _), gradient) in enumerate(zip(GRADIENTS, found["gradients"], strict=True)):
+            expected = {0: 11.0, 2: 11.0, 1: 1.0}.get(i % 4)
+            assert gradient == (None if expected is None else [expected * (i + 1)] * n)
+
+
+def test_statistics_of_frames_are_those_over_all_ranks(two):
+    seen = []
+    for step in range(3):
+        for rank in (0, 1) if step == 1 else (0,):
+            torch.manual_seed(10 * step + rank)
+            seen.append(torch.randn(2, 4, N_FEATURES))
+    frames = torch.cat(seen).flatten(0, 1)
+    for count, mean, std in (found["statistics"] for found in two):
+        assert count == len(frames)
+        torch.testing.assert_close(mean, frames.mean(0))
+        torch.testing.assert_close(std, frames.std(0, unbiased=False))
+
+
+def test_batches_are_dealt_evenly_for_training_and_once_for_evaluation(two):
+    first, second = (found["dealt"] for found in two)
+    assert first == [[[0]], [[0], [2]], [[0], [2], [4]]]
+    assert second == [[[0]], [[1], [3]], [[1], [3], [0]]]
+    first, second = (found["dealt once"] for found in two)
+    assert first == [[[0]], [[0], [2]], [[0], [2], [4]]]
+    assert second == [[], [[1], [3]], [[1], [3]]]
+    assert [found["lengths"] for found in two] == [[3, 3], [3, 2]]
+
+
+def test_error_counts_of_shares_add_up(two):
+    whole = error_rates(range(4)).summarize()
+    assert whole["num_edits"] == 4
+    for found in two:
+        assert found["rates"] == (["0", "1", "2", "3"], whole)
+
+
+def test_numbers_and_objects_are_gathered(two):
+    for found in two:
+        assert found["total"] == 11
+        assert found["gathered"] == [{"rank": 0}, {"rank": 1}]
+
+
+def test_both_processes_take_the_checkpoints_that_the_first_finds_whole(two):
+    assert [found["checkpoints"] for found in two] == [(2, 1, 2.0)] * 2
+
+
+def test_a_single_process_needs_no_group():
+    p = nn.Parameter(torch.ones(2))
+    p.grad = torch.ones(2)
+    sum_gradients([p])
+    assert p.grad.tolist() == [1.0, 1.0]
+    assert (total(3), gather("x")) == (3, ["x"])
+    assert list(RankBatches([[0], [1]], even=True)) == [[0], [1]]
+
+
+def test_averages_are_weighted_and_survive_a_restart(tmp_path):
+    averages = Averages()
+    averages.add("a", 1.0, 3)
+    averages.add("a", 5.0, 1)
+    averages.add("b", 2.0)
+    averages.save(tmp_path / "x")
+    assert json.loads((tmp_path / "x").read_text())
+    for end_of_epoch, expected in ((False, {"a": 2.0, "b": 2.0}), (True, {})):
+        again = Averages()
+        again.load(tmp_path / "x", end_of_epoch)
+        assert again.means() == again.means_of_all() == expected

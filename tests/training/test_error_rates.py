@@ -1,0 +1,49 @@
+import pytest
+
+from todm_sb.training.error_rates import ErrorRates
+
+
+def test_errors_are_counted_by_network_and_utterance(tmp_path):
+    errors = ErrorRates(["max", "min"])
+    spoken = [["ONE", "TWO"], ["TEN"]]
+    errors.append("max", ["b", "a"], [["ONE", "TWO"], ["TEN", "SIX"]], spoken)
+    errors.append("min", ["b", "a"], [["ONE"], ["TON"]], spoken)
+    errors.merge()
+    assert errors.by_utterance() == {
+        "utterances": ["a", "b"],
+        "words": [1, 2],
+        "errors": {"max": [1, 0], "min": [1, 1]},
+    }
+    rates = errors.rates()
+    # Of 10 characters, the space between words among them, 4 are too many; 4 lack and 1 is another.
+    assert {name: r["CER"] for name, r in rates.items()} == pytest.approx({"max": 40, "min": 50})
+    assert {name: r["WER"] for name, r in rates.items()} == pytest.approx(
+        {"max": 100 / 3, "min": 200 / 3}
+    )
+    errors.write_alignments(tmp_path, "test")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "wer_test_max.txt",
+        "wer_test_min.txt",
+    ]
+    assert "%WER 66.67" in (tmp_path / "wer_test_min.txt").read_text()
+
+
+def test_what_cannot_be_decoded_counts_as_deleted(tmp_path):
+    errors = ErrorRates(["max", "min"])
+    errors.append_undecodable({})
+    for name in ("max", "min"):
+        errors.append(name, ["a"], [["ONE", "TWO"]], [["ONE", "TWO"]])
+    errors.append_undecodable({"c": ["SIX"], "b": ["TEN", "TEN"]})
+    errors.merge()
+    assert errors.scored() == {"utterances": 3, "words": 5, "undecodable": 2}
+    assert errors.by_utterance() == {
+        "utterances": ["a", "b", "c"],
+        "words": [2, 2, 1],
+        "errors": {"max": [0, 2, 1], "min": [0, 2, 1]},
+    }
+    # 7, 7 and 3 characters.
+    assert errors.rates()["min"] == pytest.approx({"WER": 60, "CER": 1000 / 17})
+    errors.write_alignments(tmp_path, "test")
+    text = (tmp_path / "wer_test_min.txt").read_text()
+    assert "%WER 60.00 [ 3 / 5, 0 ins, 3 del, 0 sub ]" in text
+    assert "\nb, " in text

@@ -1,1 +1,0 @@
-"""Subnets against networks trained by themselves, and each technique switched off in turn."""

@@ -1,0 +1,213 @@
+"""The runs of a comparison on disk: a cell is one run of ``train.py`` with a folder of its own.
+
+A finished cell is known by its results and by the options it ran with; a cell that was broken off
+goes on from its checkpoint. Whoever runs a cell holds the lock on its folder, as any training does.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
+
+from todm_sb.experiments.compare.overrides import as_arguments, from_yaml, merge, resolved_options
+from todm_sb.training.recipe import Recipe
+from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.files import write_atomic
+from todm_sb.utils.locks import FolderInUseError, FolderLock, is_locked
+
+logger = logging.getLogger(__name__)
+
+# Keys that tell a cell's place, and so are not the user's to override.
+OWN_KEYS = ("seed", "output_folder", "save_folder", "manifests", "tokenizer_folder")
+# Beginnings of arguments that change when and where a run is done, not what comes out.
+NO_BEARING = ("--device", "--ckpt_interval_", "--tqdm_", "--noprogressbar")
+
+# What the test stage of train.py writes for each test set.
+RESULTS = ("errors", "results")
+
+
+class State(enum.Enum):
+    """How far a cell is."""
+
+    NEW = "new"
+    UNFINISHED = "unfinished"
+    RUNNING = "running"
+    FINISHED = "finished"
+    OTHER_OPTIONS = "other options"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run.
+
+    Args:
+        name: what is trained.
+        seed: of the run.
+        overrides: of the recipe, by key, as YAML.
+    """
+
+    name: str
+    seed: int
+    overrides: Mapping[str, str]
+
+    @property
+    def id(self) -> str:
+        """Unique in a comparison; also the cell's folder."""
+        return f"{self.name}/{self.seed}"
+
+
+class Runs:
+    """The cells of a comparison in its folder.
+
+    Cells of the same seed share manifests, audio and tokenizer, in ``data/<seed>``.
+
+    Args:
+        folder: of the comparison.
+        script: ``train.py``.
+        recipe: with the user's overrides, for all cells.
+        run_options: other arguments of the script, e.g. ``--device=cpu``.
+        splits: names of the test sets.
+
+    Raises:
+        ConfigError: if the user overrides what tells a cell's place.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        script: Path,
+        recipe: Recipe,
+        run_options: Sequence[str] = (),
+        splits: Sequence[str] = ("test",),
+    ) -> None:
+        self.root = folder
+        self.script = script
+        self.hparams_file = recipe.file
+        self.user = recipe.overrides
+        self.run_options = list(run_options)
+        self.splits = list(splits)
+        taken = [key for key in OWN_KEYS if key in self.user]
+        if taken:
+            raise ConfigError(f"--{taken[0]} differs from run to run: compare.py sets it")
+
+    def freeze(self) -> None:
+        """Uses a copy of the recipe from now on: who edits it does not change what is running."""
+        copy = self.root / self.hparams_file.name
+        write_atomic(copy, self.hparams_file.read_bytes())
+        self.hparams_file = copy
+
+    def folder(self, cell: Cell) -> Path:
+        """Where a cell's run writes."""
+        return self.root / cell.id
+
+    def overrides(self, cell: Cell, root: Path | None = None) -> CommentedMap:
+        """All overrides of a cell.
+
+        Args:
+            cell: the cell.
+            root: stands for the comparison's folder.
+        """
+        root = self.root if root is None else root
+        data = root / "data" / str(cell.seed)
+        own = {
+            "seed": cell.seed,
+            "output_folder": Text(root / cell.id),
+            "manifests": Text(data / "manifests"),
+            "tokenizer_folder": Text(data / "tokenizer"),
+        }
+        return merge(self.user, from_yaml(cell.overrides), own)
+
+    def recipe(self, cell: Cell, root: Path | None = None) -> Recipe:
+        """What a cell runs; arguments as of :meth:`overrides`."""
+        return Recipe(self.hparams_file, self.overrides(cell, root))
+
+    def options(self, cell: Cell) -> dict[str, str]:
+        """Everything a cell's run depends on, wherever the comparison's folder lies.
+
+        Raises:
+            ConfigError: if the overrides do not fit the recipe.
+        """
+        options = resolved_options(self.recipe(cell, Path("FOLDER")))
+        telling = [o for o in self.run_options if not o.startswith(NO_BEARING)]
+        return {**options, "arguments": " ".join(sorted(telling))} if telling else options
+
+    def command(self, cell: Cell) -> list[str]:
+        """The command that runs a cell, or goes on with it."""
+        return [
+            sys.executable,
+            str(self.script),
+            str(self.hparams_file),
+            *as_arguments(self.overrides(cell)),
+            *self.run_options,
+            "--noprogressbar",
+        ]
+
+    def state(self, cell: Cell) -> State:
+        """How far a cell is."""
+        folder = self.folder(cell)
+        if not folder.exists():
+            return State.NEW
+        if self.difference(cell) is not None:
+            return State.OTHER_OPTIONS
+        if is_locked(folder):
+            return State.RUNNING
+        if not (folder / "hyperparams.yaml").exists():
+            return State.NEW
+        written = ["cost.json", *(f"{kind}_{s}.json" for kind in RESULTS for s in self.splits)]
+        done = all((folder / name).exists() for name in written)
+        return State.FINISHED if done else State.UNFINISHED
+
+    def difference(self, cell: Cell) -> str | None:
+        """How the options that a cell ran with differ from those wanted; None if they do not."""
+        record = self.folder(cell) / "options.json"
+        if not record.exists():
+            started = (self.folder(cell) / "hyperparams.yaml").exists()
+            return "it was not made by compare.py" if started else None
+        was, wanted = json.loads(record.read_text(encoding="utf-8")), self.options(cell)
+        for key in [*wanted, *was]:
+            if was.get(key) != wanted.get(key):
+                return f"{key} was {was.get(key)}, is {wanted.get(key)}"
+        return None
+
+    def start(self, cell: Cell, environment: Mapping[str, str]) -> subprocess.Popen | None:
+        """Runs a cell; its output goes to ``output.txt`` in its folder.
+
+        Returns:
+            The process; None if another has taken or finished the cell in the meantime.
+        """
+        if self.state(cell) not in (State.NEW, State.UNFINISHED):
+            return None
+        folder = self.folder(cell)
+        try:
+            lock = FolderLock(folder)
+        except FolderInUseError:
+            return None
+        with lock:
+            if lock.problem:
+                logger.warning(lock.problem)
+            write_atomic(folder / "options.json", json.dumps(self.options(cell), indent=1))
+            with (folder / "output.txt").open("a") as output:
+                return subprocess.Popen(
+                    self.command(cell),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    # The child keeps the lock, even when this process is killed.
+                    env={**environment, **lock.handed_over()},
+                    pass_fds=[lock.descriptor],
+                )
+
+
+def known_seeds(folder: Path) -> set[int]:
+    """The seeds of the cells in the folder of a comparison."""
+    names = {path.parent.name for path in folder.glob("*/*/options.json")}
+    return {int(name) for name in names if name.isdigit()}

@@ -1,0 +1,105 @@
+"""Runs cells, several at a time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+
+from todm_sb.experiments.compare.cells import Cell, Runs, State
+from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.progress import bar
+
+# Seconds between looks at the running cells.
+POLL = 0.2
+
+
+def run_cells(runs: Runs, cells: Sequence[Cell], jobs: int = 1, progressbar: bool = True) -> None:
+    """Runs what is not finished of the cells; a failed cell does not keep the others from running.
+
+    A cell that another process is running is waited for, and run here should that break off. When
+    this function is left, by an exception too, so are its processes.
+
+    Args:
+        runs: where the cells are.
+        cells: in this order.
+        jobs: cells at a time; they share the cores evenly, unless OMP_NUM_THREADS is set.
+        progressbar: show how many are finished, and what runs.
+
+    Raises:
+        ConfigError: before anything is run, if a cell was run with other options; at the end, if
+            cells failed.
+    """
+    refuse_other_options(runs, cells)
+    waiting = [cell for cell in cells if runs.state(cell) is not State.FINISHED]
+    running: dict[str, tuple[Cell, subprocess.Popen]] = {}
+    failed: list[tuple[Cell, int]] = []
+    environment = _environment(jobs)
+    with bar(
+        total=len(cells),
+        initial=len(cells) - len(waiting),
+        unit="cell",
+        show=progressbar,
+    ) as shown:
+        try:
+            while waiting or running:
+                for cell in list(waiting):
+                    if len(running) == jobs:
+                        break
+                    process = runs.start(cell, environment)
+                    if process is not None:
+                        running[cell.id] = (cell, process)
+                        waiting.remove(cell)
+                    elif runs.state(cell) is State.FINISHED:
+                        waiting.remove(cell)
+                        shown.update()
+                elsewhere = [f"{cell.id} elsewhere" for cell in waiting[:1]]
+                shown.set_postfix_str(", ".join(list(running) or elsewhere))
+                time.sleep(POLL)
+                for cell, process in list(running.values()):
+                    if process.poll() is not None:
+                        del running[cell.id]
+                        shown.update()
+                        if process.returncode:
+                            failed.append((cell, process.returncode))
+        finally:
+            for _, process in running.values():
+                process.terminate()
+                process.wait()
+    if failed:
+        raise ConfigError(_failures(runs, failed))
+
+
+def refuse_other_options(runs: Runs, cells: Sequence[Cell]) -> None:
+    """Protects what is on disk.
+
+    Raises:
+        ConfigError: if one of the cells was run with other options.
+    """
+    for cell in cells:
+        if runs.state(cell) is State.OTHER_OPTIONS:
+            raise ConfigError(
+                f"{runs.folder(cell)} was run with other options ({runs.difference(cell)}): "
+                "give another --output_folder, or delete it"
+            )
+
+
+def _environment(jobs: int) -> dict[str, str]:
+    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+    # Threads that spin while they wait take the cores from the other cells.
+    defaults = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    return {**defaults, **os.environ}
+
+
+def _failures(runs: Runs, failed: Sequence[tuple[Cell, int]]) -> str:
+    (first, returncode), *others = failed
+    output = runs.folder(first) / "output.txt"
+    if returncode < 0:
+        reason = f"killed by {signal.Signals(-returncode).name}"
+    else:
+        lines = output.read_text(encoding="utf-8", errors="replace").split("\n")
+        reason = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+    too = f"; failed, too: {', '.join(cell.id for cell, _ in others)}" if others else ""
+    return f"{first.id} failed ({reason}), see {output}{too}"

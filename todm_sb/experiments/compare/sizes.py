@@ -1,0 +1,61 @@
+"""The sizes at which subnets and individually trained networks are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from todm_sb.space import SearchSpace, SubnetConfig
+from todm_sb.utils.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Size:
+    """A uniform subnet, and the network of its size.
+
+    Args:
+        subnet: in the supernet.
+        parameters: deployed ones, of either.
+    """
+
+    subnet: SubnetConfig
+    parameters: int
+
+    @property
+    def name(self) -> str:
+        """Layers and choices, e.g. ``6x384``."""
+        return self.subnet.label
+
+
+def evenly_spaced_sizes(
+    space: SearchSpace, n_parameters: Callable[[SubnetConfig], int], n: int = 5
+) -> list[Size]:
+    """Sizes from min to max, as evenly spread in parameters as uniform subnets allow.
+
+    Args:
+        space: of the supernet.
+        n_parameters: of a subnet.
+        n: number of sizes.
+
+    Returns:
+        ``n`` different sizes, smallest first.
+
+    Raises:
+        ConfigError: if ``n`` is below 2, or the space has fewer uniform subnets.
+    """
+    uniform = space.uniform()
+    if not 2 <= n <= len(uniform):
+        raise ConfigError(
+            f"cannot compare at {n} sizes: the search space has {len(uniform)} uniform ones, "
+            "and at least 2 are needed"
+        )
+    smallest, *between, largest = sorted(
+        (Size(subnet, n_parameters(subnet)) for subnet in uniform), key=lambda s: s.parameters
+    )
+    chosen = [smallest, largest]
+    for i in range(1, n - 1):
+        target = smallest.parameters + i / (n - 1) * (largest.parameters - smallest.parameters)
+        nearest = min(between, key=lambda size: abs(size.parameters - target))
+        between.remove(nearest)
+        chosen.append(nearest)
+    return sorted(chosen, key=lambda size: size.parameters)

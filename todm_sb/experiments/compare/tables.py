@@ -1,0 +1,245 @@
+"""The paper's table and the ablation, from the finished cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from todm_sb.experiments.compare.cells import Cell, Runs, State
+from todm_sb.experiments.compare.plan import ABLATION, INDIVIDUAL, SUPERNET
+from todm_sb.experiments.compare.results import Cost, Pair, compare_error_rates, read_tested
+from todm_sb.experiments.compare.sizes import Size
+from todm_sb.space import SubnetConfig
+from todm_sb.utils.tables import markdown_table, scored_text
+
+
+class Comparison:
+    """Reads the finished cells.
+
+    Args:
+        runs: where they are.
+        cells: all of the comparison.
+        sizes: from min to max.
+    """
+
+    def __init__(self, runs: Runs, cells: Sequence[Cell], sizes: Sequence[Size]) -> None:
+        self.runs = runs
+        self.sizes = sizes
+        self.names = list(dict.fromkeys(cell.name for cell in cells))
+        self.finished = {
+            (cell.name, cell.seed): cell for cell in cells if runs.state(cell) is State.FINISHED
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that is known so far, for JSON."""
+        return {
+            "sizes": [
+                {"size": size.name, **size.subnet.to_dict(), "parameters": size.parameters}
+                for size in self.sizes
+            ],
+            "splits": {
+                split: {
+                    "sizes": self._size_rows(split),
+                    "ablation": self._ablation_rows(split),
+                    "scored": self._scored(split),
+                }
+                for split in self.runs.splits
+            },
+            "cost": self._cost(),
+        }
+
+    def _scored(self, split: str) -> dict[str, Any]:
+        """What the error rates are of: the same of all cells that are compared."""
+        found = (
+            read_tested(self._folder(name, seed), split).scored for name, seed in self.finished
+        )
+        return next((scored for scored in found if scored), {})
+
+    def _seeds(self, *names: str) -> list[int]:
+        """The seeds for which all of these are finished."""
+        seeds = dict.fromkeys(seed for _, seed in self.finished)
+        return [s for s in seeds if all((name, s) in self.finished for name in names)]
+
+    def _folder(self, name: str, seed: int) -> Path:
+        return self.runs.folder(self.finished[name, seed])
+
+    def _size_rows(self, split: str) -> list[dict[str, Any]]:
+        rows = []
+        for size in self.sizes:
+            pairs = self._pairs(split, [(size, INDIVIDUAL + size.name, None)])
+            if pairs:
+                rows.append(_row(size.name, pairs) | {"parameters": size.parameters})
+        if len(rows) == len(self.sizes) and len({tuple(row["seeds"]) for row in rows}) == 1:
+            others = [(size, INDIVIDUAL + size.name, None) for size in self.sizes]
+            rows.append(_row("mean", self._pairs(split, others)))
+        return rows
+
+    def _ablation_rows(self, split: str) -> list[dict[str, Any]]:
+        rows = []
+        for name in self.names:
+            if name.startswith(ABLATION):
+                others = [(size, name, size.subnet) for size in self.sizes]
+                if pairs := self._pairs(split, others):
+                    rows.append(_row(name.removeprefix(ABLATION), pairs))
+        return rows
+
+    def _pairs(
+        self, split: str, others: Sequence[tuple[Size, str, SubnetConfig | None]]
+    ) -> dict[int, list[Pair]]:
+        """By seed, the supernet's subnet of each size beside another cell's subnet (None: max);
+        seeds for which not all is finished are left out."""
+        return {
+            seed: [
+                (
+                    read_tested(self._folder(SUPERNET, seed), split, size.subnet),
+                    read_tested(self._folder(name, seed), split, subnet),
+                )
+                for size, name, subnet in others
+            ]
+            for seed in self._seeds(SUPERNET, *(name for _, name, _ in others))
+        }
+
+    def _cost(self) -> dict[str, Any]:
+        """Of each kind of cell, the mean over its seeds; and of the supernet, relative to all
+        individual networks together."""
+        costs = {key: Cost.read(self.runs.folder(cell)) for key, cell in self.finished.items()}
+        of_name = {
+            name: [cost for (other, _), cost in costs.items() if other == name]
+            for name in self.names
+        }
+        means = {
+            name: {key: fmean(getattr(c, key) for c in found) for key in vars(found[0])}
+            for name, found in of_name.items()
+            if found
+        }
+        individual = [INDIVIDUAL + size.name for size in self.sizes]
+        seeds = self._seeds(SUPERNET, *individual)
+
+        def ratio(key: str) -> float:
+            supernet = sum(getattr(costs[SUPERNET, s], key) for s in seeds)
+            return supernet / sum(getattr(costs[n, s], key) for s in seeds for n in individual)
+
+        keys = ("wall", "processor", "with_validation")
+        return {"means": means, "seeds": seeds, "ratio": {k: ratio(k) for k in keys if seeds}}
+
+
+def _row(name: str, pairs: dict[int, list[Pair]]) -> dict[str, Any]:
+    return {"name": name, "seeds": list(pairs), **compare_error_rates(pairs)}
+
+
+def comparison_markdown(data: dict[str, Any], heading: str = "##") -> str:
+    """The tables for reading.
+
+    Args:
+        data: of :meth:`Comparison.to_dict`.
+        heading: marks the headings.
+    """
+    parts = []
+    for split, tables in data["splits"].items():
+        parts.append(f"{heading} Subnets and individual networks, {split}")
+        parts.append(_sizes_table(tables["sizes"], data["cost"]))
+        if tables.get("scored"):
+            parts.append(scored_text(tables["scored"]))
+        if tables["ablation"]:
+            parts.append(f"{heading} Ablation, {split}")
+            parts.append(_ablation_table(tables["ablation"], data["cost"]))
+    return "\n\n".join([*parts, _cost_text(data["cost"]), NOTE]) + "\n"
+
+
+NOTE = (
+    "Relative differences are negative where the subnets of the full method make fewer errors. "
+    "Intervals: 95 %, paired bootstrap over utterances, the seeds' errors taken together; what "
+    "another set of seeds would give is not in them: see how far the seeds differ."
+)
+
+
+def _sizes_table(rows: Sequence[dict[str, Any]], cost: dict[str, Any]) -> str:
+    if not rows:
+        return "No size is finished yet."
+
+    def line(row: dict[str, Any]) -> tuple[str, ...]:
+        parameters = f"{row['parameters'] / 1e6:.2f} M" if "parameters" in row else ""
+        return (
+            row["name"],
+            parameters,
+            f"{row['WER of the other']:.2f}",
+            f"{row['WER']:.2f}",
+            *_difference(row),
+            _seconds(cost, INDIVIDUAL + row["name"]),
+        )
+
+    head = (
+        "layers x FFN",
+        "parameters",
+        "WER individual %",
+        "WER subnet %",
+        "difference %",
+        "95 % interval",
+        "difference by seed, %",
+        "training of the individual, s",
+    )
+    return markdown_table(head, [line(row) for row in rows])
+
+
+def _ablation_table(rows: Sequence[dict[str, Any]], cost: dict[str, Any]) -> str:
+    head = (
+        "without, or instead",
+        "its WER %",
+        "WER of the full method %",
+        "difference %",
+        "95 % interval",
+        "difference by seed, %",
+        "training, s",
+    )
+    lines = [
+        (
+            row["name"],
+            f"{row['WER of the other']:.2f}",
+            f"{row['WER']:.2f}",
+            *_difference(row),
+            _seconds(cost, ABLATION + row["name"]),
+        )
+        for row in rows
+    ]
+    return markdown_table(head, lines)
+
+
+def _difference(row: dict[str, Any]) -> tuple[str, str, str]:
+    """The difference, its interval, and what it is in each seed."""
+
+    def percent(x: float | None) -> str:
+        return "-" if x is None else f"{x:+.1f}"
+
+    found = row["relative difference"]
+    interval = f"{percent(found['low'])} to {percent(found['high'])}"
+    by_seed = ", ".join(f"{seed}: {percent(x)}" for seed, x in row.get("by seed", {}).items())
+    return percent(found["value"]), interval, by_seed
+
+
+def _seconds(cost: dict[str, Any], name: str) -> str:
+    mean = cost["means"].get(name)
+    return f"{mean['processor']:.0f}" if mean else ""
+
+
+def _cost_text(cost: dict[str, Any]) -> str:
+    means = cost["means"]
+    steps = {name: mean["optimizer_steps"] for name, mean in means.items()}
+    lines = []
+    if SUPERNET in means:
+        lines.append(f"Training of the supernet: {_seconds(cost, SUPERNET)} s.")
+    if cost["ratio"]:
+        ratio = cost["ratio"]
+        lines.append(
+            f"Supernet to all individual networks together: {ratio['processor']:.2f} in processor "
+            f"time ({ratio['with_validation']:.2f} with validation), {ratio['wall']:.2f} in wall "
+            "time."
+        )
+    if len(set(steps.values())) == 1:
+        lines.append(f"Every run took {next(iter(steps.values())):.0f} optimizer steps.")
+    elif steps:
+        found = ", ".join(f"{name} {n:.0f}" for name, n in steps.items())
+        lines.append(f"The runs differ in optimizer steps: {found}.")
+    lines.append("Seconds are processor time of the training epochs, without validation.")
+    return " ".join(lines)

@@ -1,0 +1,159 @@
+"""A report of everything below a folder: comparisons, searches and runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ruamel.yaml import YAML
+
+from todm_sb.experiments.compare.tables import comparison_markdown
+from todm_sb.experiments.report.html import to_html
+from todm_sb.search.budget import format_cost
+from todm_sb.search.pareto import SearchResult
+from todm_sb.space import SearchSpace
+from todm_sb.training import provenance
+from todm_sb.training.curves import TrainingHistory
+from todm_sb.training.results import results_table
+from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.files import write_atomic
+from todm_sb.utils.tables import markdown_table, scored_text, table_of
+
+
+def write_report(folder: Path) -> tuple[Path, Path]:
+    """Writes ``report.md`` and ``report.html`` into a folder, from the results below it.
+
+    Args:
+        folder: ``output_folder`` of ``train.py`` or ``compare.py``, or one that holds such.
+
+    Returns:
+        The paths of both.
+
+    Raises:
+        ConfigError: if there is nothing to report.
+    """
+    sections = [
+        *(_comparison(folder, path) for path in sorted(folder.rglob("comparison.json"))),
+        *(_search(folder, path) for path in sorted(folder.rglob("pareto.json"))),
+        *_runs(folder),
+    ]
+    if not sections:
+        raise ConfigError(
+            f"{folder} holds no results: give the output_folder of train.py or compare.py"
+        )
+    text = "\n\n".join([f"# Report of {folder.resolve().name}", *sections, *_versions(folder)])
+    markdown, html = folder / "report.md", folder / "report.html"
+    write_atomic(markdown, text + "\n")
+    write_atomic(html, to_html(text, folder))
+    return markdown, html
+
+
+def _comparison(folder: Path, path: Path) -> str:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        command, tables = data["command"], comparison_markdown(data, "###")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path} was not written by compare.py ({error!r})") from None
+    return "\n\n".join(
+        [
+            f"## Comparison{_in(folder, path.parent)}",
+            _code(command),
+            _image(folder, path.with_suffix(".png"), "Error rate against size"),
+            tables.rstrip(),
+        ]
+    )
+
+
+def _search(folder: Path, path: Path) -> str:
+    result = SearchResult.load(path)
+    front = [
+        {
+            result.cost: format_cost(subnet.costs[result.cost], result.cost),
+            "WER %": f"{subnet.wer:.2f}",
+            **subnet.config.describe(),
+            "layers": ", ".join(map(str, subnet.config.layers)),
+        }
+        for subnet in result.front()
+    ]
+    read = ", ".join(f"{name} {len(ids)}" for name, ids in result.methods.items())
+    return "\n\n".join(
+        [
+            f"## Pareto front, {result.cost}{_in(folder, path.parent)}",
+            f"Subnets read: {read}. Error rates are of the dev set.",
+            *([scored_text(result.scored)] if result.scored else []),
+            _image(folder, path.with_suffix(".png"), "Error rate against cost"),
+            table_of(front),
+        ]
+    )
+
+
+def _runs(folder: Path) -> Iterator[str]:
+    runs = sorted(path.parent for path in folder.rglob("history.jsonl"))
+    if runs:
+        yield "## Training runs"
+    shown: Any = None
+    for run in runs:
+        parts = [f"### {run.relative_to(folder) if run != folder else run.resolve().name}"]
+        if command := provenance.read(run).get("command"):
+            parts.append(_code(command))
+        space = _search_space(run)
+        # Runs of one space follow one another; it is told once.
+        if space != shown:
+            parts.append(space)
+            shown = space
+        parts.append(_progress(run))
+        parts.append(_image(folder, run / "curves.png", "Losses and error rates of each epoch"))
+        for results in sorted(run.glob("results_*.json")):
+            parts.append(f"Test set {results.stem.removeprefix('results_')}:")
+            parts.append(results_table(json.loads(results.read_text(encoding="utf-8"))))
+        yield "\n\n".join(part for part in parts if part)
+
+
+def _search_space(run: Path) -> str:
+    # Nothing of the recipe is built: only this key is read.
+    path = run / "hyperparams.yaml"
+    if not path.exists():
+        return ""
+    space = YAML().load(path.read_text(encoding="utf-8")).get("search_space")
+    return f"Search space: {SearchSpace.from_dict(space).describe()}." if space else ""
+
+
+def _progress(run: Path) -> str:
+    epochs = len(TrainingHistory(run).read())
+    cost = run / "cost.json"
+    if not cost.exists():
+        return f"{epochs} epochs."
+    data = json.loads(cost.read_text(encoding="utf-8"))
+    seconds = data["seconds"]["train"]
+    return (
+        f"{epochs} epochs, {data['optimizer_steps']} optimizer steps, {seconds['wall']:.0f} s "
+        f"({seconds['processor']:.0f} s of processor time, {data['threads']} threads)."
+    )
+
+
+def _versions(folder: Path) -> Iterator[str]:
+    """The versions that the runs below the folder recorded; each combination once."""
+    found = []
+    for path in sorted(folder.rglob("provenance.json")):
+        recorded = provenance.read(path.parent)["versions"]
+        if recorded not in found:
+            found.append(recorded)
+    if found:
+        yield "## Versions"
+    for recorded in found:
+        yield markdown_table(("", "version"), list(recorded.items()))
+
+
+def _in(folder: Path, place: Path) -> str:
+    return "" if place == folder else f": {place.relative_to(folder)}"
+
+
+def _code(text: str) -> str:
+    return f"```\n{text}\n```"
+
+
+def _image(folder: Path, path: Path, description: str) -> str:
+    return f"![{description}]({quote(str(path.relative_to(folder)))})" if path.exists() else ""

@@ -1,0 +1,7 @@
+"""What lies in a folder of ``--format web``, for those who write one and those who serve it."""
+
+# Describes the subnet.
+CARD = "model.json"
+# What it cannot do without.
+KEYS = {"name", "precision", "sample_rate", "max_symbols"}
+FILES = ("features.onnx", "encoder.onnx", "decoder.onnx", "joiner.onnx", "tokens.txt")

@@ -1,0 +1,151 @@
+"""What a search found: every subnet that was read, the Pareto front, the best for a budget."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from todm_sb.search.budget import format_cost
+from todm_sb.space import SearchSpace, SubnetConfig
+from todm_sb.utils.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A subnet whose error rate is known.
+
+    Args:
+        config: the subnet.
+        wer: word error rate on the dev set in percent.
+        costs: ``params`` (number), ``macs`` (number, at the search's audio length), ``bytes`` and
+            ``bytes_int8`` of the weights, and ``latency`` (seconds) where it was measured.
+    """
+
+    config: SubnetConfig
+    wer: float
+    costs: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON."""
+        return {
+            "id": self.config.id,
+            **self.config.to_dict(),
+            "WER": self.wer,
+            "costs": self.costs,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Evaluated:
+        """Inverse of :meth:`to_dict`."""
+        return cls(SubnetConfig.pick(data), data["WER"], data["costs"])
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Args:
+        cost: which of the costs was searched by, e.g. ``params``.
+        seconds: of audio, that MACs and latency are meant for.
+        space: where was searched.
+        subnets: all that were read.
+        methods: the ids of the subnets that each method read: NSGA-II and the baselines.
+        budgets: in the unit of the cost, ascending.
+        checkpoint: tells the weights apart, see :func:`todm_sb.training.runs.weights_id`.
+        scored: what the error rates are of, see :func:`todm_sb.report.scored_text`; empty of a
+            search that did not record it.
+        dev_set: tells the utterances apart, see :class:`todm_sb.search.dev_set.DevSet`; empty
+            where that was not recorded.
+    """
+
+    cost: str
+    seconds: float
+    space: SearchSpace
+    subnets: tuple[Evaluated, ...]
+    methods: dict[str, tuple[str, ...]]
+    budgets: tuple[float, ...] = ()
+    checkpoint: str = ""
+    scored: dict[str, Any] = field(default_factory=dict)
+    dev_set: str = ""
+
+    def of(self, method: str) -> list[Evaluated]:
+        """The subnets that a method read."""
+        ids = set(self.methods[method])
+        return [subnet for subnet in self.subnets if subnet.config.id in ids]
+
+    def front(self, subnets: Iterable[Evaluated] | None = None) -> list[Evaluated]:
+        """The Pareto front, cheapest first: no other subnet is as good at no higher cost.
+
+        Args:
+            subnets: among these, all when None.
+        """
+        best: list[Evaluated] = []
+        for subnet in sorted(self.subnets if subnets is None else subnets, key=self._by_cost):
+            if not best or subnet.wer < best[-1].wer:
+                best.append(subnet)
+        return best
+
+    def best(self, budget: float) -> Evaluated:
+        """The subnet with the lowest error rate within a budget, the cheapest where several are.
+
+        Raises:
+            ConfigError: if every subnet that was read costs more.
+        """
+        within = [subnet for subnet in self.front() if subnet.costs[self.cost] <= budget]
+        if not within:
+            smallest = min((subnet.costs[self.cost] for subnet in self.subnets), default=None)
+            known = "none was read" if smallest is None else format_cost(smallest, self.cost)
+            raise ConfigError(
+                f"budget {format_cost(budget, self.cost)} is below the smallest subnet ({known})"
+            )
+        return within[-1]
+
+    def save(self, path: Path) -> None:
+        """Writes ``pareto.json``; a reader never sees half of it."""
+        data = {
+            "cost": self.cost,
+            "seconds": self.seconds,
+            "checkpoint": self.checkpoint,
+            "scored": self.scored,
+            "dev_set": self.dev_set,
+            "search_space": self.space.to_dict(),
+            "budgets": [{"budget": b, "subnet": self.best(b).config.id} for b in self.budgets],
+            "front": [subnet.config.id for subnet in self.front()],
+            "methods": {name: list(ids) for name, ids in self.methods.items()},
+            "subnets": [s.to_dict() for s in sorted(self.subnets, key=self._by_cost)],
+        }
+        unfinished = path.with_suffix(f".{os.getpid()}.tmp")
+        unfinished.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        unfinished.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> SearchResult:
+        """Inverse of :meth:`save`.
+
+        Raises:
+            ConfigError: if the file is missing or no such file.
+        """
+        if not path.is_file():
+            raise ConfigError(f"{path} does not exist: run search.py first")
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            return cls(
+                data["cost"],
+                data["seconds"],
+                SearchSpace.from_dict(data["search_space"]),
+                tuple(Evaluated.from_dict(subnet) for subnet in data["subnets"]),
+                {name: tuple(ids) for name, ids in data["methods"].items()},
+                tuple(entry["budget"] for entry in data["budgets"]),
+                data["checkpoint"],
+                dict(data.get("scored", {})),
+                data.get("dev_set", ""),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"{path} was not written by search.py ({error!r})") from None
+
+    def _by_cost(self, subnet: Evaluated) -> tuple[float, float, str]:
+        return subnet.costs[self.cost], subnet.wer, subnet.config.id

@@ -1,0 +1,248 @@
+"""Search for the best subnets: NSGA-II over (word error rate, cost).
+
+Optuna keeps the trials, counts generations and selects who survives; children come from the search
+space's own crossover and mutation, so that each is a subnet of the space, within the budgets and
+new. Random search and evenly spaced subnets are the baselines.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from todm_sb.search.budget import format_cost
+from todm_sb.search.pareto import Evaluated, SearchResult
+from todm_sb.search.study import BASELINE, SEARCH, SharedStudy, config_of
+from todm_sb.space import SearchSpace, SubnetConfig
+from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.progress import bar
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+    from tqdm import tqdm
+
+# Draws of a new subnet until the space counts as searched through.
+DRAWS = 1000
+# Seconds between looks at what other workers are doing.
+PATIENCE = 0.5
+
+NSGA2, RANDOM, EVENLY_SPACED = "NSGA-II", "random", "evenly spaced"
+
+
+def check_budgets(budgets: Sequence[float], smallest: float, cost: str) -> None:
+    """Refuses what no subnet can meet.
+
+    Args:
+        budgets: in the unit of the cost.
+        smallest: cost of the min subnet.
+        cost: what is searched by.
+
+    Raises:
+        ConfigError: if a budget is below the smallest subnet.
+    """
+    if budgets and min(budgets) < smallest:
+        raise ConfigError(
+            f"budget {format_cost(min(budgets), cost)} is below the smallest subnet, "
+            f"which costs {format_cost(smallest, cost)}"
+        )
+
+
+class SubnetSearch:
+    """The search, as one worker does it.
+
+    Args:
+        study: shared with the other workers, who all search for the same.
+        space: where to search.
+        error_rate: of a subnet on the dev set, in percent.
+        costs: of a subnet, by name; see :class:`Evaluated`.
+        cost: which of them to search by.
+        seconds: of audio, that MACs and latency are meant for.
+        budgets: in the unit of the cost. The largest bounds the search; max and min are read all
+            the same.
+        seed: of the first generation, the children and the random baseline.
+
+    Raises:
+        ConfigError: if a budget is below the smallest subnet.
+    """
+
+    def __init__(
+        self,
+        study: SharedStudy,
+        space: SearchSpace,
+        error_rate: Callable[[SubnetConfig], float],
+        costs: Callable[[SubnetConfig], dict[str, float]],
+        cost: str = "params",
+        seconds: float = 10.0,
+        budgets: Sequence[float] = (),
+        seed: int = 0,
+    ) -> None:
+        self.study = study
+        self.space = space
+        self.error_rate = error_rate
+        self.costs = functools.cache(costs)
+        self.cost = cost
+        self.seconds = seconds
+        self.budgets = sorted(budgets)
+        self.seed = seed
+        check_budgets(self.budgets, self._cost(space.min), cost)
+        self._first = self._first_generation()
+
+    def run(self, n: int, baselines: bool = True, progressbar: bool = True) -> SearchResult:
+        """Searches until ``n`` subnets have been read, by all workers and earlier runs together.
+
+        Args:
+            n: evaluations of NSGA-II, and of each baseline; fewer where the space or the budgets
+                do not hold so many.
+            baselines: whether to read the baselines' subnets too.
+            progressbar: show the best error rate within each budget so far.
+
+        Raises:
+            ConfigError: if the study was searched within another largest budget, or its storage
+                cannot be reached.
+        """
+        lists = {RANDOM: self._random(n), EVENLY_SPACED: self._evenly_spaced(n)}
+        with self.study.connected():
+            self._check_limit()
+            self._search(n, progressbar)
+            # What a worker that died had claimed of the first generation is still to be read.
+            self._read_all(self._first[:n], SEARCH, progressbar)
+            if not baselines:
+                return self.result({})
+            self._read_all(
+                [*dict.fromkeys(itertools.chain(*lists.values()))], BASELINE, progressbar
+            )
+            return self.result(lists)
+
+    def result(self, lists: dict[str, list[SubnetConfig]]) -> SearchResult:
+        """What is known so far.
+
+        Args:
+            lists: subnets of each baseline.
+        """
+        finished = self.study.finished()
+        subnets = tuple(
+            Evaluated(config, error_rate, self.costs(config))
+            for config, error_rate in finished.values()
+        )
+        methods = {NSGA2: tuple(self.study.finished(SEARCH))}
+        for name, configs in lists.items():
+            methods[name] = tuple(c.id for c in configs if c.id in finished)
+        return SearchResult(
+            self.cost, self.seconds, self.space, subnets, methods, tuple(self.budgets)
+        )
+
+    def _check_limit(self) -> None:
+        for limit in self.study.limits() - {self._limit}:
+            was, now = (format_cost(x, self.cost) for x in (limit, self._limit))
+            raise ConfigError(
+                f"study {self.study.name!r} was searched up to {was}, not {now}: choose another "
+                "name with --study"
+            )
+
+    # Evaluation
+
+    def _search(self, n: int, progressbar: bool) -> None:
+        with bar(total=n, show=progressbar, desc=NSGA2, unit="subnet") as shown:
+            while (done := len(self.study.finished(SEARCH))) < n:
+                self._show(shown, done)
+                if done + len(self.study.running(SEARCH)) >= n:
+                    time.sleep(PATIENCE)  # the others may die
+                elif not self._evaluate(SEARCH, self._propose, n):
+                    break
+            self._show(shown, done)
+
+    def _evaluate(
+        self,
+        by: str,
+        propose: Callable[[FrozenTrial], SubnetConfig | None],
+        quota: float = math.inf,
+    ) -> bool:
+        return self.study.evaluate_one(by, propose, self.error_rate, self._cost, self._limit, quota)
+
+    def _read_all(self, configs: list[SubnetConfig], by: str, progressbar: bool) -> None:
+        """Waits, and works, until each subnet has been read, here or by another worker."""
+        rng = random.Random()
+        with bar(total=len(configs), show=progressbar, desc=by, unit="subnet") as shown:
+            while missing := self._missing(configs):
+                self._show(shown, len(configs) - len(missing))
+                running = self.study.running()
+                if not (free := [c for c in missing if c.id not in running]):
+                    time.sleep(PATIENCE)
+                    continue
+                self._evaluate(by, lambda _, free=free: rng.choice(free))
+            self._show(shown, len(configs))
+
+    def _missing(self, configs: list[SubnetConfig]) -> list[SubnetConfig]:
+        finished = self.study.finished()
+        return [c for c in configs if c.id not in finished]
+
+    def _show(self, shown: tqdm, n: int) -> None:
+        shown.n = n
+        if not shown.disable and self.budgets:
+            result = self.result({})
+            best = {
+                format_cost(budget, self.cost): f"{result.best(budget).wer:.2f} %"
+                for budget in result.budgets
+                if any(s.costs[self.cost] <= budget for s in result.subnets)
+            }
+            shown.set_postfix(best, refresh=False)
+        shown.refresh()
+
+    # Proposals
+
+    def _cost(self, config: SubnetConfig) -> float:
+        return self.costs(config)[self.cost]
+
+    @property
+    def _limit(self) -> float:
+        return max(self.budgets, default=math.inf)
+
+    def _allowed(self, config: SubnetConfig) -> bool:
+        return self._cost(config) <= self._limit
+
+    def _first_generation(self) -> list[SubnetConfig]:
+        """Max, min, evenly spaced ones for half of the population, and random ones."""
+        size = self.study.population_size
+        first = [self.space.max, self.space.min, *self._evenly_spaced(size // 2)]
+        first = [*dict.fromkeys(first)]
+        return first + self._random(size - len(first), known=set(first))
+
+    def _random(self, n: int, known: set[SubnetConfig] = frozenset()) -> list[SubnetConfig]:
+        """Different random subnets within the budgets; fewer than ``n`` where they are rare."""
+        rng = random.Random(self.seed)
+        draws = (self.space.random(rng) for _ in range(DRAWS + 10 * n))
+        new = (c for c in draws if c not in known and self._allowed(c))
+        return [*dict.fromkeys(new)][: max(0, n)]
+
+    def _evenly_spaced(self, n: int) -> list[SubnetConfig]:
+        return [*dict.fromkeys(filter(self._allowed, self.space.evenly_spaced(max(2, n))))]
+
+    def _propose(self, trial: FrozenTrial) -> SubnetConfig | None:
+        """The subnet of a trial: of the first generation, else a child; None where none is new."""
+        rng = random.Random(f"{self.seed}/{trial.number}")
+        taken = self.study.running() | set(self.study.finished(SEARCH))
+        if first := [c for c in self._first if c.id not in taken]:
+            return first[0]
+        parents = self.study.parents(trial)
+        children = (self._child(parents, rng) for _ in range(DRAWS if parents else 0))
+        others = (self.space.random(rng) for _ in range(DRAWS))
+        for config in itertools.chain(children, others):
+            if config.id not in taken and self._allowed(config):
+                return config
+        return None
+
+    def _child(self, parents: list[FrozenTrial], rng: random.Random) -> SubnetConfig:
+        a, b = (config_of(_tournament(parents, rng)) for _ in range(2))
+        return self.space.mutate(self.space.crossover(a, b, rng), rng)
+
+
+def _tournament(parents: list[FrozenTrial], rng: random.Random) -> FrozenTrial:
+    """The better of two random parents, the first where neither is."""
+    a, b = rng.choice(parents), rng.choice(parents)
+    b_dominates = a.values != b.values and all(map(float.__ge__, a.values, b.values))
+    return b if b_dominates else a

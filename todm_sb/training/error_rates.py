@@ -1,0 +1,105 @@
+"""Errors of several networks on one set of utterances."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from speechbrain.utils.metric_stats import ErrorRateStats
+
+from todm_sb.training.distributed import gather, merge_error_rates
+
+# What results, comparisons and bundles tell of the data that error rates are of.
+SCORED_KEYS = ("utterances", "words", "undecodable", "left_out")
+
+
+class ErrorRates:
+    """Word and character errors by network, as batches are read.
+
+    Args:
+        names: of the networks.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.words = {name: ErrorRateStats() for name in names}
+        self.characters = {
+            name: ErrorRateStats(split_tokens=True, space_token=" ") for name in self.words
+        }
+        self.undecodable: set[str] = set()
+
+    def append(
+        self, name: str, ids: list[str], found: Sequence[list[str]], spoken: Sequence[list[str]]
+    ) -> None:
+        """Counts the errors of a batch.
+
+        Args:
+            name: of the network.
+            ids: of the utterances.
+            found: words that the network found in each.
+            spoken: words of each.
+        """
+        self.words[name].append(ids, found, spoken)
+        self.characters[name].append(ids, found, spoken)
+
+    def append_undecodable(self, spoken: Mapping[str, list[str]]) -> None:
+        """Counts all words and characters of utterances that cannot be decoded as deleted.
+
+        Args:
+            spoken: words of each, by id.
+        """
+        if not spoken:
+            return
+        self.undecodable |= spoken.keys()
+        for name in self.words:
+            self.append(name, list(spoken), [[] for _ in spoken], list(spoken.values()))
+
+    def merge(self) -> None:
+        """Gives every process the errors of all."""
+        self.undecodable = set().union(*gather(self.undecodable))
+        for stats in (*self.words.values(), *self.characters.values()):
+            merge_error_rates(stats)
+
+    def rates(self) -> dict[str, dict[str, float]]:
+        """``WER`` and ``CER`` of each network, in percent."""
+        return {
+            name: {
+                "WER": self.words[name].summarize("error_rate"),
+                "CER": self.characters[name].summarize("error_rate"),
+            }
+            for name in self.words
+        }
+
+    def scored(self) -> dict[str, int]:
+        """``utterances`` and ``words`` that the rates are of, ``undecodable`` of the utterances."""
+        scores = next(iter(self.words.values())).scores
+        return {
+            "utterances": len(scores),
+            "words": sum(score["num_ref_tokens"] for score in scores),
+            "undecodable": len(self.undecodable),
+        }
+
+    def by_utterance(self) -> dict[str, Any]:
+        """``utterances``, their ``words``, and the ``errors`` of each network in each.
+
+        An error is a word that is put in, left out or replaced.
+        """
+        scores = {
+            name: {score["key"]: score for score in stats.scores}
+            for name, stats in self.words.items()
+        }
+        first = next(iter(scores.values()))
+        utterances = sorted(first)
+        return {
+            "utterances": utterances,
+            "words": [first[key]["num_ref_tokens"] for key in utterances],
+            "errors": {
+                name: [of[key]["num_edits"] for key in utterances] for name, of in scores.items()
+            },
+        }
+
+    def write_alignments(self, folder: Path, split: str) -> None:
+        """Writes ``wer_<split>_<name>.txt`` of each network."""
+        for name, stats in self.words.items():
+            with (folder / f"wer_{split}_{name}.txt").open("w", encoding="utf-8") as file:
+                stats.write_stats(file)

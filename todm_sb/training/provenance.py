@@ -1,0 +1,45 @@
+"""What a run was made by: its command, and the versions of what took part."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from todm_sb import __version__
+from todm_sb.utils.files import write_atomic
+
+PACKAGES = ("speechbrain", "torch", "torchaudio", "sentencepiece", "numpy")
+
+
+def record(folder: str | Path, script: str, arguments: Sequence[str]) -> None:
+    """Writes ``provenance.json``.
+
+    Args:
+        folder: of the run.
+        script: that was called.
+        arguments: its command line.
+    """
+    command = shlex.join(["python", Path(script).name, *arguments])
+    content = {"command": command, "versions": versions()}
+    write_atomic(Path(folder) / "provenance.json", json.dumps(content, indent=1) + "\n")
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """What :func:`record` wrote: ``command`` and ``versions``; empty if it did not."""
+    path = folder / "provenance.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def versions() -> dict[str, str]:
+    """Python's version, the machine's kind, and the versions of the packages that matter."""
+    return {
+        "todm_sb": __version__,
+        **{name: version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }

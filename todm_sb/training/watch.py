@@ -1,0 +1,186 @@
+"""What a training run tells while it runs.
+
+Every step becomes a line of ``steps.jsonl``. Once a minute, the means since the last time go to the
+log and to TensorBoard and, where nobody sits at a terminal with a progress bar, to stdout.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, TextIO
+
+import torch
+
+from todm_sb.space import SubnetConfig
+from todm_sb.supernet.sandwich import SubnetLosses
+from todm_sb.training.averages import Averages
+from todm_sb.utils.files import write_atomic
+from todm_sb.utils.text_files import lines, read_text
+
+logger = logging.getLogger(__name__)
+
+# Seconds from one summary to the next.
+INTERVAL = 60.0
+
+
+class Watch:
+    """Takes down the steps of one process.
+
+    Args:
+        folder: where ``steps.jsonl`` is. What it holds of later steps than ``step``, which a run
+            that was broken off took and this one takes again, is removed.
+        step: optimizer steps taken so far.
+        writer: TensorBoard's SummaryWriter, or None.
+        stream: for a line a minute, unless it is a terminal; stdout when None.
+        interval: seconds between summaries.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        step: int = 0,
+        writer: Any = None,
+        stream: TextIO | None = None,
+        interval: float = INTERVAL,
+    ) -> None:
+        self.path = folder / "steps.jsonl"
+        records = [r for r in read_steps(self.path) if r["step"] <= step]
+        write_atomic(self.path, "".join(json.dumps(r) + "\n" for r in records))
+        # A line at a time, so that none is lost when the run is killed.
+        self.file = self.path.open("a", buffering=1, encoding="utf-8")
+        self.writer = writer
+        stream = sys.stdout if stream is None else stream
+        self.stream = None if stream.isatty() else stream
+        self.interval = interval
+        self.start()
+
+    def record(
+        self, step: int, epoch: int, values: dict[str, Any], utterances: int, seconds: float
+    ) -> None:
+        """Takes down a step.
+
+        Args:
+            step: optimizer steps so far, this one included.
+            epoch: current epoch.
+            values: numbers by name, or lists for a look at single steps only. What is not finite
+                becomes null, and is not in the means.
+            utterances: in the batches of the step, over all processes.
+            seconds: their audio.
+        """
+        now = time.time()
+        values = {name: _finite(value) for name, value in values.items()}
+        line = {
+            "step": step,
+            "epoch": epoch,
+            "time": round(now, 3),
+            **values,
+            "utterances": utterances,
+            "audio": seconds,
+            "memory GB": memory(),
+        }
+        self.file.write(json.dumps(line) + "\n")
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                self.means.add(name, value)
+        self.steps += 1
+        self.utterances += utterances
+        self.audio += seconds
+        if time.monotonic() - self.since >= self.interval:
+            self.summarise(step, epoch)
+
+    def summarise(self, step: int, epoch: int) -> None:
+        """Tells the means of the steps since the last summary, if there are any."""
+        elapsed = time.monotonic() - self.since
+        if not self.steps:
+            return
+        summary = {
+            **self.means.means(),
+            "steps a second": self.steps / elapsed,
+            "utterances a second": self.utterances / elapsed,
+            "audio hours an hour": self.audio / elapsed,
+            "memory GB": memory(),
+        }
+        text = ", ".join(f"{name} {value:.4g}" for name, value in summary.items())
+        logger.info("step %d, epoch %d: %s", step, epoch, text)
+        if self.stream is not None:
+            print(f"step {step}, epoch {epoch}: {text}", file=self.stream, flush=True)
+        if self.writer is not None:
+            for name, value in summary.items():
+                self.writer.add_scalar(f"steps/{name}", value, step)
+        self.start()
+
+    def start(self) -> None:
+        """Starts a new summary here, for instance after time that was not spent on steps."""
+        self.means = Averages()
+        self.steps = self.utterances = 0
+        self.audio = 0.0
+        self.since = time.monotonic()
+
+
+def values_of_subnets(
+    subnets: Sequence[SubnetConfig], losses: Sequence[SubnetLosses], alphas: Sequence[float]
+) -> dict[str, Any]:
+    """What there is to tell of the subnets of a step.
+
+    Args:
+        subnets: max, min and random ones, as they were trained; or max alone.
+        losses: of each.
+        alphas: sides of the divergence.
+
+    Returns:
+        Lists with a number a subnet, or a student: ``losses``, ``ctc``, ``divergences``,
+        ``layers``, and each elastic dimension by its label, added up over layers. Numbers: the
+        transducer losses of ``max`` and ``min``, and the mean over the ``random`` ones with their
+        ``random layers`` and so on; the students' mean divergence ``kd`` and, where it has several
+        sides, at what share of the nodes each is the larger one.
+    """
+    values: dict[str, Any] = {
+        "losses": [float(x.transducer) for x in losses],
+        "ctc": [float(x.ctc) for x in losses if x.ctc is not None],
+        "divergences": [float(x.divergence) for x in losses if x.divergence is not None],
+    }
+    totals = [subnet.totals() for subnet in subnets]
+    values |= {name: [total[name] for total in totals] for name in totals[0]}
+    values |= dict(zip(("max", "min"), values["losses"], strict=False))
+    if subnets[2:]:
+        values["random"] = fmean(values["losses"][2:])
+        values |= {f"random {name}": fmean(values[name][2:]) for name in totals[0]}
+    if values["divergences"]:
+        values["kd"] = fmean(values["divergences"])
+    sides = [x.sides.tolist() for x in losses if x.sides is not None]
+    if sides and alphas[1:]:
+        shares = map(fmean, zip(*sides, strict=True))
+        values |= {f"alpha {alpha:g}": share for alpha, share in zip(alphas, shares, strict=True)}
+    return values
+
+
+def read_steps(path: Path) -> list[dict[str, Any]]:
+    """The records of ``steps.jsonl``; a last line that was cut short is left out."""
+    if not path.exists():
+        return []
+    text = read_text(path)
+    whole = text[: text.rfind("\n") + 1]
+    return [json.loads(line) for line in lines(whole)]
+
+
+def _finite(value: Any) -> Any:
+    """The same with null, which JSON has, for numbers that are not finite, which it has not."""
+    if isinstance(value, list):
+        return [_finite(x) for x in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def memory() -> float:
+    """Largest memory so far in GB: of the GPU in use, else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

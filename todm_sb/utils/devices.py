@@ -1,0 +1,22 @@
+"""Devices that users name."""
+
+from __future__ import annotations
+
+import torch
+
+from todm_sb.utils.errors import ConfigError
+
+
+def usable_device(name: str) -> torch.device:
+    """A device of PyTorch on which tensors can be made.
+
+    Args:
+        name: e.g. ``cpu`` or ``cuda:1``.
+
+    Raises:
+        ConfigError: if there is none of this name on this machine.
+    """
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError):
+        raise ConfigError(f"--device {name} is not to be had on this machine") from None
