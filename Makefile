@@ -24,10 +24,10 @@ $(INSTALLED): setup.py constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-demo: $(INSTALLED) ## train a supernet on synthesised speech, cut out a subnet, read a file with it
+demo: $(INSTALLED) ## train a supernet on synthesised speech, cut out a subnet, transcribe with it
 	cd $(RECIPE) && $(BIN)/python train.py hparams/mini.yaml
-	cd $(RECIPE) && $(BIN)/python export.py results/mini/1234 results/mini/1234/exported/min --subnet min
-	cd $(RECIPE) && $(BIN)/python transcribe.py results/mini/1234/exported/min \
+	cd $(RECIPE) && $(BIN)/todm-sb export results/mini/1234 results/mini/1234/exported/min --subnet min
+	cd $(RECIPE) && $(BIN)/todm-sb transcribe --model results/mini/1234/exported/min --reference \
 	    $$(ls results/mini_corpus/test-clean/*/*/*-0001.flac | head -n 3)
 
 test: $(INSTALLED) ## the fast tests (under 6 minutes on 2 cores)
@@ -36,9 +36,10 @@ test: $(INSTALLED) ## the fast tests (under 6 minutes on 2 cores)
 test-all: $(INSTALLED) ## all tests, whole training runs among them
 	$(PYTEST)
 
-lint: $(INSTALLED) ## ruff, rules and format
+lint: $(INSTALLED) ## ruff, rules and format; imports that respect the floors
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 
 bench: $(INSTALLED) ## the claims of benchmarks/README.md that need no trained network, measured here
 	for script in $(filter-out %/measure.py %/synthetic_transducer.py %/engines.py %/deployment.py %/streaming.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done

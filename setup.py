@@ -46,6 +46,7 @@ setup(
             *ONNX,
             # Text, tables and paths that nobody thought of.
             "hypothesis>=6.100",
+            "import-linter>=2.5",
             "kaldi-native-fbank>=1.20",
             "pytest>=8",
             "pytest-xdist>=3.6",

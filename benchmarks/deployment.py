@@ -2,7 +2,7 @@
 
     python benchmarks/deployment.py results/fsdd/1234 results/fsdd/1234/manifests/test.csv
 
-For max, min and two subnets that search.py found (the best of the cheaper and of the dearer half),
+For max, min and two subnets that a search found (the best of the cheaper and of the dearer half),
 in float32 and in 8 bits: size, word error rate, real-time factor and peak memory with PyTorch,
 onnxruntime and sherpa-onnx, on one thread, utterance by utterance. Seconds are of processor time;
 all networks and engines read an utterance in turn. Peak memory is that of loading a network and of
@@ -206,7 +206,7 @@ def _cell(figures: Iterable[str | None]) -> str:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="output_folder of train.py, after search.py")
+    parser.add_argument("run", type=Path, help="output_folder of train.py, after todm-sb search")
     parser.add_argument("manifest", type=Path, help="CSV of the test set")
     parser.add_argument("--limit", type=int, help="only so many utterances")
     parser.add_argument("--no-memory", action="store_true", help="leave peak memory out")

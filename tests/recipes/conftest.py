@@ -1,7 +1,7 @@
 """A tiny corpus, and what was trained on it."""
 
 import pytest
-from tiny import CORPUS_SIZE, LIBRISPEECH, arguments, load_script
+from tiny import CORPUS_SIZE, LIBRISPEECH, arguments, call, load_script
 
 
 @pytest.fixture(scope="session")
@@ -31,8 +31,7 @@ def tiny_run(corpus, train, tmp_path_factory):
 @pytest.fixture(scope="session")
 def exported(tiny_run, tmp_path_factory):
     """Folders with the min subnet, and with the supernet, of the tiny run."""
-    main = load_script(LIBRISPEECH / "export.py").main
     folder = tmp_path_factory.mktemp("exported")
-    main(tiny_run, folder / "min", "min")
-    main(tiny_run, folder / "all", "supernet")
+    for name, subnet in (("min", "min"), ("all", "supernet")):
+        call("export", tiny_run, folder / name, f"--subnet={subnet}", "--format=speechbrain")
     return folder

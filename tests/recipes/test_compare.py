@@ -1,20 +1,21 @@
-"""compare.py and report.py on the mini recipe, made tiny."""
+"""Comparison and report on the mini recipe, made tiny."""
 
+import importlib
 import json
 import re
 import subprocess
 import sys
 
 import pytest
-from tiny import LIBRISPEECH, TINY, load_script
+from tiny import LIBRISPEECH, TINY
 
 from todm_sb.utils.errors import ConfigError, one_line_errors
 
 
 @pytest.fixture(scope="module")
 def compare():
-    """The ``main`` of compare.py."""
-    return load_script(LIBRISPEECH / "compare.py").main
+    """Runs a comparison with these arguments."""
+    return importlib.import_module("todm_sb.cli.compare").main
 
 
 def command(corpus, output, *more, **overrides):
@@ -108,7 +109,7 @@ def test_a_comparison_trains_its_cells_once_and_its_report_shows_them(compare, c
         compare(command(corpus, output, objective="{ctc_weight: 0.1}"))
     assert json.loads((output / "comparison.json").read_text())["splits"] == data["splits"]
 
-    report = [sys.executable, str(LIBRISPEECH / "report.py"), str(output)]
+    report = [sys.executable, "-m", "todm_sb.cli", "report", str(output)]
     printed = subprocess.run(report, check=True, capture_output=True, text=True).stdout
     assert printed.splitlines() == [str(output / "report.md"), str(output / "report.html")]
     text = (output / "report.md").read_text()

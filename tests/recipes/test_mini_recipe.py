@@ -12,7 +12,7 @@ import time
 import pytest
 import torch
 from speechbrain.inference.ASR import EncoderDecoderASR
-from tiny import LIBRISPEECH, arguments, load_script, tiny_model
+from tiny import LIBRISPEECH, arguments, call, tiny_model
 
 from todm_sb.inference import SubnetASR
 from todm_sb.supernet import SubnetConfig
@@ -312,8 +312,8 @@ def test_a_bad_setting_ends_in_one_line(corpus, train, tmp_path, capsys, overrid
 
 def test_transcribe_prints_reference_and_hypothesis(exported, corpus, capsys):
     path = next(corpus.glob("test-clean/*/*/*.flac"))
-    load_script(LIBRISPEECH / "transcribe.py").main([str(exported / "min"), str(path)])
-    out = capsys.readouterr().out.splitlines()
+    call("transcribe", path, "--model", exported / "min", "--trusted", "--reference")
+    hypothesis, reference = capsys.readouterr().out.splitlines()
     transcripts = next(path.parent.glob("*.trans.txt")).read_text()
-    assert f"{path.stem} {out[1].removeprefix('  reference   ')}\n" in transcripts
-    assert out[2].startswith("  hypothesis")
+    assert hypothesis.startswith(f"{path}\t")
+    assert f"{path.stem} {reference.removeprefix('  reference:').strip()}\n" in transcripts

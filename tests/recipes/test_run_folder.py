@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import LIBRISPEECH, arguments, contents, load_script, tiny_model
+from tiny import arguments, call, contents, tiny_model
 
 from todm_sb.cli import main as todm_sb
 from todm_sb.experiments.report.document import write_report
@@ -280,11 +280,9 @@ def test_a_killed_training_can_be_started_again_at_once(corpus, train, tmp_path,
 
 
 def test_each_study_of_a_search_keeps_its_own_results(run, tmp_path):
-    script = load_script(LIBRISPEECH / "search.py")
-
     def search(*argv):
         few = ("--evaluations", "2", "--population", "2", "--no-baselines")
-        script.main(script.parse([str(run), *few, *argv]))
+        call("search", run, *few, *argv)
 
     search()
     first = contents(run / "search" / "params")
@@ -302,7 +300,6 @@ def test_each_study_of_a_search_keeps_its_own_results(run, tmp_path):
         with pytest.raises(ConfigError, match=message):
             search(*argv)
     assert contents(run) == before
-    export = load_script(LIBRISPEECH / "export.py").main
-    export(run, tmp_path / "small", budget="1G", study="s2")
-    with pytest.raises(ConfigError, match=r"s3/pareto\.json does not exist: run search\.py"):
-        export(run, tmp_path / "none", budget="1G", study="s3")
+    call("export", run, tmp_path / "small", "--budget=1G", "--study=s2")
+    with pytest.raises(ConfigError, match=r"s3/pareto\.json does not exist: run todm-sb search"):
+        call("export", run, tmp_path / "none", "--budget=1G", "--study=s3")

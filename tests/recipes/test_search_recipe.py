@@ -1,15 +1,16 @@
-"""search.py and export.py --budget on a tiny trained supernet."""
+"""The search, and export --budget, on a tiny trained supernet."""
 
 import json
 import re
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from ruamel.yaml import YAML
-from tiny import LIBRISPEECH, load_script
+from tiny import call
 
 from todm_sb.dataio.manifest import read_csv, write_csv
 from todm_sb.inference import StreamingSubnetASR, SubnetASR
@@ -20,9 +21,8 @@ from todm_sb.utils.errors import ConfigError
 
 @pytest.fixture(scope="module")
 def search():
-    """Runs search.py with these arguments."""
-    script = load_script(LIBRISPEECH / "search.py")
-    return lambda *argv: script.main(script.parse([*map(str, argv)]))
+    """Runs the search with these arguments."""
+    return partial(call, "search")
 
 
 @pytest.mark.parametrize("name", ["moved", "it's: a # place"])
@@ -92,14 +92,14 @@ def test_the_search_leaves_json_picture_and_page(searched):
 def test_the_subnet_found_for_a_budget_is_exported_by_one_command(searched, tmp_path):
     found = SearchResult.load(searched / "search" / "params" / "pareto.json")
     smallest = min(s.costs["params"] for s in found.subnets)
-    export = load_script(LIBRISPEECH / "export.py").main
-    export(searched, tmp_path / "small", budget=str(smallest))
+    export = partial(call, "export", searched)
+    export(tmp_path / "small", "--format=speechbrain", f"--budget={smallest}")
     asr = SubnetASR.from_hparams(tmp_path / "small")
     assert sum(p.numel() for p in asr.mods.encoder.model.parameters()) == smallest
     with pytest.raises(ConfigError, match="below the smallest subnet"):
-        export(searched, tmp_path / "none", budget="1k")
-    with pytest.raises(ConfigError, match=r"pareto\.json does not exist: run search\.py"):
-        export(searched, tmp_path / "none", budget="80ms", cost="latency")
+        export(tmp_path / "none", "--budget=1k")
+    with pytest.raises(ConfigError, match=r"pareto\.json does not exist: run todm-sb search"):
+        export(tmp_path / "none", "--budget=80ms", "--cost=latency")
 
 
 def test_the_causal_form_of_a_dual_mode_network_is_searched_and_exported(
@@ -112,8 +112,8 @@ def test_the_causal_form_of_a_dual_mode_network_is_searched_and_exported(
     (of_both,) = (s for s in both.subnets if s.config == found.space.min)
     assert alone.costs["params"] < of_both.costs["params"]
 
-    export = load_script(LIBRISPEECH / "export.py").main
-    export(searched, tmp_path / "small", budget=str(alone.costs["params"]), causal=True)
+    budget = f"--budget={alone.costs['params']}"
+    call("export", searched, tmp_path / "small", "--format=speechbrain", budget, "--causal")
     network = StreamingSubnetASR.from_hparams(tmp_path / "small").mods.encoder.model
     assert network.encoder.modes == (True,)
     assert sum(p.numel() for p in network.parameters()) == alone.costs["params"]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tiny import LIBRISPEECH, arguments, load_script, tiny_model
+from tiny import arguments, call, tiny_model
 
 from todm_sb.cli import OK, main
 from todm_sb.inference import StreamingSubnetASR, SubnetASR
@@ -22,7 +22,8 @@ OVERRIDES = {
 
 def test_the_streaming_recipe_gives_a_network_that_streams(corpus, train, tmp_path, capsys, caplog):
     train(arguments(corpus, tmp_path / "run", "streaming.yaml", **OVERRIDES))
-    load_script(LIBRISPEECH / "export.py").main(tmp_path / "run", tmp_path / "min", "min")
+    folders = (tmp_path / "run", tmp_path / "min")
+    call("export", *folders, "--subnet=min", "--format=speechbrain")
     asr = StreamingSubnetASR.from_hparams(tmp_path / "min")
     model = asr.mods.encoder.model
     assert model.encoder.subsampling.look_ahead == 3

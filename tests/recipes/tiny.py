@@ -1,5 +1,6 @@
 """Recipes made tiny. Processes that tests start import it, too."""
 
+import argparse
 import hashlib
 import importlib.util
 import json
@@ -15,6 +16,14 @@ def load_script(path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def call(name, *argv):
+    """Runs a command of todm-sb; its errors come as they are raised."""
+    module = importlib.import_module(f"todm_sb.cli.{name}")
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+    return module.run(parser.parse_args([*map(str, argv)]))
 
 
 def tiny_model(**encoder):

@@ -2,7 +2,7 @@
 
 todm-sb export results/mini/1234 exported/all                     # the whole family
 todm-sb export results/mini/1234 exported/min --subnet min        # one subnet
-todm-sb export results/mini/1234 exported/0.9M --budget 0.9M      # of what search.py found
+todm-sb export results/mini/1234 exported/0.9M --budget 0.9M      # of what todm-sb search found
 
 The run is trusted: its hyperparams.yaml can run code.
 """
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=SUPERNET,
         help="max, min, one of the YAML's named_subnets, JSON of a config, or supernet (default)",
     )
-    choice.add_argument("--budget", help="the best subnet found by search.py for it, e.g. 5M")
+    choice.add_argument("--budget", help="the best subnet found by todm-sb search for it, e.g. 5M")
     parser.add_argument(
         "--cost", choices=COSTS, default="params", help="what the budget is of; default: params"
     )
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a dual-mode network, what streaming needs and no more; with --budget, of what "
         "search.py --causal found",
     )
-    parser.add_argument("--study", help="with --budget, the study of search.py that found it")
+    parser.add_argument("--study", help="with --budget, the study of todm-sb search that found it")
     parser.add_argument("--json", action="store_true", help="print an object")
 
 

@@ -16,10 +16,14 @@ OK, FAILED = 0, 1
 # Only the subcommand that is called is imported: help does not wait for PyTorch.
 COMMANDS: dict[str, str] = {
     "check-data": "Find what is wrong with a manifest before training.",
+    "compare": "Compare a supernet's subnets with networks trained by themselves.",
     "export": "Cut a subnet, or a whole supernet, out of a training run.",
     "inspect": "Check a bundle and say what it holds.",
+    "report": "Write a report of all results below a folder.",
+    "search": "Search a trained supernet for the best subnets.",
     "serve": "Serve a page that runs exported subnets in the browser.",
-    "transcribe": "Read audio files with an exported network.",
+    "train": "Train a recipe's supernet and measure its subnets.",
+    "transcribe": "Transcribe audio files with an exported network.",
 }
 
 
@@ -45,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name in argv[:1]:
             with one_line_errors():
                 module = import_module(f"todm_sb.cli.{name.replace('-', '_')}")
+                if hasattr(module, "main"):  # its command line is its own: keys of a recipe
+                    return module.main(argv[1:])
             module.add_arguments(command)
             command.set_defaults(run=module.run)
     arguments = parser.parse_args(argv)

@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from todm_sb.bundle.bundle import MANIFEST
 from todm_sb.cli.main import FAILED, OK
-from todm_sb.dataio.text import printable
+from todm_sb.dataio.librispeech import reference_of
+from todm_sb.dataio.text import printable, words_of_text
 from todm_sb.inference import SubnetASR
 from todm_sb.search.budget import parse_budget
 from todm_sb.utils.devices import usable_device
@@ -39,6 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-latency", help="and of at most this recorded latency, e.g. 80ms")
     parser.add_argument("--device", help="of PyTorch, e.g. cpu (a GPU where there is one)")
     parser.add_argument("--json", action="store_true", help="print an object a line")
+    parser.add_argument(
+        "--reference",
+        action="store_true",
+        help="show the reference too, where a file lies in LibriSpeech's layout",
+    )
     parser.add_argument(
         "--trusted",
         action="store_true",
@@ -61,6 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
     for path in bar(arguments.audio, show=len(arguments.audio) > 1, unit="file"):
         try:
             result = _read(asr, path)
+            if arguments.reference and (reference := reference_of(Path(path))) is not None:
+                result["reference"] = " ".join(words_of_text(asr.tokenizer, reference))
         except DataError as error:
             failed += 1
             result = {"audio": path, "error": str(error)}
@@ -117,4 +125,6 @@ def _show(result: dict[str, Any], as_json: bool) -> None:
         tqdm.write(f"error: {printable(result['error'])}", file=sys.stderr)
     else:
         tqdm.write(f"{printable(result['audio'])}\t{printable(result['text'])}", file=sys.stdout)
+        if "reference" in result:
+            tqdm.write(f"  reference:\t{printable(result['reference'])}", file=sys.stdout)
     sys.stdout.flush()

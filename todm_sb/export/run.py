@@ -57,7 +57,7 @@ def export_run(
         run: ``output_folder`` of train.py.
         target: folder to write; an earlier export there is replaced.
         subnet: name or JSON of a subnet to cut out, or ``supernet`` for all of them.
-        budget: instead, the best subnet that search.py found for it, e.g. ``5M``.
+        budget: instead, the best subnet that todm-sb search found for it, e.g. ``5M``.
         cost: what the budget is of.
         form: one of :data:`FORMATS`.
         causal: of a dual-mode network, what streaming needs and no more.

@@ -10,12 +10,12 @@ import onnx
 from speechbrain.processing.features import InputNormalization
 
 from todm_sb.bundle.manifest import BundledSubnet
+from todm_sb.export.card import CARD
 from todm_sb.export.onnx import MODELS, STREAMING_ENCODER, TOKENS, write_models
 from todm_sb.export.onnx_features import features_model
 from todm_sb.export.quantize import write_quantized
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.utils.ownership import new_export
-from todm_sb.export.card import CARD
 
 PRECISIONS = ("float32", "int8")
 FEATURES = "features.onnx"

@@ -64,7 +64,7 @@ class SubnetASR(EncoderDecoderASR):
         savedir: str | Path | None = None,
         **kwargs: Any,
     ) -> SubnetASR:
-        """Loads a folder that ``export.py`` wrote.
+        """Loads a folder that ``todm-sb export`` wrote.
 
         The folder's YAML can run any code: load only what you trust.
 
@@ -79,9 +79,9 @@ class SubnetASR(EncoderDecoderASR):
             ConfigError: if the folder holds no exported network, or a damaged one.
         """
         if not (Path(source) / hparams_file).is_file():
-            raise ConfigError(f"{source} holds no exported network: run export.py to make one")
+            raise ConfigError(f"{source} holds no exported network: todm-sb export makes one")
         if (Path(source) / "history.jsonl").exists():
-            raise ConfigError(f"{source} is a training run: export.py makes a network of it")
+            raise ConfigError(f"{source} is a training run: todm-sb export makes a network of it")
         try:
             return super().from_hparams(str(source), hparams_file, savedir=None, **kwargs)
         except (KeyError, OSError, RuntimeError, ValueError) as error:
@@ -141,7 +141,7 @@ class SubnetASR(EncoderDecoderASR):
         """Loads one subnet of an exported supernet.
 
         Args:
-            source: folder that ``export.py --subnet supernet`` wrote.
+            source: folder that ``todm-sb export --format speechbrain`` wrote.
             subnet: ``max``, ``min``, or a config of the supernet's search space.
             **kwargs: as of SpeechBrain's ``from_hparams``.
 

@@ -130,7 +130,7 @@ class SearchResult:
             ConfigError: if the file is missing or no such file.
         """
         if not path.is_file():
-            raise ConfigError(f"{path} does not exist: run search.py first")
+            raise ConfigError(f"{path} does not exist: run todm-sb search first")
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             return cls(
@@ -145,7 +145,7 @@ class SearchResult:
                 data.get("dev_set", ""),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"{path} was not written by search.py ({error!r})") from None
+            raise ConfigError(f"{path} was not written by todm-sb search ({error!r})") from None
 
     def _by_cost(self, subnet: Evaluated) -> tuple[float, float, str]:
         return subnet.costs[self.cost], subnet.wer, subnet.config.id

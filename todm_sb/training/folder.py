@@ -60,7 +60,7 @@ def run_folder(
     Args:
         hparams: the recipe, loaded.
         recipe: that they were loaded from.
-        command: script and arguments.
+        command: program and arguments.
         test_only: the run is there and only to be tested.
 
     Yields:
@@ -104,8 +104,7 @@ def _bind(hparams: dict[str, Any], recipe: str, command: Sequence[str]) -> None:
     write_identity(folder, identity_of(hparams))
     # SpeechBrain would write the recipe in place, and leave half of it when the run is killed.
     write_atomic(folder / RECIPE, recipe)
-    script, *arguments = command
-    provenance.record(folder, script, arguments)
+    provenance.record(folder, command)
 
 
 def _resolved(recipe: Recipe) -> str:

@@ -16,16 +16,14 @@ from todm_sb.utils.files import write_atomic
 PACKAGES = ("speechbrain", "torch", "torchaudio", "sentencepiece", "numpy")
 
 
-def record(folder: str | Path, script: str, arguments: Sequence[str]) -> None:
+def record(folder: str | Path, command: Sequence[str]) -> None:
     """Writes ``provenance.json``.
 
     Args:
         folder: of the run.
-        script: that was called.
-        arguments: its command line.
+        command: that made it, word by word.
     """
-    command = shlex.join(["python", Path(script).name, *arguments])
-    content = {"command": command, "versions": versions()}
+    content = {"command": shlex.join(command), "versions": versions()}
     write_atomic(Path(folder) / "provenance.json", json.dumps(content, indent=1) + "\n")
 
 

@@ -21,6 +21,7 @@ from todm_sb.dataio.tokenizer import get_tokenizer, load_tokenizer
 from todm_sb.nnet.encoders import check_space
 from todm_sb.search.dev_set import Utterances
 from todm_sb.training.checkpoints import recover_average
+from todm_sb.training.legacy import modernise
 from todm_sb.training.identity import TOKENIZER, file_hash, read_identity, tokenizer_path
 from todm_sb.training.recipe import dump, load_text, yaml_of
 from todm_sb.utils.errors import ConfigError, TODMError, quoted, recipe_errors
@@ -85,7 +86,7 @@ def load_hparams(run: Path) -> dict[str, Any]:
     if not hparams_file.is_file():
         raise ConfigError(f"{run} is no output_folder of train.py: it holds no hyperparams.yaml")
     with recipe_errors(hparams_file):
-        text = relocate(hparams_file.read_text(encoding="utf-8"), run)
+        text = relocate(modernise(hparams_file.read_text(encoding="utf-8")), run)
         tree = yaml_of().load(text)
         # Some loggers begin a file when they are made.
         tree.update(dict.fromkeys(LOGGERS & tree.keys()))

@@ -50,9 +50,14 @@ def make_runs(tmp_path):
 
     def make(overrides="", **options):
         recipe = Recipe(tmp_path / "recipe.yaml", yaml_of().load(overrides) or {})
-        return Runs(tmp_path / "results", tmp_path / "train.py", recipe, **options)
+        return Runs(tmp_path / "results", recipe, program=program(tmp_path), **options)
 
     return make
+
+
+def program(folder):
+    """Stands for the training."""
+    return [sys.executable, str(folder / "train.py")]
 
 
 def starts(runs, cell):
@@ -95,7 +100,7 @@ def test_a_cell_of_other_options_is_refused_before_anything_runs(make_runs):
 def test_a_changed_recipe_is_other_options_and_a_moved_folder_is_not(make_runs, tmp_path):
     run_cells(make_runs(), [A], progressbar=False)
     (tmp_path / "results").rename(tmp_path / "moved")
-    moved = Runs(tmp_path / "moved", tmp_path / "train.py", Recipe(tmp_path / "recipe.yaml"))
+    moved = Runs(tmp_path / "moved", Recipe(tmp_path / "recipe.yaml"), program=program(tmp_path))
     assert moved.state(A) is State.FINISHED
     (tmp_path / "recipe.yaml").write_text(RECIPE.replace("lr: 0.1", "lr: 0.3"))
     assert moved.state(A) is State.OTHER_OPTIONS
@@ -185,7 +190,8 @@ from todm_sb.experiments.compare.runner import run_cells
 from todm_sb.training.recipe import Recipe
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 here = Path(sys.argv[1])
-runs = Runs(here / "results", here / "train.py", Recipe(here / "recipe.yaml"))
+program = [sys.executable, str(here / "train.py")]
+runs = Runs(here / "results", Recipe(here / "recipe.yaml"), program=program)
 run_cells(runs, [Cell("slow", 1, {"seconds": "600"})], progressbar=False)
 """
 

@@ -26,7 +26,7 @@ def cells():
 @pytest.fixture(scope="module")
 def changed(cells, tmp_path_factory):
     """What a cell changes in the supernet's options, by its name."""
-    runs = Runs(tmp_path_factory.mktemp("compare"), Path("train.py"), Recipe(MINI))
+    runs = Runs(tmp_path_factory.mktemp("compare"), Recipe(MINI))
     of = {cell.name: runs.options(cell) for cell in cells if cell.seed == 1}
 
     def changed(name):
@@ -46,7 +46,7 @@ def test_every_cell_has_every_seed(cells):
 
 
 def test_the_supernet_measures_the_sizes_alone(cells):
-    runs = Runs(Path("results"), Path("train.py"), Recipe(MINI))
+    runs = Runs(Path("results"), Recipe(MINI))
     assert runs.overrides(cells[0])["named_subnets"] == {
         "wide": None,
         "deep": None,

@@ -1,7 +1,6 @@
 """The tables say what the finished cells' files say."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -56,7 +55,7 @@ WITHOUT_KD = {1: [[2, 0, 1], [2, 2, 1]]}
 def runs(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("seed: 0\noutput_folder: x\nmanifests: x\ntokenizer_folder: x\n")
-    return Runs(tmp_path / "results", Path("train.py"), Recipe(recipe))
+    return Runs(tmp_path / "results", Recipe(recipe))
 
 
 @pytest.fixture

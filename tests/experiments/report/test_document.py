@@ -57,7 +57,7 @@ def search(run):
 
 @pytest.fixture
 def comparison(run):
-    """What compare.py leaves in the folder above the run's."""
+    """What todm-sb compare leaves in the folder above the run's."""
     row = {
         "name": "1x16",
         "parameters": 1e6,
@@ -68,7 +68,7 @@ def comparison(run):
         "by seed": {"1": -10.0},
     }
     data = {
-        "command": "python compare.py x.yaml",
+        "command": "todm-sb compare x.yaml",
         "splits": {"test": {"sizes": [row], "ablation": []}},
         "cost": {"means": {}, "seeds": [], "ratio": {}},
     }
@@ -83,7 +83,7 @@ def test_the_markdown_has_commands_tables_space_front_and_versions(run, search, 
     text = markdown.read_text(encoding="utf-8")
     assert "| 1x16" in text
     assert "-15.0 to -5.0" in text
-    assert "python compare.py x.yaml" in text
+    assert "todm-sb compare x.yaml" in text
     assert "python train.py x.yaml '--lr=0.1 & <more>'" in text
     assert "Search space: 1 to 2 layers; FFN 16, 32; layers left out: any." in text
     assert "1 epochs, 7 optimizer steps, 12 s (8 s of processor time, 1 threads)." in text

@@ -26,6 +26,9 @@ from todm_sb.utils.locks import FolderInUseError, FolderLock, is_locked
 
 logger = logging.getLogger(__name__)
 
+# What trains a recipe.
+TRAIN = (sys.executable, "-m", "todm_sb.cli", "train")
+
 # Keys that tell a cell's place, and so are not the user's to override.
 OWN_KEYS = ("seed", "output_folder", "save_folder", "manifests", "tokenizer_folder")
 # Beginnings of arguments that change when and where a run is done, not what comes out.
@@ -72,10 +75,10 @@ class Runs:
 
     Args:
         folder: of the comparison.
-        script: ``train.py``.
         recipe: with the user's overrides, for all cells.
-        run_options: other arguments of the script, e.g. ``--device=cpu``.
+        run_options: other arguments of the training, e.g. ``--device=cpu``.
         splits: names of the test sets.
+        program: that trains a recipe, word by word.
 
     Raises:
         ConfigError: if the user overrides what tells a cell's place.
@@ -84,20 +87,20 @@ class Runs:
     def __init__(
         self,
         folder: Path,
-        script: Path,
         recipe: Recipe,
         run_options: Sequence[str] = (),
         splits: Sequence[str] = ("test",),
+        program: Sequence[str] = TRAIN,
     ) -> None:
         self.root = folder
-        self.script = script
+        self.program = list(program)
         self.hparams_file = recipe.file
         self.user = recipe.overrides
         self.run_options = list(run_options)
         self.splits = list(splits)
         taken = [key for key in OWN_KEYS if key in self.user]
         if taken:
-            raise ConfigError(f"--{taken[0]} differs from run to run: compare.py sets it")
+            raise ConfigError(f"--{taken[0]} differs from run to run: the comparison sets it")
 
     def freeze(self) -> None:
         """Uses a copy of the recipe from now on: who edits it does not change what is running."""
@@ -143,8 +146,7 @@ class Runs:
     def command(self, cell: Cell) -> list[str]:
         """The command that runs a cell, or goes on with it."""
         return [
-            sys.executable,
-            str(self.script),
+            *self.program,
             str(self.hparams_file),
             *as_arguments(self.overrides(cell)),
             *self.run_options,
@@ -171,7 +173,7 @@ class Runs:
         record = self.folder(cell) / "options.json"
         if not record.exists():
             started = (self.folder(cell) / "hyperparams.yaml").exists()
-            return "it was not made by compare.py" if started else None
+            return "it was not made by a comparison" if started else None
         was, wanted = json.loads(record.read_text(encoding="utf-8")), self.options(cell)
         for key in [*wanted, *was]:
             if was.get(key) != wanted.get(key):

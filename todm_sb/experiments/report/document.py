@@ -27,7 +27,7 @@ def write_report(folder: Path) -> tuple[Path, Path]:
     """Writes ``report.md`` and ``report.html`` into a folder, from the results below it.
 
     Args:
-        folder: ``output_folder`` of ``train.py`` or ``compare.py``, or one that holds such.
+        folder: ``output_folder`` of ``train.py`` or ``todm-sb compare``, or one that holds such.
 
     Returns:
         The paths of both.
@@ -42,7 +42,7 @@ def write_report(folder: Path) -> tuple[Path, Path]:
     ]
     if not sections:
         raise ConfigError(
-            f"{folder} holds no results: give the output_folder of train.py or compare.py"
+            f"{folder} holds no results: give the output_folder of train.py or todm-sb compare"
         )
     text = "\n\n".join([f"# Report of {folder.resolve().name}", *sections, *_versions(folder)])
     markdown, html = folder / "report.md", folder / "report.html"
@@ -56,7 +56,7 @@ def _comparison(folder: Path, path: Path) -> str:
         data = json.loads(path.read_text(encoding="utf-8"))
         command, tables = data["command"], comparison_markdown(data, "###")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"{path} was not written by compare.py ({error!r})") from None
+        raise ConfigError(f"{path} was not written by todm-sb compare ({error!r})") from None
     return "\n\n".join(
         [
             f"## Comparison{_in(folder, path.parent)}",

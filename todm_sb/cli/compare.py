@@ -1,9 +1,9 @@
-#!/usr/bin/env python3
-"""Compares a supernet's subnets with networks trained by themselves, and its techniques.
+"""``todm-sb compare``: a supernet's subnets against networks trained by themselves, and the
+supernet against those that lack one of its techniques.
 
-    python compare.py hparams/mini.yaml --seeds=1,2,3
-    python compare.py hparams/mini.yaml --seeds=1,2,3 --cells='*' --jobs=2
-    python compare.py hparams/mini.yaml --seeds=1,2,3 --cells='*' --dry-run
+todm-sb compare hparams/mini.yaml --seeds=1,2,3
+todm-sb compare hparams/mini.yaml --seeds=1,2,3 --cells='*' --jobs=2
+todm-sb compare hparams/mini.yaml --seeds=1,2,3 --cells='*' --dry-run
 
 For each seed it trains the supernet and, at five sizes, individual networks with the same recipe
 and the same number of steps; `ablation-*` are supernets that lack a technique each. Each run is a
@@ -12,6 +12,8 @@ so that the same command goes on where it was stopped. Any key of the YAML can b
 all cells, as ``--key=value``. The tables are of all cells that are finished.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import shlex
@@ -19,6 +21,7 @@ import signal
 import sys
 from pathlib import Path
 
+from todm_sb.cli.main import OK
 from todm_sb.experiments.compare.cells import Cell, Runs, known_seeds
 from todm_sb.experiments.compare.figure import draw_comparison
 from todm_sb.experiments.compare.plan import choose, plan_cells
@@ -30,12 +33,18 @@ from todm_sb.supernet import count_parameters
 from todm_sb.training.arguments import parse_arguments, run_option_arguments
 from todm_sb.training.settings import REQUIRED
 from todm_sb.utils.arguments import path
-from todm_sb.utils.errors import ConfigError, one_line_errors
+from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.files import write_atomic
 
 
-def main(argv: list[str]) -> None:
-    """Runs the cells, and writes the tables of those that are finished."""
+def main(argv: list[str]) -> int:
+    """Runs the cells, and writes the tables of those that are finished.
+
+    Returns:
+        The exit code.
+    """
+    # So that the running cells are ended, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     arguments, others = parse(argv)
     recipe, options = parse_arguments([str(arguments.hparams), *others])
     hparams = load_for_planning(recipe)
@@ -50,13 +59,12 @@ def main(argv: list[str]) -> None:
         sorted({*arguments.seeds, *known_seeds(folder)}),
         arguments.adamw_lr,
     )
-    script = Path(__file__).parent / "train.py"
     splits = hparams["test_splits"]
-    runs = Runs(folder, script, recipe, run_option_arguments(options), splits)
+    runs = Runs(folder, recipe, run_option_arguments(options), splits)
     chosen = [c for c in choose(cells, arguments.cells) if c.seed in arguments.seeds]
     if arguments.dry_run:
         show(runs, chosen)
-        return
+        return OK
     # Of all, so that no table is written anew without a run that it had.
     refuse_other_options(runs, cells)
     runs.freeze()
@@ -65,12 +73,13 @@ def main(argv: list[str]) -> None:
     try:
         run_cells(runs, chosen, arguments.jobs, not arguments.noprogressbar)
     finally:
-        command = shlex.join(["python", Path(__file__).name, *argv])
+        command = shlex.join(["todm-sb", "compare", *argv])
         data = {"command": command, **Comparison(runs, cells, sizes).to_dict()}
         write_atomic(folder / "comparison.json", json.dumps(data, indent=1) + "\n")
         write_atomic(folder / "comparison.md", "# Comparison\n\n" + comparison_markdown(data))
         draw_comparison(data, folder / "comparison.png")
     print(comparison_markdown(data))
+    return OK
 
 
 def show(runs: Runs, cells: list[Cell]) -> None:
@@ -80,8 +89,9 @@ def show(runs: Runs, cells: list[Cell]) -> None:
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """This script's arguments, and those for ``train.py``."""
+    """The arguments of ``compare``, and those for ``train``."""
     parser = argparse.ArgumentParser(
+        prog="todm-sb compare",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -115,10 +125,3 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def integers(text: str) -> list[int]:
     """Whole numbers with commas between them."""
     return [int(part) for part in text.split(",")]
-
-
-if __name__ == "__main__":
-    # So that the running cells are ended, too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    with one_line_errors():
-        main(sys.argv[1:])

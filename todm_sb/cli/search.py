@@ -1,27 +1,29 @@
-#!/usr/bin/env python3
-"""Searches a trained supernet for the best subnets: word error rate on the dev set against cost.
+"""``todm-sb search``: the best subnets of a trained supernet, by word error rate on the dev set
+against cost.
 
-    python search.py results/mini/1234
-    python search.py results/mini/1234 --cost latency --budget 20ms --budget 40ms
-    python search.py results/streaming/1234 --causal
-    python search.py results/mini/1234 --storage=postgresql://user@host/database
-    torchrun --nproc_per_node=8 search.py results/supernet/1234 --device=cuda
+todm-sb search results/mini/1234
+todm-sb search results/mini/1234 --cost latency --budget 20ms --budget 40ms
+todm-sb search results/streaming/1234 --causal
+todm-sb search results/mini/1234 --storage=postgresql://user@host/database
+torchrun --nproc_per_node=8 --module todm_sb.cli search results/supernet/1234 --device=cuda
 
 The same command goes on where it was broken off. Started several times, by hand or by torchrun, on
 one machine or (with a storage that all of them reach) on many, it shares the work.
 """
 
+from __future__ import annotations
+
 import argparse
 import copy
 import logging
 import os
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
+from todm_sb.cli.main import OK
 from todm_sb.dataio.text import words_of_ids
 from todm_sb.search.budget import COSTS, format_cost, parse_budget
 from todm_sb.search.costs import Costs
@@ -37,12 +39,45 @@ from todm_sb.training.runs import (
 )
 from todm_sb.utils.arguments import at_least, positive
 from todm_sb.utils.devices import usable_device
-from todm_sb.utils.errors import one_line_errors
 from todm_sb.utils.tables import scored_text
 
 
-def main(arguments: argparse.Namespace) -> None:
-    """Searches, and writes what was found into the run's folder."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``search``."""
+    parser.add_argument("run_folder", type=Path, help="output_folder of train.py")
+    parser.add_argument("--cost", choices=COSTS, default="params", help="default: params")
+    parser.add_argument(
+        "--budget",
+        action="append",
+        default=[],
+        help="largest cost, e.g. 5M, or 80ms of latency; may be given several times",
+    )
+    parser.add_argument("--causal", action="store_true", help="a dual-mode network's causal form")
+    parser.add_argument("--evaluations", type=at_least(2), default=200, help="default: 200")
+    parser.add_argument(
+        "--seconds", type=positive, default=10.0, help="of audio, for MACs, latency"
+    )
+    parser.add_argument("--storage", help="Optuna storage; default: SQLite in the run's folder")
+    parser.add_argument(
+        "--study", help="name in the storage, and of a folder; default: that of the cost"
+    )
+    parser.add_argument(
+        "--population", type=at_least(2), default=20, help="of NSGA-II; default: 20"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--no-baselines", action="store_true", help="only NSGA-II")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Searches, and writes what was found into the run's folder.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ConfigError: if the run, a budget, the study or its storage is not as it should be.
+    """
     # They need the extra `search`, and say so where it is missing.
     from todm_sb.search.figures import draw_png, write_html
     from todm_sb.search.search import SubnetSearch, check_budgets
@@ -51,10 +86,10 @@ def main(arguments: argparse.Namespace) -> None:
     logging.getLogger("optuna").setLevel(logging.WARNING)
     cost, seconds = arguments.cost, arguments.seconds
     budgets = [parse_budget(text, cost) for text in arguments.budget]
-    folder = search_folder(arguments.run, cost, arguments.causal)
+    folder = search_folder(arguments.run_folder, cost, arguments.causal)
     # The folder's database can hold several studies, each of which has results of its own.
-    results = search_folder(arguments.run, cost, arguments.causal, arguments.study)
-    hparams = load_run(arguments.run, arguments.causal)
+    results = search_folder(arguments.run_folder, cost, arguments.causal, arguments.study)
+    hparams = load_run(arguments.run_folder, arguments.causal)
     space, model, features = hparams["space"], hparams["model"], hparams["features"]
     # Of torchrun's processes on a machine each takes its own GPU.
     own = f":{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else ""
@@ -112,7 +147,7 @@ def main(arguments: argparse.Namespace) -> None:
     draw_png(result, results / "pareto.png")
     write_html(result, results / "pareto.html")
     if os.environ.get("RANK", "0") != "0":
-        return
+        return OK
     for budget in result.budgets:
         best = result.best(budget)
         print(
@@ -121,44 +156,9 @@ def main(arguments: argparse.Namespace) -> None:
         )
     print(scored_text(scored))
     print(f"{results}: pareto.json, pareto.png, pareto.html")
+    return OK
 
 
 def evenly_spaced_budgets(smallest: float, largest: float, n: int = 5) -> list[float]:
     """``n`` budgets from the min subnet's cost to the max subnet's."""
     return [*(smallest + (largest - smallest) * i / (n - 1) for i in range(n - 1)), largest]
-
-
-def parse(argv: list[str]) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("run", type=Path, help="output_folder of train.py")
-    parser.add_argument("--cost", choices=COSTS, default="params", help="default: params")
-    parser.add_argument(
-        "--budget",
-        action="append",
-        default=[],
-        help="largest cost, e.g. 5M, or 80ms of latency; may be given several times",
-    )
-    parser.add_argument("--causal", action="store_true", help="a dual-mode network's causal form")
-    parser.add_argument("--evaluations", type=at_least(2), default=200, help="default: 200")
-    parser.add_argument(
-        "--seconds", type=positive, default=10.0, help="of audio, for MACs, latency"
-    )
-    parser.add_argument("--storage", help="Optuna storage; default: SQLite in the run's folder")
-    parser.add_argument(
-        "--study", help="name in the storage, and of a folder; default: that of the cost"
-    )
-    parser.add_argument(
-        "--population", type=at_least(2), default=20, help="of NSGA-II; default: 20"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--no-baselines", action="store_true", help="only NSGA-II")
-    return parser.parse_args(argv)
-
-
-if __name__ == "__main__":
-    with one_line_errors():
-        main(parse(sys.argv[1:]))

@@ -1,1 +1,0 @@
-../../LibriSpeech/todm/search.py

@@ -1,1 +1,0 @@
-../../LibriSpeech/todm/transcribe.py

@@ -1,0 +1,19 @@
+"""Runs made by earlier versions: one table from what their recipes say to what is said now."""
+
+from __future__ import annotations
+
+import re
+
+# Patterns of the text of a ``hyperparams.yaml``, and what stands in their place.
+RENAMED: dict[str, str] = {
+    r"\btodm_sb\.checkpoints\.": "todm_sb.training.checkpoints.",
+    r"\btodm_sb\.precision\.": "todm_sb.training.precision.",
+    r"\bffn_dims: !apply:getattr(\s+- \S+\s+- )max_ffn_dims\b": r"sizes: !apply:getattr\1sizes",
+}
+
+
+def modernise(text: str) -> str:
+    """The ``hyperparams.yaml`` of a run as this version would have written it."""
+    for old, new in RENAMED.items():
+        text = re.sub(old, new, text)
+    return text

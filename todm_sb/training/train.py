@@ -1,0 +1,94 @@
+"""A recipe, from its command line to the table of its subnets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import speechbrain as sb
+from speechbrain.utils.distributed import infer_device, run_on_main
+
+from todm_sb.dataio.pipeline import make_loader_kwargs
+from todm_sb.dataio.split import read_splits
+from todm_sb.dataio.tokenizer import get_tokenizer
+from todm_sb.training.arguments import parse_arguments
+from todm_sb.training.brain import TODMBrain
+from todm_sb.training.distributed import join, leave
+from todm_sb.training.folder import run_folder
+from todm_sb.training.results import results_table
+from todm_sb.training.settings import load_checked
+from todm_sb.utils.files import write_atomic
+
+
+def main(argv: Sequence[str], program: Sequence[str] = ("python", "train.py")) -> None:
+    """Prepares the data, trains, tests, and prints the table of subnets.
+
+    Args:
+        argv: the recipe's YAML, overrides of its keys, and options of SpeechBrain.
+        program: what was called with them, for the record.
+
+    Raises:
+        TODMError: with one line, if the user can mend the cause.
+    """
+    recipe, run_opts = parse_arguments(argv)
+    if (run_opts.device or infer_device()) == "cpu":
+        run_opts = replace(run_opts, distributed_backend="gloo")
+    join(run_opts.distributed_backend)
+    hparams, test_only = load_checked(recipe, run_opts), run_opts.test_only
+    with run_folder(hparams, recipe, [*program, *argv], test_only) as begin:
+        if not test_only:
+            sb.create_experiment_directory(hparams["output_folder"])
+        train_and_test(hparams, run_opts, begin)
+
+
+def train_and_test(hparams: dict[str, Any], run_opts: Any, begin: Callable[[], None]) -> None:
+    """Prepares the data, trains unless there is only to be tested, and tests.
+
+    Args:
+        hparams: the recipe, loaded.
+        run_opts: SpeechBrain's options of the run.
+        begin: to call when all is checked; see :func:`todm_sb.training.folder.run_folder`.
+    """
+    for prepare in hparams["prepare"]:
+        run_on_main(prepare)
+    tokenizer = get_tokenizer(
+        hparams["tokenizer_folder"],
+        hparams["vocab_size"],
+        hparams["train_csv"],
+        hparams["tokenizer_type"],
+    )
+    splits = read_splits(hparams, tokenizer)
+
+    def loader_kwargs(data: sb.dataio.dataset.DynamicItemDataset, shuffle: bool) -> dict:
+        options = make_loader_kwargs(data, hparams["max_batch_seconds"], hparams["seed"], shuffle)
+        return {**options, "num_workers": hparams["num_workers"]}
+
+    brain = TODMBrain(
+        modules=hparams["modules"],
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+    )
+    brain.use_tokenizer(tokenizer)
+    begin()
+    brain.fit(
+        brain.hparams.epoch_counter,
+        splits.train,
+        splits.valid,
+        train_loader_kwargs=loader_kwargs(splits.train, shuffle=True),
+        valid_loader_kwargs=loader_kwargs(splits.valid, shuffle=False),
+    )
+    for name, test in splits.tests.items():
+        brain.evaluate(test, min_key="WER", test_loader_kwargs=loader_kwargs(test, shuffle=False))
+        if sb.utils.distributed.if_main_process():
+            results = brain.results()
+            folder = Path(hparams["output_folder"])
+            brain.errors.write_alignments(folder, name)
+            write_atomic(folder / f"errors_{name}.json", json.dumps(brain.errors.by_utterance()))
+            write_atomic(folder / f"results_{name}.json", json.dumps(results, indent=2) + "\n")
+            print(f"\n{name}\n{results_table(results)}")
+    leave()
