@@ -29,6 +29,9 @@ from todm_sb.utils.errors import ConfigError, quoted, recipe_errors
 # Keys of files and folders: a leading ~ is someone's home.
 PATHS = re.compile(r".*_(folder|csv|file|dir|path)|manifests")
 
+# The recipe, relative to this one's folder, that one is like but for what it says itself.
+BASE = "base"
+
 # Stands for a value that a tag makes, which is no plain setting.
 TAGGED = object()
 
@@ -38,7 +41,7 @@ class Recipe:
     """A recipe and what overrides it.
 
     Args:
-        file: the YAML.
+        file: the YAML; its key ``base`` may name another that it differs from only in what it says.
         overrides: by key; a :class:`Text` is what it says, whatever YAML would make of it.
     """
 
@@ -86,9 +89,7 @@ class Recipe:
             ConfigError: if the file cannot be read, or an override does not fit.
         """
         with recipe_errors(self.file):
-            tree = yaml_of().load(self.file.read_text(encoding="utf-8"))
-            if not isinstance(tree, dict):
-                raise ConfigError("is no recipe: its YAML is no mapping")
+            tree = _with_base(self.file)
             for key, value in copy.deepcopy(dict(self.overrides)).items():
                 if key not in tree:
                     raise ConfigError(f"has no key {quoted(key)}")
@@ -105,6 +106,22 @@ class Recipe:
         stream = io.StringIO(dump(texts.hidden(self.tree())))
         stream.name = str(self.file)  # by which !include: finds its files
         return resolve_references(stream).getvalue()
+
+
+def _with_base(file: Path, above: tuple[Path, ...] = ()) -> CommentedMap:
+    """The YAML of a recipe; where it has a ``base``, that of the base, changed by what it says
+    itself: mappings key by key, all else replaced."""
+    if file.resolve() in above:
+        raise ConfigError(f"{file} has itself as its {BASE}")
+    tree = yaml_of().load(file.read_text(encoding="utf-8"))
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{file} is no recipe: its YAML is no mapping")
+    base = tree.pop(BASE, None)
+    if base is None:
+        return tree
+    whole = _with_base(file.parent / str(base), (*above, file.resolve()))
+    update(whole, tree)
+    return whole
 
 
 def load_text(text: str, source: str | Path) -> dict[str, Any]:

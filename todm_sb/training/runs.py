@@ -21,8 +21,8 @@ from todm_sb.dataio.tokenizer import get_tokenizer, load_tokenizer
 from todm_sb.nnet.encoders import check_space
 from todm_sb.search.dev_set import Utterances
 from todm_sb.training.checkpoints import recover_average
-from todm_sb.training.legacy import modernise
 from todm_sb.training.identity import TOKENIZER, file_hash, read_identity, tokenizer_path
+from todm_sb.training.legacy import modernise
 from todm_sb.training.recipe import dump, load_text, yaml_of
 from todm_sb.utils.errors import ConfigError, TODMError, quoted, recipe_errors
 

@@ -19,7 +19,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
 
 from todm_sb.experiments.compare.overrides import as_arguments, from_yaml, merge, resolved_options
-from todm_sb.training.recipe import Recipe
+from todm_sb.training.recipe import Recipe, dump
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.files import write_atomic
 from todm_sb.utils.locks import FolderInUseError, FolderLock, is_locked
@@ -105,7 +105,7 @@ class Runs:
     def freeze(self) -> None:
         """Uses a copy of the recipe from now on: who edits it does not change what is running."""
         copy = self.root / self.hparams_file.name
-        write_atomic(copy, self.hparams_file.read_bytes())
+        write_atomic(copy, dump(Recipe(self.hparams_file).tree()))
         self.hparams_file = copy
 
     def folder(self, cell: Cell) -> Path:
