@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from todm_sb.dataio.check import EVALUATE, TRAIN, Limits, check_manifest
 from todm_sb.dataio.librispeech import prepare_librispeech, reference_of
 from todm_sb.dataio.manifest import read_csv
 from todm_sb.errors import ConfigError, DataError
@@ -232,6 +233,50 @@ def test_a_bad_utterance_is_left_out_counted_and_logged(
     assert caplog.messages[-1] == f"train-clean-100: 1 of 3 utterances skipped: 1 {kind}"
     assert len(caplog.messages) == 2
     assert "19-198-0001" in caplog.messages[0]
+
+
+@DAMAGES
+def test_a_bad_utterance_of_a_dev_or_test_set_counts_or_is_stated(
+    corpus, save, caplog, damage, kind, message
+):
+    damage(corpus / "train-clean-100" / "19" / "198")
+    with caplog.at_level(logging.WARNING, "todm_sb.dataio.librispeech"):
+        prepare_librispeech(corpus, save, te_splits=["train-clean-100"])
+    assert caplog.messages[-1] == f"train-clean-100: 1 of 3 utterances not sound: 1 {kind}"
+
+    def scored(split, purpose):
+        report = check_manifest(save / f"{split}.csv", Limits(RATE), "ends", purpose=purpose)
+        lost = {x.fault.id: x.words for x in report.undecodable}
+        return {row.ID for row in report.rows}, lost, report.left_out
+
+    sound, lost, left_out = scored("train-clean-100", EVALUATE)
+    assert sound == {"19-198-0000", "103-1240-0000"}
+    if "transcript" in kind and damage is not remove_audio:
+        assert (lost, left_out) == ({}, {"empty transcript": 1})
+    else:
+        assert (lost, left_out) == ({"19-198-0001": "stop now"}, {})
+    assert scored("train-clean-100", TRAIN)[0] == sound
+
+
+def test_contradictory_transcripts_and_shared_ids_of_a_test_set_are_stated(stems_again, save):
+    with (stems_again / "train" / "1" / "10" / "1-10.trans.txt").open("a") as file:
+        file.write("utt0003 ANOTHER\n")
+    (stems_again / "train" / "2" / "10" / "utt0003.flac").unlink()
+    prepare_librispeech(stems_again, save, dev_splits=["train"])
+    rows = {row.ID: row for row in read_csv(save / "train.csv")}
+    assert len(rows) == 12
+    assert (rows["1-10-utt0003"].wrds, rows["2-10-utt0003"].wrds) == ("", "TWO-TEN 3")
+    assert {name for name, row in rows.items() if not row.duration} == {
+        "1-10-utt0003",
+        "2-10-utt0003",
+    }
+
+
+def test_a_split_that_becomes_a_test_set_is_prepared_for_it(corpus, save):
+    remove_audio(corpus / "train-clean-100" / "19" / "198")
+    prepare_librispeech(corpus, save, ["train-clean-100"])
+    prepare_librispeech(corpus, save, te_splits=["train-clean-100"])
+    assert len(read_csv(save / "train-clean-100.csv")) == 3
 
 
 @DAMAGES
