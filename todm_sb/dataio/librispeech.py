@@ -83,9 +83,9 @@ def prepare_librispeech(
     ``<speaker>-<chapter>-<id>``, and where another split of `merge_lst` has it, ``<split>-<id>`` in
     the CSV of several. Words are what stands between ASCII white space.
 
-    What cannot be trained on is left out of the CSVs of training splits. Those of dev and test splits
-    have all that is there, of duration 0 where the audio cannot be opened and without words where it is
-    not known which: error rates are of it, or say that they are not.
+    What cannot be trained on is left out of the CSVs of training splits. Those of dev and test
+    splits have all that is there, of duration 0 where the audio cannot be opened and without words
+    where it is not known which: error rates are of it, or say that they are not.
 
     Args:
         data_folder: the folder that holds the splits (usually ``.../LibriSpeech``).
