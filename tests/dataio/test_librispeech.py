@@ -453,6 +453,15 @@ def test_a_byte_order_mark_does_not_belong_to_the_first_id(corpus, save):
     assert words_of(corpus, save) == "SIX"
 
 
+def test_nor_do_those_of_transcripts_that_were_put_one_after_another(corpus, save):
+    folder = corpus / "train-clean-100" / "19" / "198"
+    words = ["19-198-0000 SIX\n", "\ufeff19-198-0001 ZERO\n"]
+    transcript(folder).write_text("\ufeff\ufeff" + "".join(words), encoding="utf-8")
+    prepare_librispeech(corpus, save, ["train-clean-100"], strict=True)
+    rows = {row.ID: row.wrds for row in read_csv(save / "train-clean-100.csv")}
+    assert (rows["19-198-0000"], rows["19-198-0001"]) == ("SIX", "ZERO")
+
+
 def test_a_transcript_in_utf16_is_named(corpus, save):
     write_words(corpus, "84-121123-0000 SIX\n", "utf-16")
     with pytest.raises(DataError, match=r"84-121123\.trans\.txt .*UTF-8"):
