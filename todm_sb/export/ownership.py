@@ -24,8 +24,8 @@ from typing import Any
 
 from todm_sb import __version__
 from todm_sb.errors import ConfigError, quoted
-from todm_sb.export.schema import mapping, parse_json, table, text
 from todm_sb.utils.files import sha256_of
+from todm_sb.utils.schema import mapping, parse_json, table, text
 
 try:
     import fcntl
