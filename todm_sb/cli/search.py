@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 
 from todm_sb.cli.main import OK
+from todm_sb.dataio.fingerprint import dev_set_id
 from todm_sb.dataio.text import words_of_ids
 from todm_sb.search.budget import COSTS, format_cost, parse_budget
 from todm_sb.search.costs import Costs
@@ -120,7 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
     task = {
         "search space": space.to_dict(),
         "checkpoint": weights_id(model),
-        "dev set": dev_set.id,
+        "dev set": dev_set_id(hparams["valid_csv"], tokenizer),
         "cost": cost,
         "audio length": seconds,
         "population": arguments.population,
@@ -139,7 +140,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.seed,
     )
     result = search.run(arguments.evaluations, not arguments.no_baselines)
-    names = {"checkpoint": task["checkpoint"], "dev_set": dev_set.id}
+    names = {"checkpoint": task["checkpoint"], "dev_set": task["dev set"]}
     scored = {**dev_set.scored, "left_out": dataset.left_out}
     result = replace(result, **names, scored=scored)
     results.mkdir(parents=True, exist_ok=True)

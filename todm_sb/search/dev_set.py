@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -69,13 +67,6 @@ class DevSet:
             self.words += batch.words
         lengths = {model.encoder.shareable(frames.shape[1]) for frames, _ in self.batches}
         self.shared = {n: model.encoder.shared(n) for n in sorted(lengths)}
-
-    @property
-    def id(self) -> str:
-        """Tells sets of utterances apart, by what was said and for how long."""
-        lengths = [n_frames.tolist() for _, n_frames in self.batches]
-        text = json.dumps([self.words, lengths, *([self.undecodable] if self.undecodable else [])])
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
     def scored(self) -> dict[str, int]:

@@ -56,10 +56,10 @@ class SearchResult:
         methods: the ids of the subnets that each method read: NSGA-II and the baselines.
         budgets: in the unit of the cost, ascending.
         checkpoint: tells the weights apart, see :func:`todm_sb.training.runs.weights_id`.
-        scored: what the error rates are of, see :func:`todm_sb.report.scored_text`; empty of a
-            search that did not record it.
-        dev_set: tells the utterances apart, see :class:`todm_sb.search.dev_set.DevSet`; empty
-            where that was not recorded.
+        scored: what the error rates are of, see :func:`todm_sb.utils.tables.scored_text`; empty of
+            a search that did not record it.
+        dev_set: tells the utterances apart, see :func:`todm_sb.dataio.fingerprint.dev_set_id`;
+            empty where that was not recorded.
     """
 
     cost: str

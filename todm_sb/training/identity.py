@@ -11,7 +11,6 @@ seed the batches to come have another order; what was learnt stays true.)
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 
 from todm_sb.nnet.features import make_fbank
 from todm_sb.utils.errors import ConfigError, quoted
-from todm_sb.utils.files import write_atomic
+from todm_sb.utils.files import sha256_of, write_atomic
 
 FILE = "identity.json"
 # The key of the tokenizer's hash; it is not there as long as there is no tokenizer.
@@ -41,7 +40,7 @@ def identity_of(hparams: dict[str, Any]) -> dict[str, Any]:
     optimizer = hparams["opt_class"]
     optimizer = getattr(optimizer, "func", optimizer)
     values = {
-        **({TOKENIZER: file_hash(tokenizer)} if tokenizer.is_file() else {}),
+        **({TOKENIZER: sha256_of(tokenizer)} if tokenizer.is_file() else {}),
         "tokenizer_type": hparams["tokenizer_type"],
         "vocab_size": hparams["vocab_size"],
         **{key: hparams[key] for key in FEATURE_KEYS if key in hparams},
@@ -109,11 +108,6 @@ def tokenizer_path(hparams: dict[str, Any]) -> Path:
     """Where a run's tokenizer is, once there is one."""
     name = f"{hparams['vocab_size']}_{hparams['tokenizer_type']}.model"
     return Path(hparams["tokenizer_folder"]) / name
-
-
-def file_hash(path: Path) -> str:
-    """The SHA-256 of a small file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _flat(prefix: str, value: Any) -> dict[str, Any]:

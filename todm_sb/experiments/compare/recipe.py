@@ -7,7 +7,7 @@ from typing import Any
 
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
 
-from todm_sb.dataio.pipeline import get_tokenizer
+from todm_sb.dataio.tokenizer import get_tokenizer
 from todm_sb.experiments.compare.cells import Cell, Runs
 from todm_sb.experiments.compare.overrides import merge
 from todm_sb.training.recipe import Recipe

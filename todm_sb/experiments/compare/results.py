@@ -25,8 +25,8 @@ class Tested:
     Args:
         words: words of each utterance.
         errors: errors in each.
-        scored: what the error rates are of, see :func:`todm_sb.report.scored_text`; empty of a run
-            that did not record it.
+        scored: what the error rates are of, see :func:`todm_sb.utils.tables.scored_text`; empty of
+            a run that did not record it.
     """
 
     words: dict[str, int]
