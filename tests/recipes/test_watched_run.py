@@ -11,7 +11,7 @@ from todm_sb.training.watch import read_steps
 # Told once a minute, and at the end of an epoch.
 SUMMARY = {
     "lr",
-    *("max", "min", "random", "random layers", "random width"),
+    *("max", "min", "random", "random layers", "random FFN"),
     *("kd", "alpha -1", "alpha 1"),
     *("gradient norm", "clipped", "left out"),
     *("utterances a second", "audio hours an hour", "memory GB"),
