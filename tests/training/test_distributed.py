@@ -59,7 +59,7 @@ def make_brain(dtype, accumulation, seed=0):
         encoder={
             "n_features": N_FEATURES,
             "d_model": 8,
-            "ffn_dims": space.max_ffn_dims,
+            **space.sizes,
             "n_heads": 2,
             "state_size": 2,
             "channels": [2],
@@ -77,6 +77,7 @@ def make_brain(dtype, accumulation, seed=0):
         hparams={
             "space": space,
             "objective": Objective(ctc_weight=0.3, kd_weight=0.5),
+            "named_subnets": {},
             "n_random": 1,
             "sandwich_warmup": 3,
             "micro_batches": 1,
@@ -84,9 +85,12 @@ def make_brain(dtype, accumulation, seed=0):
             "epoch_counter": SimpleNamespace(current=1),
             "lr_annealing": schedule,
         },
-        run_opts={"device": "cpu", "max_grad_norm": float("inf")},
+        run_opts={
+            "device": "cpu",
+            "max_grad_norm": float("inf"),
+            "grad_accumulation_factor": accumulation,
+        },
     )
-    brain.grad_accumulation_factor = accumulation
     broadcast_weights(brain.modules)
     brain.init_optimizers()
     brain.modules.train()
