@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import speechbrain as sb
 import torch
-from speechbrain.utils.distributed import run_on_main
 from torch import Tensor
 
 from todm_sb.averages import Averages
@@ -49,6 +48,7 @@ from todm_sb.supernet.sandwich import (
     sandwich_backward,
 )
 from todm_sb.training.settings import check_batches
+from todm_sb.utils.processes import on_first
 from todm_sb.utils.progress import watched
 from todm_sb.watch import Watch, values_of_subnets
 
@@ -160,7 +160,7 @@ class TODMBrain(sb.Brain):
     def wer_of(self) -> dict[str, str]:
         """What the WER of a checkpoint is of: the dev set and how it is measured."""
         measured = [(subnet.to_json(), causal) for subnet, causal in self.measured.values()]
-        dev_set = run_on_main(dev_set_id, [self.hparams.valid_csv, self.tokenizer])
+        dev_set = on_first(dev_set_id, self.hparams.valid_csv, self.tokenizer)
         return {
             "dev_set": dev_set,
             "measured": fingerprint([sorted(measured), self.hparams.max_symbols]),

@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+# Seconds that processes which torchrun started leave the first to say what is wrong with all. It
+# ends them as soon as the first has ended.
+FIRST_SAYS = 20
 
 
 class TODMError(ValueError):
@@ -67,8 +72,7 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except TODMError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _end_with(str(error))
     except BrokenPipeError:
         # Whoever read the output has enough of it; nor is there anyone to flush it to at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -76,8 +80,14 @@ def one_line_errors() -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or error
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{reason}", file=sys.stderr)
-        sys.exit(2)
+        _end_with(f"{where}{reason}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
+
+
+def _end_with(message: str) -> NoReturn:
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(FIRST_SAYS)
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

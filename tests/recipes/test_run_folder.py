@@ -28,6 +28,11 @@ def run(tiny_run, tmp_path):
     return shutil.copytree(tiny_run, tmp_path / "run")
 
 
+def hashes(folder):
+    """The hash of each file by path."""
+    return {name: entry and entry[0] for name, entry in contents(folder).items()}
+
+
 def older(run):
     """The same, as made before there was ``identity.json``, with the loggers of that time."""
     (run / "identity.json").unlink()
@@ -55,7 +60,10 @@ OTHER_SETTINGS = [
     ),
     ({"model": tiny_model(dual_mode=True, look_ahead=1)}, "model.encoder.look_ahead was 0, is 1"),
     (
-        {"search_space": "{n_layers: 2, min_layers: 2, ffn_dims: [16, 32], layer_drop: any}"},
+        {
+            "search_space": "{n_layers: 2, min_layers: 2, ffn_dims: [16, 32], layer_drop: any}",
+            "named_subnets": "{}",
+        },
         "search_space.min_layers was 1, is 2",
     ),
     ({"n_mels": 40}, "n_mels was 80, is 40"),
@@ -150,13 +158,16 @@ def test_a_folder_of_something_else_is_no_output_folder(corpus, train, tmp_path,
 
 
 def test_a_start_that_its_data_stops_leaves_the_run_as_it_was(corpus, train, run, tmp_path):
-    before = contents(run)
-    with pytest.raises(TODMError):
-        train(arguments(corpus, run, lr=0.01, valid_csv=tmp_path / "none.csv"))
-    after = contents(run)
-    written = {name for name in after if after[name] != before.get(name)}
-    assert written <= {"log.txt", "env.log", "train.py", NAME}
-    assert before.keys() == after.keys()
+    before = hashes(run)
+    for overrides, message in (
+        ({"valid_csv": tmp_path / "none.csv"}, r"none\.csv does not exist"),
+        ({"test_splits": "[test-other]"}, "no split 'test-other'"),
+        ({"grad_accumulation_factor": 1000}, "an epoch has only"),
+    ):
+        for options in ([], ["--test_only"]) if "valid_csv" in overrides else ([],):
+            with pytest.raises(TODMError, match=message):
+                train([*arguments(corpus, run, lr=0.01, **overrides), *options])
+            assert hashes(run) == before
 
 
 class StoppedError(Exception):

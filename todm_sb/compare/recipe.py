@@ -9,7 +9,7 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
 
 from todm_sb.compare.cells import Cell, Runs
 from todm_sb.compare.overrides import merge
-from todm_sb.dataio.pipeline import get_tokenizer
+from todm_sb.dataio.tokenizer import get_tokenizer
 from todm_sb.training.recipe import Recipe
 from todm_sb.training.settings import load_checked
 

@@ -18,13 +18,12 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.sampler import DynamicBatchSampler
 from speechbrain.utils.data_pipeline import DynamicItem
-from speechbrain.utils.distributed import run_on_main
 
 from todm_sb.dataio.check import TRAIN, Limits, Report, check_manifest, read_audio
 from todm_sb.dataio.text import words_of_text
 from todm_sb.dataio.tokenizer import encode
-from todm_sb.dataio.tokenizer import get_tokenizer as get_tokenizer
 from todm_sb.errors import DataError
+from todm_sb.utils.processes import on_first
 
 
 class SpeechDataset(DynamicItemDataset):
@@ -111,8 +110,7 @@ def make_dataset(
             fault.
     """
     limits = Limits(sample_rate, max_duration, tokenizer, n_frames_of)
-    options = {"record": record, "purpose": purpose}
-    report = run_on_main(check_manifest, [csv_path, limits, "ends"], options)
+    report = on_first(check_manifest, csv_path, limits, "ends", record=record, purpose=purpose)
     report.log()
     return SpeechDataset(report.require(strict), tokenizer, sample_rate)
 

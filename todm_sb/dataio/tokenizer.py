@@ -6,10 +6,10 @@ import io
 from pathlib import Path
 
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
-from speechbrain.utils.distributed import run_on_main
 
 from todm_sb.dataio.manifest import read_lines, write_atomic
 from todm_sb.errors import ConfigError, DataError
+from todm_sb.utils.processes import on_first
 
 # Label of blank in the network. Tokenizers give it to unknown pieces: no text has that label.
 BLANK = 0
@@ -46,7 +46,7 @@ def get_tokenizer(
     if model_type not in TYPES:
         raise ConfigError(f"tokenizer_type must be one of {', '.join(TYPES)}, not {model_type!r}")
     path = Path(folder) / f"{vocab_size}_{model_type}.model"
-    run_on_main(_train_if_absent, [path, vocab_size, train_csv, model_type])
+    on_first(_train_if_absent, path, vocab_size, train_csv, model_type)
     tokenizer = load_tokenizer(path)
     check_tokenizer(tokenizer, vocab_size, str(path))
     return tokenizer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import logging.handlers
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,7 +14,6 @@ from typing import Any
 import speechbrain as sb
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
-from speechbrain.utils.distributed import run_on_main
 
 from todm_sb import provenance
 from todm_sb.dataio.manifest import write_atomic
@@ -29,6 +29,7 @@ from todm_sb.training.identity import (
 )
 from todm_sb.training.recipe import Recipe
 from todm_sb.utils.locks import NAME, FolderLock
+from todm_sb.utils.processes import on_first
 
 logger = logging.getLogger(__name__)
 
@@ -76,26 +77,43 @@ def run_folder(
 
     def begin() -> None:
         if not test_only:
-            run_on_main(_bind, [hparams, text, command])
+            on_first(_bind, hparams, text, command)
+        on_first(_log_to, Path(hparams["output_folder"]) / "log.txt", kept)
 
+    # Of what is logged until then: a start that its data stops writes nothing over.
+    kept = logging.handlers.MemoryHandler(1, flushOnClose=False)
     with ExitStack() as held:
-        run_on_main(_take, [held, hparams, test_only])
+        on_first(_take, held, hparams, test_only, kept)
         yield begin
 
 
-def _take(held: ExitStack, hparams: dict[str, Any], test_only: bool) -> None:
+def _take(held: ExitStack, hparams: dict[str, Any], test_only: bool, kept: logging.Handler) -> None:
     folder = Path(hparams["output_folder"])
     new = not _is_begun(folder, hparams)
     _refuse_other_run(folder, hparams, test_only)
     lock = held.enter_context(FolderLock(folder))
     if new:  # another may have begun meanwhile
         _refuse_other_run(folder, hparams, test_only)
-    handler = {"filename": str(folder / "log.txt")}
+    _set_up_logging(os.devnull)
+    logging.getLogger().addHandler(kept)
+    held.callback(logging.getLogger().removeHandler, kept)
+    if lock.problem:
+        logger.warning(lock.problem)
+
+
+def _set_up_logging(path: str | Path) -> None:
+    handler = {"filename": str(path)}
     sb.utils.logger.setup_logging(
         sb.core.DEFAULT_LOG_CONFIG, {"handlers": {"file_handler": handler}}
     )
-    if lock.problem:
-        logger.warning(lock.problem)
+
+
+def _log_to(path: Path, kept: logging.handlers.MemoryHandler) -> None:
+    """What was logged before goes to the file first."""
+    _set_up_logging(path)
+    (file,) = (x for x in logging.getLogger().handlers if isinstance(x, logging.FileHandler))
+    kept.setTarget(file)
+    kept.flush()
 
 
 def _bind(hparams: dict[str, Any], recipe: str, command: Sequence[str]) -> None:

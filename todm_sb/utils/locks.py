@@ -70,7 +70,7 @@ class FolderLock:
                 self._take(folder)
             _write_holder(self.descriptor)
         except BaseException:
-            self.release()
+            self._close()
             raise
 
     def _take(self, folder: Path) -> None:
@@ -100,8 +100,12 @@ class FolderLock:
     def release(self) -> None:
         """Gives the lock up; once, or again for nothing. Who inherited it still has it."""
         if self.descriptor in _held:
-            _held.remove(self.descriptor)
-            os.close(self.descriptor)
+            os.ftruncate(self.descriptor, 0)  # as it was before
+            self._close()
+
+    def _close(self) -> None:
+        _held.remove(self.descriptor)
+        os.close(self.descriptor)
 
     def handed_over(self) -> dict[str, str]:
         """The variable of its environment by which a process that is started finds the lock, if

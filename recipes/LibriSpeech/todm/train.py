@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import speechbrain as sb
-from speechbrain.utils.distributed import infer_device, run_on_main
+from speechbrain.utils.distributed import infer_device
 
 from todm_sb.brain import TODMBrain
 from todm_sb.dataio.manifest import write_atomic
@@ -31,6 +31,7 @@ from todm_sb.report import results_table
 from todm_sb.training.arguments import parse_arguments
 from todm_sb.training.folder import run_folder
 from todm_sb.training.settings import load_checked
+from todm_sb.utils.processes import on_first
 
 
 def main(argv: list[str]) -> None:
@@ -41,8 +42,6 @@ def main(argv: list[str]) -> None:
     join(run_opts.distributed_backend)
     hparams, test_only = load_checked(recipe, run_opts), run_opts.test_only
     with run_folder(hparams, recipe, [__file__, *argv], test_only) as begin:
-        if not test_only:
-            sb.create_experiment_directory(hparams["output_folder"])
         train_and_test(hparams, run_opts, begin)
 
 
@@ -55,7 +54,7 @@ def train_and_test(hparams: dict[str, Any], run_opts: Any, begin: Callable[[], N
         begin: to call when all is checked; see :func:`todm_sb.training.folder.run_folder`.
     """
     for prepare in hparams["prepare"]:
-        run_on_main(prepare)
+        on_first(prepare)
     tokenizer = get_tokenizer(
         hparams["tokenizer_folder"],
         hparams["vocab_size"],
@@ -76,12 +75,16 @@ def train_and_test(hparams: dict[str, Any], run_opts: Any, begin: Callable[[], N
         checkpointer=hparams["checkpointer"],
     )
     brain.use_tokenizer(tokenizer)
+    train = splits.train
+    if not run_opts.test_only:  # also a check
+        train = brain.make_dataloader(train, sb.Stage.TRAIN, **loader_kwargs(train, shuffle=True))
     begin()
+    if not run_opts.test_only:
+        sb.create_experiment_directory(hparams["output_folder"])
     brain.fit(
         brain.hparams.epoch_counter,
-        splits.train,
+        train,
         splits.valid,
-        train_loader_kwargs=loader_kwargs(splits.train, shuffle=True),
         valid_loader_kwargs=loader_kwargs(splits.valid, shuffle=False),
     )
     for name, test in splits.tests.items():
