@@ -231,7 +231,7 @@ def test_who_only_reads_a_run_leaves_it_as_it_was(run, tmp_path, make, forms):
     assert contents(run) == before
     write_report(run)
     written = contents(run).keys() - before.keys()
-    assert written == {"report.md", "report.html"}
+    assert written == {"report.md", "report.html", ".written.json"}
 
 
 def test_a_second_training_is_told_who_is_in_the_folder_and_writes_nothing(corpus, train, run):
