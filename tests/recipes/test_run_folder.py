@@ -71,6 +71,7 @@ OTHER_SETTINGS = [
     ({"fbank_kind": "kaldi"}, "fbank_kind was 'speechbrain', is 'kaldi'"),
     ({"features": "{fbank: {win_length: 20}}"}, "win_length was 25, is 20"),
     ({"normalize": "{norm_type: sentence}"}, "normalize.norm_type was 'global', is 'sentence'"),
+    ({"letter_case": "lower"}, "letter_case was 'keep', is 'lower'"),
     ({"tokenizer_type": "bpe"}, "tokenizer_type was 'unigram', is 'bpe'"),
     ({"opt_class": "!name:torch.optim.AdamW"}, "opt_class was 'ScaledAdam', is 'AdamW'"),
 ]
