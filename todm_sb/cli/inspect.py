@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
+from todm_sb.arguments import path
 from todm_sb.cli.main import OK
 from todm_sb.export.bundle import read_bundle
 from todm_sb.export.manifest import BundledSubnet, Manifest
@@ -18,7 +18,7 @@ from todm_sb.report import markdown_table, scored_text, widths
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``inspect``."""
-    parser.add_argument("folder", type=Path, help="of a bundle")
+    parser.add_argument("folder", type=path, help="of a bundle")
     parser.add_argument("--json", action="store_true", help="print its bundle.json")
 
 

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
+from todm_sb.arguments import path
 from todm_sb.cli.main import FAILED, OK
 from todm_sb.dataio.text import printable
 from todm_sb.devices import usable_device
@@ -32,8 +33,10 @@ from todm_sb.utils.progress import bar
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``transcribe``."""
-    parser.add_argument("audio", nargs="+", help="files that libsndfile reads")
-    parser.add_argument("--model", required=True, type=Path, help="folder of a bundle")
+    parser.add_argument(
+        "audio", nargs="+", type=os.path.expanduser, help="files that libsndfile reads"
+    )
+    parser.add_argument("--model", required=True, type=path, help="folder of a bundle")
     parser.add_argument("--subnet", help="name in the bundle, max, min, or JSON of a config (max)")
     parser.add_argument("--max-params", help="the best subnet of at most so many, e.g. 5M")
     parser.add_argument("--max-latency", help="and of at most this recorded latency, e.g. 80ms")
@@ -58,12 +61,12 @@ def run(arguments: argparse.Namespace) -> int:
     """
     asr = load(arguments)
     failed = 0
-    for path in bar(arguments.audio, show=len(arguments.audio) > 1, unit="file"):
+    for audio in bar(arguments.audio, show=len(arguments.audio) > 1, unit="file"):
         try:
-            result = _read(asr, path)
+            result = _read(asr, audio)
         except DataError as error:
             failed += 1
-            result = {"audio": path, "error": str(error)}
+            result = {"audio": audio, "error": str(error)}
         _show(result, arguments.json)
     return FAILED if failed else OK
 

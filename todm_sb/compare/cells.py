@@ -21,6 +21,7 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
 from todm_sb.compare.overrides import as_arguments, from_yaml, merge, resolved_options
 from todm_sb.dataio.manifest import write_atomic
 from todm_sb.errors import ConfigError
+from todm_sb.report.own_files import write_own
 from todm_sb.training.recipe import Recipe
 from todm_sb.utils.locks import FolderInUseError, FolderLock, is_locked
 
@@ -100,10 +101,14 @@ class Runs:
             raise ConfigError(f"--{taken[0]} differs from run to run: compare.py sets it")
 
     def freeze(self) -> None:
-        """Uses a copy of the recipe from now on: who edits it does not change what is running."""
-        copy = self.root / self.hparams_file.name
-        write_atomic(copy, self.hparams_file.read_bytes())
-        self.hparams_file = copy
+        """Uses a copy of the recipe from now on: who edits it does not change what is running.
+
+        Raises:
+            ConfigError: if somebody else's file of that name is there.
+        """
+        name = self.hparams_file.name
+        write_own(self.root, {name: self.hparams_file.read_bytes()})
+        self.hparams_file = self.root / name
 
     def folder(self, cell: Cell) -> Path:
         """Where a cell's run writes."""

@@ -13,9 +13,9 @@ from ruamel.yaml import YAML
 from todm_sb import provenance
 from todm_sb.compare.tables import comparison_markdown
 from todm_sb.curves import TrainingHistory
-from todm_sb.dataio.manifest import write_atomic
 from todm_sb.errors import ConfigError
 from todm_sb.report.html import to_html
+from todm_sb.report.own_files import write_own
 from todm_sb.report.table import markdown_table, results_table, scored_text, widths
 from todm_sb.supernet.budget import format_cost
 from todm_sb.supernet.pareto import SearchResult
@@ -31,7 +31,7 @@ def write_report(folder: Path) -> tuple[Path, Path]:
         The paths of both.
 
     Raises:
-        ConfigError: if there is nothing to report.
+        ConfigError: if there is nothing to report, or somebody else's file of that name is there.
     """
     sections = [
         *(_comparison(folder, path) for path in sorted(folder.rglob("comparison.json"))),
@@ -44,8 +44,8 @@ def write_report(folder: Path) -> tuple[Path, Path]:
         )
     text = "\n\n".join([f"# Report of {folder.resolve().name}", *sections, *_versions(folder)])
     markdown, html = folder / "report.md", folder / "report.html"
-    write_atomic(markdown, text + "\n")
-    write_atomic(html, to_html(text, folder))
+    files = {markdown.name: f"{text}\n", html.name: to_html(text, folder)}
+    write_own(folder, {name: content.encode() for name, content in files.items()})
     return markdown, html
 
 

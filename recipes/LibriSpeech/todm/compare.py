@@ -21,17 +21,19 @@ from pathlib import Path
 
 from todm_sb.arguments import path
 from todm_sb.compare.cells import Cell, Runs, known_seeds
-from todm_sb.compare.figure import draw_comparison
+from todm_sb.compare.figure import drawn
 from todm_sb.compare.plan import choose, plan_cells
 from todm_sb.compare.recipe import load_for_planning, prepare_data
 from todm_sb.compare.runner import refuse_other_options, run_cells
 from todm_sb.compare.sizes import evenly_spaced_sizes
 from todm_sb.compare.tables import Comparison, comparison_markdown
-from todm_sb.dataio.manifest import write_atomic
 from todm_sb.errors import ConfigError, one_line_errors
+from todm_sb.report.own_files import check_own, write_own
 from todm_sb.supernet import count_parameters
 from todm_sb.training.arguments import parse_arguments, run_option_arguments
 from todm_sb.training.settings import REQUIRED
+
+FILES = ("comparison.json", "comparison.md", "comparison.png")
 
 
 def main(argv: list[str]) -> None:
@@ -59,6 +61,7 @@ def main(argv: list[str]) -> None:
         return
     # Of all, so that no table is written anew without a run that it had.
     refuse_other_options(runs, cells)
+    check_own(folder, FILES)
     runs.freeze()
     for cell in {cell.seed: cell for cell in chosen}.values():
         prepare_data(runs, cell)
@@ -67,9 +70,9 @@ def main(argv: list[str]) -> None:
     finally:
         command = shlex.join(["python", Path(__file__).name, *argv])
         data = {"command": command, **Comparison(runs, cells, sizes).to_dict()}
-        write_atomic(folder / "comparison.json", json.dumps(data, indent=1) + "\n")
-        write_atomic(folder / "comparison.md", "# Comparison\n\n" + comparison_markdown(data))
-        draw_comparison(data, folder / "comparison.png")
+        text = "# Comparison\n\n" + comparison_markdown(data)
+        contents = (f"{json.dumps(data, indent=1)}\n".encode(), text.encode(), drawn(data))
+        write_own(folder, dict(zip(FILES, contents, strict=True)))
     print(comparison_markdown(data))
 
 
@@ -86,7 +89,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("hparams", type=Path, help="YAML of a supernet")
+    parser.add_argument("hparams", type=path, help="YAML of a supernet")
     parser.add_argument("--output_folder", type=path, help="default: results/compare-<YAML>")
     parser.add_argument(
         "--cells",

@@ -10,6 +10,7 @@ python export.py results/mini/1234 exported/all --subnet supernet
 import argparse
 from pathlib import Path
 
+from todm_sb.arguments import path
 from todm_sb.errors import one_line_errors
 from todm_sb.export.run import export_run
 from todm_sb.supernet.budget import COSTS
@@ -33,8 +34,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, help="output_folder of train.py")
-    parser.add_argument("target", type=Path, help="folder to write")
+    parser.add_argument("run", type=path, help="output_folder of train.py")
+    parser.add_argument("target", type=path, help="folder to write")
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument(
         "--subnet",

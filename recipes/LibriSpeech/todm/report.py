@@ -9,8 +9,8 @@ holds its pictures and opens without a network.
 """
 
 import argparse
-from pathlib import Path
 
+from todm_sb.arguments import path
 from todm_sb.errors import one_line_errors
 from todm_sb.report.document import write_report
 
@@ -18,7 +18,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, help="output_folder of train.py or compare.py")
+    parser.add_argument("folder", type=path, help="output_folder of train.py or compare.py")
     with one_line_errors():
-        for path in write_report(parser.parse_args().folder):
-            print(path)
+        for written in write_report(parser.parse_args().folder):
+            print(written)

@@ -18,11 +18,10 @@ import os
 import sys
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
 
-from todm_sb.arguments import at_least, positive
+from todm_sb.arguments import at_least, path, positive
 from todm_sb.dataio.fingerprint import dev_set_id
 from todm_sb.dataio.text import words_of_ids
 from todm_sb.devices import usable_device
@@ -134,7 +133,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, help="output_folder of train.py")
+    parser.add_argument("run", type=path, help="output_folder of train.py")
     parser.add_argument("--cost", choices=COSTS, default="params", help="default: params")
     parser.add_argument(
         "--budget",
