@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from speechbrain.utils import train_logger
 
-from todm_sb.brain import TODMBrain
+from todm_sb.training.brain import TODMBrain
 
 
 def test_nobody_is_told_that_pictures_of_synthesised_speech_cannot_be_saved(monkeypatch, caplog):
