@@ -5,6 +5,8 @@ import sys
 
 from speechbrain.utils import train_logger
 
+from todm_sb.training.broken_audio import BrokenAudioLog
+
 
 def test_nobody_is_told_that_pictures_of_synthesised_speech_cannot_be_saved(monkeypatch, caplog):
     # SpeechBrain asks when it is imported, in every training, search and export.
@@ -13,3 +15,13 @@ def test_nobody_is_told_that_pictures_of_synthesised_speech_cannot_be_saved(monk
     assert not caplog.records
     logging.getLogger(train_logger.__name__).warning("something else")
     assert caplog.messages == ["something else"]
+
+
+def test_broken_audio_of_one_name_in_two_splits_is_named_twice(caplog):
+    log = BrokenAudioLog()
+    for path in ("train/u1.flac", "dev/u1.flac", "dev/u1.flac"):
+        log.warn({"u1": f"unreadable audio ({path})"}, "is left out")
+    assert [message.split("(")[1] for message in caplog.messages] == [
+        "train/u1.flac); 1 so far",
+        "dev/u1.flac); 2 so far",
+    ]

@@ -71,6 +71,24 @@ def unbroken(corpus, tmp_path_factory):
     return output
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"beam_size": 0}, "beam_size must be"),
+        ({"grad_accumulation_factor": 1000}, "an epoch has only"),
+        ({"valid_csv": "none.csv"}, "manifest none.csv does not exist"),
+    ],
+)
+def test_a_check_that_fails_is_one_line_of_one_process(corpus, tmp_path, overrides, message):
+    job = torchrun(LIBRISPEECH / "train.py", *arguments(corpus, tmp_path / "run", **overrides))
+    assert job.returncode != 0
+    (line,) = (line for line in job.stderr.splitlines() if "error:" in line)
+    assert line.startswith("error: ")
+    assert message in line
+    assert job.stderr.count("Traceback") == 1  # torchrun's own
+    assert not (tmp_path / "run" / "hyperparams.yaml").exists()
+
+
 def test_a_process_that_dies_ends_the_job_with_its_name(corpus, dying, tmp_path):
     job = torchrun(dying, *arguments(corpus, tmp_path / "run"))
     assert job.returncode != 0

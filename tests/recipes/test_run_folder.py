@@ -71,6 +71,7 @@ OTHER_SETTINGS = [
     ({"fbank_kind": "kaldi"}, "fbank_kind was 'speechbrain', is 'kaldi'"),
     ({"features": "{fbank: {win_length: 20}}"}, "win_length was 25, is 20"),
     ({"normalize": "{norm_type: sentence}"}, "normalize.norm_type was 'global', is 'sentence'"),
+    ({"letter_case": "lower"}, "letter_case was 'keep', is 'lower'"),
     ({"tokenizer_type": "bpe"}, "tokenizer_type was 'unigram', is 'bpe'"),
     ({"opt_class": "!name:torch.optim.AdamW"}, "opt_class was 'ScaledAdam', is 'AdamW'"),
 ]
@@ -231,7 +232,7 @@ def test_who_only_reads_a_run_leaves_it_as_it_was(run, tmp_path, make, forms):
     assert contents(run) == before
     write_report(run)
     written = contents(run).keys() - before.keys()
-    assert written == {"report.md", "report.html"}
+    assert written == {"report.md", "report.html", ".written.json"}
 
 
 def test_a_second_training_is_told_who_is_in_the_folder_and_writes_nothing(corpus, train, run):

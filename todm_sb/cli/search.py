@@ -16,18 +16,17 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-from pathlib import Path
 
 from todm_sb.cli.main import OK
 from todm_sb.experiments.search_run import SearchOptions, search_run
 from todm_sb.search.budget import COSTS, format_cost, parse_budget
-from todm_sb.utils.arguments import at_least, positive
+from todm_sb.utils.arguments import at_least, path, positive
 from todm_sb.utils.tables import scored_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``search``."""
-    parser.add_argument("run_folder", type=Path, help="output_folder of train.py")
+    parser.add_argument("run_folder", type=path, help="output_folder of train.py")
     parser.add_argument("--cost", choices=COSTS, default="params", help="default: params")
     parser.add_argument(
         "--budget",

@@ -12,7 +12,8 @@ class BrokenAudioLog:
     """Names broken audio, each once."""
 
     def __init__(self) -> None:
-        self.named: set[str] = set()
+        # Names and reasons, with the file: two splits can have utterances of one name.
+        self.named: set[tuple[str, str]] = set()
 
     def warn(self, broken: Mapping[str, str], consequence: str) -> None:
         """Logs what was not named before.
@@ -22,7 +23,7 @@ class BrokenAudioLog:
             consequence: what becomes of it.
         """
         for name, reason in broken.items():
-            if name not in self.named:
-                self.named.add(name)
+            if (name, reason) not in self.named:
+                self.named.add((name, reason))
                 n = len(self.named)
                 logger.warning("%s %s: %s; %d so far", name, consequence, reason, n)
