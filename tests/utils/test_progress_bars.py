@@ -47,8 +47,9 @@ def test_speechbrains_bars_of_training_are_for_terminals_too(
     from todm_sb.supernet import SearchSpace
     from todm_sb.training.brain import TODMBrain
 
-    modules = {"model": make_transducer()}
-    hparams = {"space": SearchSpace(1, 1, ffn_dims=(8,)), "named_subnets": {}}
+    modules = {"features": None, "model": make_transducer()}
+    space = SearchSpace(1, 1, ffn_dims=(8,))
+    hparams = {"space": space, "named_subnets": {}, "epoch_counter": None}
     monkeypatch.setattr("sys.stderr", stream())
     for asked, shown in [({}, shows), ({"noprogressbar": True}, False)]:
         brain = TODMBrain(modules, None, hparams, run_opts={"device": "cpu", **asked})

@@ -74,7 +74,7 @@ class Bundle:
 
     @property
     def sample_rate(self) -> int:
-        """Of the audio that the network reads, in Hz."""
+        """Of the audio that the network takes, in Hz."""
         return self.manifest.features["sample_rate"]
 
 

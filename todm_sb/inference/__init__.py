@@ -1,4 +1,4 @@
-"""Loading trained subnets and reading speech with them."""
+"""Loading trained subnets and transcribing speech with them."""
 
 from todm_sb.inference.asr import SubnetASR
 from todm_sb.inference.streaming import StreamingSubnetASR

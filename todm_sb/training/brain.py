@@ -30,29 +30,28 @@ from todm_sb.training.broken_audio import BrokenAudioLog
 from todm_sb.training.checkpoints import WER_OF, competes, keep, log_those_apart, recover_average
 from todm_sb.training.distributed import (
     RankBatches,
+    all_reduce_gradients,
+    all_reduce_sum,
     broadcast_weights,
     n_ranks,
     rank,
-    sum_gradients,
-    total,
     update_statistics_with_nothing,
 )
 from todm_sb.training.epoch_log import log_epoch, write_cost
 from todm_sb.training.error_rates import ErrorRates
 from todm_sb.training.evaluation import (
-    in_each_mode,
+    forms_to_measure,
     results_of,
-    subnets_to_measure,
     validation_loss,
     what_wer_is_of,
 )
 from todm_sb.training.guard import GradientGuard
+from todm_sb.training.precision import fp16_needs_a_gpu
 from todm_sb.training.seeding import seed_step
 from todm_sb.training.settings import check_batches
-from todm_sb.training.shared_part import trunk_of
+from todm_sb.training.shared_part import SharedPart
 from todm_sb.training.stopwatch import Stopwatch
 from todm_sb.training.watch import Watch, values_of_subnets
-from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.progress import watched
 
 # A loss scaler starts at 2^16 and halves it whenever a gradient overflows.
@@ -86,18 +85,19 @@ class TODMBrain(sb.Brain):
         Raises:
             ConfigError: if ``precision`` is fp16 on a CPU, or a named subnet is outside the space.
         """
-        try:
+        with fp16_needs_a_gpu():
             super().__init__(*args, **kwargs)
-        except ValueError as error:
-            if "fp16" not in str(error):
-                raise
-            raise ConfigError(
-                "precision fp16 needs a GPU: on a CPU take --precision=bf16 or fp32"
-            ) from None
         self.noprogressbar |= not watched()
         self.tokenizer = tokenizer
-        subnets = subnets_to_measure(self.hparams.space, self.hparams.named_subnets)
-        self.measured = in_each_mode(subnets, self.modules.model.encoder.modes)
+        self.shared_part = SharedPart(
+            self.modules.features,
+            self.modules.model,
+            self.hparams.epoch_counter,
+            getattr(self.hparams, "wav_augment", None),
+            getattr(self.hparams, "feature_augment", None),
+        )
+        modes = self.modules.model.encoder.modes
+        self.measured = forms_to_measure(self.hparams.space, self.hparams.named_subnets, modes)
         # Kept in checkpoints, so that the means of an epoch that was broken off are of all of it.
         self.train_losses = Averages()
         self.train_stats: dict[str, float] = {}
@@ -133,8 +133,7 @@ class TODMBrain(sb.Brain):
             log_those_apart(self.checkpointer, self.wer_of)
         broadcast_weights(self.modules)
         if rank() == 0:
-            tensorboard = getattr(self.hparams, "tensorboard_logger", None)
-            writer = None if tensorboard is None else tensorboard.writer
+            writer = getattr(getattr(self.hparams, "tensorboard_logger", None), "writer", None)
             self.watch = Watch(Path(self.hparams.output_folder), self.optimizer_step, writer)
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
@@ -199,7 +198,7 @@ class TODMBrain(sb.Brain):
         causal = rng.choice(self.modules.model.encoder.modes)
         losses, share = self._backward_of_batch(batch, subnets, causal)
         if should_step:
-            sum_gradients(self.modules.parameters())
+            all_reduce_gradients(self.modules.parameters())
             self.accumulation.average(self.modules.parameters())
             self.optimizers_step()
             self.hparams.lr_annealing(self.optimizer)
@@ -225,12 +224,11 @@ class TODMBrain(sb.Brain):
         """Adds this process's share of the gradients.
 
         Returns:
-            The losses, none where its batch is empty, and what share of the utterances of all
-            processes is in it.
+            The losses, none where its batch is empty, and its share of all utterances.
         """
         self.broken_audio.warn(batch.broken, "is left out")
         n = len(batch.id)
-        n_of_all = total(n, self.device)
+        n_of_all = all_reduce_sum(n, self.device)
         self.accumulation.count(n_of_all)
         if n == 0:
             if n_of_all:
@@ -241,7 +239,7 @@ class TODMBrain(sb.Brain):
         # Losses are means over the utterances of a process, the gradient is that over all.
         share = n / n_of_all
         with self.training_ctx:
-            trunk, labels = self._trunk(batch, sb.Stage.TRAIN, causal)
+            trunk, labels = self.shared_part(batch.to(self.device), causal, augment=True)
             losses = sandwich_backward(
                 self.modules.model,
                 self.hparams.objective,
@@ -317,23 +315,11 @@ class TODMBrain(sb.Brain):
             if known:
                 self.train_losses.add(name, fmean(known), n_utterances)
 
-    # Both training and evaluation
-
-    def _trunk(self, batch: SpeechBatch, stage: sb.Stage, causal: bool) -> tuple[Trunk, Labels]:
-        """Features, augmented in training, and all that the subnets share."""
-        augment = {
-            name: getattr(self.hparams, name, None) if stage == sb.Stage.TRAIN else None
-            for name in ("wav_augment", "feature_augment")
-        }
-        features, model = self.modules.features, self.modules.model
-        epoch = self.hparams.epoch_counter.current
-        return trunk_of(batch.to(self.device), features, model, epoch, causal, **augment)
-
     # Evaluation
 
     def compute_forward(self, batch: SpeechBatch, stage: sb.Stage) -> tuple[Trunk, Labels]:
         """The trunk, once for all subnets measured."""
-        return self._trunk(batch, stage, self.modules.model.encoder.modes[0])
+        return self.shared_part(batch.to(self.device), self.modules.model.encoder.modes[0])
 
     def compute_objectives(
         self, predictions: tuple[Trunk, Labels], batch: SpeechBatch, stage: sb.Stage
@@ -347,7 +333,7 @@ class TODMBrain(sb.Brain):
         model = self.modules.model
         loss = torch.tensor(float("nan"))
         if stage == sb.Stage.VALID:
-            loss = self._validation_loss(trunk, labels)
+            loss = validation_loss(self.hparams.objective, model, trunk, labels, self.losses)
         beam_size = self.hparams.beam_size if stage == sb.Stage.TEST else 1
         searcher = TransducerSearcher(model, beam_size, self.hparams.max_symbols)
         first, *others = model.encoder.modes
@@ -359,14 +345,6 @@ class TODMBrain(sb.Brain):
             found = searcher.search(encoded, trunk.n_frames)
             words = [words_of_ids(self.tokenizer, best.tokens) for best, *_ in found]
             self.errors.append(name, batch.id, words, batch.words)
-        return loss
-
-    def _validation_loss(self, trunk: Trunk, labels: Labels) -> Tensor:
-        """The max subnet's loss, taken into the mean; not a number where there is none."""
-        loss, n = validation_loss(self.hparams.objective, self.modules.model, trunk, labels)
-        if loss is None:
-            return torch.tensor(float("nan"))
-        self.losses.add("max", float(loss), n)
         return loss
 
     def evaluate_batch(self, batch: SpeechBatch, stage: sb.Stage) -> Tensor:
@@ -383,28 +361,23 @@ class TODMBrain(sb.Brain):
                 self.watch.summarise(self.optimizer_step, epoch)
             return
         self.errors.merge()
-        rates = self.errors.rates()
-        mean_wer = sum(r["WER"] for r in rates.values()) / len(rates)
-        flat = {f"{key} {name}": v for name, r in rates.items() for key, v in r.items()}
         if stage == sb.Stage.VALID:
-            loss = self.losses.means_of_all().get("max", float("nan"))
-            self._end_of_validation(epoch, loss, mean_wer, flat)
+            self._end_of_validation(epoch)
         else:
-            self.hparams.train_logger.log_stats({"test": "done"}, test_stats=flat)
+            stats = self.errors.by_rate_and_name()
+            self.hparams.train_logger.log_stats({"test": "done"}, test_stats=stats)
 
-    def _end_of_validation(
-        self, epoch: int, valid_loss: float, mean_wer: float, rates: dict[str, float]
-    ) -> None:
+    def _end_of_validation(self, epoch: int) -> None:
         self.stopwatch.stop()
         stats = {"epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"]}
-        valid = {"loss": valid_loss, **rates}
-        loggers = [self.hparams.train_logger, getattr(self.hparams, "tensorboard_logger", None)]
-        loggers = [logger for logger in loggers if logger is not None]
+        loss = self.losses.means_of_all().get("max", float("nan"))
+        valid = {"loss": loss, **self.errors.by_rate_and_name()}
         folder = Path(self.hparams.output_folder)
+        loggers = [self.hparams.train_logger, getattr(self.hparams, "tensorboard_logger", None)]
         log_epoch(loggers, folder, stats, self.train_stats, valid, self.wer_of)
         write_cost(folder, self.optimizer_step, self.stopwatch)
         self.checkpointer.save_and_keep_only(
-            meta={"WER": mean_wer, "epoch": epoch, WER_OF: self.wer_of},
+            meta={"WER": self.errors.mean_wer(), "epoch": epoch, WER_OF: self.wer_of},
             min_keys=["WER"],
             num_to_keep=self.hparams.avg_checkpoints,
             ckpt_predicate=competes(self.wer_of),

@@ -26,14 +26,15 @@ def log_epoch(
     """Writes the figures of an epoch; every process must call this.
 
     Args:
-        loggers: SpeechBrain's.
+        loggers: SpeechBrain's, or None.
         folder: of the run, for its history.
         stats: ``epoch`` and ``lr``.
         train, valid: figures by name.
         wer_of: what those of ``valid`` are of.
     """
     for logger in loggers:  # they write in the first process, but all must call them
-        logger.log_stats(stats, train, valid)
+        if logger is not None:
+            logger.log_stats(stats, train, valid)
     if rank() == 0:
         TrainingHistory(folder).add(int(stats["epoch"]), {**stats, **train}, valid, wer_of)
 
