@@ -12,7 +12,6 @@ reading the longest utterances, over what the libraries hold, in a process of it
 from __future__ import annotations
 
 import argparse
-import csv
 import functools
 import multiprocessing
 import time
@@ -28,8 +27,9 @@ import torch
 from measure import MB, Row, peak_memory, print_table
 from speechbrain.utils.edit_distance import accumulatable_wer_stats
 
+from todm_sb.dataio.manifest import read_csv
 from todm_sb.dataio.text import words_of_text
-from todm_sb.errors import DataError, one_line_errors
+from todm_sb.errors import one_line_errors
 from todm_sb.export.onnx import obstacles_to_sherpa
 from todm_sb.export.run import FBANK_KEYS, export_run
 from todm_sb.runs import load_run, run_tokenizer
@@ -79,15 +79,12 @@ class TestSet:
     def read(
         cls, manifest: Path, limit: int | None, words_of: Callable[[str], list[str]]
     ) -> TestSet:
-        """From a CSV with the columns ``wav`` and ``wrds``."""
-        if not manifest.is_file():
-            raise DataError(f"{manifest} does not exist: give the manifest of a test set")
-        with manifest.open(encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))[:limit]
-        audio = [soundfile.read(row["wav"], dtype="float32") for row in rows]
+        """From a manifest."""
+        rows = read_csv(manifest)[:limit]
+        audio = [soundfile.read(row.wav, dtype="float32") for row in rows]
         seconds = sum(len(samples) / rate for samples, rate in audio)
         samples = [samples for samples, _ in audio]
-        return cls(samples, [row["wrds"] for row in rows], seconds, words_of)
+        return cls(samples, [row.wrds for row in rows], seconds, words_of)
 
     def error_rate(self, texts: Iterable[str]) -> float:
         """Word error rate in percent."""

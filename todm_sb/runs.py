@@ -21,8 +21,9 @@ from todm_sb.dataio.split import read_split
 from todm_sb.dataio.tokenizer import get_tokenizer, load_tokenizer
 from todm_sb.errors import ConfigError, TODMError, quoted, recipe_errors
 from todm_sb.supernet.dev_set import Utterances
-from todm_sb.training.identity import TOKENIZER, file_hash, read_identity, tokenizer_path
+from todm_sb.training.identity import TOKENIZER, read_identity, tokenizer_path
 from todm_sb.training.recipe import dump, load_text, yaml_of
+from todm_sb.utils.files import sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -220,7 +221,7 @@ def trained_tokenizer(run: Path, hparams: dict[str, Any]) -> Path:
     if not path.is_file():
         raise ConfigError(f"{path} does not exist: where is the tokenizer of the training?")
     known = (read_identity(run) or {}).get(TOKENIZER)
-    if known not in (None, file_hash(path)):
+    if known not in (None, sha256_of(path)):
         raise ConfigError(f"{path} is not the tokenizer that {run} was trained with: put it back")
     return path
 

@@ -96,16 +96,25 @@ def test_the_ablation_compares_with_the_full_method_of_the_same_seeds(runs, cell
 def test_the_tables_say_what_the_error_rates_are_of(runs, cells):
     assert "Error rates of" not in comparison_markdown(Comparison(runs, cells, SIZES).to_dict())
     scored = {"utterances": 3, "words": 10, "undecodable": 1, "left_out": {"no id": 2}}
-    for cell in cells[:2]:
+
+    def record(cell, **changes):
         path = runs.folder(cell) / "results_test.json"
-        results = [{**result, **scored} for result in json.loads(path.read_text())]
+        results = [{**x, **scored, **changes} for x in json.loads(path.read_text())]
         path.write_text(json.dumps(results))
+
+    by_seed = {seed: [x for x in cells if x.seed == seed] for seed in (1, 2)}
+    for cell in (*by_seed[1][:2], by_seed[2][0]):
+        record(cell)
     data = Comparison(runs, cells, SIZES).to_dict()
-    assert data["splits"]["test"]["scored"] == scored
+    assert data["splits"]["test"]["scored"] == [{**scored, "seeds": [1, 2]}]
     assert (
         "\n\nError rates of 3 utterances, 10 words; 1 of them could not be decoded, their words "
         "count as deleted; 2 left out: no id.\n\n"
     ) in comparison_markdown(data)
+    record(by_seed[2][0], words=11)  # a speaker of its own for each seed
+    text = comparison_markdown(Comparison(runs, cells, SIZES).to_dict())
+    assert "\n\nSeeds 1: Error rates of 3 utterances, 10 words; " in text
+    assert "\n\nSeeds 2: Error rates of 3 utterances, 11 words; " in text
 
 
 def test_the_cost_ratio_is_the_supernet_to_all_individual_networks(runs, cells):

@@ -18,7 +18,7 @@ class Plain:
 def rows(tmp_path):
     paths = [tmp_path / f"{name}.wav" for name in "ab"]
     for path in paths:
-        path.write_bytes(b"12345")
+        path.write_bytes(path.name.encode())
     return [Row(p.stem, 1.5, str(p), "spk", "ONE…") for p in paths]
 
 
@@ -29,14 +29,14 @@ def identity(tmp_path, rows):
 
 def test_what_changes_error_rates_makes_another_set(tmp_path, rows):
     first, second = rows
-    shorter = tmp_path / "shorter.wav"
-    shorter.write_bytes(b"1234")
+    other = tmp_path / "other.wav"
+    other.write_bytes(b"B.wav")
     others = [
         [first],
         [first, replace(second, ID="c")],
         [first, replace(second, wrds="TWO")],
         [first, replace(second, duration=1.6)],
-        [first, replace(second, wav=str(shorter))],
+        [first, replace(second, wav=str(other))],
         [first, replace(second, wav=str(tmp_path / "none.wav"))],
     ]
     ids = [identity(tmp_path, x) for x in [rows, *others]]
@@ -46,7 +46,7 @@ def test_what_changes_error_rates_makes_another_set(tmp_path, rows):
 def test_what_does_not_change_them_does_not(tmp_path, rows):
     first, second = rows
     elsewhere = tmp_path / "elsewhere.wav"
-    elsewhere.write_bytes(b"54321")
+    elsewhere.write_bytes(b"b.wav")
     same = [
         [second, first],
         [first, replace(second, wav=str(elsewhere))],

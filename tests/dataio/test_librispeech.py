@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from todm_sb.dataio.check import EVALUATE, TRAIN, Limits, check_manifest
 from todm_sb.dataio.librispeech import prepare_librispeech, reference_of
 from todm_sb.dataio.manifest import read_csv
 from todm_sb.errors import ConfigError, DataError
@@ -235,6 +236,50 @@ def test_a_bad_utterance_is_left_out_counted_and_logged(
 
 
 @DAMAGES
+def test_a_bad_utterance_of_a_dev_or_test_set_counts_or_is_stated(
+    corpus, save, caplog, damage, kind, message
+):
+    damage(corpus / "train-clean-100" / "19" / "198")
+    with caplog.at_level(logging.WARNING, "todm_sb.dataio.librispeech"):
+        prepare_librispeech(corpus, save, te_splits=["train-clean-100"])
+    assert caplog.messages[-1] == f"train-clean-100: 1 of 3 utterances not sound: 1 {kind}"
+
+    def scored(split, purpose):
+        report = check_manifest(save / f"{split}.csv", Limits(RATE), "ends", purpose=purpose)
+        lost = {x.fault.id: x.words for x in report.undecodable}
+        return {row.ID for row in report.rows}, lost, report.left_out
+
+    sound, lost, left_out = scored("train-clean-100", EVALUATE)
+    assert sound == {"19-198-0000", "103-1240-0000"}
+    if "transcript" in kind and damage is not remove_audio:
+        assert (lost, left_out) == ({}, {"empty transcript": 1})
+    else:
+        assert (lost, left_out) == ({"19-198-0001": "stop now"}, {})
+    assert scored("train-clean-100", TRAIN)[0] == sound
+
+
+def test_contradictory_transcripts_and_shared_ids_of_a_test_set_are_stated(stems_again, save):
+    with (stems_again / "train" / "1" / "10" / "1-10.trans.txt").open("a") as file:
+        file.write("utt0003 ANOTHER\n")
+    (stems_again / "train" / "2" / "10" / "utt0003.flac").unlink()
+    prepare_librispeech(stems_again, save, dev_splits=["train"])
+    rows = {row.ID: row for row in read_csv(save / "train.csv")}
+    assert len(rows) == 12
+    assert (rows["1-10-utt0003"].wrds, rows["2-10-utt0003"].wrds) == ("", "TWO-TEN 3")
+    assert {name for name, row in rows.items() if not row.duration} == {
+        "1-10-utt0003",
+        "2-10-utt0003",
+    }
+
+
+def test_a_split_that_becomes_a_test_set_is_prepared_for_it(corpus, save):
+    remove_audio(corpus / "train-clean-100" / "19" / "198")
+    prepare_librispeech(corpus, save, ["train-clean-100"])
+    prepare_librispeech(corpus, save, te_splits=["train-clean-100"])
+    assert len(read_csv(save / "train-clean-100.csv")) == 3
+
+
+@DAMAGES
 def test_a_bad_utterance_is_an_error_when_strict(corpus, save, damage, kind, message):
     damage(corpus / "train-clean-100" / "19" / "198")
     with pytest.raises(DataError, match=message):
@@ -406,6 +451,15 @@ def test_a_line_of_a_transcript_ends_nowhere_but_at_its_end(corpus, save, charac
 def test_a_byte_order_mark_does_not_belong_to_the_first_id(corpus, save):
     write_words(corpus, "84-121123-0000 SIX\n", "utf-8-sig")
     assert words_of(corpus, save) == "SIX"
+
+
+def test_nor_do_those_of_transcripts_that_were_put_one_after_another(corpus, save):
+    folder = corpus / "train-clean-100" / "19" / "198"
+    words = ["19-198-0000 SIX\n", "\ufeff19-198-0001 ZERO\n"]
+    transcript(folder).write_text("\ufeff\ufeff" + "".join(words), encoding="utf-8")
+    prepare_librispeech(corpus, save, ["train-clean-100"], strict=True)
+    rows = {row.ID: row.wrds for row in read_csv(save / "train-clean-100.csv")}
+    assert (rows["19-198-0000"], rows["19-198-0001"]) == ("SIX", "ZERO")
 
 
 def test_a_transcript_in_utf16_is_named(corpus, save):

@@ -99,6 +99,8 @@ HEADER, LINE = "ID,duration,wav,spk_id,wrds", "b-1,1.25,/data/b-1.flac,b,OPEN TH
     "text",
     [
         f"\ufeff{HEADER}\n{LINE}\n",
+        f"\ufeff\ufeff{HEADER}\n{LINE}\n",
+        f"\ufeff{HEADER}\n\ufeff{HEADER}\n{LINE}\n{HEADER}\r\n",
         f"{HEADER}\r\n{LINE}\r\n",
         f"{HEADER}\n{LINE}\n\n\n",
         f"\n{HEADER}\n\n{LINE}",

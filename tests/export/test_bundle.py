@@ -11,12 +11,12 @@ import torch
 from speechbrain.processing.features import InputNormalization
 
 from todm_sb.errors import ConfigError
-from todm_sb.export import manifest
 from todm_sb.export.bundle import read_bundle, read_manifest, write_bundle
 from todm_sb.export.manifest import BundledSubnet
 from todm_sb.nnet.encoder import MHSSMEncoder
 from todm_sb.nnet.features import SpeechFeatures, make_fbank
 from todm_sb.nnet.predictor import LSTMPredictor, StatelessPredictor
+from todm_sb.nnet.transducer import NETWORK_CHECKS
 from todm_sb.supernet import SubnetConfig, count_parameters, extract_subnet
 
 
@@ -78,11 +78,11 @@ def test_the_manifest_knows_every_argument_that_a_network_can_have(bundle_parts)
     """A new argument has to be added to the manifest, with its range."""
     data = {"n_features": 2, "d_model": 2, "ffn_dims": [2], "unknown": 0}
     with pytest.raises(ConfigError, match="unknown key 'unknown'"):
-        manifest._ENCODER(data, "encoder")
+        NETWORK_CHECKS["encoder"](data, "encoder")
     for cls, check, values in (
-        (MHSSMEncoder, manifest._ENCODER, {"n_features": 2, "d_model": 2, "ffn_dims": [2]}),
-        (LSTMPredictor, manifest._PREDICTOR, {"kind": "lstm", "d_model": 2}),
-        (StatelessPredictor, manifest._PREDICTOR, {"kind": "stateless", "d_model": 2}),
+        (MHSSMEncoder, NETWORK_CHECKS["encoder"], {"n_features": 2, "d_model": 2, "ffn_dims": [2]}),
+        (LSTMPredictor, NETWORK_CHECKS["predictor"], {"kind": "lstm", "d_model": 2}),
+        (StatelessPredictor, NETWORK_CHECKS["predictor"], {"kind": "stateless", "d_model": 2}),
     ):
         for name, parameter in inspect.signature(cls).parameters.items():
             if name in ("vocab_size", "blank") or parameter.default is parameter.empty:

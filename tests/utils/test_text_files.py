@@ -20,8 +20,9 @@ def test_only_ascii_white_space_separates_words():
 
 def test_a_file_is_read_as_it_is_but_for_a_byte_order_mark(tmp_path):
     path = tmp_path / "text"
-    path.write_bytes("\ufeffone\r\ntwo\rthree \ufeff".encode())
-    assert read_text(path) == "one\r\ntwo\rthree \ufeff"
+    for marks in ("", "\ufeff", "\ufeff\ufeff"):
+        path.write_bytes(f"{marks}one\r\ntwo\rthree \ufeff".encode())
+        assert read_text(path) == "one\r\ntwo\rthree \ufeff"
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "latin-1"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -50,12 +51,15 @@ class Comparison:
             "cost": self._cost(),
         }
 
-    def _scored(self, split: str) -> dict[str, Any]:
-        """What the error rates are of: the same of all cells that are compared."""
-        found = (
-            read_tested(self._folder(name, seed), split).scored for name, seed in self.finished
-        )
-        return next((scored for scored in found if scored), {})
+    def _scored(self, split: str) -> list[dict[str, Any]]:
+        """What the error rates are of, and in which seeds, whose test sets can differ."""
+        seeds_of: dict[str, tuple[dict[str, Any], list[int]]] = {}
+        for name, seed in self.finished:
+            scored = read_tested(self._folder(name, seed), split).scored
+            _, seeds = seeds_of.setdefault(json.dumps(scored), (scored, []))
+            if seed not in seeds:
+                seeds.append(seed)
+        return [{**scored, "seeds": seeds} for scored, seeds in seeds_of.values() if scored]
 
     def _seeds(self, *names: str) -> list[int]:
         """The seeds for which all of these are finished."""
@@ -140,8 +144,11 @@ def comparison_markdown(data: dict[str, Any], heading: str = "##") -> str:
     for split, tables in data["splits"].items():
         parts.append(f"{heading} Subnets and individual networks, {split}")
         parts.append(_sizes_table(tables["sizes"], data["cost"]))
-        if tables.get("scored"):
-            parts.append(scored_text(tables["scored"]))
+        for scored in tables["scored"]:
+            seeds = (
+                f"Seeds {', '.join(map(str, scored['seeds']))}: " if tables["scored"][1:] else ""
+            )
+            parts.append(seeds + scored_text(scored))
         if tables["ablation"]:
             parts.append(f"{heading} Ablation, {split}")
             parts.append(_ablation_table(tables["ablation"], data["cost"]))

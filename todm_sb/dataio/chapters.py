@@ -16,7 +16,7 @@ from pathlib import Path
 
 from todm_sb.errors import DataError
 from todm_sb.utils.folders import files, subfolders
-from todm_sb.utils.text_files import lines, read_text, words
+from todm_sb.utils.text_files import BOM, lines, read_text, words
 
 AUDIO = ".flac"
 TRANSCRIPT = ".trans.txt"
@@ -76,7 +76,8 @@ class Chapter:
         contradictions: dict[str, tuple[Line, Line]] = {}
         for file in self.transcripts:
             for text in lines(read_text(file)):
-                if found := words(text):
+                # Files that were put one after another keep their byte order marks.
+                if found := words(text.lstrip(BOM)):
                     line = Line(found[0], " ".join(found[1:]), file)
                     known = first.setdefault(line.id, line)
                     if known.words != line.words:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,10 @@ import numpy as np
 import soundfile
 from sentencepiece import SentencePieceProcessor
 
-from todm_sb.dataio.manifest import Row, is_current, mark_current, read_lines, write_atomic
+from todm_sb.dataio.manifest import Row, is_current, mark_current, read_lines, write_table
 from todm_sb.dataio.text import words_of_text
 from todm_sb.errors import DataError
+from todm_sb.utils.files import sha256_of
 from todm_sb.utils.folders import files_digest
 from todm_sb.utils.progress import bar
 
@@ -410,7 +410,7 @@ def _recorded_audio_faults(
     if record is None:
         return _audio_faults(lines, limits, audio == "whole", num_threads)
     made_from = {
-        "manifest": hashlib.sha256(Path(path).read_bytes()).hexdigest(),
+        "manifest": sha256_of(path),
         "lines": hashlib.sha256(repr([line for line, _ in lines]).encode()).hexdigest(),
         "files": files_digest([row["wav"] for _, row in lines], num_threads),
         "sample_rate": limits.sample_rate,
@@ -429,11 +429,7 @@ def _recorded_audio_faults(
 
 def write_faults(path: str | Path, faults: Iterable[Fault]) -> None:
     """Writes faults as a CSV ``line,id,cause,detail``."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(f.name for f in fields(Fault))
-    writer.writerows((f.line, f.id, f.cause, f.detail) for f in faults)
-    write_atomic(path, text.getvalue())
+    write_table(path, Fault, faults)
 
 
 def read_faults(path: str | Path) -> list[Fault]:

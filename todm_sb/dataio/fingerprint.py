@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from sentencepiece import SentencePieceProcessor
 
-from todm_sb.dataio.check import read_lines
+from todm_sb.dataio.manifest import read_lines
 from todm_sb.dataio.text import words_of_text
 from todm_sb.errors import DataError
+from todm_sb.utils.files import sha256_of
 
 
 def fingerprint(data: Any) -> str:
@@ -19,29 +21,36 @@ def fingerprint(data: Any) -> str:
     return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:12]
 
 
-def dev_set_id(csv_path: str | Path, tokenizer: SentencePieceProcessor) -> str:
-    """Tells sets of utterances apart: by ids, durations, words as they are scored, sizes of files.
+def dev_set_id(
+    csv_path: str | Path, tokenizer: SentencePieceProcessor, num_threads: int = 8
+) -> str:
+    """Tells sets of utterances apart: by ids, durations, words as they are scored, audio.
 
-    Where the audio lies, and in which order, does not matter.
+    Where the audio lies, and in which order, does not matter. All of it is read: what is exchanged
+    for as many seconds of something else, noise added, is often a file of the same size.
 
     Args:
         csv_path: manifest.
         tokenizer: of the network.
+        num_threads: audio files read at a time.
 
     Raises:
         DataError: if the manifest cannot be read, or no file of its audio is where it says.
     """
-    rows = [
-        (row["ID"], row["duration"], words_of_text(tokenizer, row["wrds"]), _size(row["wav"]))
-        for _, row in read_lines(csv_path)
-    ]
-    if all(size is None for *_, size in rows):
+    rows = [row for _, row in read_lines(csv_path)]
+    with ThreadPoolExecutor(num_threads) as pool:
+        audio = list(pool.map(_audio, [row["wav"] for row in rows]))
+    if not any(audio):
         raise DataError(f"{csv_path}: none of its audio files is where it says")
-    return fingerprint(sorted(rows, key=json.dumps))
+    found = [
+        (row["ID"], row["duration"], words_of_text(tokenizer, row["wrds"]), content)
+        for row, content in zip(rows, audio, strict=True)
+    ]
+    return fingerprint(sorted(found, key=json.dumps))
 
 
-def _size(path: str) -> int | None:
+def _audio(path: str) -> str | None:
     try:
-        return Path(path).stat().st_size
+        return sha256_of(path)
     except (OSError, ValueError):
         return None

@@ -15,6 +15,7 @@ from pathlib import Path
 import soundfile
 
 from todm_sb.dataio.chapters import (
+    AUDIO,
     Chapter,
     Line,
     find_chapters,
@@ -82,6 +83,10 @@ def prepare_librispeech(
     ``<speaker>-<chapter>-<id>``, and where another split of `merge_lst` has it, ``<split>-<id>`` in
     the CSV of several. Words are what stands between ASCII white space.
 
+    What cannot be trained on is left out of the CSVs of training splits. Those of dev and test
+    splits have all that is there, of duration 0 where the audio cannot be opened and without words
+    where it is not known which: error rates are of it, or say that they are not.
+
     Args:
         data_folder: the folder that holds the splits (usually ``.../LibriSpeech``).
         save_folder: where the CSVs go.
@@ -94,7 +99,7 @@ def prepare_librispeech(
             each split its own number, in the order of tr, dev and te splits.
         skip_prep: if True, nothing is done.
         strict: if True, the first utterance that cannot be used is an error; otherwise such
-            utterances are left out and logged.
+            utterances are logged.
         num_threads: audio files opened at a time.
         letter_case: ``keep`` leaves the letters of the transcripts alone, ``upper`` and ``lower``
             change them.
@@ -113,6 +118,7 @@ def prepare_librispeech(
         )
     data_folder, save_folder = Path(data_folder).resolve(), Path(save_folder)
     splits = list(dict.fromkeys([*tr_splits, *dev_splits, *te_splits]))
+    scored = {*dev_splits, *te_splits}
     limits = _limits(splits, select_n_sentences)
     merged_csv = _merged_csv(save_folder, splits, merge_lst, merge_name)
     _check_splits(data_folder, splits)
@@ -132,10 +138,13 @@ def prepare_librispeech(
             "audio": files_digest(audio, num_threads),
             "select_n_sentences": limits[split],
             "letter_case": letter_case,
+            "all": split in scored,
         }
         if is_current(path, made_from[split]):
             continue
-        rows, problems = read_split(split, chapters, limits[split], num_threads, letter_case)
+        rows, problems = read_split(
+            split, chapters, limits[split], num_threads, letter_case, split in scored
+        )
         problems = [*map(_misplaced, misplaced), *problems]
         _report(split, rows, problems, strict)
         forget(path)
@@ -159,6 +168,7 @@ def read_split(
     limit: int | None = None,
     num_threads: int = 8,
     letter_case: str = "keep",
+    keep_all: bool = False,
 ) -> tuple[list[Row], list[Problem]]:
     """Reads the transcripts of a split and the headers of its audio files.
 
@@ -168,6 +178,7 @@ def read_split(
         limit: if given, look at no more than so many transcribed utterances.
         num_threads: audio files opened at a time.
         letter_case: one of `LETTER_CASES`.
+        keep_all: return those with a problem, too, of duration 0.
 
     Returns:
         The usable utterances in the order of the transcripts' paths, and what is wrong with the
@@ -177,20 +188,26 @@ def read_split(
         DataError: if a transcript is not UTF-8, or two utterances cannot be told apart.
     """
     spoken: list[tuple[Chapter, Line]] = []
+    wordless: list[tuple[Chapter, Line]] = []  # nobody knows what is said in them
     problems: list[Problem] = []
     for chapter in chapters:
         found, contradictions = chapter.lines()
         spoken += [(chapter, line) for line in found]
         known = {line.id for line in found} | {line.id for line, _ in contradictions}
+        unheard = {name: path for name, path in chapter.audio.items() if name not in known}
+        wordless += [(chapter, replace(line, words="")) for line, _ in contradictions]
+        wordless += [(chapter, Line(name, "", path)) for name, path in unheard.items()]
         problems += [_contradiction(*lines) for lines in contradictions]
-        problems += [_untranscribed(p) for name, p in chapter.audio.items() if name not in known]
+        problems += [_untranscribed(path) for path in unheard.values()]
+    if not keep_all:
+        wordless = []
     ids = unique_ids(
         [
-            (line.id, f"{chapter.name}-{line.id}", chapter.folder / f"{line.id}.flac")
-            for chapter, line in spoken
+            (line.id, f"{chapter.name}-{line.id}", _path_of(chapter, line))
+            for chapter, line in (*spoken, *wordless)
         ]
     )
-    renamed = sum(name != line.id for name, (_, line) in zip(ids, spoken, strict=True))
+    renamed = sum(name != line.id for name, (_, line) in zip(ids, spoken, strict=False))
     if renamed:
         logger.info(
             "%s: %d utterances have the id of another one, and are named by speaker and chapter",
@@ -198,27 +215,44 @@ def read_split(
             renamed,
         )
 
-    def examine(item: tuple[str, tuple[Chapter, Line]]) -> Row | Problem:
-        name, (chapter, line) = item
-        found = _examine(chapter, line)
-        if isinstance(found, Problem):
-            return found
-        return replace(found, ID=name, wrds=LETTER_CASES[letter_case](line.words))
+    def examine(item: tuple[Chapter, Line]) -> float | Problem:
+        return _examine(*item)
 
-    work = list(zip(ids, spoken, strict=True))[:limit]
+    work = spoken[:limit]
     with ThreadPoolExecutor(num_threads) as pool:
         examined = list(bar(pool.map(examine, work), total=len(work), desc=split, unit="utt"))
-    problems += [item for item in examined if isinstance(item, Problem)]
-    return [item for item in examined if isinstance(item, Row)], problems
+    problems += [found for found in examined if isinstance(found, Problem)]
+    change = LETTER_CASES[letter_case]
+    rows = []
+    for name, (chapter, line), found in zip(ids, work, examined, strict=False):
+        if keep_all or not isinstance(found, Problem):
+            seconds = 0.0 if isinstance(found, Problem) else found
+            rows.append(_row(name, seconds, chapter, replace(line, words=change(line.words))))
+    rows += [_row(n, 0.0, *item) for n, item in zip(ids[len(spoken) :], wordless, strict=True)]
+    return rows, problems
 
 
-def _examine(chapter: Chapter, line: Line) -> Row | Problem:
-    """An utterance as its transcript has it, if its audio is there and can be opened."""
+def _path_of(chapter: Chapter, line: Line) -> Path:
+    """Where the audio of a line is, or should be."""
+    return chapter.audio.get(line.id, chapter.folder / f"{line.id}{AUDIO}")
+
+
+def _row(name: str, seconds: float, chapter: Chapter, line: Line) -> Row:
+    """Names that are not UTF-8 are escaped in it: there is no such file, but it can be written."""
+    path = _path_of(chapter, line)
+    name, wav, speaker = (
+        x.encode(errors="backslashreplace").decode() for x in (name, str(path), chapter.name)
+    )
+    return Row(name, seconds, wav, speaker, line.words)
+
+
+def _examine(chapter: Chapter, line: Line) -> float | Problem:
+    """Seconds of an utterance, if it has words and its audio is there and can be opened."""
     path = chapter.audio.get(line.id)
     if path is None:
         return Problem(
             "transcript without audio",
-            f"utterance {line.id} has no audio: put {line.id}.flac beside {line.file}, "
+            f"utterance {line.id} has no audio: put {line.id}{AUDIO} beside {line.file}, "
             "or remove its line there",
         )
     if not line.words:
@@ -236,7 +270,7 @@ def _examine(chapter: Chapter, line: Line) -> Row | Problem:
         return Problem("unreadable audio", f"cannot read {path} ({error}): fetch it again")
     if not header.frames:
         return Problem("unreadable audio", f"{path} is without a sample: fetch it again")
-    return Row(line.id, header.frames / header.samplerate, str(path), chapter.name, line.words)
+    return header.frames / header.samplerate
 
 
 def _untranscribed(path: Path) -> Problem:
@@ -274,7 +308,8 @@ def _merged(parts: dict[str, list[Row]]) -> list[Row]:
 
 
 def _report(split: str, rows: list[Row], problems: list[Problem], strict: bool) -> None:
-    """Logs the utterances that are left out, or raises if they may not be or if none remains."""
+    """Logs what is wrong with utterances, or raises if nothing may be or if none is sound."""
+    sound = [row for row in rows if row.duration]
     if problems and strict:
         more = f" ({len(problems)} such utterances)" if problems[1:] else ""
         raise DataError(f"{split}: {problems[0].message}{more}")
@@ -282,10 +317,11 @@ def _report(split: str, rows: list[Row], problems: list[Problem], strict: bool) 
         logger.warning("%s: %s", split, problem.message)
     if problems:
         kinds = Counter(problem.kind for problem in problems)
-        total = len(rows) + len(problems)
+        total = len(sound) + len(problems)
         summary = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-        logger.warning("%s: %d of %d utterances skipped: %s", split, len(problems), total, summary)
-    if not rows:
+        done = "skipped" if rows == sound else "not sound"
+        logger.warning("%s: %d of %d utterances %s: %s", split, len(problems), total, done, summary)
+    if not sound:
         raise DataError(
             f"split '{split}' has no usable utterance: it takes <speaker>/<chapter>/*.flac "
             "and, beside them, <speaker>-<chapter>.trans.txt"

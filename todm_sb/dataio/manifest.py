@@ -9,9 +9,7 @@ somebody else.
 
 from __future__ import annotations
 
-import codecs
 import csv
-import hashlib
 import io
 import json
 import os
@@ -22,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from todm_sb.errors import DataError, quoted
+from todm_sb.utils.files import sha256_of
+from todm_sb.utils.text_files import BOM, read_text
 
 # The line ends and quotes of CSV, and the space that `read_lines` would take off a cell's start.
 QUOTED = re.compile(r'[",\r\n]|^ ')
@@ -77,7 +77,18 @@ def write_csv(path: str | Path, rows: Iterable[Row]) -> None:
         path: the CSV file.
         rows: the utterances, written in the given order.
     """
-    lines = [[field.name for field in fields(Row)], *map(astuple, rows)]
+    write_table(path, Row, rows)
+
+
+def write_table(path: str | Path, kind: type, rows: Iterable[Any]) -> None:
+    """Writes a CSV, atomically.
+
+    Args:
+        path: the file.
+        kind: a dataclass, whose fields are the columns.
+        rows: objects of it.
+    """
+    lines = [[field.name for field in fields(kind)], *map(astuple, rows)]
     write_atomic(path, "".join(",".join(map(_cell, line)) + "\n" for line in lines))
 
 
@@ -119,7 +130,8 @@ def read_csv(path: str | Path) -> list[Row]:
 def read_lines(path: str | Path) -> list[tuple[int, dict[str | None, Any]]]:
     """The rows of a manifest as text, each with the line number of its end; blank rows left out.
 
-    Lines end with ``\\n`` or ``\\r\\n``; a byte order mark and spaces after a comma do not count.
+    Lines end with ``\\n`` or ``\\r\\n``; byte order marks, spaces after a comma and a header that
+    is there again, as in files that were put one after another, do not count.
 
     Args:
         path: CSV, in UTF-8, whose header names at least the columns of :class:`Row`.
@@ -146,7 +158,11 @@ def read_lines(path: str | Path) -> list[tuple[int, dict[str | None, Any]]]:
         if columns.count(name) != 1:
             raise DataError(f"manifest {path} {_wrong_columns(name, columns)}")
     place = {field.name: columns.index(field.name) for field in fields(Row)}
-    return [(line, _row(cells, place, len(columns))) for line, cells in filled[1:]]
+    return [
+        (line, _row(cells, place, len(columns)))
+        for line, cells in filled[1:]
+        if [cell.strip().lstrip(BOM) for cell in cells] != columns
+    ]
 
 
 def _row(cells: list[str], place: dict[str, int], n_columns: int) -> dict[str | None, Any]:
@@ -160,16 +176,11 @@ def _row(cells: list[str], place: dict[str, int], n_columns: int) -> dict[str | 
 
 def _text(path: str | Path) -> str:
     try:
-        data = Path(path).read_bytes()
-        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data:
-            raise DataError(f"manifest {path} is UTF-16 or no text at all: save it as UTF-8")
-        return data.decode("utf-8-sig")
+        return read_text(path)
     except FileNotFoundError:
         raise DataError(f"manifest {path} does not exist: run the data preparation first") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"manifest {path} cannot be read as UTF-8 text: {error}; save it as UTF-8"
-        ) from None
+    except OSError as error:
+        raise DataError(f"manifest {path} cannot be read: {error.strerror or error}") from None
 
 
 def _wrong_columns(name: str, columns: list[str]) -> str:
@@ -251,6 +262,6 @@ def _record_of(path: str | Path) -> dict[str, Any] | None:
 def _sha256(path: str | Path) -> str | None:
     """None where there is no such file (any more)."""
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return sha256_of(path)
     except FileNotFoundError:
         return None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -73,13 +71,6 @@ class DevSet:
             longest[n] = max(longest.get(n, 0), frames.shape[1])
         # A kernel made for more frames serves fewer.
         self.spectra = {n: model.encoder.spectra(length) for n, length in longest.items()}
-
-    @property
-    def id(self) -> str:
-        """Tells sets of utterances apart, by what was said and for how long."""
-        lengths = [n_frames.tolist() for _, n_frames in self.batches]
-        text = json.dumps([self.words, lengths, *([self.undecodable] if self.undecodable else [])])
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
     def scored(self) -> dict[str, int]:

@@ -59,8 +59,8 @@ class SearchResult:
         checkpoint: tells the weights apart, see :func:`todm_sb.runs.weights_id`.
         scored: what the error rates are of, see :func:`todm_sb.report.scored_text`; empty of a
             search that did not record it.
-        dev_set: tells the utterances apart, see :class:`todm_sb.supernet.dev_set.DevSet`; empty
-            where that was not recorded.
+        dev_set: tells the utterances apart, see :func:`todm_sb.dataio.fingerprint.dev_set_id`;
+            empty where that was not recorded.
     """
 
     cost: str

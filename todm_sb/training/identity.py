@@ -11,7 +11,6 @@ seed the batches to come have another order; what was learnt stays true.)
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 from todm_sb.dataio.manifest import write_atomic
 from todm_sb.errors import ConfigError, quoted
 from todm_sb.nnet.features import make_fbank
+from todm_sb.utils.files import sha256_of
 
 FILE = "identity.json"
 # The key of the tokenizer's hash; it is not there as long as there is no tokenizer.
@@ -43,7 +43,7 @@ def identity_of(hparams: dict[str, Any]) -> dict[str, Any]:
     optimizer = hparams["opt_class"]
     optimizer = getattr(optimizer, "func", optimizer)
     values = {
-        **({TOKENIZER: file_hash(tokenizer)} if tokenizer.is_file() else {}),
+        **({TOKENIZER: sha256_of(tokenizer)} if tokenizer.is_file() else {}),
         "tokenizer_type": hparams["tokenizer_type"],
         "vocab_size": hparams["vocab_size"],
         **{key: hparams[key] for key in TEXT_KEYS if key in hparams},
@@ -113,11 +113,6 @@ def tokenizer_path(hparams: dict[str, Any]) -> Path:
     """Where a run's tokenizer is, once there is one."""
     name = f"{hparams['vocab_size']}_{hparams['tokenizer_type']}.model"
     return Path(hparams["tokenizer_folder"]) / name
-
-
-def file_hash(path: Path) -> str:
-    """The SHA-256 of a small file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _flat(prefix: str, value: Any) -> dict[str, Any]:

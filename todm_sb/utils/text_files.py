@@ -6,14 +6,18 @@ and Python's text mode at a lone ``\r``: characters that a transcript, a name or
 
 from __future__ import annotations
 
+import codecs
 import re
 from pathlib import Path
 
 from todm_sb.errors import DataError
 
+# Byte order mark of UTF-8; some programs put one before that which is there.
+BOM = "\ufeff"
+
 
 def read_text(path: str | Path) -> str:
-    """The characters of a UTF-8 file as they are, but for a byte order mark at its start.
+    """The characters of a UTF-8 file as they are, but for byte order marks at its start.
 
     Args:
         path: the file.
@@ -23,14 +27,16 @@ def read_text(path: str | Path) -> str:
         OSError: if it cannot be read.
     """
     try:
-        text = Path(path).read_bytes().decode("utf-8-sig")
+        data = Path(path).read_bytes()
+        text = data.decode()
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8"
-        ) from None
+        reason = f"{error.reason} at byte {error.start}"
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            reason = "it is UTF-16"
+        raise DataError(f"{path} is not UTF-8 text ({reason}): save it as UTF-8") from None
     if "\0" in text:  # what UTF-16 without a byte order mark looks like
         raise DataError(f"{path} is UTF-16, not UTF-8 text, or no text at all: save it as UTF-8")
-    return text
+    return text.lstrip(BOM)
 
 
 def lines(text: str) -> list[str]:

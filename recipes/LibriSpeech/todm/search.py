@@ -22,6 +22,7 @@ from functools import partial
 import torch
 
 from todm_sb.arguments import at_least, path, positive
+from todm_sb.dataio.fingerprint import dev_set_id
 from todm_sb.dataio.text import words_of_ids
 from todm_sb.devices import usable_device
 from todm_sb.errors import one_line_errors
@@ -84,7 +85,7 @@ def main(arguments: argparse.Namespace) -> None:
     task = {
         "search space": space.to_dict(),
         "checkpoint": weights_id(model),
-        "dev set": dev_set.id,
+        "dev set": dev_set_id(hparams["valid_csv"], tokenizer),
         "cost": cost,
         "audio length": seconds,
         "population": arguments.population,
@@ -103,7 +104,7 @@ def main(arguments: argparse.Namespace) -> None:
         arguments.seed,
     )
     result = search.run(arguments.evaluations, not arguments.no_baselines)
-    names = {"checkpoint": task["checkpoint"], "dev_set": dev_set.id}
+    names = {"checkpoint": task["checkpoint"], "dev_set": task["dev set"]}
     scored = {**dev_set.scored, "left_out": dataset.left_out}
     result = replace(result, **names, scored=scored)
     results.mkdir(parents=True, exist_ok=True)
