@@ -143,7 +143,9 @@ def test_processes_share_the_test_and_measure_what_one_measures(corpus, train, u
 
 
 def test_processes_share_a_search(unbroken):
-    job = torchrun(LIBRISPEECH / "search.py", unbroken, "--evaluations=6", "--no-baselines")
+    job = torchrun(
+        "--module", "todm_sb.cli", "search", unbroken, "--evaluations=6", "--no-baselines"
+    )
     assert job.returncode == 0, job.stderr[-3000:]
     assert job.stdout.count("pareto.json, pareto.png, pareto.html") == 1
     found = SearchResult.load(unbroken / "search" / "params" / "pareto.json")

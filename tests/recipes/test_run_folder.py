@@ -117,6 +117,15 @@ def test_what_does_not_identify_a_run_may_change_and_is_written_down(corpus, tra
     assert "own" in {result["subnet"] for result in results}
 
 
+def test_a_run_is_not_begun_anew_beside_its_checkpoints(corpus, train, run, tmp_path):
+    before = contents(run)
+    for options in ([], ["--test_only"]):
+        with pytest.raises(ConfigError, match=r"elsewhere holds no checkpoint, but .*run/save"):
+            train([*arguments(corpus, run, save_folder=tmp_path / "elsewhere"), *options])
+        assert contents(run) == before
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_a_tokenizer_of_another_text_is_refused_by_training_and_by_readers(
     corpus, train, run, tmp_path
 ):
