@@ -3,7 +3,7 @@ import torch
 from speechbrain.lobes.features import Fbank
 from torch import nn
 
-from todm_sb.nnet.features import SpeechFeatures, make_fbank
+from todm_sb.nnet.features import SpeechFeatures, make_fbank, samples_of
 from todm_sb.utils.errors import ConfigError
 
 
@@ -77,3 +77,16 @@ def test_a_filterbank_is_made_from_plain_types():
 def test_filterbanks_that_do_not_exist_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         make_fbank(8000, 40, 256, 25, 10, **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"fbank_kind": "kaldi"}, {"fbank_kind": "kaldi", "snip_edges": True}]
+)
+def test_frames_are_counted_before_there_is_audio_as_they_are_of_it(options):
+    fbank = make_fbank(16000, 20, 512, 25, 10, **options)
+    extractor = SpeechFeatures(fbank, Recorder(), hop=samples_of(10, 16000))
+    numbers = [0, 1, 79, 80, 159, 160, 399, 400, 401, 560, 1600]
+    for n in numbers:
+        _, (found,) = extractor(torch.randn(1, n), torch.ones(1))
+        assert extractor.n_frames(n) == found
+    assert extractor.n_frames(torch.tensor(numbers)).tolist() == [*map(extractor.n_frames, numbers)]
