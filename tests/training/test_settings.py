@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 
 import pytest
+from hyperpyyaml import load_hyperpyyaml
 from junk import mutated
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
@@ -176,6 +177,11 @@ def test_settings_with_junk_in_them_work_or_are_refused_in_one_line(mini, times)
         taken = made(lambda junk=junk: check_settings({**objects, **junk}) or True)
         outcomes[taken is True] += 1
     assert min(outcomes.values()) >= times / 20
+
+
+def test_settings_build_nothing_where_speechbrain_has_loaded_a_folder_before():
+    load_hyperpyyaml("a: !new:collections.Counter {b: 1}")  # adds its tags to ruamel's loader
+    assert Recipe(MINI).settings()["space"] is TAGGED
 
 
 def test_what_is_saved_is_the_recipe_again(tmp_path):
