@@ -11,6 +11,7 @@ from torch import nn
 
 from todm_sb.nnet.encoders import Encoder, build_encoder, causal_form, check_encoder
 from todm_sb.nnet.joiner import Joiner, SimpleJoiner
+from todm_sb.nnet.kinds import own_arguments
 from todm_sb.nnet.predictor import LSTMPredictor, StatelessPredictor
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.schema import flag, integer, mapping, number, one_of
@@ -80,9 +81,10 @@ class Transducer(nn.Module):
             "simple_joiner": simple_joiner,
         }
         _CHECK(self.config, "network")
-        self.config["predictor"] = dict(predictor)
         kind = predictor["kind"]
         options = {key: value for key, value in predictor.items() if key != "kind"}
+        options = own_arguments("predictor", kind, options, PREDICTORS)
+        self.config["predictor"] = {"kind": kind, **options}
         self.predictor = _build(
             "predictor",
             PREDICTORS[kind],
