@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 
 import pytest
+from hyperpyyaml import load_hyperpyyaml
 from junk import mutated
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
@@ -27,6 +28,11 @@ def test_the_recipes_pass_and_all_their_plain_settings_are_known(path):
     check_settings(found)
     plain = {key for key, value in found.items() if value is not TAGGED}
     assert plain - {*REQUIRED, *OPTIONAL, "__set_seed"} <= {"search_space", "pruning"}
+
+
+def test_settings_build_nothing_whatever_was_loaded_before():
+    load_hyperpyyaml("a: !new:collections.Counter")  # as SpeechBrain does
+    assert Recipe(MINI).settings()["space"] is TAGGED
 
 
 @pytest.fixture(scope="module")
