@@ -30,7 +30,7 @@ from todm_sb.utils.schema import mapping, parse_json, table, text
 try:
     import fcntl
 except ModuleNotFoundError:  # Windows: nothing tells two exports at the same time apart
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
