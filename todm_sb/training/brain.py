@@ -8,7 +8,6 @@ import logging
 import random
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -43,6 +42,7 @@ from todm_sb.training.distributed import (
 )
 from todm_sb.training.error_rates import ErrorRates
 from todm_sb.training.guard import GradientGuard
+from todm_sb.training.loss_names import means_of_step
 from todm_sb.training.runs import weights_id
 from todm_sb.training.settings import check_batches
 from todm_sb.training.stopwatch import Stopwatch
@@ -328,7 +328,7 @@ class TODMBrain(sb.Brain):
             norm, limit = self.guard.norm, self.max_grad_norm
         values = {
             "lr": self.optimizer.param_groups[0]["lr"],
-            **values_of_subnets(subnets, losses, self.hparams.objective.divergence.alphas),
+            **values_of_subnets(subnets, losses),
             "gradient norm": norm,
             "clipped": float(norm > limit),
             "left out": self.guard.left_out,
@@ -363,19 +363,9 @@ class TODMBrain(sb.Brain):
             self.scaler.scale(loss * self.share).backward()
 
     def _count_losses(self, losses: list[SubnetLosses], n_utterances: int) -> None:
-        """Notes the losses of the max subnet, the means of the others, and the divergence."""
-        students = losses[1:]
-        parts = {
-            "max": [losses[0].transducer],
-            "ctc": [losses[0].ctc],
-            "simple": [losses[0].simple],
-            "others": [x.transducer for x in students],
-            "kd": [x.divergence for x in students],
-        }
-        for name, values in parts.items():
-            known = [float(v) for v in values if v is not None and v.isfinite()]
-            if known:
-                self.train_losses.add(name, fmean(known), n_utterances)
+        """Takes the losses of a batch into the means of the epoch."""
+        for name, value in means_of_step(losses).items():
+            self.train_losses.add(name, value, n_utterances)
 
     # Both training and evaluation
 
