@@ -30,6 +30,11 @@ def test_the_recipes_pass_and_all_their_plain_settings_are_known(path):
     assert plain - {*REQUIRED, *OPTIONAL, "__set_seed"} <= {"search_space", "pruning"}
 
 
+def test_settings_build_nothing_whatever_was_loaded_before():
+    load_hyperpyyaml("a: !new:collections.Counter")  # as SpeechBrain does
+    assert Recipe(MINI).settings()["space"] is TAGGED
+
+
 @pytest.fixture(scope="module")
 def mini():
     return Recipe(MINI).settings()

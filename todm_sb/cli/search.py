@@ -37,6 +37,7 @@ from todm_sb.training.runs import (
     search_folder,
     weights_id,
 )
+from todm_sb.training.searcher import searcher_of
 from todm_sb.utils.arguments import at_least, path, positive
 from todm_sb.utils.devices import usable_device
 from todm_sb.utils.tables import scored_text
@@ -105,11 +106,12 @@ def run(arguments: argparse.Namespace) -> int:
         on_cpu = copy.deepcopy(model).cpu()
         return LatencyTable.measure(on_cpu, space, sample).to_dict()
 
+    searcher = searcher_of(hparams, model.to(device)).greedy()
     dev_set = DevSet(
-        model.to(device),
+        model,
         dev_utterances(hparams, dataset, device),
         partial(words_of_ids, tokenizer),
-        hparams["max_symbols"],
+        searcher,
     )
     if cost != "latency":  # which is not known yet
         check_budgets(budgets, Costs(model, n_features)(space.min)[cost], cost)
@@ -121,6 +123,7 @@ def run(arguments: argparse.Namespace) -> int:
         "search space": space.to_dict(),
         "checkpoint": weights_id(model),
         "dev set": dev_set_id(hparams["valid_csv"], tokenizer),
+        "searcher": type(searcher).__qualname__,
         "cost": cost,
         "audio length": seconds,
         "population": arguments.population,

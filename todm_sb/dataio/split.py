@@ -75,10 +75,10 @@ def read_split(
             a fault.
     """
     rate, hop = hparams["sample_rate"], hparams["features"].hop
-    subsampling = hparams["model"].encoder.subsampling
+    encoder = hparams["model"].encoder
 
     def n_frames_of(seconds: float) -> int:
-        return subsampling.output_lengths(int(seconds * rate) // hop + 1)
+        return encoder.n_frames(int(seconds * rate) // hop + 1)
 
     return make_dataset(
         csv,

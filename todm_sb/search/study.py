@@ -44,6 +44,9 @@ PAUSE = 0.2
 
 SEARCH, BASELINE = "search", "baseline"
 
+# What studies were of that do not say so, since there was no choice.
+EARLIER = {"algorithm": "nsga2", "searcher": "TransducerSearcher"}
+
 
 class SharedStudy:
     """Evaluated subnets and claims on subnets in a storage that workers share.
@@ -131,7 +134,8 @@ class SharedStudy:
             agreement = self._agreements()[0]
         for key, value in task.items():
             # An older study does not know of every key.
-            if (theirs := agreement["task"].get(key, value)) != value:
+            theirs = agreement["task"].get(key, EARLIER.get(key, value))
+            if theirs != value:
                 raise ConfigError(
                     f"study {self.name!r} is of another {key} ({theirs}, not {value}): "
                     "choose another name with --study"

@@ -8,7 +8,6 @@ import logging
 import random
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from torch import Tensor
 from todm_sb.dataio.fingerprint import dev_set_id, fingerprint
 from todm_sb.dataio.pipeline import SpeechBatch
 from todm_sb.dataio.text import words_of_ids
-from todm_sb.decoders.transducer import TransducerSearcher
 from todm_sb.optim import ScaledAdam
 from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters
 from todm_sb.supernet.sandwich import (
@@ -43,7 +41,9 @@ from todm_sb.training.distributed import (
 )
 from todm_sb.training.error_rates import ErrorRates
 from todm_sb.training.guard import GradientGuard
+from todm_sb.training.loss_names import means_of_step
 from todm_sb.training.runs import weights_id
+from todm_sb.training.searcher import decoding_of, searcher_of
 from todm_sb.training.settings import check_batches
 from todm_sb.training.stopwatch import Stopwatch
 from todm_sb.training.watch import Watch, values_of_subnets
@@ -68,7 +68,7 @@ class TODMBrain(sb.Brain):
     Needs in ``hparams``: ``space``, ``objective``, ``n_random``, ``sandwich_warmup``,
     ``micro_batches``, ``named_subnets``, ``max_symbols``, ``beam_size``, ``seed``,
     ``epoch_counter``, ``lr_annealing`` (:class:`todm_sb.optim.Eden`), ``train_logger``,
-    ``output_folder``, ``avg_checkpoints``, ``valid_csv``; may have ``wav_augment``,
+    ``output_folder``, ``avg_checkpoints``, ``valid_csv``; may have ``searcher``, ``wav_augment``,
     ``feature_augment``, ``tensorboard_logger``. The recipes' YAMLs explain them. The tokenizer is
     given to :meth:`use_tokenizer`.
 
@@ -161,10 +161,11 @@ class TODMBrain(sb.Brain):
     def wer_of(self) -> dict[str, str]:
         """What the WER of a checkpoint is of: the dev set and how it is measured."""
         measured = [(subnet.to_json(), causal) for subnet, causal in self.measured.values()]
+        decoding = decoding_of(vars(self.hparams), self.modules.model)
         dev_set = on_first(dev_set_id, self.hparams.valid_csv, self.tokenizer)
         return {
             "dev_set": dev_set,
-            "measured": fingerprint([sorted(measured), self.hparams.max_symbols]),
+            "measured": fingerprint([sorted(measured), decoding]),
         }
 
     # Training
@@ -329,7 +330,7 @@ class TODMBrain(sb.Brain):
             norm, limit = self.guard.norm, self.max_grad_norm
         values = {
             "lr": self.optimizer.param_groups[0]["lr"],
-            **values_of_subnets(subnets, losses, self.hparams.objective.divergence.alphas),
+            **values_of_subnets(subnets, losses),
             "gradient norm": norm,
             "clipped": float(norm > limit),
             "left out": self.guard.left_out,
@@ -364,19 +365,9 @@ class TODMBrain(sb.Brain):
             self.scaler.scale(loss * self.share).backward()
 
     def _count_losses(self, losses: list[SubnetLosses], n_utterances: int) -> None:
-        """Notes the losses of the max subnet, the means of the others, and the divergence."""
-        students = losses[1:]
-        parts = {
-            "max": [losses[0].transducer],
-            "ctc": [losses[0].ctc],
-            "simple": [losses[0].simple],
-            "others": [x.transducer for x in students],
-            "kd": [x.divergence for x in students],
-        }
-        for name, values in parts.items():
-            known = [float(v) for v in values if v is not None and v.isfinite()]
-            if known:
-                self.train_losses.add(name, fmean(known), n_utterances)
+        """Takes the losses of a batch into the means of the epoch."""
+        for name, value in means_of_step(losses).items():
+            self.train_losses.add(name, value, n_utterances)
 
     # Both training and evaluation
 
@@ -420,8 +411,8 @@ class TODMBrain(sb.Brain):
         loss = torch.tensor(float("nan"))
         if stage == sb.Stage.VALID:
             loss = self._validation_loss(trunk, labels)
-        beam_size = self.hparams.beam_size if stage == sb.Stage.TEST else 1
-        searcher = TransducerSearcher(model, beam_size, self.hparams.max_symbols)
+        searcher = searcher_of(vars(self.hparams), model)
+        searcher = searcher if stage == sb.Stage.TEST else searcher.greedy()
         first, *others = model.encoder.modes
         n_frames = trunk.frames.shape[1]
         shared = {first: trunk.shared}

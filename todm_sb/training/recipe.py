@@ -69,7 +69,7 @@ class Recipe:
         with recipe_errors(self.file):
             texts = _Texts()
             loader = texts.loader()
-            # In place of those that SpeechBrain gives to ruamel's loader, which would come first.
+            # In place of those that hyperpyyaml leaves on the class of all loaders.
             loader.yaml_multi_constructors = {"!": lambda *_: TAGGED}
             return yaml.load(self._resolved(texts), Loader=loader)
 
