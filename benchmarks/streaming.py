@@ -103,6 +103,15 @@ def joined(parts: list[Tensor], n_samples: int) -> Tensor:
 
 
 @torch.no_grad()
+def medians_by_minute(seconds: list[float], chunk: float) -> list[float]:
+    """Median milliseconds of the chunks, of ``chunk`` seconds each, of each minute."""
+    per_minute = round(MINUTE / chunk)
+    return [
+        1e3 * statistics.median(seconds[i : i + per_minute])
+        for i in range(0, len(seconds) - per_minute // 2, per_minute)
+    ]
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -132,11 +141,7 @@ def main() -> None:
             f"{args.minutes} minutes, chunks of {args.chunk} s, {len(text.split())} words; same "
             f"text as of the whole file: {same}; encoder frames within {difference:.1e} of it"
         )
-        per_minute = round(MINUTE / args.chunk)
-        medians = [
-            1e3 * statistics.median(seconds[i : i + per_minute])
-            for i in range(0, len(seconds) - per_minute // 2, per_minute)
-        ]
+        medians = medians_by_minute(seconds, args.chunk)
         print("median ms a chunk, minute by minute: " + " ".join(f"{m:.2f}" for m in medians))
         delays = [first_text_delay(asr, part, size) for part in parts[: args.delays]]
         delays = sorted(d for d in delays if d is not None)

@@ -18,7 +18,7 @@ import torch
 from hyperpyyaml import load_hyperpyyaml
 from measure import Row, print_table, time_in_turn
 
-from todm_sb.dataio.check import read_audio
+from todm_sb.dataio.audio import read_samples
 from todm_sb.dataio.pipeline import SpeechBatch
 from todm_sb.training.brain import TODMBrain
 
@@ -81,7 +81,7 @@ def seconds_of_audio_checks(folder: str) -> float:
     path = f"{folder}/noise.flac"
     soundfile.write(path, 0.1 * torch.randn(int(RATE * SECONDS)).numpy(), RATE)
     checked, plain = time_in_turn(
-        lambda: [read_audio(path, SECONDS, RATE) for _ in range(B)],
+        lambda: [read_samples(path, SECONDS, RATE) for _ in range(B)],
         lambda: [soundfile.read(path, dtype="float32") for _ in range(B)],
         repeats=50,
         clock=time.thread_time,

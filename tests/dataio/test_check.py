@@ -10,14 +10,9 @@ import soundfile
 from sentencepiece import SentencePieceTrainer
 
 from todm_sb.cli import FAILED, OK, main
-from todm_sb.dataio.check import (
-    EVALUATE,
-    Limits,
-    audio_fault,
-    check_manifest,
-    read_audio,
-    read_faults,
-)
+from todm_sb.dataio.audio import audio_fault, read_samples
+from todm_sb.dataio.check import Limits, check_manifest
+from todm_sb.dataio.faults import EVALUATE, read_faults
 from todm_sb.dataio.manifest import Row, write_csv
 from todm_sb.dataio.pipeline import make_dataset, make_loader_kwargs
 from todm_sb.dataio.tokenizer import get_tokenizer, load_tokenizer
@@ -208,7 +203,7 @@ def test_broken_audio_is_found_and_named(good, tmp_path, kind):
     assert (quick == []) == (kind in BROKEN_INSIDE)
     if kind != "silence":
         with pytest.raises(DataError, match="broken"):
-            read_audio(str(broken), 1.0, RATE)
+            read_samples(str(broken), 1.0, RATE)
 
 
 @pytest.mark.parametrize(

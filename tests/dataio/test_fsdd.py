@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from todm_sb.dataio.fsdd import INDICES, WORDS, prepare_fsdd
+from todm_sb.dataio.digit_strings import INDICES, WORDS
+from todm_sb.dataio.fsdd import prepare_fsdd
 from todm_sb.dataio.manifest import read_csv
 from todm_sb.utils.errors import DataError
 

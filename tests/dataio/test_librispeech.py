@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from todm_sb.dataio.check import EVALUATE, TRAIN, Limits, check_manifest
+from todm_sb.dataio.check import Limits, check_manifest
+from todm_sb.dataio.faults import EVALUATE, TRAIN
 from todm_sb.dataio.librispeech import prepare_librispeech, reference_of
 from todm_sb.dataio.manifest import read_csv
 from todm_sb.utils.errors import ConfigError, DataError

@@ -11,15 +11,13 @@ from todm_sb.dataio.espeak import SAMPLE_RATE, Voice, synthesize
 from todm_sb.dataio.librispeech import prepare_librispeech
 from todm_sb.dataio.manifest import read_csv
 from todm_sb.dataio.mini_corpus import (
-    MAX_WORDS,
-    MIN_WORDS,
     OPTIONS_NAME,
     SIZES_NAME,
     VOICES,
     plan_corpus,
     prepare_mini_corpus,
-    vocabulary,
 )
+from todm_sb.dataio.mini_grammar import MAX_WORDS, MIN_WORDS, vocabulary
 from todm_sb.utils.errors import DataError
 
 SIZES = {"n_train": 8, "n_dev": 4, "n_test": 6}
@@ -101,7 +99,7 @@ def test_another_seed_says_other_sentences():
 
 def test_more_sentences_than_the_grammar_has_is_an_error(monkeypatch):
     grammar = {"SENTENCE": ("turn POWER the light",), "POWER": ("on", "off")}
-    monkeypatch.setattr("todm_sb.dataio.mini_corpus.GRAMMAR", grammar)
+    monkeypatch.setattr("todm_sb.dataio.mini_grammar.GRAMMAR", grammar)
     sizes = {"train": 1, "dev-clean": 0, "test-clean": 1}
     assert len(plan_corpus(1, sizes)) == 2
     with pytest.raises(DataError, match="no more than 2 sentences: ask for fewer utterances"):

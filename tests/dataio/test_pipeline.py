@@ -9,7 +9,7 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader
 
-from todm_sb.dataio.check import EVALUATE
+from todm_sb.dataio.faults import EVALUATE
 from todm_sb.dataio.manifest import Row, write_csv
 from todm_sb.dataio.pipeline import make_dataset, make_loader_kwargs
 from todm_sb.dataio.tokenizer import get_tokenizer

@@ -169,7 +169,7 @@ def test_what_validation_and_tests_count_is_normalised_on_both_sides(tmp_path, m
         losses=SimpleNamespace(add=lambda *_: None),
         tokenizer=tokenizer,
     )
-    trunk = SimpleNamespace(frames=torch.zeros(2, 3), n_frames=None, spectra=None)
+    trunk = SimpleNamespace(frames=torch.zeros(2, 3), n_frames=None, shared=None)
     brain.TODMBrain.compute_objectives(tested, (trunk, None), batch, brain.sb.Stage.TEST)
     assert tested.errors.rates() == {"max": NONE}
     assert tested.errors.by_utterance()["words"] == [2, 2]

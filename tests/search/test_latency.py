@@ -4,7 +4,7 @@ import random
 import pytest
 import torch
 
-from todm_sb.search.latency import LatencyTable, read_utterance, time_utterance
+from todm_sb.search.latency import LatencyTable, decode_utterance, time_utterance
 from todm_sb.supernet import SearchSpace, SubnetConfig, extract_subnet
 
 SPACE = SearchSpace(4, 1, ffn_dims=(3, 12))
@@ -66,4 +66,4 @@ def test_what_is_timed_is_reading_an_utterance(make_transducer):
     logits = joiner(joiner.project_encoder(encoded), joiner.project_predictor(start))
     labels = [x for x in logits[0, : n_frames[0]].argmax(-1).tolist() if x != 0]
     assert labels
-    assert read_utterance(network, features)[0] == labels[0]
+    assert decode_utterance(network, features)[0] == labels[0]

@@ -25,12 +25,12 @@ from todm_sb.training.brain import TODMBrain
 from todm_sb.training.checkpoints import SafeCheckpointer
 from todm_sb.training.distributed import (
     RankBatches,
+    all_gather,
+    all_reduce_gradients,
+    all_reduce_sum,
     broadcast_weights,
-    gather,
     join,
     merge_error_rates,
-    sum_gradients,
-    total,
     update_statistics_with_nothing,
 )
 from todm_sb.utils.errors import DataError
@@ -61,7 +61,7 @@ def make_brain(dtype, accumulation, seed=0):
         encoder={
             "n_features": N_FEATURES,
             "d_model": 8,
-            "ffn_dims": space.max_ffn_dims,
+            **space.sizes,
             "n_heads": 2,
             "state_size": 2,
             "channels": [2],
@@ -79,6 +79,7 @@ def make_brain(dtype, accumulation, seed=0):
         hparams={
             "space": space,
             "objective": Objective(ctc_weight=0.3, kd_weight=0.5),
+            "named_subnets": {},
             "n_random": 1,
             "sandwich_warmup": 3,
             "micro_batches": 1,
@@ -86,9 +87,12 @@ def make_brain(dtype, accumulation, seed=0):
             "epoch_counter": SimpleNamespace(current=1),
             "lr_annealing": schedule,
         },
-        run_opts={"device": "cpu", "max_grad_norm": float("inf")},
+        run_opts={
+            "device": "cpu",
+            "max_grad_norm": float("inf"),
+            "grad_accumulation_factor": accumulation,
+        },
     )
-    brain.grad_accumulation_factor = accumulation
     broadcast_weights(brain.modules)
     brain.init_optimizers()
     brain.modules.train()
@@ -144,7 +148,7 @@ def gradients_of_two(rank):
     for i, p in enumerate(parameters):
         if i % 4 != 3 and not (rank == 1 and i % 4 == 1):
             p.grad = torch.full_like(p, 10.0**rank * (i + 1))
-    sum_gradients(parameters)
+    all_reduce_gradients(parameters)
     return [p.grad if p.grad is None else p.grad.tolist() for p in parameters]
 
 
@@ -230,8 +234,8 @@ def work(rank, folder):
         "float64": train(rank, 2, torch.float64, 1),
         "float32": train(rank, 2, torch.float32, 1),
         "accumulated": train(rank, 2, torch.float64, 2),
-        "total": total(rank + 5),
-        "gathered": gather({"rank": rank}),
+        "total": all_reduce_sum(rank + 5),
+        "gathered": all_gather({"rank": rank}),
         "verdicts": verdicts_of_two(rank),
         "dealt": [list(RankBatches([[i] for i in range(n)], True)) for n in (1, 4, 5)],
         "dealt once": [list(RankBatches([[i] for i in range(n)], False)) for n in (1, 4, 5)],
@@ -260,7 +264,7 @@ def meet(local_rank, port, start):
     if local_rank == 1 and start:
         time.sleep(3)  # long enough for the first to read what the store knows of the second
     join("gloo")
-    assert gather(local_rank) == [0, 1]
+    assert all_gather(local_rank) == [0, 1]
     time.sleep(1)
     os._exit(0)  # without a word to the other, as one that dies
 
@@ -359,9 +363,9 @@ def test_both_processes_take_the_checkpoints_that_the_first_finds_whole(two):
 def test_a_single_process_needs_no_group():
     p = nn.Parameter(torch.ones(2))
     p.grad = torch.ones(2)
-    sum_gradients([p])
+    all_reduce_gradients([p])
     assert p.grad.tolist() == [1.0, 1.0]
-    assert (total(3), gather("x")) == (3, ["x"])
+    assert (all_reduce_sum(3), all_gather("x")) == (3, ["x"])
     assert list(RankBatches([[0], [1]], even=True)) == [[0], [1]]
 
 

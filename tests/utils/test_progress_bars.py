@@ -41,12 +41,18 @@ def test_a_terminal_gets_one(monkeypatch):
 
 
 @pytest.mark.parametrize(("stream", "shows"), [(io.StringIO, False), (Terminal, True)])
-def test_speechbrains_bars_of_training_are_for_terminals_too(monkeypatch, stream, shows):
+def test_speechbrains_bars_of_training_are_for_terminals_too(
+    monkeypatch, make_transducer, stream, shows
+):
+    from todm_sb.supernet import SearchSpace
     from todm_sb.training.brain import TODMBrain
 
+    modules = {"features": None, "model": make_transducer()}
+    space = SearchSpace(1, 1, ffn_dims=(8,))
+    hparams = {"space": space, "named_subnets": {}, "epoch_counter": None}
     monkeypatch.setattr("sys.stderr", stream())
     for asked, shown in [({}, shows), ({"noprogressbar": True}, False)]:
-        brain = TODMBrain(run_opts={"device": "cpu", **asked}, hparams={})
+        brain = TODMBrain(modules, None, hparams, run_opts={"device": "cpu", **asked})
         assert brain.noprogressbar is not shown
 
 

@@ -39,7 +39,7 @@ from todm_sb.bundle.manifest import (
     FileRecord,
     Manifest,
 )
-from todm_sb.nnet.features import SpeechFeatures, make_fbank
+from todm_sb.nnet.features import SpeechFeatures, make_fbank, samples_of
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.space import SearchSpace, SubnetConfig
 from todm_sb.supernet import count_parameters
@@ -74,7 +74,7 @@ class Bundle:
 
     @property
     def sample_rate(self) -> int:
-        """Of the audio that the network reads, in Hz."""
+        """Of the audio that the network takes, in Hz."""
         return self.manifest.features["sample_rate"]
 
 
@@ -325,6 +325,5 @@ def _load_features(settings: dict[str, Any]) -> tuple[InputNormalization, Speech
         fbank = make_fbank(**options)
     except (AssertionError, RuntimeError) as error:
         raise ConfigError(f"features: the filterbank refuses {options} ({error})") from None
-    # As SpeechBrain rounds it.
-    hop = round(settings["sample_rate"] / 1000 * settings["hop_length"])
+    hop = samples_of(settings["hop_length"], settings["sample_rate"])
     return normalize, SpeechFeatures(fbank, normalize, hop).eval()

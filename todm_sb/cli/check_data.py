@@ -11,7 +11,8 @@ import argparse
 from pathlib import Path
 
 from todm_sb.cli.main import FAILED, OK
-from todm_sb.dataio.check import PURPOSES, TRAIN, Limits, check_manifest, write_faults
+from todm_sb.dataio.check import Limits, check_manifest
+from todm_sb.dataio.faults import PURPOSES, TRAIN, write_faults
 from todm_sb.dataio.tokenizer import load_tokenizer
 from todm_sb.utils.arguments import at_least, path, positive
 from todm_sb.utils.errors import ConfigError

@@ -1,10 +1,10 @@
-"""``todm-sb transcribe``: reads audio files with an exported network.
+"""``todm-sb transcribe``: transcribes audio files with an exported network.
 
 todm-sb transcribe speech.flac more.wav --model exported/all --max-params 5M
-todm-sb transcribe *.wav --model exported/all --subnet min --json > read.jsonl
+todm-sb transcribe *.wav --model exported/all --subnet min --json > texts.jsonl
 
-A line a file, as soon as it is read: path, tab, text; with ``--json`` an object with ``audio``,
-``seconds`` (of audio), ``time`` (seconds that reading took) and ``text``, or ``audio`` and
+A line a file, as soon as it is transcribed: path, tab, text; with ``--json`` an object with
+``audio``, ``seconds`` (of audio), ``time`` (seconds that it took) and ``text``, or ``audio`` and
 ``error``.
 """
 
@@ -58,10 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints what is read in each file.
+    """Prints the text of each file.
 
     Returns:
-        The exit code: 1 if a file could not be read.
+        The exit code: 1 if a file could not be transcribed.
 
     Raises:
         ConfigError: if the model cannot be loaded.

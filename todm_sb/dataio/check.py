@@ -1,47 +1,40 @@
 """What is wrong with a manifest, found before training rather than in the middle of it.
 
 Each utterance is looked at by its row alone (:func:`row_fault`), then by its audio
-(:func:`audio_fault`). Data preparation, training and ``todm-sb check-data`` share these rules.
+(:func:`todm_sb.dataio.audio.audio_fault`). Data preparation, training and ``todm-sb check-data``
+share these rules.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import logging
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import soundfile
 from sentencepiece import SentencePieceProcessor
 
-from todm_sb.dataio.manifest import Row, is_current, mark_current, read_lines, write_table
+from todm_sb.dataio.audio import SILENT, audio_fault
+from todm_sb.dataio.faults import (
+    EVALUATE,
+    TRAIN,
+    Fault,
+    Report,
+    Undecodable,
+    read_faults,
+    write_faults,
+)
+from todm_sb.dataio.manifest import Row, is_current, mark_current, read_lines
 from todm_sb.dataio.text import words_of_text
-from todm_sb.utils.errors import DataError
 from todm_sb.utils.files import sha256_of
 from todm_sb.utils.folders import files_digest
 from todm_sb.utils.progress import bar
 
 logger = logging.getLogger(__name__)
-
-# What utterances are for: they are trained on, or error rates are measured on them.
-TRAIN, EVALUATE = "train", "evaluate"
-PURPOSES = (TRAIN, EVALUATE)
-
-# Seconds by which a manifest and an audio file may differ: the durations of some manifests are
-# rounded to hundredths.
-TOLERANCE = 0.02
-
-SILENT = "silent audio"
-
-# Samples decoded at a time.
-BLOCK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -62,118 +55,6 @@ class Limits:
     max_duration: float = math.inf
     tokenizer: SentencePieceProcessor | None = None
     n_frames_of: Callable[[float], int] | None = None
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Why an utterance cannot be used.
-
-    Args:
-        line: of the manifest; the header is line 1.
-        id: of the utterance.
-        cause: its kind, to count by.
-        detail: what was found.
-    """
-
-    line: int
-    id: str
-    cause: str
-    detail: str = ""
-
-    def __str__(self) -> str:
-        detail = f" ({self.detail})" if self.detail else ""
-        return f"line {self.line}: {self.id}: {self.cause}{detail}"
-
-
-@dataclass(frozen=True)
-class Undecodable:
-    """An utterance to be evaluated whose audio cannot be decoded: all its words count as deleted.
-
-    Args:
-        fault: why it cannot.
-        words: its transcript.
-    """
-
-    fault: Fault
-    words: str
-
-
-@dataclass(frozen=True)
-class Report:
-    """Which utterances a manifest has.
-
-    Args:
-        path: the manifest.
-        rows: the utterances that are trained on, or decoded, in the manifest's order.
-        faults: what is left out, in the manifest's order.
-        undecodable: to be evaluated all the same, in the manifest's order.
-        purpose: ``train`` or ``evaluate``.
-    """
-
-    path: str
-    rows: list[Row]
-    faults: list[Fault]
-    undecodable: list[Undecodable] = field(default_factory=list)
-    purpose: str = TRAIN
-
-    @property
-    def all_faults(self) -> list[Fault]:
-        """Of what is left out and of what cannot be decoded, in the manifest's order."""
-        faults = [*self.faults, *(lost.fault for lost in self.undecodable)]
-        return sorted(faults, key=lambda fault: fault.line)
-
-    @property
-    def left_out(self) -> dict[str, int]:
-        """What is left out: the number for each cause, the most frequent first."""
-        return _causes(self.faults)
-
-    def summary(self) -> str:
-        """One line: utterances, hours, and the number left out, or not decoded, for each cause."""
-        hours = sum(row.duration for row in self.rows) / 3600
-        total = len(self.rows) + len(self.faults) + len(self.undecodable)
-        can = "used" if self.purpose == TRAIN else "decoded"
-        found = f"{len(self.rows)} of {total} utterances can be {can}, {hours:.2f} hours"
-        return "; ".join([f"{self.path}: {found}", *self._losses()])
-
-    def require(self, strict: bool = False) -> Report:
-        """This report, unless there is nothing to train on, or to decode.
-
-        Args:
-            strict: refuse a single fault.
-
-        Raises:
-            DataError: if no utterance can be used or, with ``strict``, if one cannot.
-        """
-        faults = self.all_faults
-        if strict and faults:
-            raise DataError(
-                f"{self.summary()}; the first at {faults[0]}: mend it, or leave out --strict"
-            )
-        if not self.rows:
-            causes = ", ".join(dict.fromkeys(fault.cause for fault in faults))
-            can = "used" if self.purpose == TRAIN else "decoded"
-            raise DataError(
-                f"{self.path}: no utterance can be {can} ({causes or 'the manifest is empty'})"
-            )
-        return self
-
-    def log(self) -> None:
-        """Writes one line a cause to the log, and each fault on the debug level."""
-        for loss in self._losses():
-            logger.warning("%s: %s", self.path, loss)
-        for fault in self.all_faults:
-            logger.debug("%s: %s", self.path, fault)
-
-    def _losses(self) -> list[str]:
-        lost = _causes(lost.fault for lost in self.undecodable)
-        return [
-            *(f"{n} cannot be decoded, their words count as deleted: {c}" for c, n in lost.items()),
-            *(f"{n} left out: {cause}" for cause, n in self.left_out.items()),
-        ]
-
-
-def _causes(faults: Iterable[Fault]) -> dict[str, int]:
-    return dict(Counter(fault.cause for fault in faults).most_common())
 
 
 def check_manifest(
@@ -307,85 +188,6 @@ def _transcript_fault(words: str, duration: float, limits: Limits) -> tuple[str,
     return None
 
 
-def read_audio(path: str, duration: float, sample_rate: int | None = None) -> np.ndarray:
-    """Samples of an utterance, by the rules of :func:`audio_fault`.
-
-    Raises:
-        DataError: if it cannot be used (any more).
-    """
-    found, samples = None, np.empty(0, "float32")
-    try:
-        with soundfile.SoundFile(path) as file:
-            found = _header_fault(file, path, duration, sample_rate)
-            if found is None:
-                expected = file.frames
-                samples = file.read(dtype="float32")
-                if len(samples) < expected:
-                    found = "truncated audio", f"{path}: {len(samples)} of {expected} samples"
-                elif not np.isfinite(samples).all():
-                    found = "audio with samples that are not finite numbers", path
-    except (OSError, soundfile.SoundFileError) as error:
-        found = "unreadable audio", f"{path}: {error}"
-    if found is not None:
-        raise DataError(f"{found[0]} ({found[1]})")
-    return samples
-
-
-def audio_fault(
-    path: str, duration: float, sample_rate: int | None = None, whole: bool = True
-) -> tuple[str, str] | None:
-    """Cause and detail of what is wrong with an audio file; None if nothing is.
-
-    Args:
-        path: the file.
-        duration: seconds that the manifest gives it.
-        sample_rate: that it must have, in Hz; None for any.
-        whole: decode all of it, not only its end.
-    """
-    try:
-        if not Path(path).exists():
-            return "missing file", path
-        with soundfile.SoundFile(path) as file:
-            return _header_fault(file, path, duration, sample_rate) or (
-                _samples_fault(file, path) if whole else _end_fault(file, path)
-            )
-    except (OSError, soundfile.SoundFileError) as error:
-        return "unreadable audio", f"{path}: {error}"
-
-
-def _header_fault(
-    file: soundfile.SoundFile, path: str, duration: float, sample_rate: int | None
-) -> tuple[str, str] | None:
-    if sample_rate is not None and file.samplerate != sample_rate:
-        return "wrong sample rate", f"{path}: {file.samplerate} Hz, not {sample_rate} Hz"
-    if file.channels != 1:
-        return "more than one channel", f"{path}: {file.channels} channels"
-    if file.frames == 0:
-        return "zero length", path
-    actual = file.frames / file.samplerate
-    if abs(actual - duration) > TOLERANCE:
-        cause = "audio of another length than in the manifest (truncated, or changed since)"
-        return cause, f"{path}: {actual:.2f} s, not {duration:.2f} s"
-    return None
-
-
-def _end_fault(file: soundfile.SoundFile, path: str) -> tuple[str, str] | None:
-    file.seek(file.frames - 1)
-    return None if len(file.read(1)) else ("truncated audio", path)
-
-
-def _samples_fault(file: soundfile.SoundFile, path: str) -> tuple[str, str] | None:
-    expected, read, peak = file.frames, 0, 0.0
-    for block in file.blocks(BLOCK, dtype="float32"):
-        read += len(block)
-        peak = max(peak, float(np.abs(block).max()))
-        if not np.isfinite(block).all():
-            return "audio with samples that are not finite numbers", path
-    if read < expected:
-        return "truncated audio", f"{path}: {read} of {expected} samples"
-    return None if peak > 0 else (SILENT, path)
-
-
 def _audio_faults(lines: Lines, limits: Limits, whole: bool, num_threads: int) -> list[Fault]:
     def examine(item: tuple[int, dict[str | None, Any]]) -> Fault | None:
         line, row = item
@@ -425,14 +227,3 @@ def _recorded_audio_faults(
     write_faults(record, faults)
     mark_current(record, made_from)
     return faults
-
-
-def write_faults(path: str | Path, faults: Iterable[Fault]) -> None:
-    """Writes faults as a CSV ``line,id,cause,detail``."""
-    write_table(path, Fault, faults)
-
-
-def read_faults(path: str | Path) -> list[Fault]:
-    """Reads what :func:`write_faults` wrote."""
-    with Path(path).open(encoding="utf-8", newline="") as file:
-        return [Fault(**{**row, "line": int(row["line"])}) for row in csv.DictReader(file)]

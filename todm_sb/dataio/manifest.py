@@ -23,7 +23,7 @@ from todm_sb.utils.files import sha256_of, write_atomic
 from todm_sb.utils.text_files import BOM, read_text
 
 # The line ends and quotes of CSV, and the space that `read_lines` would take off a cell's start.
-QUOTED = re.compile(r'[",\r\n]|^ ')
+NEEDS_QUOTES = re.compile(r'[",\r\n]|^ ')
 SEPARATORS = {";": "semicolons", "\t": "tabs"}
 RECORD_NAME = "prepared.json"
 
@@ -72,7 +72,7 @@ def write_table(path: str | Path, kind: type, rows: Iterable[Any]) -> None:
 def _cell(value: Any) -> str:
     """As the csv module of newer Pythons writes it; older ones leave some quotes out."""
     text = str(value)
-    return '"' + text.replace('"', '""') + '"' if QUOTED.search(text) else text
+    return '"' + text.replace('"', '""') + '"' if NEEDS_QUOTES.search(text) else text
 
 
 def read_csv(path: str | Path) -> list[Row]:

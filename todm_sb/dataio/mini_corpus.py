@@ -11,8 +11,6 @@ import hashlib
 import io
 import json
 import random
-import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -27,6 +25,7 @@ import torchaudio.functional
 
 from todm_sb.dataio.espeak import SAMPLE_RATE as ESPEAK_RATE
 from todm_sb.dataio.espeak import Voice, synthesize
+from todm_sb.dataio.mini_grammar import distinct_sentences
 from todm_sb.utils.errors import DataError
 from todm_sb.utils.files import write_atomic
 from todm_sb.utils.folders import size
@@ -37,69 +36,6 @@ SIZES_NAME = "mini_corpus_sizes.json"
 
 # To be raised with any change in how an utterance of the plan is turned into audio.
 AUDIO_VERSION = 1
-
-# Capitals stand for any one of their alternatives. The words are kept apart in sound: no two of
-# them are homophones but FOR and FOUR, TO and TWO, which the sentence tells apart. Each sentence
-# pattern has hundreds of variations, so that none is used up and all words stay frequent.
-GRAMMAR: dict[str, tuple[str, ...]] = {
-    "SENTENCE": (
-        "turn the ROOM DEVICE POWER WHEN",
-        "turn POWER the DEVICE in the ROOM WHEN",
-        "please turn POWER the DEVICE WHEN",
-        "turn the DEVICE POWER and DO the THING",
-        "DO the ROOM THING WHEN",
-        "please DO the THING in the ROOM WHEN",
-        "make the ROOM light COLOUR WHEN",
-        "turn POWER the COLOUR light in the ROOM",
-        "set the ROOM heater to NUMBER degrees",
-        "set the ROOM timer for NUMBER minutes",
-        "set an alarm for HOUR to CHORE",
-        "wake PERSON WHEN",
-        "remind me to CHORE WHEN",
-        "remind PERSON to CHORE",
-        "CHORE WHEN",
-        "tell PERSON dinner is ready in NUMBER minutes",
-        "call PERSON WHEN and say WISH",
-        "play some SOUND in the ROOM WHEN",
-        "play SOUND for PERSON WHEN",
-        "stop the SOUND after NUMBER minutes",
-        "LEVEL the ROOM volume by NUMBER percent",
-        "add NUMBER GOODS and some GROCERY to the list",
-        "buy GROCERY and NUMBER GOODS WHEN",
-        "how WARM will the ROOM be WHEN",
-        "will the weather be WARM for PERSON WHEN",
-        "check if PERSON locked the ROOM THING",
-        "show me the ROOM camera WHEN",
-        "read the message from PERSON WHEN",
-    ),
-    "ROOM": ("kitchen", "bedroom", "bathroom", "office", "garden"),
-    "DEVICE": ("light", "heater", "fan", "radio", "television"),
-    "POWER": ("on", "off"),
-    "THING": ("door", "window", "gate", "curtain"),
-    "DO": ("open", "close", "lock", "check"),
-    "COLOUR": ("red", "blue", "green"),
-    "LEVEL": ("raise", "lower"),
-    "SOUND": ("music", "jazz", "news", "piano"),
-    "PERSON": ("anna", "peter", "maria", "simon"),
-    "CHORE": (
-        "feed the PET",
-        "water the flowers",
-        "buy some GROCERY",
-        "call PERSON",
-    ),
-    "PET": ("dog", "cat"),
-    "WARM": ("warm", "cold"),
-    "GROCERY": ("bread", "milk", "coffee"),
-    "GOODS": ("apples", "lemons", "eggs"),
-    "WISH": ("good night", "thank you"),
-    "WHEN": ("now", "tonight", "at HOUR", "in NUMBER minutes", "tomorrow morning", "this evening"),
-    "HOUR": ("six", "seven", "eight", "nine", "noon"),
-    "NUMBER": ("UNIT", "TEEN", "TENS", "TENS UNIT"),
-    "UNIT": ("two", "three", "four", "five", "six", "seven", "eight", "nine"),
-    "TEEN": ("ten", "eleven", "twelve", "fifteen"),
-    "TENS": ("twenty", "thirty", "forty", "fifty"),
-}
-MIN_WORDS, MAX_WORDS = 4, 9
 
 # One speaker a line: accent, variant, pitch, rate. No variant is in two splits, and none whispers,
 # croaks or plays the robot. Those of dev and test lie within what the training voices span.
@@ -235,13 +171,7 @@ def prepare_mini_corpus(
     def render(utterance: Utterance) -> None:
         write_atomic(data_folder / utterance.path, _flac(utterance, seed, sample_rate))
 
-    written = _recorded_sizes(data_folder)
-
-    def is_whole(utterance: Utterance) -> bool:
-        found = size(data_folder / utterance.path)
-        return found > 0 and found == written.get(utterance.path.as_posix(), found)
-
-    missing = [utterance for utterance in plan if not is_whole(utterance)]
+    missing = _missing(data_folder, plan)
     if missing:
         with ThreadPoolExecutor(num_threads) as pool:
             work = pool.map(render, missing)
@@ -249,11 +179,7 @@ def prepare_mini_corpus(
                 pass
     written = {u.path.as_posix(): size(data_folder / u.path) for u in plan}
     write_atomic(data_folder / SIZES_NAME, json.dumps(written, indent=0) + "\n")
-
-    for chapter, utterances in groupby(plan, key=lambda utterance: utterance.folder):
-        lines = [f"{utterance.id} {utterance.sentence.upper()}\n" for utterance in utterances]
-        name = "-".join(chapter.parts[1:]) + ".trans.txt"
-        write_atomic(data_folder / chapter / name, "".join(lines))
+    _write_transcripts(data_folder, plan)
 
 
 def plan_corpus(seed: int, sizes: dict[str, int]) -> list[Utterance]:
@@ -282,49 +208,6 @@ def plan_corpus(seed: int, sizes: dict[str, int]) -> list[Utterance]:
                 for index, sentence in enumerate(said[position :: len(voices)])
             ]
     return plan
-
-
-def distinct_sentences(rng: random.Random) -> Iterator[str]:
-    """Draws sentences of the grammar, each at most once.
-
-    Args:
-        rng: source of the draws.
-
-    Yields:
-        Lower-case sentences of `MIN_WORDS` to `MAX_WORDS` words.
-
-    Raises:
-        DataError: once hardly any new sentence turns up.
-    """
-    seen: set[str] = set()
-    while True:
-        for _ in range(10_000):
-            sentence = _expand("SENTENCE", rng)
-            if sentence not in seen and MIN_WORDS <= len(sentence.split()) <= MAX_WORDS:
-                break
-        else:
-            raise DataError(
-                f"the mini corpus's grammar yields no more than {len(seen)} sentences: "
-                "ask for fewer utterances"
-            )
-        seen.add(sentence)
-        yield sentence
-
-
-def vocabulary() -> list[str]:
-    """Lists the words of the grammar.
-
-    Returns:
-        The distinct words, lower case, in alphabetical order.
-    """
-    texts = " ".join(text for alternatives in GRAMMAR.values() for text in alternatives)
-    return sorted({word for word in texts.split() if word not in GRAMMAR})
-
-
-def _expand(symbol: str, rng: random.Random) -> str:
-    """Writes out one symbol of the grammar, alternatives being equally likely."""
-    alternative = rng.choice(GRAMMAR[symbol])
-    return re.sub(r"[A-Z]+", lambda match: _expand(match[0], rng), alternative)
 
 
 def _flac(utterance: Utterance, seed: int, sample_rate: int) -> bytes:
@@ -403,6 +286,25 @@ def _files_made(data_folder: Path, options: Any) -> set[str]:
         audio |= {u.path.as_posix() for u in plan_corpus(options["seed"], options["sizes"])}
     chapters = {PurePosixPath(path).parent for path in audio}
     return audio | {f"{c}/{'-'.join(c.parts[1:])}.trans.txt" for c in chapters}
+
+
+def _missing(data_folder: Path, plan: list[Utterance]) -> list[Utterance]:
+    """The utterances whose audio is not there, or has not the size it was written with."""
+    written = _recorded_sizes(data_folder)
+
+    def is_whole(utterance: Utterance) -> bool:
+        found = size(data_folder / utterance.path)
+        return found > 0 and found == written.get(utterance.path.as_posix(), found)
+
+    return [utterance for utterance in plan if not is_whole(utterance)]
+
+
+def _write_transcripts(data_folder: Path, plan: list[Utterance]) -> None:
+    """Writes the ``.trans.txt`` of each chapter."""
+    for chapter, utterances in groupby(plan, key=lambda utterance: utterance.folder):
+        lines = [f"{utterance.id} {utterance.sentence.upper()}\n" for utterance in utterances]
+        name = "-".join(chapter.parts[1:]) + ".trans.txt"
+        write_atomic(data_folder / chapter / name, "".join(lines))
 
 
 def _recorded_sizes(data_folder: Path) -> dict[str, int]:

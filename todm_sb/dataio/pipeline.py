@@ -19,7 +19,9 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.sampler import DynamicBatchSampler
 from speechbrain.utils.data_pipeline import DynamicItem
 
-from todm_sb.dataio.check import TRAIN, Limits, Report, check_manifest, read_audio
+from todm_sb.dataio.audio import read_samples
+from todm_sb.dataio.check import Limits, check_manifest
+from todm_sb.dataio.faults import TRAIN, Report
 from todm_sb.dataio.text import words_of_text
 from todm_sb.dataio.tokenizer import encode
 from todm_sb.dataio.tokenizer import get_tokenizer as get_tokenizer
@@ -72,7 +74,7 @@ class SpeechDataset(DynamicItemDataset):
 def samples_of(sample_rate: int | None, wav: str, duration: float) -> torch.Tensor | BrokenAudio:
     """The samples of an utterance, by the path and duration that the manifest gives."""
     try:
-        return torch.from_numpy(read_audio(wav, duration, sample_rate))
+        return torch.from_numpy(read_samples(wav, duration, sample_rate))
     except DataError as error:
         return BrokenAudio(str(error))
 

@@ -74,11 +74,11 @@ def read_split(
         DataError: if the manifest is missing, nothing of it can be used or, with ``strict``, it has
             a fault.
     """
-    rate, hop = hparams["sample_rate"], hparams["features"].hop
+    rate, features = hparams["sample_rate"], hparams["features"]
     encoder = hparams["model"].encoder
 
     def n_frames_of(seconds: float) -> int:
-        return encoder.n_frames(int(seconds * rate) // hop + 1)
+        return encoder.n_frames(features.n_frames(round(seconds * rate)))
 
     return make_dataset(
         csv,

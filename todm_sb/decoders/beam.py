@@ -54,7 +54,7 @@ def beam_search(
 
     Returns:
         The hypotheses of each utterance, best first; fewer than ``nbest`` where no more exist. A
-        network that gives NaN reads nothing, with a score of minus infinity.
+        network that gives NaN finds nothing, with a score of minus infinity.
 
     Raises:
         ValueError: if ``nbest`` exceeds ``beam_size``.
@@ -85,15 +85,15 @@ class _Beam(NamedTuple):
         scores: log-probabilities.
         hashes: of the label sequences.
         trails: the label sequences, see :class:`todm_sb.decoders.trails.Trails`.
-        rows: of the memories, which have read the labels before the unread one.
-        unread: a last label that no memory has read, or blank.
+        rows: of the memories, whose states are those after the labels before the pending one.
+        pending: a last label that the memories' states do not hold yet, or blank.
     """
 
     scores: Tensor
     hashes: Tensor
     trails: Tensor
     rows: Tensor
-    unread: Tensor
+    pending: Tensor
 
     def merged(self, count: int) -> _Beam:
         """The best label sequences, each with the sum of its hypotheses."""
@@ -111,17 +111,19 @@ class _Memory:
     """What the predictor, or a language model, says after the labels of each hypothesis.
 
     Args:
-        read: (labels, state) -> (outputs, state), each tensor with the hypotheses on axis 0.
+        predict: (labels, state) -> (outputs, state), each tensor with the hypotheses on axis 0.
         start: (rows,), the start symbol.
     """
 
-    def __init__(self, read: Callable[[Tensor, State | None], tuple[Tensor, State]], start: Tensor):
-        self.read = read
-        self.outputs, self.state = read(start, None)
+    def __init__(
+        self, predict: Callable[[Tensor, State | None], tuple[Tensor, State]], start: Tensor
+    ) -> None:
+        self.predict = predict
+        self.outputs, self.state = predict(start, None)
 
     def extend(self, rows: Tensor, labels: Tensor) -> None:
-        """Reads a label after each of these rows; the new rows come behind all others."""
-        outputs, state = self.read(labels, tuple(s[rows] for s in self.state))
+        """Takes a label after each of these rows; the new rows come behind all others."""
+        outputs, state = self.predict(labels, tuple(s[rows] for s in self.state))
         self.outputs = torch.cat([self.outputs, outputs])
         self.state = tuple(map(torch.cat, zip(self.state, state, strict=True)))
 
@@ -142,7 +144,7 @@ class _Search:
         state_beam: float,
     ) -> None:
         self.networks = networks
-        self.readers = [networks.predict] + ([fusion.predict] if fusion else [])
+        self.predictors = [networks.predict] + ([fusion.predict] if fusion else [])
         self.max_symbols = max_symbols
         self.state_beam = state_beam
         self.trails = Trails()
@@ -150,38 +152,43 @@ class _Search:
     def start(self, batch: int, beam_size: int, device: torch.device) -> _Beam:
         """One hypothesis an utterance to begin with: the empty one."""
         blank = torch.full((batch, beam_size), self.networks.blank, device=device)
-        self.memories = [_Memory(read, blank.flatten()) for read in self.readers]
+        self.memories = [_Memory(predict, blank.flatten()) for predict in self.predictors]
         scores = torch.full((batch, beam_size), -math.inf, device=device)
         scores[:, 0] = 0
         zeros, rows = torch.zeros_like(blank), torch.arange(blank.numel(), device=device)
         return _Beam(scores, zeros, zeros - 1, rows.view_as(blank), blank)
 
     def advance(self, beam: _Beam, frame: Tensor, t: int) -> _Beam:
-        """Reads one frame, (utterances, 1, d_encoder), number t."""
+        """Takes the beam over one frame, (utterances, 1, d_encoder), number t.
+
+        Shapes: N utterances, H hypotheses (the beam), V symbols, k labels of this frame so far.
+        """
         beam_size = beam.scores.shape[1]
-        done, here = [], beam
+        done, here = [], beam  # each field (N, H)
         for _ in range(self.max_symbols - 1):
-            log_probs, gains = self._symbols(here, frame)
-            blank = gains[..., self.networks.blank]
-            done.append(here._replace(scores=here.scores + blank))
+            log_probs, gains = self._symbols(here, frame)  # (N, H, V) each
+            blank = gains[..., self.networks.blank]  # (N, H), a view
+            done.append(here._replace(scores=here.scores + blank))  # k + 1 beams of (N, H)
             blank.fill_(-math.inf)
-            here = self._extensions(here, log_probs, gains, beam_size, t)
-            best = torch.cat([x.scores for x in done], dim=1).topk(beam_size, dim=1).values
-            floor = torch.maximum(best[:, -1:], best[:, :1] - self.state_beam)
-            out = here.scores <= floor
+            here = self._extensions(here, log_probs, gains, beam_size, t)  # (N, H), one label more
+            best = torch.cat([x.scores for x in done], dim=1)  # (N, (k + 1) H)
+            best = best.topk(beam_size, dim=1).values  # (N, H)
+            floor = torch.maximum(best[:, -1:], best[:, :1] - self.state_beam)  # (N, 1)
+            out = here.scores <= floor  # (N, H)
             if out.all():
                 break
-            here = self._read(here._replace(scores=here.scores.masked_fill(out, -math.inf)))
+            here = self._predict(here._replace(scores=here.scores.masked_fill(out, -math.inf)))
         else:
             # A sequence is reached by blank from itself and by its last label from its front;
-            # twice the beam holds both ways of as many sequences as the beam keeps.
+            # twice the beam holds both ways of as many sequences as the beam keeps: (N, 2 H).
             done.append(self._extensions(here, *self._symbols(here, frame), 2 * beam_size, t))
         if len(done) == 1 and self.max_symbols > 1:
-            return done[0]  # no labels
+            return done[0]  # no labels: (N, H)
         columns = zip(*done, strict=True)
-        beam = self._read(_Beam(*(torch.cat(x, dim=1) for x in columns)).merged(beam_size))
+        beam = _Beam(*(torch.cat(x, dim=1) for x in columns))  # (N, all of done)
+        beam = self._predict(beam.merged(beam_size))  # (N, H)
         for memory in self.memories:
-            memory.keep(beam.rows.flatten())
+            memory.keep(beam.rows.flatten())  # (N H,)
         rows = torch.arange(beam.rows.numel(), device=beam.rows.device)
         return beam._replace(rows=rows.view_as(beam.rows))
 
@@ -219,10 +226,10 @@ class _Search:
         hashes = torch.where(is_blank, hashes, hashes * _HASH + label)
         return _Beam(scores, hashes, torch.where(is_blank, trails, longer), rows, label)
 
-    def _read(self, beam: _Beam) -> _Beam:
-        """The same hypotheses after the memories have read their last labels."""
-        new = (beam.unread != self.networks.blank) & (beam.scores > -math.inf)
-        labels, rows = beam.unread[new], beam.rows[new]
+    def _predict(self, beam: _Beam) -> _Beam:
+        """The same hypotheses, the memories' states those after their last labels."""
+        new = (beam.pending != self.networks.blank) & (beam.scores > -math.inf)
+        labels, rows = beam.pending[new], beam.rows[new]
         if len(labels) == 0:
             return beam
         begin = len(self.memories[0].outputs)
@@ -231,5 +238,5 @@ class _Search:
         behind = torch.arange(begin, begin + len(labels), device=rows.device)
         return beam._replace(
             rows=beam.rows.masked_scatter(new, behind),
-            unread=torch.full_like(beam.unread, self.networks.blank),
+            pending=torch.full_like(beam.pending, self.networks.blank),
         )

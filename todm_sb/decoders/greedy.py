@@ -24,7 +24,7 @@ class GreedyState(NamedTuple):
     Args:
         outputs: (batch, d_predictor), projected predictor outputs after the labels so far.
         predictor: the predictor's state after them.
-        n_frames: (batch,), frames read.
+        n_frames: (batch,), frames searched.
     """
 
     outputs: Tensor
@@ -79,7 +79,7 @@ def greedy_chunk(
     The predictor changes only with a label. So each turn looks, in every utterance at once, over
     the next frames for the first one whose best symbol is a label, goes there, and runs the
     predictor once: turns grow with labels, not with frames. Padded frames are never looked at,
-    hence an utterance reads the same in any batch.
+    hence an utterance has the same labels in any batch.
 
     Args:
         model: predictor and joiner are used.

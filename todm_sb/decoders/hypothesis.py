@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What was read in one utterance.
+    """What a search found in one utterance.
 
     Args:
         tokens: label ids.

@@ -1,4 +1,4 @@
-"""Shallow fusion: a language model as one more reader of each hypothesis's labels."""
+"""Shallow fusion: a language model beside the predictor, over each hypothesis's labels."""
 
 from __future__ import annotations
 

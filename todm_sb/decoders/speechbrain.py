@@ -25,7 +25,7 @@ class SpeechBrainNetworks:
     """Predictor, joint and classifier as ``TransducerBeamSearcher`` takes them.
 
     A joint of the "concat" kind with a linear joint network, ``W [enc, pred] + b``, is projected
-    in its two halves, once a frame and once a label; weights are read at each search, so that a
+    in its two halves, once a frame and once a label; weights are taken at each search, so that a
     checkpoint may be loaded in between.
 
     Args:
@@ -117,7 +117,7 @@ class TransducerBeamSearcher(TransducerSearcher):
             beam_size: 4
             nbest: 1
 
-    Greedy search reads the same tokens as SpeechBrain's, up to :data:`MAX_SYMBOLS` a frame.
+    Greedy search finds the same tokens as SpeechBrain's, up to :data:`MAX_SYMBOLS` a frame.
     Beam search is of another kind: an utterance's score is the log-probability of its labels,
     summed over alignments with so many labels a frame and not divided by their number.
     Beyond SpeechBrain's, ``searcher(tn_output, wav_lens)`` keeps away from padded frames.

@@ -57,7 +57,7 @@ class Trails:
                 for score, end in zip(row, row_ends, strict=False)
                 if score > -math.inf
             ]
-            # No number is the best of a network that gives none: it read nothing.
+            # No number is the best of a network that gives none: it has no labels.
             found.append(hypotheses or [Hypothesis([], [], [], -math.inf)])
         return found
 

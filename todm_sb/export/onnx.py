@@ -54,8 +54,8 @@ def export_onnx(
         max_symbols: labels a frame at most.
 
     Returns:
-        Why sherpa-onnx would read otherwise than :class:`todm_sb.inference.SubnetASR`, or could
-        not read at all; nothing when it will read the same.
+        Why sherpa-onnx would transcribe otherwise than :class:`todm_sb.inference.SubnetASR`, or
+        not at all; nothing when it will give the same text.
 
     Raises:
         ConfigError: if the features are normalised in another way, the encoder is of a kind that
@@ -110,7 +110,7 @@ def write_models(
 
 
 def obstacles_to_sherpa(model: Transducer, fbank: dict[str, Any], max_symbols: int) -> list[str]:
-    """Why sherpa-onnx cannot read what :class:`todm_sb.inference.SubnetASR` reads."""
+    """Why sherpa-onnx cannot transcribe as :class:`todm_sb.inference.SubnetASR` does."""
     obstacles = []
     if not isinstance(model.predictor, StatelessPredictor):
         obstacles.append("predictor: kind must be stateless")

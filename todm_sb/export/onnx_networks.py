@@ -104,38 +104,19 @@ def streaming_encoder_model(
     seen = g.input("seen", "int64", ["N"])
     next_state = [("next_seen", g("Add", seen, g.size(x, 1)), "int64", ["N"])]
     x = g("Unsqueeze", _normalise(g, x, lengths, normalize), [1])
-    n_bins = subsampling.n_features
-    for i, stride in enumerate(subsampling.time_strides):
-        shape = [subsampling.convs[i].in_channels, f"K_{i}", n_bins]
-        context = g.input(f"context_{i}", "float", ["N", *shape])
-        n_bins = -(-n_bins // 2)
-        mask = g("Unsqueeze", frame_mask(g, g("Sub", lengths, seen), g.size(x, 2)), [1])
-        x = g("Concat", context, g("Mul", x, mask), axis=2)
-        y = _convolve(g, x, subsampling, i, (0, 0))
-        used = g("Mul", g.size(y, 2), [stride])
-        kept = [shape[0], f"next_K_{i}", shape[2]]
-        kept_frames = g.slice(x, 2, used, END)
-        next_state.append((f"next_context_{i}", kept_frames, "float", ["N", *kept]))
-        # Rounded towards zero, not down, where no frame has come yet.
-        left = subsampling.time_padding[0]
-        seen = g("Max", g("Div", g("Add", seen, left - KERNEL + stride), stride), 0)
-        lengths = g("Div", g("Add", lengths, stride - 1), stride)
-        x = y
-    x = _project(g, x, subsampling)
+    x, lengths, seen, next_contexts = _subsample_chunk(g, x, lengths, seen, subsampling)
+    ssms = [list(layer.ssm.forward_ssms) for layer in model.encoder.layers]
+    shapes = [[["N", len(ssm.D), 2 * ssm.state_size] for ssm in group] for group in ssms]
     states = [
-        [
-            g.input(f"ssm_{layer}_{i}", "float", ["N", len(ssm.D), 2 * ssm.state_size])
-            for i, ssm in enumerate(block_.ssm.forward_ssms)
-        ]
-        for layer, block_ in enumerate(model.encoder.layers)
+        [g.input(f"ssm_{layer}_{i}", "float", shape) for i, shape in enumerate(group)]
+        for layer, group in enumerate(shapes)
     ]
     blocks = Blocks.of(g, x, block)
     x, next_states = _layers(g, x, None, model, blocks, states)
+    next_state += next_contexts
     for layer, group in enumerate(next_states):
         for i, state in enumerate(group):
-            ssm = model.encoder.layers[layer].ssm.forward_ssms[i]
-            shape = ["N", len(ssm.D), 2 * ssm.state_size]
-            next_state.append((f"next_ssm_{layer}_{i}", state, "float", shape))
+            next_state.append((f"next_ssm_{layer}_{i}", state, "float", shapes[layer][i]))
     x = linear(g, x, model.joiner.project_encoder, "joiner.project_encoder")
     ready = g("Min", g("Max", g("Sub", lengths, seen), 0), blocks.n_frames)
     g.output("encoder_out", x, "float", ["N", "T_out", _d_joint(model)])
@@ -143,6 +124,32 @@ def streaming_encoder_model(
     for output in next_state:
         g.output(*output)
     return g.model("streaming_encoder", metadata)
+
+
+def _subsample_chunk(
+    g: Graph, x: str, lengths: str, seen: str, module: ConvSubsampling
+) -> tuple[str, str, str, list[tuple[str, str, str, list]]]:
+    """The subsampling of a chunk (N, 1, T, features): frames (N, T', d_model), how many there are
+    of the stream and how many were seen before, and the outputs that carry the contexts on."""
+    next_contexts = []
+    n_bins = module.n_features
+    for i, stride in enumerate(module.time_strides):
+        shape = [module.convs[i].in_channels, f"K_{i}", n_bins]
+        context = g.input(f"context_{i}", "float", ["N", *shape])
+        n_bins = -(-n_bins // 2)
+        mask = g("Unsqueeze", frame_mask(g, g("Sub", lengths, seen), g.size(x, 2)), [1])
+        x = g("Concat", context, g("Mul", x, mask), axis=2)
+        y = _convolve(g, x, module, i, (0, 0))
+        used = g("Mul", g.size(y, 2), [stride])
+        kept = [shape[0], f"next_K_{i}", shape[2]]
+        kept_frames = g.slice(x, 2, used, END)
+        next_contexts.append((f"next_context_{i}", kept_frames, "float", ["N", *kept]))
+        # Rounded towards zero, not down, where no frame has come yet.
+        left = module.time_padding[0]
+        seen = g("Max", g("Div", g("Add", seen, left - KERNEL + stride), stride), 0)
+        lengths = g("Div", g("Add", lengths, stride - 1), stride)
+        x = y
+    return _project(g, x, module), lengths, seen, next_contexts
 
 
 def initial_states(model: Transducer, batch: int) -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -78,24 +78,15 @@ def export_run(
     searcher_of(hparams, model.deployed())
     named = hparams["named_subnets"] or {}
     subnets = measured_subnets(run, model, space, named, hparams["weights"], causal)
+    config = None
     if budget is not None:
         path = search_folder(run, cost, causal, study) / PARETO
-        found = SearchResult.load(path)
-        if found.checkpoint != weights_id(model):
-            raise ConfigError(
-                f"{path} is of other weights than the run's best: search again with another "
-                "--study, and name it here"
-            )
-        config = space.check(found.best(parse_budget(budget, cost)).config)
-    elif subnet == SUPERNET:
-        config = None
-    else:
-        names = {s.name: s.config for s in subnets}
-        config = space.named(subnet, names)
+        config = space.check(_found_best(path, model, parse_budget(budget, cost)))
+    elif subnet != SUPERNET:
+        config = space.named(subnet, {s.name: s.config for s in subnets})
     if config is not None:
-        unmeasured = BundledSubnet(config.id, config, {"params": count_parameters(model, config)})
-        subnets = [next((s for s in subnets if s.config == config), unmeasured)]
-    common = {
+        subnets = [_record_of(config, subnets, model)]
+    parts = {
         "folder": target,
         "model": model if config is None else extract_subnet(model, config),
         "normalize": hparams["normalize"],
@@ -104,15 +95,34 @@ def export_run(
         "max_symbols": hparams["max_symbols"],
         "space": space if config is None else None,
     }
-    if form == "bundle":
-        write_bundle(**common, subnets=subnets)
-    elif form.startswith("onnx"):
-        _write_onnx(common, in_8_bits=form == "onnx-int8")
-    elif form == "web":
-        _write_web({**common, "model": model}, subnets)
+    if form == "web":
+        _write_web({**parts, "model": model}, subnets)
+    elif form == "bundle":
+        write_bundle(**parts, subnets=subnets)
+    elif form == "speechbrain":
+        export_folder(**parts, hop=hparams["features"].hop)
     else:
-        export_folder(**common, hop=hparams["features"].hop)
+        _write_onnx(parts, in_8_bits=form == "onnx-int8")
     return count_parameters(model, config or space.max)
+
+
+def _record_of(
+    config: SubnetConfig, subnets: list[BundledSubnet], model: Transducer
+) -> BundledSubnet:
+    """What is known of a subnet."""
+    unmeasured = BundledSubnet(config.id, config, {"params": count_parameters(model, config)})
+    return next((s for s in subnets if s.config == config), unmeasured)
+
+
+def _found_best(path: Path, model: Transducer, budget: float) -> SubnetConfig:
+    """The best subnet for a budget that a search of these weights found."""
+    found = SearchResult.load(path)
+    if found.checkpoint != weights_id(model):
+        raise ConfigError(
+            f"{path} is of other weights than the run's best: search again with another "
+            "--study, and name it here"
+        )
+    return found.best(budget).config
 
 
 def _write_web(parts: dict[str, Any], subnets: list[BundledSubnet]) -> None:
@@ -199,16 +209,7 @@ def measured_subnets(
         taken = set(configs.values())
         configs |= {s.config.id: s.config for s in found.front() if s.config not in taken}
     if not rates:
-        for result in _results(run, weights):
-            mode = bool(result.get("causal", model.encoder.modes[0]))
-            if mode not in model.encoder.modes:
-                continue
-            config = SubnetConfig.pick(result)
-            suffix = "-causal" if mode != model.encoder.modes[0] else ""
-            own = {f"{key}{suffix}": result[key] for key in ("WER", "CER")}
-            rates[config] = {**rates.get(config, {}), **own}
-            if "utterances" in result:  # recorded by this version or a later one
-                scored[config] = {key: result[key] for key in SCORED_KEYS}
+        rates, scored = _rates_of_test(_results(run, weights), model.encoder.modes)
     return [
         BundledSubnet(
             name,
@@ -219,6 +220,25 @@ def measured_subnets(
         )
         for name, config in configs.items()
     ]
+
+
+def _rates_of_test(
+    results: list[dict[str, Any]], modes: Sequence[bool]
+) -> tuple[dict[SubnetConfig, dict[str, float]], dict[SubnetConfig, dict[str, Any]]]:
+    """Error rates of each subnet in the modes there are, and what they are of."""
+    rates: dict[SubnetConfig, dict[str, float]] = {}
+    scored: dict[SubnetConfig, dict[str, Any]] = {}
+    for result in results:
+        mode = bool(result.get("causal", modes[0]))
+        if mode not in modes:
+            continue
+        config = SubnetConfig.pick(result)
+        suffix = "-causal" if mode != modes[0] else ""
+        own = {f"{key}{suffix}": result[key] for key in ("WER", "CER")}
+        rates[config] = {**rates.get(config, {}), **own}
+        if "utterances" in result:  # recorded by this version or a later one
+            scored[config] = {key: result[key] for key in SCORED_KEYS}
+    return rates, scored
 
 
 def _results(run: Path, weights: str) -> list[dict[str, Any]]:

@@ -69,7 +69,7 @@ def write_subnet(
     exact.mkdir(parents=True)
     small.mkdir()
     write_models(exact, model, normalize, tokenizer_path, fbank, max_symbols)
-    # Other engines stream; the page reads whole recordings.
+    # Other engines stream; the page transcribes whole recordings.
     (exact / STREAMING_ENCODER).unlink(missing_ok=True)
     write_quantized(exact, small)
     features = features_model(fbank)

@@ -1,4 +1,4 @@
-"""Loading trained subnets and reading speech with them."""
+"""Loading trained subnets and transcribing speech with them."""
 
 from typing import TYPE_CHECKING
 

@@ -48,7 +48,7 @@ class WaveformEncoder(nn.Module):
 
 
 class SubnetASR(EncoderDecoderASR):
-    """A subnet that reads speech.
+    """A subnet that transcribes speech.
 
     Example:
         >>> asr = SubnetASR.from_hparams(source="exported/min")  # doctest: +SKIP
@@ -179,7 +179,7 @@ class SubnetASR(EncoderDecoderASR):
         return self.audio_normalizer(samples.to(self.device), audio.samplerate)
 
     def transcribe_batch(self, wavs: Tensor, wav_lens: Tensor) -> tuple[list[str], list[list[int]]]:
-        """Reads a batch; each utterance reads as it would alone.
+        """Transcribes a batch; each utterance gets the text that it gets alone.
 
         Args:
             wavs: (batch, samples), at the network's sampling rate, of full scale 1.

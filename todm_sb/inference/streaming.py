@@ -44,10 +44,10 @@ class StreamingContext:
 
 
 class StreamingSubnetASR(SubnetASR):
-    """A causal subnet that reads speech while it is spoken; a dual-mode one runs as a causal one.
+    """A causal subnet that transcribes speech while it is spoken; a dual-mode one runs as causal.
 
-    Any chunking reads what :meth:`transcribe_file` reads in the whole file. Many streams run in
-    one batch: all get the same number of samples in each call.
+    Any chunking gives the text that :meth:`transcribe_file` gives of the whole file. Many streams
+    run in one batch: all get the same number of samples in each call.
 
     Example:
         >>> asr = StreamingSubnetASR.from_hparams(source="exported/min")  # doctest: +SKIP

@@ -128,15 +128,17 @@ def choose_band(occupancy: Tensor, n_frames: Tensor, n_labels: Tensor, s_range: 
     labels_a_frame = int((-(-n_labels // n_frames.clamp(min=1))).max())
     width = min(max(s_range, labels_a_frame + 1), n_rows)
     climb = width - 1
-    summed = F.pad(occupancy.cumsum(-1), (1, 0))
-    wished = (summed[..., width:] - summed[..., :-width]).argmax(-1)
+    summed = F.pad(occupancy.cumsum(-1), (1, 0))  # (batch, T, U + 2)
+    wished = (summed[..., width:] - summed[..., :-width]).argmax(-1)  # (batch, T)
 
-    frame = torch.arange(T, device=occupancy.device)
-    last = (n_labels - climb).clamp(min=0).unsqueeze(1)
-    start = torch.where(frame >= n_frames.unsqueeze(1) - 1, last, torch.minimum(wished, last))
-    start = torch.minimum(start, climb * frame)
-    start = start.flip(1).cummin(1).values.flip(1)
-    start = (start - climb * frame).flip(1).cummax(1).values.flip(1) + climb * frame
+    frame = torch.arange(T, device=occupancy.device)  # (T,)
+    last = (n_labels - climb).clamp(min=0).unsqueeze(1)  # (batch, 1), where the last frame starts
+    ended = frame >= n_frames.unsqueeze(1) - 1  # (batch, T)
+    # From here on (batch, T): the first row of each frame's band.
+    start = torch.where(ended, last, torch.minimum(wished, last))
+    start = torch.minimum(start, climb * frame)  # reachable from row 0
+    start = start.flip(1).cummin(1).values.flip(1)  # never back
+    start = (start - climb * frame).flip(1).cummax(1).values.flip(1) + climb * frame  # no leap
     return Band(start, width)
 
 

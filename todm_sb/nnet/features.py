@@ -25,6 +25,11 @@ FBANK_CHECKS = {
 FBANK_OPTION_CHECKS = {"fbank_kind": one_of("speechbrain", "kaldi"), "snip_edges": flag}
 
 
+def samples_of(milliseconds: float, sample_rate: int) -> int:
+    """Samples of a window or hop, rounded as SpeechBrain rounds them."""
+    return round(sample_rate / 1000 * milliseconds)
+
+
 def check_window(options: Mapping[str, Any]) -> None:
     """Checks that the FFT holds the window.
 
@@ -34,7 +39,7 @@ def check_window(options: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: if it does not.
     """
-    window = round(options["sample_rate"] / 1000 * options["win_length"])
+    window = samples_of(options["win_length"], options["sample_rate"])
     if window > options["n_fft"]:
         raise ConfigError(f"a window of {window} samples is longer than n_fft {options['n_fft']}")
 
@@ -119,6 +124,12 @@ class SpeechFeatures(nn.Module):
         self.normalizer = normalizer
         self.hop = int(hop)  # a YAML's arithmetic makes 200.0 of 16000 * 12.5 // 1000
 
+    def n_frames(self, n_samples: int | Tensor) -> int | Tensor:
+        """Frames of utterances of so many samples (integers); 0 where there is no sample."""
+        if isinstance(self.fbank, KaldiFbank):
+            return self.fbank.n_frames(n_samples)
+        return (n_samples // self.hop + 1) * (n_samples > 0)
+
     def forward(
         self, wavs: Tensor, wav_lens: Tensor, epoch: int | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -141,8 +152,7 @@ class SpeechFeatures(nn.Module):
                 features, n_frames = self.fbank(wavs.float(), n_samples)
             else:
                 features = self.fbank(wavs.float())
-                n_frames = (n_samples // self.hop + 1).clamp(max=features.shape[1])
-                n_frames = n_frames.masked_fill(n_samples == 0, 0)
+                n_frames = self.n_frames(n_samples).clamp(max=features.shape[1])
             features = self.normalizer(features, n_frames / features.shape[1], epoch=epoch)
         return features, n_frames
 
@@ -159,7 +169,7 @@ class SpeechFeatures(nn.Module):
             that are left over for the next call.
         """
         fbank = self.fbank
-        n_frames = max(0, (samples.shape[1] - fbank.window) // fbank.hop + 1)
+        n_frames = fbank.n_frames(samples.shape[1])
         left_over = samples[:, n_frames * fbank.hop :]
         if not n_frames or not len(samples):
             return samples.new_zeros(len(samples), n_frames, fbank.n_mels), left_over

@@ -62,10 +62,10 @@ class KaldiFbank(nn.Module):
         povey = torch.hann_window(self.window, periodic=False).pow(0.85)
         self.register_buffer("povey", povey, persistent=False)
 
-    def n_frames(self, n_samples: Tensor) -> Tensor:
+    def n_frames(self, n_samples: int | Tensor) -> int | Tensor:
         """Frames of utterances of so many samples (integers)."""
         if self.snip_edges:
-            return ((n_samples - self.window) // self.hop + 1).clamp(min=0)
+            return ((n_samples - self.window) // self.hop + 1) * (n_samples >= self.window)
         return (n_samples + self.hop // 2) // self.hop
 
     def forward(self, wavs: Tensor, n_samples: Tensor) -> tuple[Tensor, Tensor]:

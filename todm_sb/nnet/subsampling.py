@@ -14,6 +14,11 @@ KERNEL = 3
 ENDLESS = 2**40
 
 
+def _output_length(length: int | Tensor, stride: int) -> int | Tensor:
+    """Frames that a convolution gives of so many frames: one for each stride, also a last part."""
+    return (length + stride - 1) // stride
+
+
 class ConvSubsampling(nn.Module):
     """Strided 3 x 3 convolutions over (time, frequency), a projection and a norm.
 
@@ -72,7 +77,7 @@ class ConvSubsampling(nn.Module):
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Output frames of utterances of so many feature frames (integers)."""
         for stride in self.time_strides:
-            lengths = (lengths + stride - 1) // stride
+            lengths = _output_length(lengths, stride)
         return lengths
 
     @property
@@ -95,7 +100,7 @@ class ConvSubsampling(nn.Module):
         for conv, stride in zip(self.convs, self.time_strides, strict=True):
             mask = frame_mask(lengths, x.shape[2], x.dtype).unsqueeze(1)
             x = F.silu(conv(F.pad(x * mask, (0, 0, *self.time_padding))))
-            lengths = (lengths + stride - 1) // stride
+            lengths = _output_length(lengths, stride)
         return self.norm(self.projection(x.transpose(1, 2).flatten(2))), lengths
 
     def macs(self, n_features: int) -> int:
@@ -154,6 +159,6 @@ class ConvSubsampling(nn.Module):
             else:
                 x = x.new_zeros(len(x), conv.out_channels, 0, -(-x.shape[3] // 2))
             seen = ((seen + self.time_padding[0] - KERNEL) // stride + 1).clamp(min=0)
-            lengths = (lengths + stride - 1) // stride
+            lengths = _output_length(lengths, stride)
         frames = self.norm(self.projection(x.transpose(1, 2).flatten(2)))
         return frames, (lengths - seen).clamp(0, frames.shape[1]), tuple(new_state)

@@ -25,16 +25,16 @@ import functools
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from todm_sb.utils.errors import ConfigError, quoted
+from todm_sb.optim.options import check_options
+from todm_sb.utils.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ class ScaledAdam(Optimizer):
         Raises:
             ConfigError: an option is out of its range, or a parameter is complex.
         """
-        _check_options({**self.defaults, **param_group})
+        check_options({**self.defaults, **param_group})
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         if any(p.is_complex() for p in group["params"]):
@@ -316,38 +316,6 @@ class ScaledAdam(Optimizer):
         s = torch.minimum(s, (group["param_max_rms"] - r) / r)
         growth = torch._foreach_mul(params, ((1 - beta1) * s).tolist())
         torch._foreach_add_([state["delta"] for state in states], growth)
-
-
-def _check_options(group: dict[str, Any]) -> None:
-    """Raise a ConfigError that names the first option out of its range."""
-    scale = _number(group["clipping_scale"])
-    least, most = _number(group["param_min_rms"]), _number(group["param_max_rms"])
-    periods = [group["size_update_period"], group["clipping_update_period"]]
-    size_period, clipping_period = (type(n) is int and n >= 1 for n in periods)
-    betas = group["betas"]
-    are_betas = isinstance(betas, Sequence) and len(betas) == 2
-    for name, valid, wanted in (
-        ("lr", 0 <= _number(group["lr"]) < math.inf, "a finite number of at least 0"),
-        ("clipping_scale", group["clipping_scale"] is None or scale > 0, "positive or None"),
-        ("betas", are_betas and all(0 <= _number(b) < 1 for b in betas), "two numbers in [0, 1)"),
-        ("scalar_lr_scale", 0 <= _number(group["scalar_lr_scale"]) < math.inf, "at least 0"),
-        ("eps", 0 < _number(group["eps"]) < math.inf, "positive"),
-        ("param_min_rms", least > 0, "positive"),
-        ("param_max_rms", most > least, "above param_min_rms"),
-        ("scalar_max", _number(group["scalar_max"]) > 0, "positive"),
-        ("size_update_period", size_period, "a whole number of at least 1"),
-        ("clipping_update_period", clipping_period, "a whole number of at least 1"),
-    ):
-        if not valid:
-            value = " ".join(quoted(group[name]).split())
-            raise ConfigError(f"ScaledAdam: {name} must be {wanted}, not {value}")
-
-
-def _number(value: Any) -> float:
-    """A number, or a real tensor of one, as a float; NaN, which no range holds, of all else."""
-    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
-        return value.item()
-    return float(value) if isinstance(value, Real) else math.nan
 
 
 def _wide(p: Tensor) -> torch.dtype:

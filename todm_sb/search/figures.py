@@ -22,7 +22,7 @@ COLOURS = ("tab:blue", "tab:orange", "tab:green")
 
 
 def draw_png(result: SearchResult, path: Path) -> None:
-    """Draws the subnets that each method read, their fronts, and the best for each budget."""
+    """Draws the subnets that each method evaluated, their fronts, and the best for each budget."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     for (name, ids), colour in zip(result.methods.items(), COLOURS, strict=False):

@@ -1,7 +1,7 @@
 """How long a subnet takes on this machine, from a table measured once.
 
-All work runs on one thread, and what is read is that thread's processor time: where nothing else
-runs it is what a clock on the wall shows, and other programs on the same cores do not add to it.
+All work runs on one thread, and what is measured is its processor time: where nothing else runs it
+is what a clock on the wall shows, and other programs on the same cores do not add to it.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class LatencyTable:
         )
 
 
-def read_utterance(network: Transducer, features: Tensor, max_symbols: int = 5) -> list[int]:
+def decode_utterance(network: Transducer, features: Tensor, max_symbols: int = 5) -> list[int]:
     """The work whose time is meant: from features to labels.
 
     Args:
@@ -156,7 +156,7 @@ def read_utterance(network: Transducer, features: Tensor, max_symbols: int = 5) 
 def time_utterance(
     networks: Sequence[Transducer], features: Tensor, repeats: int = 10, max_symbols: int = 5
 ) -> list[float]:
-    """Seconds in which each network reads an utterance, on one thread: the least of many times.
+    """Seconds in which each network decodes an utterance, on one thread: the least of many times.
 
     They take turns, each with a few runs in a row of which the first does not count.
 
@@ -171,7 +171,7 @@ def time_utterance(
         for i, network in itertools.chain(*repeats * [list(enumerate(networks))]):
             for run in range(RUNS):
                 start = time.thread_time()
-                read_utterance(network, features, max_symbols)
+                decode_utterance(network, features, max_symbols)
                 if run > 0:
                     best[i] = min(best[i], time.thread_time() - start)
     return best
@@ -189,7 +189,7 @@ def _time_layers(network: Transducer, features: Tensor, max_symbols: int) -> lis
         )
     ]
     start = time.thread_time()
-    read_utterance(network, features, max_symbols)
+    decode_utterance(network, features, max_symbols)
     total = time.thread_time() - start
     for hook in hooks:
         hook.remove()

@@ -1,9 +1,8 @@
-"""What a search found: every subnet that was read, the Pareto front, the best for a budget."""
+"""What a search found: every subnet that was evaluated, the Pareto front, the best for a budget."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from todm_sb.search.budget import format_cost
 from todm_sb.space import SearchSpace, SubnetConfig
 from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.files import write_atomic
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class SearchResult:
         cost: which of the costs was searched by, e.g. ``params``.
         seconds: of audio, that MACs and latency are meant for.
         space: where was searched.
-        subnets: all that were read.
-        methods: the ids of the subnets that each method read: NSGA-II and the baselines.
+        subnets: all that were evaluated.
+        methods: the ids of the subnets that each method evaluated: NSGA-II and the baselines.
         budgets: in the unit of the cost, ascending.
         checkpoint: tells the weights apart, see :func:`todm_sb.training.runs.weights_id`.
         scored: what the error rates are of, see :func:`todm_sb.utils.tables.scored_text`; empty of
@@ -73,7 +73,7 @@ class SearchResult:
     dev_set: str = ""
 
     def of(self, method: str) -> list[Evaluated]:
-        """The subnets that a method read."""
+        """The subnets that a method evaluated."""
         ids = set(self.methods[method])
         return [subnet for subnet in self.subnets if subnet.config.id in ids]
 
@@ -93,12 +93,12 @@ class SearchResult:
         """The subnet with the lowest error rate within a budget, the cheapest where several are.
 
         Raises:
-            ConfigError: if every subnet that was read costs more.
+            ConfigError: if every subnet that was evaluated costs more.
         """
         within = [subnet for subnet in self.front() if subnet.costs[self.cost] <= budget]
         if not within:
             smallest = min((subnet.costs[self.cost] for subnet in self.subnets), default=None)
-            known = "none was read" if smallest is None else format_cost(smallest, self.cost)
+            known = "none was evaluated" if smallest is None else format_cost(smallest, self.cost)
             raise ConfigError(
                 f"budget {format_cost(budget, self.cost)} is below the smallest subnet ({known})"
             )
@@ -118,9 +118,7 @@ class SearchResult:
             "methods": {name: list(ids) for name, ids in self.methods.items()},
             "subnets": [s.to_dict() for s in sorted(self.subnets, key=self._by_cost)],
         }
-        unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-        unfinished.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-        unfinished.replace(path)
+        write_atomic(path, json.dumps(data, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> SearchResult:

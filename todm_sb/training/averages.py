@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from todm_sb.training.distributed import gather, rank
+from todm_sb.training.distributed import all_gather, rank
 
 
 class Averages:
@@ -29,7 +29,7 @@ class Averages:
 
     def _of_all(self) -> Averages:
         everyone = Averages()
-        for sums in gather(self.sums):
+        for sums in all_gather(self.sums):
             for name, (total, weights) in sums.items():
                 if weights:
                     everyone.add(name, total / weights, weights)

@@ -124,6 +124,17 @@ class SafeCheckpointer(Checkpointer):
         return self._good[path]
 
 
+def keep(checkpointer: Checkpointer, **kept: Any) -> None:
+    """Has checkpoints hold objects with methods ``save`` and ``load``; older ones may lack them.
+
+    Args:
+        checkpointer: of the run.
+        kept: the objects, by name.
+    """
+    for name, x in kept.items():
+        checkpointer.add_recoverable(name, x, type(x).load, type(x).save, optional_load=True)
+
+
 def broken(path: Path, recoverables: set[str] = frozenset()) -> str | None:
     """What is wrong with a checkpoint; None if nothing is.
 

@@ -3,7 +3,8 @@
 A sandwich step runs one backward pass for each subnet and one for the trunk, over parts of the
 model rather than through its ``forward``; DistributedDataParallel, which counts on one backward
 pass of one forward pass, would miss the gradients or sum them once a subnet. Here each process
-gathers the gradients of its whole step, and then they are summed once (:func:`sum_gradients`).
+gathers the gradients of its whole step, and then they are summed once
+(:func:`all_reduce_gradients`).
 
 All functions do nothing, or the obvious, in a single process. Those that communicate must be called
 by every process.
@@ -79,7 +80,7 @@ def rank() -> int:
     return distributed.get_rank() if is_distributed_initialized() else 0
 
 
-def total(number: int, device: torch.device | str = "cpu") -> int:
+def all_reduce_sum(number: int, device: torch.device | str = "cpu") -> int:
     """The sum of a number over all processes.
 
     Args:
@@ -93,7 +94,7 @@ def total(number: int, device: torch.device | str = "cpu") -> int:
     return int(tensor)
 
 
-def gather(value: Any) -> list[Any]:
+def all_gather(value: Any) -> list[Any]:
     """The values of all processes, by rank; they can be anything that can be pickled."""
     if n_ranks() == 1:
         return [value]
@@ -118,7 +119,7 @@ def broadcast_weights(module: nn.Module) -> None:
 
 
 @torch.no_grad()
-def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+def all_reduce_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replaces gradients by their sums over all processes.
 
     A parameter without gradient counts as zero where another process has one, and stays without
@@ -217,6 +218,6 @@ class RankBatches(Sampler):
 
 def merge_error_rates(stats: ErrorRateStats) -> None:
     """Gives every process the counts of errors of all."""
-    parts = gather((stats.ids, stats.scores))
+    parts = all_gather((stats.ids, stats.scores))
     stats.ids = [id_ for ids, _ in parts for id_ in ids]
     stats.scores = [score for _, scores in parts for score in scores]

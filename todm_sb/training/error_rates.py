@@ -8,14 +8,14 @@ from typing import Any
 
 from speechbrain.utils.metric_stats import ErrorRateStats
 
-from todm_sb.training.distributed import gather, merge_error_rates
+from todm_sb.training.distributed import all_gather, merge_error_rates
 
 # What results, comparisons and bundles tell of the data that error rates are of.
 SCORED_KEYS = ("utterances", "words", "undecodable", "left_out")
 
 
 class ErrorRates:
-    """Word and character errors by network, as batches are read.
+    """Word and character errors by network, as batches are evaluated.
 
     Args:
         names: of the networks.
@@ -56,7 +56,7 @@ class ErrorRates:
 
     def merge(self) -> None:
         """Gives every process the errors of all."""
-        self.undecodable = set().union(*gather(self.undecodable))
+        self.undecodable = set().union(*all_gather(self.undecodable))
         for stats in (*self.words.values(), *self.characters.values()):
             merge_error_rates(stats)
 
@@ -69,6 +69,15 @@ class ErrorRates:
             }
             for name in self.words
         }
+
+    def by_rate_and_name(self) -> dict[str, float]:
+        """The rates for a log: ``WER max`` and so on."""
+        return {f"{key} {name}": v for name, r in self.rates().items() for key, v in r.items()}
+
+    def mean_wer(self) -> float:
+        """The mean WER of the networks, in percent."""
+        rates = self.rates()
+        return sum(rate["WER"] for rate in rates.values()) / len(rates)
 
     def scored(self) -> dict[str, int]:
         """``utterances`` and ``words`` that the rates are of, ``undecodable`` of the utterances."""

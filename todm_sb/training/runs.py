@@ -13,7 +13,7 @@ import torch
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
 from torch import nn
 
-from todm_sb.dataio.check import EVALUATE
+from todm_sb.dataio.faults import EVALUATE
 from todm_sb.dataio.fingerprint import dev_set_id
 from todm_sb.dataio.pipeline import SpeechDataset, make_loader_kwargs
 from todm_sb.dataio.split import read_split

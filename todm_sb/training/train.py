@@ -71,8 +71,8 @@ def train_and_test(hparams: dict[str, Any], run_opts: Any, begin: Callable[[], N
         hparams=hparams,
         run_opts=run_opts,
         checkpointer=hparams["checkpointer"],
+        tokenizer=tokenizer,
     )
-    brain.use_tokenizer(tokenizer)
     train = splits.train
     if not run_opts.test_only:  # also a check
         train = brain.make_dataloader(train, sb.Stage.TRAIN, **loader_kwargs(train, shuffle=True))

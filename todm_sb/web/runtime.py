@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.files import sha256_of
 
 VERSION = "1.30.0"
 # Of the package's dist folder, what WebAssembly on the CPU takes, with its SHA-256.
@@ -51,8 +51,7 @@ def get_runtime(cache: Path) -> Path:
 def is_whole(folder: Path) -> bool:
     """Whether a folder holds the files, undamaged."""
     return all(
-        (folder / name).is_file()
-        and hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+        (folder / name).is_file() and sha256_of(folder / name) == digest
         for name, digest in FILES.items()
     )
 

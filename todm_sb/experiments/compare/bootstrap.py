@@ -1,7 +1,7 @@
 """Paired bootstrap over utterances (Bisani & Ney 2004, "Bootstrap estimates for confidence
 intervals in ASR performance evaluation").
 
-Two systems read the same utterances. Utterances are drawn with replacement, and both systems
+Two systems transcribe the same utterances. Utterances are drawn with replacement, and both systems
 judged on each draw: what makes an utterance hard for both cancels out.
 """
 

@@ -97,14 +97,14 @@ def compare_error_rates(pairs_of: Mapping[int, Sequence[Pair]]) -> dict[str, Any
     utterance brings the errors of all of them.
 
     Args:
-        pairs_of: for each seed (ours, theirs), which read the same utterances; a pair a size.
+        pairs_of: for each seed (ours, theirs), evaluated on the same utterances; a pair a size.
 
     Returns:
         ``WER`` and ``WER of the other`` in percent, ``relative difference``: ``value``, ``low``
         and ``high`` in percent, and ``by seed`` this value for each seed alone.
 
     Raises:
-        DataError: if a pair did not read the same utterances.
+        DataError: if a pair was not evaluated on the same utterances.
     """
     pairs = [pair for found in pairs_of.values() for pair in found]
     if any(a.words != b.words for a, b in pairs):

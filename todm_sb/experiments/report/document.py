@@ -78,11 +78,11 @@ def _search(folder: Path, path: Path) -> str:
         }
         for subnet in result.front()
     ]
-    read = ", ".join(f"{name} {len(ids)}" for name, ids in result.methods.items())
+    evaluated = ", ".join(f"{name} {len(ids)}" for name, ids in result.methods.items())
     return "\n\n".join(
         [
             f"## Pareto front, {result.cost}{_in(folder, path.parent)}",
-            f"Subnets read: {read}. Error rates are of the dev set.",
+            f"Subnets evaluated: {evaluated}. Error rates are of the dev set.",
             *([scored_text(result.scored)] if result.scored else []),
             _image(folder, path.with_suffix(".png"), "Error rate against cost"),
             table_of(front),

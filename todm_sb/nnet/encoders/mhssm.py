@@ -124,6 +124,13 @@ class EncoderState(NamedTuple):
     layers: list[list[Tensor]]
 
 
+def _head_dim(d_inner: int, n_heads: int) -> int:
+    """Channels of a head, if the heads are to have so many together."""
+    if d_inner % n_heads:
+        raise ValueError(f"d_inner ({d_inner}) must be a multiple of heads ({n_heads})")
+    return d_inner // n_heads
+
+
 @register("mhssm", check_arguments)
 class MHSSMEncoder(StackedEncoder):
     """Convolutional subsampling and a stack of MH-SSM blocks.
@@ -184,11 +191,7 @@ class MHSSMEncoder(StackedEncoder):
         heads = list(n_heads) if spread else [n_heads] * len(ffn_dims)
         if len(heads) != len(ffn_dims):
             raise ValueError(f"{len(ffn_dims)} layers but n_heads of {len(heads)}")
-        if head_dim is None:
-            d_inner = d_inner or 2 * d_model
-            if d_inner % max(heads):
-                raise ValueError(f"d_inner ({d_inner}) must be a multiple of heads ({max(heads)})")
-            head_dim = d_inner // max(heads)
+        head_dim = head_dim or _head_dim(d_inner or 2 * d_model, max(heads))
         dropout_width = dropout_width or max(ffn_dims)
         self.n_features, self.d_model = n_features, d_model
         self.subsampling = ConvSubsampling(

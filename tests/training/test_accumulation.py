@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from speechbrain import Stage
 from test_distributed import global_batch, make_brain
 
 from todm_sb.dataio.pipeline import BrokenAudio, SpeechBatch
@@ -12,7 +13,8 @@ from todm_sb.utils.errors import ConfigError
 def steps_of(factor, n_batches, broken=(), monkeypatch=None):
     """The gradients of each optimizer step of an epoch; the weights stay."""
     brain = make_brain(torch.float64, factor)
-    brain.train_sampler = range(n_batches)
+    batches = [[i] for i in range(n_batches)]
+    brain.make_dataloader(range(n_batches), Stage.TRAIN, batch_sampler=batches)
     steps = []
 
     def step():

@@ -1,0 +1,172 @@
+"""A search for the best subnets of a run, from its folder to the files of what was found."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from todm_sb.dataio.fingerprint import dev_set_id
+from todm_sb.dataio.text import words_of_ids
+from todm_sb.search.costs import Costs
+from todm_sb.search.dev_set import DevSet, speech
+from todm_sb.search.latency import LatencyTable
+from todm_sb.training.runs import (
+    dev_dataset,
+    dev_utterances,
+    load_run,
+    run_tokenizer,
+    search_folder,
+    weights_id,
+)
+from todm_sb.training.searcher import searcher_of
+from todm_sb.utils.devices import usable_device
+
+if TYPE_CHECKING:
+    from todm_sb.dataio.pipeline import SpeechDataset
+    from todm_sb.search.pareto import SearchResult
+    from todm_sb.search.study import SharedStudy
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What to search a run for, and how.
+
+    Args:
+        run_folder: ``output_folder`` of train.py.
+        cost: one of :data:`todm_sb.search.budget.COSTS`.
+        budgets: largest costs; five from the min subnet's cost to the max subnet's where there are
+            none.
+        causal: search a dual-mode network's causal form.
+        evaluations: of each method.
+        seconds: of audio, that MACs and latency are of.
+        storage: Optuna's; SQLite in the run's folder when None.
+        study: name in the storage, and of a folder; that of the cost when None.
+        population: of NSGA-II.
+        seed: of all draws.
+        device: where subnets are evaluated.
+        baselines: random and evenly spaced subnets too.
+    """
+
+    run_folder: Path
+    cost: str = "params"
+    budgets: Sequence[float] = ()
+    causal: bool = False
+    evaluations: int = 200
+    seconds: float = 10.0
+    storage: str | None = None
+    study: str | None = None
+    population: int = 20
+    seed: int = 0
+    device: str = "cpu"
+    baselines: bool = True
+
+
+def search_run(options: SearchOptions) -> tuple[SearchResult, Path]:
+    """Searches, and writes what was found into the run's folder.
+
+    Args:
+        options: what to search for.
+
+    Returns:
+        What was found, and the folder of ``pareto.json``, ``pareto.png`` and ``pareto.html``.
+
+    Raises:
+        ConfigError: if the run, a budget, the study or its storage is not as it should be.
+    """
+    # They need the extra `search`, and say so where it is missing.
+    from todm_sb.search.figures import draw_png, write_html
+    from todm_sb.search.search import SubnetSearch, check_budgets
+
+    cost, seconds = options.cost, options.seconds
+    # The folder's database can hold several studies, each of which has results of its own.
+    results = search_folder(options.run_folder, cost, options.causal, options.study)
+    hparams = load_run(options.run_folder, options.causal)
+    space, model = hparams["space"], hparams["model"]
+    tokenizer = run_tokenizer(hparams)
+    dataset = dev_dataset(hparams, tokenizer)
+    n_features = hparams["features"].n_frames(round(seconds * hparams["sample_rate"]))
+
+    def measure() -> dict[str, Any]:
+        if cost != "latency":
+            return {}
+        sample = speech(dev_utterances(hparams, dataset, torch.device("cpu")), n_features)
+        on_cpu = copy.deepcopy(model).cpu()
+        return LatencyTable.measure(on_cpu, space, sample).to_dict()
+
+    dev_set = _dev_set(options, hparams, dataset, tokenizer)
+    if cost != "latency":  # which is not known yet
+        check_budgets(options.budgets, Costs(model, n_features)(space.min)[cost], cost)
+    task = _task(options, hparams, tokenizer, type(dev_set.searcher).__qualname__)
+    study = _study(options)
+    table = study.agree(task, measure)
+    costs = Costs(model, n_features, LatencyTable.from_dict(table) if table else None)
+    budgets = list(options.budgets) or evenly_spaced_budgets(
+        costs(space.min)[cost], costs(space.max)[cost]
+    )
+    search = SubnetSearch(
+        study, space, dev_set.error_rate, costs, cost, seconds, budgets, options.seed
+    )
+    result = search.run(options.evaluations, options.baselines)
+    scored = {**dev_set.scored, "left_out": dataset.left_out}
+    names = {"checkpoint": task["checkpoint"], "dev_set": task["dev set"]}
+    result = replace(result, **names, scored=scored)
+    results.mkdir(parents=True, exist_ok=True)
+    result.save(results / "pareto.json")
+    draw_png(result, results / "pareto.png")
+    write_html(result, results / "pareto.html")
+    return result, results
+
+
+def _dev_set(
+    options: SearchOptions, hparams: dict[str, Any], dataset: SpeechDataset, tokenizer: Any
+) -> DevSet:
+    """The utterances that subnets are evaluated on, and the supernet, on their device."""
+    # Of torchrun's processes on a machine each takes its own GPU.
+    own = f":{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else ""
+    device = usable_device(options.device + (own if options.device == "cuda" else ""))
+    model = hparams["model"].to(device)
+    return DevSet(
+        model,
+        dev_utterances(hparams, dataset, device),
+        partial(words_of_ids, tokenizer),
+        searcher_of(hparams, model).greedy(),
+    )
+
+
+def _task(
+    options: SearchOptions, hparams: dict[str, Any], tokenizer: Any, searcher: str
+) -> dict[str, Any]:
+    """What all processes of a study must agree on."""
+    return {
+        "search space": hparams["space"].to_dict(),
+        "checkpoint": weights_id(hparams["model"]),
+        "dev set": dev_set_id(hparams["valid_csv"], tokenizer),
+        "searcher": searcher,
+        "cost": options.cost,
+        "audio length": options.seconds,
+        "population": options.population,
+        "seed": options.seed,
+    }
+
+
+def _study(options: SearchOptions) -> SharedStudy:
+    """The study in its storage."""
+    from todm_sb.search.study import SharedStudy
+
+    folder = search_folder(options.run_folder, options.cost, options.causal)
+    if not options.storage:
+        folder.mkdir(parents=True, exist_ok=True)
+    storage = options.storage or folder / "study.db"
+    return SharedStudy(storage, options.study or folder.name, options.population)
+
+
+def evenly_spaced_budgets(smallest: float, largest: float, n: int = 5) -> list[float]:
+    """``n`` budgets from the min subnet's cost to the max subnet's."""
+    return [*(smallest + (largest - smallest) * i / (n - 1) for i in range(n - 1)), largest]

@@ -1,0 +1,126 @@
+"""Evaluation of a supernet: which subnets are measured, and what is told of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from todm_sb.dataio.fingerprint import dev_set_id, fingerprint
+from todm_sb.nnet.transducer import Transducer
+from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters
+from todm_sb.supernet.sandwich import Labels, Objective, Trunk
+from todm_sb.training.averages import Averages
+from todm_sb.training.error_rates import ErrorRates
+from todm_sb.training.runs import weights_id
+from todm_sb.utils.processes import on_first
+
+# By name: each subnet in each mode of the encoder.
+Measured = dict[str, tuple[SubnetConfig, bool]]
+
+
+def forms_to_measure(
+    space: SearchSpace, named: Mapping[str, dict | None] | None, modes: Sequence[bool]
+) -> Measured:
+    """What validation and test measure: max, min and the YAML's own subnets, each in each mode.
+
+    Args:
+        space: of the supernet.
+        named: the YAML's; one that is null is not measured.
+        modes: what ``causal`` can be; the first is meant by default.
+
+    Raises:
+        ConfigError: if a subnet is outside the search space.
+    """
+    own = {
+        name: space.check(SubnetConfig.from_dict(subnet))
+        for name, subnet in (named or {}).items()
+        if subnet is not None and space.size > 1
+    }
+    subnets = {"max": space.max, **own}
+    if space.size > 1:
+        subnets["min"] = space.min
+    return {
+        name if causal == modes[0] else f"{name}-causal": (subnet, causal)
+        for causal in modes
+        for name, subnet in subnets.items()
+    }
+
+
+def what_wer_is_of(
+    measured: Measured, decoding: Any, valid_csv: str, tokenizer: Any
+) -> dict[str, str]:
+    """What the WER of a checkpoint is of: the dev set and how it is measured.
+
+    Args:
+        measured: subnets and modes.
+        decoding: what is decoded with, of plain types.
+        valid_csv: manifest of the dev set.
+        tokenizer: of the run.
+    """
+    forms = sorted((subnet.to_json(), causal) for subnet, causal in measured.values())
+    return {
+        "dev_set": on_first(dev_set_id, valid_csv, tokenizer),
+        "measured": fingerprint([forms, decoding]),
+    }
+
+
+def validation_loss(
+    objective: Objective, model: Transducer, trunk: Trunk, labels: Labels, means: Averages
+) -> Tensor:
+    """The max subnet's loss of the utterances that one can be trained on: those with labels, and
+    no more than frames. The others count in the error rates alone.
+
+    Args:
+        objective: of the training.
+        model: the supernet.
+        trunk, labels: of a batch.
+        means: takes the loss as ``max``.
+
+    Returns:
+        The loss; not a number where there is no such utterance.
+    """
+    fits = (labels.lengths > 0) & (labels.lengths <= trunk.n_frames)
+    if not bool(fits.any()):
+        return torch.tensor(float("nan"))
+    if not bool(fits.all()):
+        part = fits.nonzero().squeeze(1)
+        labels = labels.rows(part)
+        trunk = trunk.rows(part, labels.ids.shape[1])
+    losses, _ = objective(model, trunk, labels, None)
+    means.add("max", float(losses.total), len(labels.lengths))
+    return losses.total
+
+
+def results_of(
+    model: Transducer, measured: Measured, errors: ErrorRates, left_out: Mapping[str, int]
+) -> list[dict[str, Any]]:
+    """After a test: shape, mode, parameters, WER and CER of each subnet in each mode, what the
+    error rates are of, and the id of the weights.
+
+    The parameters of a dual-mode network's causal mode are those of its causal form.
+
+    Args:
+        model: the supernet.
+        measured: subnets and modes.
+        errors: of the test; see :meth:`ErrorRates.scored`.
+        left_out: what of the manifest is no utterance: the number for each cause.
+    """
+    scored = {**errors.scored(), "left_out": left_out}
+    rates, weights = errors.rates(), weights_id(model)
+    first, *others = model.encoder.modes
+    forms = {first: model, **{causal: model.causal_form() for causal in others}}
+    return [
+        {
+            "subnet": name,
+            **subnet.to_dict(),
+            "causal": causal,
+            "parameters": count_parameters(forms[causal], subnet),
+            **rates[name],
+            **scored,
+            "weights": weights,
+        }
+        for name, (subnet, causal) in measured.items()
+    ]

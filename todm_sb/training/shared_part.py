@@ -1,0 +1,61 @@
+"""From a batch to its trunk: what all subnets of a step, or of an evaluation, share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from todm_sb.dataio.pipeline import SpeechBatch
+from todm_sb.nnet.transducer import Transducer
+from todm_sb.supernet.sandwich import Labels, Trunk
+
+
+class SharedPart:
+    """Computes the features, and all that the subnets share.
+
+    Args:
+        features: see :class:`todm_sb.nnet.features.SpeechFeatures`.
+        model: the supernet.
+        epoch_counter: SpeechBrain's; after some epochs the features' statistics stay fixed.
+        wav_augment: SpeechBrain's Augmenter of waveforms, or None.
+        feature_augment: SpeechBrain's Augmenter of features, or None.
+    """
+
+    def __init__(
+        self,
+        features: nn.Module,
+        model: Transducer,
+        epoch_counter: Any,
+        wav_augment: Any = None,
+        feature_augment: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+    ) -> None:
+        self.features = features
+        self.model = model
+        self.epoch_counter = epoch_counter
+        self.wav_augment = wav_augment
+        self.feature_augment = feature_augment
+
+    def __call__(
+        self, batch: SpeechBatch, causal: bool, augment: bool = False
+    ) -> tuple[Trunk, Labels]:
+        """The trunk and the targets of a batch.
+
+        Args:
+            batch: on the model's device.
+            causal: mode of the encoder.
+            augment: speech and features, as in training.
+        """
+        wavs, wav_lens = batch.sig
+        tokens, token_lens = batch.tokens
+        if augment and self.wav_augment is not None:
+            wavs, wav_lens = self.wav_augment(wavs, wav_lens)
+            tokens = self.wav_augment.replicate_labels(tokens)
+            token_lens = self.wav_augment.replicate_labels(token_lens)
+        features, n_frames = self.features(wavs, wav_lens, epoch=self.epoch_counter.current)
+        if augment and self.feature_augment is not None:
+            features, _ = self.feature_augment(features, n_frames / features.shape[1])
+        n_tokens = (token_lens * tokens.shape[1]).round().long()
+        trunk = Trunk.compute(self.model, features, n_frames, tokens, causal)
+        return trunk, Labels(tokens, n_tokens)
