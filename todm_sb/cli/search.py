@@ -19,7 +19,6 @@ import logging
 import os
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -40,14 +39,14 @@ from todm_sb.training.runs import (
     weights_id,
 )
 from todm_sb.training.searcher import searcher_of
-from todm_sb.utils.arguments import at_least, positive
+from todm_sb.utils.arguments import at_least, path, positive
 from todm_sb.utils.devices import usable_device
 from todm_sb.utils.tables import scored_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``search``."""
-    parser.add_argument("run_folder", type=Path, help="output_folder of train.py")
+    parser.add_argument("run_folder", type=path, help="output_folder of train.py")
     parser.add_argument("--cost", choices=COSTS, default="params", help="default: params")
     parser.add_argument(
         "--budget",

@@ -85,7 +85,7 @@ class FolderLock:
 
     def _is_taken(self, folder: Path) -> bool:
         try:
-            _try(self.descriptor)
+            try_lock(self.descriptor)
         except (BlockingIOError, PermissionError):
             return False
         except OSError as error:
@@ -131,7 +131,7 @@ def is_locked(folder: Path) -> bool:
     except OSError:
         return False
     try:
-        _try(descriptor, shared=True)
+        try_lock(descriptor, shared=True)
         return False
     except OSError as error:
         return error.errno not in UNSUPPORTED
@@ -139,7 +139,7 @@ def is_locked(folder: Path) -> bool:
         os.close(descriptor)
 
 
-def _try(descriptor: int, shared: bool = False) -> None:
+def try_lock(descriptor: int, shared: bool = False) -> None:
     """Takes the lock; a BlockingIOError or PermissionError (Windows) if another has it."""
     if os.name == "nt":
         os.lseek(descriptor, FAR, os.SEEK_SET)
