@@ -61,7 +61,7 @@ def make_brain(dtype, accumulation, seed=0):
         encoder={
             "n_features": N_FEATURES,
             "d_model": 8,
-            "ffn_dims": space.max_ffn_dims,
+            **space.sizes,
             "n_heads": 2,
             "state_size": 2,
             "channels": [2],
