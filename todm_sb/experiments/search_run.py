@@ -43,6 +43,7 @@ class SearchOptions:
         cost: one of :data:`todm_sb.search.budget.COSTS`.
         budgets: largest costs; five from the min subnet's cost to the max subnet's where there are
             none.
+        algorithm: one of :data:`todm_sb.search.proposers.ALGORITHMS`.
         causal: search a dual-mode network's causal form.
         evaluations: of each method.
         seconds: of audio, that MACs and latency are of.
@@ -57,6 +58,7 @@ class SearchOptions:
     run_folder: Path
     cost: str = "params"
     budgets: Sequence[float] = ()
+    algorithm: str = "nsga2"
     causal: bool = False
     evaluations: int = 200
     seconds: float = 10.0
@@ -111,7 +113,15 @@ def search_run(options: SearchOptions) -> tuple[SearchResult, Path]:
         costs(space.min)[cost], costs(space.max)[cost]
     )
     search = SubnetSearch(
-        study, space, dev_set.error_rate, costs, cost, seconds, budgets, options.seed
+        study,
+        space,
+        dev_set.error_rate,
+        costs,
+        cost,
+        seconds,
+        budgets,
+        options.seed,
+        options.algorithm,
     )
     result = search.run(options.evaluations, options.baselines)
     scored = {**dev_set.scored, "left_out": dataset.left_out}
@@ -149,6 +159,7 @@ def _task(
         "checkpoint": weights_id(hparams["model"]),
         "dev set": dev_set_id(hparams["valid_csv"], tokenizer),
         "searcher": searcher,
+        "algorithm": options.algorithm,
         "cost": options.cost,
         "audio length": options.seconds,
         "population": options.population,
