@@ -59,9 +59,9 @@ def test_a_result_survives_its_file(tmp_path):
 
 def test_a_missing_or_foreign_file_is_named(tmp_path):
     path = tmp_path / "pareto.json"
-    with pytest.raises(ConfigError, match=r"pareto\.json does not exist: run search\.py"):
+    with pytest.raises(ConfigError, match=r"pareto\.json does not exist: run todm-sb search"):
         SearchResult.load(path)
     for content in (b"{}", b"nonsense", b"[]", b"\xff"):
         path.write_bytes(content)
-        with pytest.raises(ConfigError, match=r"not written by search\.py"):
+        with pytest.raises(ConfigError, match="not written by todm-sb search"):
             SearchResult.load(path)

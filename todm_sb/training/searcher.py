@@ -16,14 +16,14 @@ def searcher_of(hparams: Mapping[str, Any], model: Transducer) -> Searcher:
     """The searcher of a recipe, or of a run.
 
     Args:
-        hparams: with ``beam_size`` and ``max_symbols``, which count where there is no key
+        hparams: which may have ``beam_size`` and ``max_symbols``; they count where there is no key
             ``searcher``, as in runs made before there was one.
         model: that it is to search with.
 
     Raises:
         ConfigError: if it is none, or the model lacks what it needs.
     """
-    sizes = {key: hparams[key] for key in ("beam_size", "max_symbols")}
+    sizes = {key: hparams[key] for key in ("beam_size", "max_symbols") if key in hparams}
     make = hparams.get("searcher", partial(TransducerSearcher, **sizes))
     built = isinstance(make, Searcher) and not isinstance(make, type)
     try:
