@@ -3,7 +3,7 @@
     python benchmarks/beam.py [--threads 1] [--repeats 3] [--peer_utterances 1]
 
 16 utterances of 250 frames, 1,000 labels, LSTM of 512, joint of 640, about 0.135 labels a frame;
-the same network objects, fitted to read like trained ones (see ``synthetic_transducer.py``).
+the same network objects, fitted to decode like trained ones (see ``synthetic_transducer.py``).
 SpeechBrain searches utterance after utterance: it gets the first ``--peer_utterances`` alone, and
 its time is scaled to 16. Seconds are of processor time on one thread, of the clock on several.
 """

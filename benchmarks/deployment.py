@@ -1,12 +1,12 @@
-"""What a trained run's subnets cost and how they read, exported and run by three engines.
+"""What a trained run's subnets cost and how they transcribe, exported and run by three engines.
 
     python benchmarks/deployment.py results/fsdd/1234 results/fsdd/1234/manifests/test.csv
 
 For max, min and two subnets that a search found (the best of the cheaper and of the dearer half),
 in float32 and in 8 bits: size, word error rate, real-time factor and peak memory with PyTorch,
 onnxruntime and sherpa-onnx, on one thread, utterance by utterance. Seconds are of processor time;
-all networks and engines read an utterance in turn. Peak memory is that of loading a network and of
-reading the longest utterances, over what the libraries hold, in a process of its own.
+all networks and engines transcribe an utterance in turn. Peak memory is that of loading a network
+and of transcribing the longest utterances, over what the libraries hold, in a process of its own.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ class TestSet:
 
     def error_rate(self, texts: Iterable[str]) -> float:
         """Word error rate in percent."""
-        said, read = (list(map(self.words_of, x)) for x in (self.texts, texts))
-        return accumulatable_wer_stats(said, read)["WER"]
+        said, found = (list(map(self.words_of, x)) for x in (self.texts, texts))
+        return accumulatable_wer_stats(said, found)["WER"]
 
     def longest(self) -> list[np.ndarray]:
         """The :data:`LONGEST` longest utterances."""
@@ -138,20 +138,20 @@ def export_all(
     return candidates
 
 
-def read_in_turn(candidates: Candidates, test: TestSet) -> None:
-    """Lets each candidate read each utterance, all in turn."""
+def transcribe_in_turn(candidates: Candidates, test: TestSet) -> None:
+    """Lets each candidate transcribe each utterance, all in turn."""
     loaded = [(candidate, candidate.load()) for candidate in candidates.values()]
-    for _, read in loaded:
-        read(test.samples[0])  # the first one is slow
+    for _, transcribe in loaded:
+        transcribe(test.samples[0])  # the first one is slow
     for samples in test.samples:
-        for candidate, read in loaded:
+        for candidate, transcribe in loaded:
             start = time.process_time()
-            text = read(samples)
+            text = transcribe(samples)
             candidate.seconds += time.process_time() - start
             candidate.texts.append(text)
 
 
-def load_and_read(
+def load_and_transcribe(
     load: Callable[[], engines.Engine], utterances: list[np.ndarray]
 ) -> Callable[[], object]:
     """Work for :func:`measure.peak_memory`."""
@@ -168,7 +168,7 @@ def print_candidates(
     engine_names = list(dict.fromkeys(engine for *_, engine in candidates))
     by_engine = " / ".join(engine_names)
     print(f"In each cell: {by_engine}\n")
-    print("| subnet | layers | parameters | weights | MB | WER % | read unlike | RTF | peak MB |")
+    print("| subnet | layers | parameters | weights | MB | WER % | other text | RTF | peak MB |")
     print("| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |")
     for name, config in subnets.items():
         reference = candidates[name, FLOAT, PYTORCH].texts
@@ -191,7 +191,7 @@ def print_candidates(
             ]
             print(f"| {' | '.join(cells)} |")
     print(
-        f"\n{len(test.samples)} utterances, {test.seconds / 60:.1f} minutes; read unlike: "
+        f"\n{len(test.samples)} utterances, {test.seconds / 60:.1f} minutes; other text: "
         "utterances whose text is not the one of the same subnet with PyTorch\n"
     )
 
@@ -215,11 +215,11 @@ def main() -> None:
     candidates = export_all(args.run, hparams, subnets, args.run / "deployment")
     words_of = functools.partial(words_of_text, run_tokenizer(hparams))
     test = TestSet.read(args.manifest, args.limit, words_of)
-    read_in_turn(candidates, test)
+    transcribe_in_turn(candidates, test)
     if not args.no_memory:
         multiprocessing.set_forkserver_preload(["engines"])
         for candidate in candidates.values():
-            work = functools.partial(load_and_read, candidate.load, test.longest())
+            work = functools.partial(load_and_transcribe, candidate.load, test.longest())
             candidate.peak = peak_memory(work, start="forkserver")
     print_candidates(candidates, test, subnets, parameters)
     peer = candidates["max", FLOAT, PYTORCH].seconds / test.seconds

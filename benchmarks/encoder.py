@@ -2,7 +2,7 @@
 
     python benchmarks/encoder.py [--repeats 7]
 
-Both have width 512, the same convolutional subsampling to 40 ms frames, and one utterance to read.
+Both have width 512, the same convolutional subsampling to 40 ms frames, and the same utterance.
 The Conformer has its usual proportions (FFN four times as wide, two of them a layer), which makes
 it 8 layers deep; with 12 narrower layers it would be slower. Seconds are of processor time, which
 one thread spends alone.
@@ -60,15 +60,15 @@ def main() -> None:
     assert abs(millions(ours) / millions(peer) - 1) < 0.02
     sizes = f"{millions(ours):.1f} M parameters, peer {millions(peer):.1f} M"
 
-    def read(network: nn.Module, seconds: int) -> object:
+    def encode(network: nn.Module, seconds: int) -> object:
         lengths = torch.tensor([seconds * FRAMES_A_SECOND])
         return network(torch.randn(1, int(lengths), N_MELS), lengths)
 
     rows, taken = [], {}
     for seconds, target in ((10, 1.0), (60, 0.5)):
         taken[seconds], peer_s = time_in_turn(
-            lambda seconds=seconds: read(ours, seconds),
-            lambda seconds=seconds: read(peer, seconds),
+            lambda seconds=seconds: encode(ours, seconds),
+            lambda seconds=seconds: encode(peer, seconds),
             repeats=args.repeats,
             warmup=1,
             clock=time.thread_time,

@@ -40,18 +40,18 @@ def sherpa(folder: Path, sample_rate: int, n_mels: int) -> Engine:
         feature_dim=n_mels,
     )
 
-    def read(samples: np.ndarray) -> str:
+    def transcribe(samples: np.ndarray) -> str:
         stream = recognizer.create_stream()
         stream.accept_waveform(sample_rate, samples)
         recognizer.decode_stream(stream)
         return stream.result.text
 
-    return read
+    return transcribe
 
 
 def _batch_of_one(asr: SubnetASR | OnnxASR) -> Engine:
-    def read(samples: np.ndarray) -> str:
+    def transcribe(samples: np.ndarray) -> str:
         words, _ = asr.transcribe_batch(torch.from_numpy(samples).unsqueeze(0), torch.ones(1))
         return words[0]
 
-    return read
+    return transcribe

@@ -3,8 +3,8 @@
     python benchmarks/greedy.py [--threads 1] [--repeats 5]
 
 16 utterances of 250 frames, 1,000 labels, LSTM of 512, joint of 640, about 0.135 labels a frame;
-both search with the very same network objects and must read the same labels. On random networks,
-which read labels in clumps, and on fitted ones, which read them as a trained network does (see
+both search with the very same network objects and must find the same labels. On random networks,
+which give labels in clumps, and on fitted ones, which give them as a trained network does (see
 ``synthetic_transducer.py``). Seconds are of processor time on one thread, of the clock on several.
 """
 
@@ -30,7 +30,7 @@ def compare(kind: str, made: Made, repeats: int) -> Row:
         module.TransducerBeamSearcher(**networks, beam_size=1) for module in (ours, peer)
     )
     found = our_searcher(encoded)[0]
-    assert found == peer_searcher(encoded)[0], "the two read different labels"
+    assert found == peer_searcher(encoded)[0], "the two find different labels"
     ours_s, peer_s = time_in_turn(
         lambda: our_searcher(encoded),
         lambda: peer_searcher(encoded),

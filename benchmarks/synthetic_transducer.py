@@ -1,10 +1,10 @@
-"""Transducers of SpeechBrain's parts for the search benchmarks, and frames for them to read.
+"""Transducers of SpeechBrain's parts for the search benchmarks, and frames for them to decode.
 
 Of two kinds. *Random*: weights as they are initialised, scaled up so that posteriors are not flat.
-*Fitted*, which reads made-up frames as a trained one reads speech: each label has a random code of
+*Fitted*, which decodes made-up frames as a trained one does speech: each label has a random code of
 +-1, frames that carry a label carry its code, the classifier looks for it, and the predictor's last
 layer is fitted to take the code of the last label away, so that blank follows. SpeechBrain's beam
-search needs it: on random networks, which read a label again and again, it does not come to an end
+search needs it: on random networks, which give a label again and again, it does not come to an end
 (its issue 1969).
 """
 
@@ -53,7 +53,7 @@ def random_transducer(batch: int, n_frames: int) -> Made:
 
 @torch.no_grad()
 def fitted_transducer(batch: int, n_frames: int) -> Made:
-    """Networks that read the labels, :data:`LABELS_A_FRAME`, that the frames carry."""
+    """Networks that give the labels, :data:`LABELS_A_FRAME`, that the frames carry."""
     networks = _networks()
     (classifier,) = networks["classifier_network"]
     codes = torch.randn(V, D_JOINT).sign()
@@ -83,7 +83,7 @@ def _networks() -> Networks:
 
 
 def _fit_predictor(embedding: Embedding, lstm: LSTM, last: Linear, targets: Tensor) -> None:
-    """Least squares from the LSTM's output to the target of the last label it read."""
+    """Least squares from the LSTM's output to the target of the last label it took."""
     labels = torch.randint(1, V, (400, 30))
     outputs, _ = lstm(embedding(labels))
     x = torch.cat([outputs, torch.ones_like(outputs[..., :1])], -1).flatten(0, 1)

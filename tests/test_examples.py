@@ -1,5 +1,6 @@
 """Each example does what the page "Change X" of the documentation says of it."""
 
+import math
 import sys
 from pathlib import Path
 
@@ -11,10 +12,14 @@ import torch
 from todm_sb.dataio import Row, write_csv
 from todm_sb.dataio.split import read_splits
 from todm_sb.dataio.tokenizer import get_tokenizer
+from todm_sb.decoders import greedy_search
 from todm_sb.nnet.encoders import Encoder
-from todm_sb.space import DIMENSIONS
+from todm_sb.search.search import SubnetSearch
+from todm_sb.search.study import SharedStudy
+from todm_sb.space import DIMENSIONS, SearchSpace
 from todm_sb.supernet import count_parameters, extract_subnet
 from todm_sb.training.arguments import parse_arguments
+from todm_sb.training.searcher import searcher_of
 from todm_sb.training.settings import load_checked
 
 ROOT = Path(__file__).parents[1]
@@ -93,6 +98,55 @@ def test_a_new_corpus(tmp_path):
     keys = ("tokenizer_folder", "vocab_size", "train_csv", "tokenizer_type")
     splits = read_splits(hparams, get_tokenizer(*(hparams[key] for key in keys)))
     assert [len(splits.train), len(splits.valid), len(splits.tests["test"])] == [4, 4, 4]
+
+
+def test_a_new_divergence():
+    hparams = load("--objective={divergence: !new:divergence.Hellinger {}}")
+    divergence = hparams["objective"].divergence
+    assert type(divergence).__name__ == "Hellinger"
+    log_p, z = torch.randn(3, 5).log_softmax(-1), torch.randn(3, 5, requires_grad=True)
+    log_q = z.log_softmax(-1)
+    value = divergence.value(log_q, log_p, None, 0)
+    roots = (log_p.exp().sqrt() - log_q.exp().sqrt()).square().sum(-1)
+    torch.testing.assert_close(value, roots / 2)
+    (expected,) = torch.autograd.grad(value.sum(), z, retain_graph=True)
+    gradient = divergence.gradient(log_q, log_p, None, 0)
+    torch.testing.assert_close(torch.autograd.grad(log_q, z, gradient)[0], expected)
+
+
+def test_a_new_searcher(make_transducer):
+    model, n_frames = make_transducer(), torch.tensor([9, 4])
+    with torch.no_grad():
+        model.joiner.output.bias[model.blank] -= 3
+    encoded = torch.randn(2, 9, 8)
+    all_, sure = (
+        searcher_of(load(f"--searcher=!name:searcher.ConfidentSearcher {{least: {p}}}"), model)
+        for p in (0, 0.33)
+    )
+    expected = greedy_search(model, encoded, n_frames)
+    assert [h for (h,) in all_.search(encoded, n_frames)] == expected
+    n_kept = 0
+    for (found,), whole in zip(sure.search(encoded, n_frames), expected, strict=True):
+        kept = [i for i, log_prob in enumerate(whole.log_probs) if log_prob >= math.log(0.33)]
+        assert found.tokens == [whole.tokens[i] for i in kept]
+        n_kept += len(kept)
+    assert n_kept < sum(len(whole.tokens) for whole in expected)
+
+
+def test_a_new_search_algorithm(tmp_path):
+    space = SearchSpace(4, 2, ffn_dims=(1, 2))
+    study = SharedStudy(tmp_path / "study.db", population_size=4)
+
+    def costs(config):
+        return {"params": float(sum(config["ffn_dims"]))}
+
+    def evaluate(config):
+        return 100 / costs(config)["params"]
+
+    search = SubnetSearch(study, space, evaluate, costs, algorithm="proposer.Mutations")
+    result = search.run(8, False, progressbar=False)
+    assert [*result.methods] == ["mutations"]
+    assert len({*result.methods["mutations"]}) == 8
 
 
 def test_every_example_is_on_the_page_and_tested():

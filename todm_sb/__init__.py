@@ -7,6 +7,7 @@ from todm_sb.utils.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from todm_sb.bundle.bundle import read_bundle, write_bundle
+    from todm_sb.decoders.ctc import CTCSearcher
     from todm_sb.decoders.speechbrain import TransducerBeamSearcher
     from todm_sb.decoders.transducer import TransducerSearcher
     from todm_sb.inference.asr import SubnetASR
@@ -21,14 +22,17 @@ if TYPE_CHECKING:
     from todm_sb.space import SearchSpace, SubnetConfig
     from todm_sb.supernet.cost import count_parameters
     from todm_sb.supernet.extract import extract_subnet
+    from todm_sb.supernet.objective import Objective
     from todm_sb.utils.errors import ConfigError, DataError, TODMError
 
 __version__ = "0.1.0"
 __all__ = [
     "AlphaDivergence",
+    "CTCSearcher",
     "ConfigError",
     "DataError",
     "Eden",
+    "Objective",
     "OnnxASR",
     "Pruning",
     "ScaledAdam",
@@ -51,6 +55,7 @@ __getattr__, __dir__ = lazy_exports(
     __name__,
     {
         "todm_sb.bundle.bundle": ["read_bundle", "write_bundle"],
+        "todm_sb.decoders.ctc": ["CTCSearcher"],
         "todm_sb.decoders.speechbrain": ["TransducerBeamSearcher"],
         "todm_sb.decoders.transducer": ["TransducerSearcher"],
         "todm_sb.inference.asr": ["SubnetASR"],
@@ -64,6 +69,7 @@ __getattr__, __dir__ = lazy_exports(
         "todm_sb.optim.scaled_adam": ["ScaledAdam"],
         "todm_sb.space": ["SearchSpace", "SubnetConfig"],
         "todm_sb.supernet.cost": ["count_parameters"],
+        "todm_sb.supernet.objective": ["Objective"],
         "todm_sb.supernet.extract": ["extract_subnet"],
         "todm_sb.utils.errors": ["ConfigError", "DataError", "TODMError"],
     },

@@ -1,4 +1,4 @@
-"""Exported models compute what PyTorch computes, and recognisers read what SubnetASR reads."""
+"""Exported models compute what PyTorch computes, and recognisers transcribe as SubnetASR does."""
 
 import numpy as np
 import pytest
