@@ -14,12 +14,12 @@ JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint bench clean
+.PHONY: help demo test test-all lint bench docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
-$(INSTALLED): setup.py constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
@@ -36,13 +36,17 @@ test: $(INSTALLED) ## the fast tests (under 6 minutes on 2 cores)
 test-all: $(INSTALLED) ## all tests, whole training runs among them
 	$(PYTEST)
 
-lint: $(INSTALLED) ## ruff, rules and format; imports that respect the floors
+lint: $(INSTALLED) ## ruff, rules and format; imports that respect the floors; types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/mypy
 
 bench: $(INSTALLED) ## the claims of benchmarks/README.md that need no trained network, measured here
 	for script in $(filter-out %/measure.py %/synthetic_transducer.py %/engines.py %/deployment.py %/streaming.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+docs: $(INSTALLED) ## the documentation as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 clean: ## remove the environment, not the results
 	rm -rf $(VENV) *.egg-info

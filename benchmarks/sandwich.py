@@ -22,13 +22,9 @@ from todm_sb.losses.pruning import Pruning
 from todm_sb.nnet.predictor import start_with_blank
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.supernet import SearchSpace, SubnetConfig
-from todm_sb.supernet.sandwich import (
-    Labels,
-    Objective,
-    Trunk,
-    sample_sandwich,
-    sandwich_backward,
-)
+from todm_sb.supernet.objective import Objective
+from todm_sb.supernet.sandwich import sample_sandwich, sandwich_backward
+from todm_sb.supernet.trunk import Labels, Trunk
 
 B, FRAMES, BINS, U, V, J, D = 8, 1000, 80, 60, 1000, 640, 512
 MICRO_BATCHES = 4

@@ -93,7 +93,7 @@ pruning: !new:todm_sb.losses.pruning.Pruning
     s_range: 5
     simple_weight: 0.5
     warmup_steps: 200
-objective: !new:todm_sb.supernet.sandwich.Objective
+objective: !new:todm_sb.supernet.objective.Objective
     ctc_weight: 0.5
     kd_weight: 0.01
     kd_nodes: occupancy

@@ -152,18 +152,22 @@ def test_what_validation_and_tests_count_is_normalised_on_both_sides(tmp_path, m
     batch = SimpleNamespace(id=[x["id"] for x in items], words=[x["words"] for x in items])
 
     class Oracle:
-        def __init__(self, *_):
-            pass
-
         def search(self, *_):
             return [[SimpleNamespace(tokens=x["tokens"].tolist())] for x in items]
 
-    monkeypatch.setattr(brain, "TransducerSearcher", Oracle)
+        def greedy(self):
+            return self
+
     encoder = SimpleNamespace(modes=(False,), encode=lambda *_: None)
     losses = SimpleNamespace(total=torch.zeros(()))
     tested = SimpleNamespace(
         modules=SimpleNamespace(model=SimpleNamespace(encoder=encoder)),
-        hparams=SimpleNamespace(objective=lambda *_: (losses, None), beam_size=1, max_symbols=5),
+        hparams=SimpleNamespace(
+            objective=lambda *_: (losses, None),
+            beam_size=1,
+            max_symbols=5,
+            searcher=lambda _: Oracle(),
+        ),
         measured={"max": (None, False)},
         errors=ErrorRates(["max"]),
         losses=SimpleNamespace(add=lambda *_: None),

@@ -499,11 +499,12 @@ def test_the_sides_are_the_shares_of_weighted_nodes_where_each_alpha_is_worse(ba
     assert min(expected) > 0
     teacher = batch.teacher_with(weights)
     for alphas, order in (((1, -1), 1), ((-1, 1), -1)):
-        sides = batch.loss(teacher=teacher, divergence=AlphaDivergence(alphas, clip=1e30)).sides
+        notes = batch.loss(teacher=teacher, divergence=AlphaDivergence(alphas, clip=1e30)).notes
+        assert [*notes] == [f"alpha {alpha}" for alpha in alphas]
+        sides = torch.stack([*notes.values()])
         torch.testing.assert_close(sides, torch.stack(expected[::order]) / weights.sum())
-    only = batch.loss(teacher=teacher, divergence=AlphaDivergence((1,))).sides
-    torch.testing.assert_close(only, torch.ones(1, dtype=torch.double))
-    assert batch.loss().sides is None
+    assert batch.loss(teacher=teacher, divergence=AlphaDivergence((1,))).notes == {}
+    assert batch.loss().notes == {}
 
 
 @pytest.mark.parametrize("kind", NODE_WEIGHTS)
@@ -742,4 +743,4 @@ def test_an_utterance_without_frames_disturbs_no_other_in_distillation(kind, n_f
     if n_frames[0]:
         alone = student(slice(1))
         torch.testing.assert_close(both.divergence[0], alone.divergence[0])
-        torch.testing.assert_close(both.sides, alone.sides)
+        torch.testing.assert_close(both.notes, alone.notes)

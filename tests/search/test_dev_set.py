@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from todm_sb.decoders.greedy import greedy_search
+from todm_sb.decoders.transducer import TransducerSearcher
 from todm_sb.search.dev_set import DevSet, Utterances, speech
 from todm_sb.supernet import SearchSpace, extract_subnet
 from todm_sb.utils.errors import DataError
@@ -61,7 +62,8 @@ def test_every_subnet_has_the_error_rate_of_the_network_cut_out(make_transducer,
         supernet.joiner.output.bias[0] -= 3.0
     batches = utterances()
     # The slow distance takes exponential time: both read eight words at most.
-    dev_set = DevSet(supernet, batches, lambda ids: words_of(ids)[:8], max_symbols=1)
+    searcher = TransducerSearcher(supernet, max_symbols=1)
+    dev_set = DevSet(supernet, batches, lambda ids: words_of(ids)[:8], searcher)
     rng = random.Random(1)
     rates = set()
     for config in [SPACE.max, SPACE.min, SPACE.random(rng), SPACE.random(rng)]:

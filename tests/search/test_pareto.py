@@ -63,5 +63,5 @@ def test_a_missing_or_foreign_file_is_named(tmp_path):
         SearchResult.load(path)
     for content in (b"{}", b"nonsense", b"[]", b"\xff"):
         path.write_bytes(content)
-        with pytest.raises(ConfigError, match=r"not written by search\.py"):
+        with pytest.raises(ConfigError, match="not written by todm-sb search"):
             SearchResult.load(path)

@@ -6,19 +6,19 @@ import torch
 import torch.nn.functional as F
 import torchaudio
 
+from todm_sb.losses import nodes
 from todm_sb.losses.distillation import AlphaDivergence
+from todm_sb.losses.divergence import Divergence
 from todm_sb.losses.pruning import Pruning
 from todm_sb.losses.transducer import NODE_WEIGHTS, Teacher
-from todm_sb.supernet import SearchSpace, SubnetConfig, sandwich
-from todm_sb.supernet.sandwich import (
-    Labels,
-    Objective,
-    Trunk,
-    ctc_loss,
-    prune,
-    sample_sandwich,
-    sandwich_backward,
-)
+from todm_sb.supernet import SearchSpace, SubnetConfig
+from todm_sb.supernet import objective as objective_module
+from todm_sb.supernet.objective import Objective, Term, ctc_loss, prune
+from todm_sb.supernet.sandwich import sample_sandwich, sandwich_backward
+from todm_sb.supernet.schedule import Schedule
+from todm_sb.supernet.trunk import Labels, Trunk
+from todm_sb.training.loss_names import means_of_step
+from todm_sb.training.watch import values_of_subnets
 from todm_sb.utils.errors import ConfigError
 
 SPACE = SearchSpace(4, 1, ffn_dims=(3, 7, 12))
@@ -56,8 +56,13 @@ def explicit_occupancy(log_probs, labels):
     return torch.autograd.grad(score[T - 1, rows - 1], passed)[0]
 
 
-def explicit_losses(model, subnet, kd_nodes, teacher_log_probs=None):
-    """Transducer, CTC and KL losses of one subnet on a graph of its own, from public parts."""
+def kl_of(p, q):
+    return (p.exp() * (p - q)).sum(-1)
+
+
+def explicit_losses(model, subnet, kd_nodes, teacher_log_probs=None, compare=kl_of):
+    """Transducer and CTC losses of one subnet and its KL, or another divergence, from the teacher,
+    on a graph of its own, from public parts."""
     encoded, n_frames = model.encoder(features(next(model.parameters()).dtype), LENGTHS, subnet)
     predicted, _ = model.predictor(F.pad(LABELS.ids, (1, 0), value=0))
     joint = torch.tanh(
@@ -80,7 +85,7 @@ def explicit_losses(model, subnet, kd_nodes, teacher_log_probs=None):
         for i in range(2):
             T, U = n_frames[i], LABELS.lengths[i]
             p = teacher_log_probs[i, :T, : U + 1]
-            nodes = (p.exp() * (p - q[i, :T, : U + 1])).sum(-1)
+            nodes = compare(p, q[i, :T, : U + 1])
             if kd_nodes == "occupancy":
                 kl = kl + (nodes * explicit_occupancy(p, LABELS.ids[i])).sum() / 2
             else:
@@ -128,11 +133,13 @@ def test_a_step_adds_up_the_gradients_of_each_subnet_on_its_own(
         zip(losses, expected_losses, strict=True)
     ):
         assert loss.total.item() == pytest.approx(total, rel=1e-5)
-        assert loss.transducer.item() == pytest.approx(transducer, rel=1e-5)
-        assert (loss.ctc is None) == (not ctc_weight)
-        assert loss.ctc is None or loss.ctc.item() == pytest.approx(ctc, rel=1e-5)
-        assert (loss.divergence is None) == (i == 0 or not kd_weight)
-        assert loss.divergence is None or loss.divergence.item() == pytest.approx(kl, rel=1e-5)
+        expected_terms = {"transducer": transducer}
+        if ctc_weight:
+            expected_terms["ctc"] = ctc
+        if i and kd_weight:
+            expected_terms["kd"] = kl
+        got_terms = {name: term.item() for name, term in loss.terms.items()}
+        assert got_terms == pytest.approx(expected_terms, rel=1e-5)
     for name, exact in expected.items():
         if exact is None or (not ctc_weight and name.startswith("ctc_output")):
             assert got[name] is None or (got[name] == 0).all()
@@ -180,12 +187,7 @@ def test_micro_batches_change_no_gradient(make_transducer, pruning):
             model, objective, trunk, labels, SUBNETS, micro_batches=micro_batches
         )
         return gradients(model), [
-            [
-                x.total.item(),
-                x.transducer.item(),
-                x.ctc.item(),
-                x.divergence and x.divergence.item(),
-            ]
+            {"total": x.total.item()} | {name: term.item() for name, term in x.terms.items()}
             for x in losses
         ]
 
@@ -228,12 +230,136 @@ def test_a_causal_step_of_a_dual_mode_network_is_one_of_its_causal_form(make_tra
     assert {name for name in dual if ".backward_ssms." in name} == dual.keys() - expected.keys()
 
 
+class SquaredDifference(Divergence):
+    """A divergence that nobody but this file knows."""
+
+    def value(self, log_q, log_p, labels, blank):
+        return (log_q - log_p).square().sum(-1)
+
+    def gradient(self, log_q, log_p, labels, blank):
+        return 2 * (log_q - log_p)
+
+
+class Doubtful(SquaredDifference):
+    """The same, which also tells how much the teacher doubts, and the student."""
+
+    n_notes = 2
+
+    def at_nodes(self, log_q, log_p, labels, blank):
+        doubts = (1 - x.exp().amax(-1) for x in (log_p, log_q))
+        return self.value(log_q, log_p, labels, blank), *doubts
+
+    def summary(self, notes, weights):
+        teacher, student = (notes * weights.unsqueeze(-1)).sum((0, 1, 2)) / len(notes)
+        return {"teacher's doubt": teacher, "student's doubt": student}
+
+
+@pytest.mark.parametrize("kind", [SquaredDifference, Doubtful])
+@pytest.mark.parametrize("kd_nodes", NODE_WEIGHTS)
+@pytest.mark.parametrize("at_once", [1, 1 << 20])
+def test_another_divergence_is_trained_with_the_gradient_that_autograd_finds(
+    make_transducer, monkeypatch, kind, kd_nodes, at_once
+):
+    monkeypatch.setitem(nodes.LOGITS_AT_ONCE, "cpu", at_once)
+    model = make_transducer(ctc=True, dtype=torch.double).train()
+    teacher, expected_kd = None, []
+    for subnet in SUBNETS:
+        transducer, _, squares, log_probs = explicit_losses(
+            model, subnet, kd_nodes, teacher, lambda p, q: (q - p).square().sum(-1)
+        )
+        (transducer + 0.01 * squares).backward()
+        expected_kd.append(float(squares))
+        teacher = log_probs if teacher is None else teacher
+    expected = gradients(model)
+
+    losses = step(model, Objective(0.0, 0.01, kind(), kd_nodes), SUBNETS)
+    got = gradients(model)
+    assert [x.terms["kd"].item() for x in losses[1:]] == pytest.approx(expected_kd[1:], rel=1e-5)
+    for name, exact in expected.items():
+        if exact is not None and not name.startswith("ctc_output"):
+            torch.testing.assert_close(got[name].double(), exact.double(), rtol=1e-4, atol=1e-5)
+
+
+def test_what_a_divergence_has_to_tell_reaches_the_losses_of_each_student(make_transducer):
+    model = make_transducer(dtype=torch.double)
+    whole, halves = (
+        step(model, Objective(0.0, 1.0, Doubtful()), SUBNETS, micro_batches=n) for n in (1, 2)
+    )
+    assert whole[0].notes == {}
+    for in_one, in_two in zip(whole[1:], halves[1:], strict=True):
+        assert [*in_one.notes] == ["teacher's doubt", "student's doubt"]
+        for name, value in in_one.notes.items():
+            assert value > 0.1
+            assert in_two.notes[name].item() == pytest.approx(value.item(), rel=1e-9)
+    # All have one teacher.
+    assert len({x.notes["teacher's doubt"].item() for x in whole[1:]}) == 1
+    assert len({x.notes["student's doubt"].item() for x in whole[1:]}) == 3
+
+
+@pytest.mark.parametrize("wrong", ["kl", None, 3, AlphaDivergence])
+def test_what_is_no_divergence_is_refused(wrong):
+    with pytest.raises(ConfigError, match="divergence cannot be"):
+        Objective(divergence=wrong)
+
+
+def test_weights_that_depend_on_the_step_are_those_of_the_step(make_transducer):
+    model = make_transducer(ctc=True)
+    decaying = Objective(Schedule(1.0, 0.3, 10, 30), Schedule(0.0, 0.5, 0, 20))
+    for at, ctc_weight, kd_weight in [(0, 1.0, 0.0), (15, 0.825, 0.375), (None, 0.3, 0.5)]:
+        got = step(model, decaying, SUBNETS, step=at), gradients(model)
+        expected = step(model, Objective(ctc_weight, kd_weight), SUBNETS), gradients(model)
+        assert [x.total.item() for x in got[0]] == pytest.approx(
+            [x.total.item() for x in expected[0]], rel=1e-6
+        )
+        assert ("kd" in got[0][1].terms) == (kd_weight > 0)
+        torch.testing.assert_close(got[1], expected[1])
+
+
+def test_a_further_term_is_added_with_its_weight_and_told_by_its_name(make_transducer):
+    def size(outputs):
+        return outputs.encoded.square().mean()
+
+    def of_students(outputs):
+        return None if outputs.lattice.divergence is None else outputs.encoded.abs().mean()
+
+    model = make_transducer(ctc=True)
+    further = {"size": Term(size, 2.0), "own": Term(of_students), "off": Term(size, 0.0)}
+    plain = step(model, Objective(0.3, 0.7), SUBNETS)
+    model.zero_grad()
+    losses = step(model, Objective(0.3, 0.7, further=further), SUBNETS)
+    for x, before in zip(losses, plain, strict=True):
+        own = x.terms.get("own", 0.0)
+        assert ("own" in x.terms) == (x is not losses[0])
+        assert "off" not in x.terms
+        expected = before.total + 2 * x.terms["size"] + own
+        assert x.total.item() == pytest.approx(float(expected), rel=1e-6)
+    logged = means_of_step(losses)
+    assert logged["size"] == losses[0].terms["size"].item()
+    assert logged["own"] == pytest.approx(sum(x.terms["own"].item() for x in losses[1:]) / 3)
+    told = values_of_subnets(SUBNETS, losses)
+    assert told["size"] == [x.terms["size"].item() for x in losses]
+    assert len(told["own"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("further", "message"),
+    [
+        ({"ctc": Term(lambda _: None)}, "there is a term ctc already"),
+        ({"size": 3}, "size cannot be 3: give a Term"),
+        ("size", "further cannot be 'size'"),
+    ],
+)
+def test_a_further_term_that_makes_no_sense_is_refused(further, message):
+    with pytest.raises(ConfigError, match=message):
+        Objective(further=further)
+
+
 def test_the_max_subnet_teaches_and_does_not_learn_from_its_students(make_transducer):
     model = make_transducer()
     taught = Objective(kd_weight=1.0, divergence=AlphaDivergence())
     losses = step(model, taught, SUBNETS)
-    assert losses[0].divergence is None
-    assert all(loss.divergence > 0 for loss in losses[1:])
+    assert "kd" not in losses[0].terms
+    assert all(loss.terms["kd"] > 0 for loss in losses[1:])
     assert not any(loss.total.requires_grad for loss in losses)
     model.zero_grad()
     alone = step(model, taught, SUBNETS[:1])
@@ -296,7 +422,7 @@ def test_the_first_subnet_leads_all_others(make_transducer):
 def test_nodes_count_by_occupancy_unless_told_otherwise(make_transducer):
     model = make_transducer()
     runs = {
-        name: [loss.divergence for loss in step(model, Objective(**options), SUBNETS)[1:]]
+        name: [loss.terms["kd"] for loss in step(model, Objective(**options), SUBNETS)[1:]]
         for name, options in [
             ("default", {}),
             ("occupancy", {"kd_nodes": "occupancy"}),
@@ -316,14 +442,14 @@ def test_an_unknown_kind_of_node_weights_is_refused():
 def test_a_student_as_large_as_its_teacher_has_nothing_to_learn(make_transducer, kd_nodes):
     model = make_transducer()
     losses = step(model, Objective(kd_nodes=kd_nodes), [SPACE.max, SPACE.max])
-    assert losses[1].divergence.item() == pytest.approx(0, abs=1e-5)
+    assert losses[1].terms["kd"].item() == pytest.approx(0, abs=1e-5)
 
 
 def test_no_weight_means_no_ctc_head_and_no_teacher_are_needed(make_transducer):
     model = make_transducer(ctc=False)
     losses = step(model, Objective(ctc_weight=0.0, kd_weight=0.0), SUBNETS)
-    assert all(loss.ctc is None and loss.divergence is None for loss in losses)
-    assert all(torch.equal(loss.total, loss.transducer) for loss in losses)
+    assert all([*loss.terms] == ["transducer"] for loss in losses)
+    assert all(torch.equal(loss.total, loss.terms["transducer"]) for loss in losses)
 
 
 def test_the_trunk_is_computed_once_a_step(make_transducer):
@@ -402,16 +528,16 @@ def test_a_band_of_all_labels_adds_the_simple_loss_of_the_first_subnet_to_a_plai
     got = gradients(model)
     for name, exact in expected.items():
         torch.testing.assert_close(got[name], exact, rtol=1e-4, atol=1e-5)
-    assert pruned[0].simple.item() == pytest.approx(simple.item(), rel=1e-5)
+    assert pruned[0].terms["simple"].item() == pytest.approx(simple.item(), rel=1e-5)
     for a, b in zip(pruned, plain, strict=True):
-        assert a.transducer.item() == pytest.approx(b.transducer.item(), rel=1e-5)
-        assert (a.simple is None) == (a is not pruned[0])
+        assert a.terms["transducer"].item() == pytest.approx(b.terms["transducer"].item(), rel=1e-5)
+        assert ("simple" not in a.terms) == (a is not pruned[0])
 
 
 def test_one_band_of_the_first_subnet_serves_all(make_transducer, monkeypatch):
     model = make_transducer(simple_joiner=True)
     bands, used = [], []
-    original, lattice = sandwich.choose_band, sandwich.lattice_loss
+    original, lattice = objective_module.choose_band, objective_module.lattice_loss
 
     def choose_band(*args):
         bands.append(original(*args))
@@ -421,8 +547,8 @@ def test_one_band_of_the_first_subnet_serves_all(make_transducer, monkeypatch):
         used.append(args[-1])
         return lattice(*args)
 
-    monkeypatch.setattr(sandwich, "choose_band", choose_band)
-    monkeypatch.setattr(sandwich, "lattice_loss", lattice_loss)
+    monkeypatch.setattr(objective_module, "choose_band", choose_band)
+    monkeypatch.setattr(objective_module, "lattice_loss", lattice_loss)
     step(model, Objective(kd_weight=1.0, pruning=Pruning(s_range=2)), SUBNETS)
     assert len(bands) == 1
     assert bands[0].width == 2
@@ -435,9 +561,10 @@ def test_the_pruned_loss_warms_up_with_the_optimizers_steps(make_transducer):
     objective = Objective(kd_weight=0.0, pruning=Pruning(warmup_steps=10))
     for at, simple, pruned in [(0, 1.0, 0.1), (5, 0.75, 0.55), (10, 0.5, 1.0), (None, 0.5, 1.0)]:
         first, second = step(model, objective, SUBNETS[:2], step=at)
-        total = simple * first.simple + pruned * first.transducer
+        total = simple * first.terms["simple"] + pruned * first.terms["transducer"]
         assert first.total.item() == pytest.approx(total.item(), rel=1e-6)
-        assert second.total.item() == pytest.approx(pruned * second.transducer.item(), rel=1e-6)
+        alone = pruned * second.terms["transducer"].item()
+        assert second.total.item() == pytest.approx(alone, rel=1e-6)
 
 
 def test_a_loss_without_its_head_is_refused(make_transducer):

@@ -19,7 +19,7 @@ from todm_sb.dataio.pipeline import BrokenAudio, SpeechBatch
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.optim import Eden, ScaledAdam
 from todm_sb.supernet import SearchSpace
-from todm_sb.supernet.sandwich import Objective
+from todm_sb.supernet.objective import Objective
 from todm_sb.training.averages import Averages
 from todm_sb.training.brain import TODMBrain
 from todm_sb.training.checkpoints import SafeCheckpointer

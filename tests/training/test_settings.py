@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 
 import pytest
+from hyperpyyaml import load_hyperpyyaml
 from junk import mutated
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
@@ -27,6 +28,11 @@ def test_the_recipes_pass_and_all_their_plain_settings_are_known(path):
     check_settings(found)
     plain = {key for key, value in found.items() if value is not TAGGED}
     assert plain - {*REQUIRED, *OPTIONAL, "__set_seed"} <= {"search_space", "pruning"}
+
+
+def test_settings_build_nothing_whatever_was_loaded_before():
+    load_hyperpyyaml("a: !new:collections.Counter")  # as SpeechBrain does
+    assert Recipe(MINI).settings()["space"] is TAGGED
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +87,11 @@ def mini():
         ("named_subnets", f"{{Min: {WIDE}}}", "there is a 'Min' already"),
         ("named_subnets", f"{{Wide: {WIDE}}}", "there is a 'Wide' already"),
         ("named_subnets", f"{{a-causal: {WIDE}}}", "'a-causal' is how the causal mode"),
-        ("named_subnets", "{a: {layers: [0]}}", "named_subnets.a: key 'ffn_dims' is missing"),
+        (
+            "named_subnets",
+            "{a: {ffn_dims: [8]}}",
+            "named_subnets: a: a subnet is a mapping of layers",
+        ),
         ("named_subnets", "{a: {layers: [0], ffn_dims: [384]}}", "named_subnets: a: .*outside the"),
         ("search_space", "{n_layers: 5}", "named_subnets: wide: .*outside the search space"),
         ("search_space", "{n_layer: 5}", "unknown key 'n_layer'"),
@@ -104,13 +114,13 @@ def mini():
         (
             "model",
             "{encoder: {dropout: 1.5}}",
-            r"network.encoder.dropout must be a number in 0\.\.1",
+            r"encoder.dropout must be a number in 0\.\.1",
         ),
-        ("model", "{encoder: {channels: [0, 0]}}", r"network.encoder.channels\[0\] must be"),
+        ("model", "{encoder: {channels: [0, 0]}}", r"encoder.channels\[0\] must be"),
         ("model", "{encoder: {time_strides: [0, 1]}}", r"encoder.time_strides\[0\] must be"),
         ("model", "{encoder: {adaptive_dropout: 1}}", "adaptive_dropout must be true or false"),
         ("model", "{encoder: {n_features: 40}}", "n_mels is 80, but the network was built for 40"),
-        ("model", "{encoder: {ffn_dims: [8]}}", "the network has FFN widths"),
+        ("model", "{encoder: {sizes: {ffn_dims: [8]}}}", "the network has 1 layers"),
         ("model", "{vocab_size: 64}", "vocab_size is 128, but the network was built for 64"),
         ("model", "{ctc: False}", "ctc_weight needs a CTC head"),
         ("model", "null", "model must be an object .*, not None"),
@@ -141,7 +151,11 @@ def test_a_setting_that_makes_no_sense_is_one_line_and_writes_nothing(
     [
         ("named_subnets", "{}", {}),
         ("named_subnets", "null", None),
-        ("named_subnets", "{wide: null, deep: null}", {"wide": None, "deep": None}),
+        (
+            "named_subnets",
+            "{wide: null, deep: null}",
+            {"shallow": None, "wide": None, "deep": None},
+        ),
     ],
 )
 def test_named_subnets_can_be_removed_one_by_one_and_all_at_once(key, text, subnets):
@@ -176,6 +190,11 @@ def test_settings_with_junk_in_them_work_or_are_refused_in_one_line(mini, times)
         taken = made(lambda junk=junk: check_settings({**objects, **junk}) or True)
         outcomes[taken is True] += 1
     assert min(outcomes.values()) >= times / 20
+
+
+def test_settings_build_nothing_where_speechbrain_has_loaded_a_folder_before():
+    load_hyperpyyaml("a: !new:collections.Counter {b: 1}")  # adds its tags to ruamel's loader
+    assert Recipe(MINI).settings()["space"] is TAGGED
 
 
 def test_what_is_saved_is_the_recipe_again(tmp_path):

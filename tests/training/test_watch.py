@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from todm_sb.space import SubnetConfig
-from todm_sb.supernet.sandwich import SubnetLosses
+from todm_sb.supernet.objective import SubnetLosses
 from todm_sb.training.watch import Watch, memory, read_steps, values_of_subnets
 
 
@@ -86,9 +86,11 @@ def test_a_terminal_with_its_progress_bar_is_left_alone(tmp_path):
     assert terminal.getvalue() == ""
 
 
-def losses(transducer, divergence=None, sides=None):
-    numbers = [transducer, transducer, 2 * transducer, divergence, None, sides]
-    return SubnetLosses(*(None if x is None else torch.tensor(x) for x in numbers))
+def losses(transducer, kd=None, **notes):
+    terms = {"transducer": transducer, "ctc": 2 * transducer, "kd": kd}
+    terms = {name: torch.tensor(x) for name, x in terms.items() if x is not None}
+    notes = {name.replace("_", " "): torch.tensor(x) for name, x in notes.items()}
+    return SubnetLosses(terms["transducer"], terms, notes)
 
 
 SUBNETS = [
@@ -99,14 +101,14 @@ SUBNETS = [
 ]
 LOSSES = [
     losses(1.0),
-    losses(8.0, 3.0, [0.25, 0.75]),
-    losses(4.0, 2.0, [0.5, 0.5]),
-    losses(6.0, 1.0, [0.0, 1.0]),
+    losses(8.0, 3.0, left=0.25, far_right=0.75),
+    losses(4.0, 2.0, left=0.5, far_right=0.5),
+    losses(6.0, 1.0, left=0.0, far_right=1.0),
 ]
 
 
 def test_each_subnet_of_a_step_is_told_with_its_size():
-    assert values_of_subnets(SUBNETS, LOSSES, (-1.0, 1.0)) == {
+    assert values_of_subnets(SUBNETS, LOSSES) == {
         "losses": [1.0, 8.0, 4.0, 6.0],
         "ctc": [2.0, 16.0, 8.0, 12.0],
         "divergences": [3.0, 2.0, 1.0],
@@ -118,17 +120,17 @@ def test_each_subnet_of_a_step_is_told_with_its_size():
         "random layers": 1.5,
         "random FFN": 10.0,
         "kd": 2.0,
-        "alpha -1": 0.25,
-        "alpha 1": 0.75,
+        "left": 0.25,
+        "far right": 0.75,
     }
 
 
-def test_a_step_of_max_alone_and_a_divergence_with_one_side_tell_no_more_than_they_have():
-    alone = values_of_subnets(SUBNETS[:1], LOSSES[:1], (-1.0, 1.0))
+def test_a_step_of_max_alone_and_a_divergence_without_notes_tell_no_more_than_they_have():
+    alone = values_of_subnets(SUBNETS[:1], LOSSES[:1])
     assert alone.keys() == {"losses", "ctc", "divergences", "layers", "FFN", "max"}
-    kl = values_of_subnets(SUBNETS[:2], [LOSSES[0], losses(8.0, 3.0, [1.0])], (1.0,))
+    kl = values_of_subnets(SUBNETS[:2], [LOSSES[0], losses(8.0, 3.0)])
     assert kl["kd"] == 3.0
-    assert not any(name.startswith("alpha") for name in kl)
+    assert kl.keys() == alone.keys() | {"min", "kd"}
 
 
 def test_memory_is_that_of_the_process():

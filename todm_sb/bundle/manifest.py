@@ -251,7 +251,7 @@ class Manifest:
         Raises:
             ConfigError: if there is no such subnet, or both a subnet and limits are given.
         """
-        limits = {}
+        limits: dict[str, float] = {}
         if max_params is not None:
             limits["params"] = max_params
         if max_latency_ms is not None:
@@ -273,7 +273,7 @@ class Manifest:
             if subnet in (None, config, *recorded) or subnet == config.to_json():
                 return config
             raise ConfigError(f"holds the single subnet {next(iter(recorded))}, not {subnet!r}")
-        return self.space.named(subnet, recorded)
+        return self.space.named(subnet or "max", recorded)
 
 
 def _check_version(data: Any) -> None:

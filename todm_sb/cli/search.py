@@ -20,6 +20,7 @@ import os
 from todm_sb.cli.main import OK
 from todm_sb.experiments.search_run import SearchOptions, search_run
 from todm_sb.search.budget import COSTS, format_cost, parse_budget
+from todm_sb.search.proposers import ALGORITHMS, proposer_class
 from todm_sb.utils.arguments import at_least, path, positive
 from todm_sb.utils.tables import scored_text
 
@@ -35,6 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="largest cost, e.g. 5M, or 80ms of latency; may be given several times",
     )
     parser.add_argument("--causal", action="store_true", help="a dual-mode network's causal form")
+    parser.add_argument(
+        "--algorithm",
+        default="nsga2",
+        help=f"{', '.join(ALGORITHMS)}, or module.Class of your own; default: nsga2",
+    )
     parser.add_argument("--evaluations", type=at_least(2), default=200, help="default: 200")
     parser.add_argument(
         "--seconds", type=positive, default=10.0, help="of audio, for MACs, latency"
@@ -44,11 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--study", help="name in the storage, and of a folder; default: that of the cost"
     )
     parser.add_argument(
-        "--population", type=at_least(2), default=20, help="of NSGA-II; default: 20"
+        "--population", type=at_least(2), default=20, help="of a generation; default: 20"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--no-baselines", action="store_true", help="only NSGA-II")
+    parser.add_argument("--no-baselines", action="store_true", help="the algorithm alone")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -61,10 +67,12 @@ def run(arguments: argparse.Namespace) -> int:
         ConfigError: if the run, a budget, the study or its storage is not as it should be.
     """
     logging.getLogger("optuna").setLevel(logging.WARNING)
+    proposer_class(arguments.algorithm)
     options = SearchOptions(
         run_folder=arguments.run_folder,
         cost=arguments.cost,
         budgets=[parse_budget(text, arguments.cost) for text in arguments.budget],
+        algorithm=arguments.algorithm,
         causal=arguments.causal,
         evaluations=arguments.evaluations,
         seconds=arguments.seconds,

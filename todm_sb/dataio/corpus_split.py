@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,11 @@ logger = logging.getLogger(__name__)
 
 # What may be done to the letters of a transcript. Changing their case merges what has one form in
 # the other case: dotted and dotless i, ss and ß.
-LETTER_CASES = {"keep": str, "upper": str.upper, "lower": str.lower}
+LETTER_CASES: dict[str, Callable[[str], str]] = {
+    "keep": str,
+    "upper": str.upper,
+    "lower": str.lower,
+}
 
 
 @dataclass(frozen=True)

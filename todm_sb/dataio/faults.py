@@ -140,4 +140,7 @@ def write_faults(path: str | Path, faults: Iterable[Fault]) -> None:
 def read_faults(path: str | Path) -> list[Fault]:
     """Reads what :func:`write_faults` wrote."""
     with Path(path).open(encoding="utf-8", newline="") as file:
-        return [Fault(**{**row, "line": int(row["line"])}) for row in csv.DictReader(file)]
+        return [
+            Fault(int(row["line"]), row["id"], row["cause"], row["detail"])
+            for row in csv.DictReader(file)
+        ]

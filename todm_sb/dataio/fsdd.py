@@ -82,12 +82,14 @@ def prepare_fsdd(
     if skip_prep:
         return
     recordings_folder = find_recordings(data_folder)
-    sizes = {"train_hours": train_hours, "n_dev": n_dev, "n_test": n_test}
-    asked = {"seed": seed, **sizes, "held_out_speaker": held_out_speaker}
     options = {
         "data_folder": str(recordings_folder),
         "recordings": files_digest(files(recordings_folder, ".wav"), num_threads),
-        **asked,
+        "seed": seed,
+        "train_hours": train_hours,
+        "n_dev": n_dev,
+        "n_test": n_test,
+        "held_out_speaker": held_out_speaker,
         "version": VERSION,
     }
     made_from = partial(_made_from, options, num_threads)
@@ -99,7 +101,7 @@ def prepare_fsdd(
     speakers = find_speakers(recordings_folder)
     held_out = _held_out(held_out_speaker, speakers, seed, recordings_folder)
     audio = read_recordings(recordings_folder, speakers, num_threads)
-    plan = plan_splits(speakers, held_out, audio, seed=seed, **sizes)
+    plan = plan_splits(speakers, held_out, audio, train_hours, n_dev, n_test, seed)
     _remove(csvs)
     write = partial(_write, audio=audio, seed=seed)
     for path in csvs:

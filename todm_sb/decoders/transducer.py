@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -79,6 +81,12 @@ class TransducerSearcher(nn.Module):
             self.max_symbols,
             self.state_beam,
         )
+
+    def greedy(self) -> TransducerSearcher:
+        """See :class:`todm_sb.decoders.protocol.Searcher`."""
+        searcher = copy.copy(self)
+        searcher.beam_size, searcher.nbest, searcher.lm_weight = 1, 1, 0.0
+        return searcher
 
     def forward(
         self, encoded: Tensor, wav_lens: Tensor | None = None

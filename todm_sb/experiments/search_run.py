@@ -25,6 +25,7 @@ from todm_sb.training.runs import (
     search_folder,
     weights_id,
 )
+from todm_sb.training.searcher import searcher_of
 from todm_sb.utils.devices import usable_device
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class SearchOptions:
         cost: one of :data:`todm_sb.search.budget.COSTS`.
         budgets: largest costs; five from the min subnet's cost to the max subnet's where there are
             none.
+        algorithm: one of :data:`todm_sb.search.proposers.ALGORITHMS`.
         causal: search a dual-mode network's causal form.
         evaluations: of each method.
         seconds: of audio, that MACs and latency are of.
@@ -56,6 +58,7 @@ class SearchOptions:
     run_folder: Path
     cost: str = "params"
     budgets: Sequence[float] = ()
+    algorithm: str = "nsga2"
     causal: bool = False
     evaluations: int = 200
     seconds: float = 10.0
@@ -102,7 +105,7 @@ def search_run(options: SearchOptions) -> tuple[SearchResult, Path]:
     dev_set = _dev_set(options, hparams, dataset, tokenizer)
     if cost != "latency":  # which is not known yet
         check_budgets(options.budgets, Costs(model, n_features)(space.min)[cost], cost)
-    task = _task(options, hparams, tokenizer)
+    task = _task(options, hparams, tokenizer, type(dev_set.searcher).__qualname__)
     study = _study(options)
     table = study.agree(task, measure)
     costs = Costs(model, n_features, LatencyTable.from_dict(table) if table else None)
@@ -110,7 +113,15 @@ def search_run(options: SearchOptions) -> tuple[SearchResult, Path]:
         costs(space.min)[cost], costs(space.max)[cost]
     )
     search = SubnetSearch(
-        study, space, dev_set.error_rate, costs, cost, seconds, budgets, options.seed
+        study,
+        space,
+        dev_set.error_rate,
+        costs,
+        cost,
+        seconds,
+        budgets,
+        options.seed,
+        options.algorithm,
     )
     result = search.run(options.evaluations, options.baselines)
     scored = {**dev_set.scored, "left_out": dataset.left_out}
@@ -130,20 +141,25 @@ def _dev_set(
     # Of torchrun's processes on a machine each takes its own GPU.
     own = f":{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else ""
     device = usable_device(options.device + (own if options.device == "cuda" else ""))
+    model = hparams["model"].to(device)
     return DevSet(
-        hparams["model"].to(device),
+        model,
         dev_utterances(hparams, dataset, device),
         partial(words_of_ids, tokenizer),
-        hparams["max_symbols"],
+        searcher_of(hparams, model).greedy(),
     )
 
 
-def _task(options: SearchOptions, hparams: dict[str, Any], tokenizer: Any) -> dict[str, Any]:
+def _task(
+    options: SearchOptions, hparams: dict[str, Any], tokenizer: Any, searcher: str
+) -> dict[str, Any]:
     """What all processes of a study must agree on."""
     return {
         "search space": hparams["space"].to_dict(),
         "checkpoint": weights_id(hparams["model"]),
         "dev set": dev_set_id(hparams["valid_csv"], tokenizer),
+        "searcher": searcher,
+        "algorithm": options.algorithm,
         "cost": options.cost,
         "audio length": options.seconds,
         "population": options.population,

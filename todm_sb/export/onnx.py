@@ -63,8 +63,6 @@ def export_onnx(
             folder holds what no export wrote (see
             :func:`todm_sb.utils.ownership.new_export`).
     """
-    if model.encoder.kind != "mhssm":
-        raise ConfigError(f"encoders of the kind {model.encoder.kind} cannot be exported to ONNX")
     with new_export(folder, "onnx", FILES) as new:
         return write_models(new, model, normalize, tokenizer_path, fbank, max_symbols)
 
@@ -78,6 +76,8 @@ def write_models(
     max_symbols: int,
 ) -> list[str]:
     """As :func:`export_onnx`, into a folder that is there and empty, as part of an export."""
+    if model.encoder.kind != "mhssm":
+        raise ConfigError(f"encoders of the kind {model.encoder.kind} cannot be exported to ONNX")
     tokens = tokens_of(SentencePieceProcessor(model_file=str(tokenizer_path)))
     metadata = {
         "model_type": MODEL_TYPE,

@@ -19,6 +19,7 @@ from todm_sb.search.pareto import SearchResult
 from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters, extract_subnet
 from todm_sb.training.error_rates import SCORED_KEYS
 from todm_sb.training.runs import load_run, search_folder, trained_tokenizer, weights_id
+from todm_sb.training.searcher import searcher_of
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.ownership import check_place, new_export
 
@@ -68,11 +69,13 @@ def export_run(
 
     Raises:
         ConfigError: if the run, the search, the subnet, the tokenizer or a causal form is not
-            there, the search was of other weights, or the target is no place for an export.
+            there, the search was of other weights, the run decodes with what is not exported, or
+            the target is no place for an export.
     """
     check_place(target, run)
     hparams = load_run(run, causal)
     model, space = hparams["model"], hparams["space"]
+    searcher_of(hparams, model.deployed())
     named = hparams["named_subnets"] or {}
     subnets = measured_subnets(run, model, space, named, hparams["weights"], causal)
     config = None

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from todm_sb.losses.divergence import Divergence
 from todm_sb.utils.errors import ConfigError, quoted
 
 CLASSES = ("vocabulary", "three")
@@ -26,7 +27,7 @@ CLASSES = ("vocabulary", "three")
 _ABSENT = -1e4
 
 
-class AlphaDivergence:
+class AlphaDivergence(Divergence):
     """Divergence of a student from a teacher at each lattice node.
 
     Args:
@@ -42,6 +43,8 @@ class AlphaDivergence:
     Raises:
         ConfigError: on an unknown ``classes``, no alpha, or a clip below 1.
     """
+
+    n_notes = 1
 
     def __init__(
         self,
@@ -63,14 +66,14 @@ class AlphaDivergence:
         """Divergence at each node.
 
         Args:
-            log_q, log_p, labels, blank: as of :meth:`value_and_side`.
+            log_q, log_p, labels, blank: as of :meth:`at_nodes`.
 
         Returns:
             (...), at least 0 up to rounding and clipping.
         """
-        return self.value_and_side(log_q, log_p, labels, blank)[0]
+        return self.at_nodes(log_q, log_p, labels, blank)[0]
 
-    def value_and_side(
+    def at_nodes(
         self, log_q: Tensor, log_p: Tensor, labels: Tensor, blank: int
     ) -> tuple[Tensor, Tensor]:
         """Divergence at each node, and which alpha it is of.
@@ -112,6 +115,20 @@ class AlphaDivergence:
         at_label = torch.where(labels == blank, weight[..., :1], weight[..., 1:2])
         gradient[..., blank] = weight[..., 0]
         return gradient.scatter_(-1, labels, at_label)
+
+    def summary(self, notes: Tensor, weights: Tensor) -> dict[str, Tensor]:
+        """At what share of the nodes each of several alphas' sides is the larger one.
+
+        Args:
+            notes, weights: see :meth:`Divergence.summary`.
+        """
+        if len(self.alphas) == 1:
+            return {}
+        side, total = notes[..., 0], weights.sum()
+        return {
+            f"alpha {alpha:g}": (weights * (side == i)).sum() / total
+            for i, alpha in enumerate(self.alphas)
+        }
 
     def _worst_side(self, log_q: Tensor, log_p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The largest of the alphas' divergences, its ``q rho(w)`` of each class, its index."""

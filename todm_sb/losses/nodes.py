@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from todm_sb.losses.distillation import AlphaDivergence
+from todm_sb.losses.divergence import Divergence
 from todm_sb.losses.pruning import Band
 from todm_sb.nnet.joiner import Joiner
 
@@ -46,7 +46,7 @@ class Nodes:
     following: Tensor
     blank: int
     band: Band | None = None
-    divergence: AlphaDivergence | None = None
+    divergence: Divergence | None = None
 
     @property
     def width(self) -> int:
@@ -109,8 +109,8 @@ def node_values(
         teacher: None for no distillation.
 
     Returns:
-        (batch, T, S, 2 or 4), float32 or better: log p(blank), log p(next label) and, with a
-        teacher, the divergence from it and, without gradient, the index of its alpha. Then all
+        (batch, T, S, channels), float32 or better: log p(blank), log p(next label) and, with a
+        teacher, the divergence from it and, without gradient, its notes. Then all
         log-probabilities, without gradient and in an order of their own, for
         :class:`TeacherNodes`; None where they are too many to hold.
     """
@@ -141,9 +141,8 @@ class _NodeValues(torch.autograd.Function):
         nodes: Nodes,
     ) -> tuple[Tensor, Tensor]:
         work = _Workspace(encoder, weight, bias, nodes)
-        values = work.log_probs.new_empty(
-            *encoder.shape[:2], nodes.width, 2 if teacher is None else 4
-        )
+        n_channels = 2 if teacher is None else 3 + nodes.divergence.n_notes
+        values = work.log_probs.new_empty(*encoder.shape[:2], nodes.width, n_channels)
         for chunk in work.chunks():
             rows = chunk.nodes.select(predictor)
             log_q = work.log_softmax(chunk, chunk.of(encoder), rows)
@@ -151,7 +150,7 @@ class _NodeValues(torch.autograd.Function):
             found = [log_q[:, nodes.blank], log_q.gather(1, labels.unsqueeze(1)).squeeze(1)]
             if teacher is not None:
                 log_p = work.teacher_log_probs(chunk, teacher, rows)
-                found += nodes.divergence.value_and_side(log_q, log_p, labels, nodes.blank)
+                found += nodes.divergence.at_nodes(log_q, log_p, labels, nodes.blank)
             here = chunk.of(values)
             here.copy_(torch.stack(found, -1).view_as(here))
         ctx.save_for_backward(
@@ -317,7 +316,7 @@ class _Workspace:
         return torch.log_softmax(logits, -1, dtype=out.dtype, out=out)
 
     def grad_logits(self, chunk: _Chunk, log_p: Tensor | None, grad: Tensor) -> Tensor:
-        """(n, V), the gradient at the logits from that at the nodes' values, (n, 2 or 4).
+        """(n, V), the gradient at the logits from that at the nodes' values, (n, channels).
 
         ``log_p`` is (n, V), the teacher's, or None.
         """

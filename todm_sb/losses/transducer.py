@@ -4,12 +4,12 @@ distillation on its nodes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from todm_sb.losses.distillation import AlphaDivergence
+from todm_sb.losses.divergence import Divergence
 from todm_sb.losses.lattice import following_labels, two_channel_loss, valid_nodes
 from todm_sb.losses.nodes import Nodes, TeacherNodes, node_values
 from todm_sb.losses.pruning import Band
@@ -28,15 +28,15 @@ class LatticeLoss:
             without a teacher.
         occupancy: (batch, T, S), the probability that an alignment passes each node.
         log_probs: of all nodes, for students, see :class:`Teacher`; None where they are too many.
-        sides: (alphas,), at what share of the nodes, weighted as in ``divergence``, each alpha's
-            side is the larger one; None without a teacher. Not differentiable.
+        notes: what the divergence has to tell besides, see :meth:`Divergence.summary`; nothing
+            without a teacher.
     """
 
     transducer: Tensor
     divergence: Tensor | None
     occupancy: Tensor
     log_probs: Tensor | None
-    sides: Tensor | None = None
+    notes: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def lattice_loss(
     n_labels: Tensor,
     blank: int = 0,
     teacher: Teacher | None = None,
-    divergence: AlphaDivergence | None = None,
+    divergence: Divergence | None = None,
     band: Band | None = None,
 ) -> LatticeLoss:
     """Transducer loss and, with a teacher, distillation.
@@ -128,8 +128,6 @@ def lattice_loss(
     if teacher is None:
         return LatticeLoss(loss, None, occupancy, log_probs)
     weights = teacher.node_weights
-    side = values[..., 3].detach()
-    shares = [(weights * (side == i)).sum() for i in range(len(divergence.alphas))]
-    sides = torch.stack(shares) / weights.sum()
+    notes = divergence.summary(values[..., 3:].detach(), weights)
     divergences = (values[..., 2] * weights).sum((1, 2))
-    return LatticeLoss(loss, divergences, occupancy, log_probs, sides)
+    return LatticeLoss(loss, divergences, occupancy, log_probs, notes)

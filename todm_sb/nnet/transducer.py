@@ -11,9 +11,10 @@ from torch import nn
 
 from todm_sb.nnet.encoders import Encoder, build_encoder, causal_form, check_encoder
 from todm_sb.nnet.joiner import Joiner, SimpleJoiner
+from todm_sb.nnet.kinds import own_arguments
 from todm_sb.nnet.predictor import LSTMPredictor, StatelessPredictor
 from todm_sb.utils.errors import ConfigError
-from todm_sb.utils.schema import flag, integer, mapping, number, one_of
+from todm_sb.utils.schema import anything, flag, integer, mapping, number, one_of
 
 # Share of blanks that an untrained network expects; an alignment has about ten frames a label.
 BLANK_PRIOR = 0.9
@@ -37,7 +38,8 @@ NETWORK_CHECKS = {
     "encoder": check_encoder,
     "predictor": _PREDICTOR,
 }
-_CHECK = mapping(NETWORK_CHECKS | dict.fromkeys(AUXILIARIES.values(), flag))
+# And in training, where the encoder has checked its own.
+_CHECK = mapping(NETWORK_CHECKS | {"encoder": anything} | dict.fromkeys(AUXILIARIES.values(), flag))
 
 
 class Transducer(nn.Module):
@@ -80,9 +82,10 @@ class Transducer(nn.Module):
             "simple_joiner": simple_joiner,
         }
         _CHECK(self.config, "network")
-        self.config["predictor"] = dict(predictor)
         kind = predictor["kind"]
         options = {key: value for key, value in predictor.items() if key != "kind"}
+        options = own_arguments("predictor", kind, options, PREDICTORS)
+        self.config["predictor"] = {"kind": kind, **options}
         self.predictor = _build(
             "predictor",
             PREDICTORS[kind],

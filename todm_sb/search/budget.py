@@ -30,7 +30,7 @@ def parse_budget(text: str, cost: str) -> float:
     factors = _SECONDS if cost == "latency" else _FACTORS
     match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([A-Za-z]*)\s*", text)
     factor = factors.get(match[2]) if match else None
-    if factor is None or float(match[1]) == 0:
+    if match is None or factor is None or float(match[1]) == 0:
         raise ConfigError(f"budget {text!r} is no {cost}: write it like {COSTS[cost][1]}")
     budget = float(match[1]) * factor
     return budget if cost == "latency" else round(budget)

@@ -9,7 +9,8 @@ import torch
 from speechbrain.utils.edit_distance import accumulatable_wer_stats
 from torch import Tensor
 
-from todm_sb.decoders.greedy import greedy_search
+from todm_sb.decoders.protocol import Searcher
+from todm_sb.decoders.transducer import TransducerSearcher
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.space import SubnetConfig
 from todm_sb.utils.errors import DataError
@@ -42,7 +43,7 @@ class DevSet:
         model: the supernet, in evaluation mode; must not change afterwards.
         batches: the utterances.
         words_of: from label ids to words.
-        max_symbols: see :func:`todm_sb.decoders.greedy.greedy_search`.
+        searcher: of the model; by default greedy transducer search.
     """
 
     @torch.no_grad()
@@ -51,11 +52,11 @@ class DevSet:
         model: Transducer,
         batches: Iterable[Utterances],
         words_of: Callable[[list[int]], list[str]],
-        max_symbols: int = 5,
+        searcher: Searcher | None = None,
     ) -> None:
         self.model = model
+        self.searcher = searcher or TransducerSearcher(model)
         self.words_of = words_of
-        self.max_symbols = max_symbols
         self.words: list[list[str]] = []
         self.undecodable: list[list[str]] = []
         self.batches: list[tuple[Tensor, Tensor]] = []
@@ -81,8 +82,8 @@ class DevSet:
 
     @torch.no_grad()
     def error_rate(self, config: SubnetConfig) -> float:
-        """Word error rate of a subnet in percent, by greedy search; what cannot be decoded counts
-        as nothing heard.
+        """Word error rate of a subnet in percent; what cannot be decoded counts as nothing
+        heard.
 
         Args:
             config: the subnet.
@@ -91,8 +92,8 @@ class DevSet:
         for frames, n_frames in self.batches:
             shared = self.shared[self.model.encoder.shareable(frames.shape[1])]
             encoded = self.model.encoder.encode(frames, n_frames, config, shared)
-            hypotheses = greedy_search(self.model, encoded, n_frames, self.max_symbols)
-            read += [self.words_of(hypothesis.tokens) for hypothesis in hypotheses]
+            found = self.searcher.search(encoded, n_frames)
+            read += [self.words_of(best.tokens) for best, *_ in found]
         read += [[] for _ in self.undecodable]
         return accumulatable_wer_stats(self.words + self.undecodable, read)["WER"]
 

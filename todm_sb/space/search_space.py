@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 from todm_sb.space.dimensions import DIMENSIONS
@@ -152,7 +152,8 @@ class SearchSpace:
         if any(len(set(values)) > 1 for _, values in config.choices):
             raise ConfigError(f"subnet {config.to_json()} is not uniform")
         depth = len(config.layers)
-        return cls(depth, depth, **{key: values[:1] for key, values in config.choices})
+        choices = {key: values[:1] for key, values in config.choices}
+        return cls(depth, depth, LAYER_DROPS[0], **choices)
 
     def __contains__(self, config: SubnetConfig) -> bool:
         depth, chosen = len(config.layers), dict(config.choices)
@@ -205,7 +206,7 @@ class SearchSpace:
             f"such as {self.min.to_json()}"
         )
 
-    def random(self, rng: random.Random) -> SubnetConfig:
+    def random(self, rng: Random) -> SubnetConfig:
         """A random subnet: the depth uniform, then the layers, then each choice."""
         depth = rng.randint(self.min_layers, self.n_layers)
         layers = self._random_layers(range(self.n_layers), depth, rng)
@@ -247,7 +248,7 @@ class SearchSpace:
                 )
         return found
 
-    def mutate(self, config: SubnetConfig, rng: random.Random, rate: float = 0.1) -> SubnetConfig:
+    def mutate(self, config: SubnetConfig, rng: Random, rate: float = 0.1) -> SubnetConfig:
         """Redraws the depth, and each choice, with probability ``rate``; always changes something
         where the space has more than one subnet."""
         config = self.check(config)
@@ -265,7 +266,7 @@ class SearchSpace:
             return rng.choice(neighbours)
         return mutant
 
-    def crossover(self, a: SubnetConfig, b: SubnetConfig, rng: random.Random) -> SubnetConfig:
+    def crossover(self, a: SubnetConfig, b: SubnetConfig, rng: Random) -> SubnetConfig:
         """A child with the depth of one parent, layers and choices from either."""
         parents = [self.check(parent) for parent in (a, b)]
         depth = rng.choice([len(parent.layers) for parent in parents])
@@ -294,9 +295,7 @@ class SearchSpace:
             return tuple(range(depth))
         return _spread(depth, self.n_layers)
 
-    def _random_layers(
-        self, preferred: Sequence[int], depth: int, rng: random.Random
-    ) -> tuple[int, ...]:
+    def _random_layers(self, preferred: Sequence[int], depth: int, rng: Random) -> tuple[int, ...]:
         """Layers of this depth, drawn from the preferred ones as far as they go."""
         if self.layer_drop != "any":
             return self._canonical_layers(depth)

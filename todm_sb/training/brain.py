@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from torch import Tensor
 
 from todm_sb.dataio.pipeline import SpeechBatch
 from todm_sb.dataio.text import words_of_ids
-from todm_sb.decoders.transducer import TransducerSearcher
 from todm_sb.optim import ScaledAdam
 from todm_sb.supernet import SubnetConfig
 from todm_sb.supernet.sandwich import (
@@ -46,7 +44,9 @@ from todm_sb.training.evaluation import (
     what_wer_is_of,
 )
 from todm_sb.training.guard import GradientGuard
+from todm_sb.training.loss_names import means_of_step
 from todm_sb.training.precision import fp16_needs_a_gpu
+from todm_sb.training.searcher import decoding_of, searcher_of
 from todm_sb.training.seeding import seed_step
 from todm_sb.training.settings import check_batches
 from todm_sb.training.shared_part import SharedPart
@@ -68,7 +68,7 @@ class TODMBrain(sb.Brain):
     Needs in ``hparams``: ``space``, ``objective``, ``n_random``, ``sandwich_warmup``,
     ``micro_batches``, ``named_subnets``, ``max_symbols``, ``beam_size``, ``seed``,
     ``epoch_counter``, ``lr_annealing`` (:class:`todm_sb.optim.Eden`), ``train_logger``,
-    ``output_folder``, ``avg_checkpoints``, ``valid_csv``; may have ``wav_augment``,
+    ``output_folder``, ``avg_checkpoints``, ``valid_csv``; may have ``searcher``, ``wav_augment``,
     ``feature_augment``, ``tensorboard_logger``. The recipes' YAMLs explain them.
 
     All randomness of a step follows from the seed, the epoch and the step's number: a run that was
@@ -114,8 +114,9 @@ class TODMBrain(sb.Brain):
         self.losses = Averages()
         self.errors = ErrorRates(())
         if self.checkpointer is not None:
+            decoding = decoding_of(vars(self.hparams), self.modules.model)
             self.wer_of = what_wer_is_of(
-                self.measured, self.hparams.max_symbols, self.hparams.valid_csv, self.tokenizer
+                self.measured, decoding, self.hparams.valid_csv, self.tokenizer
             )
             keep(
                 self.checkpointer,
@@ -285,7 +286,7 @@ class TODMBrain(sb.Brain):
             norm, limit = self.guard.norm, self.max_grad_norm
         values = {
             "lr": self.optimizer.param_groups[0]["lr"],
-            **values_of_subnets(subnets, losses, self.hparams.objective.divergence.alphas),
+            **values_of_subnets(subnets, losses),
             "gradient norm": norm,
             "clipped": float(norm > limit),
             "left out": self.guard.left_out,
@@ -301,19 +302,9 @@ class TODMBrain(sb.Brain):
             self.scaler.scale(loss * share).backward()
 
     def _count_losses(self, losses: list[SubnetLosses], n_utterances: int) -> None:
-        """Notes the losses of the max subnet, the means of the others, and the divergence."""
-        students = losses[1:]
-        parts = {
-            "max": [losses[0].transducer],
-            "ctc": [losses[0].ctc],
-            "simple": [losses[0].simple],
-            "others": [x.transducer for x in students],
-            "kd": [x.divergence for x in students],
-        }
-        for name, values in parts.items():
-            known = [float(v) for v in values if v is not None and v.isfinite()]
-            if known:
-                self.train_losses.add(name, fmean(known), n_utterances)
+        """Takes the losses of a batch into the means of the epoch."""
+        for name, value in means_of_step(losses).items():
+            self.train_losses.add(name, value, n_utterances)
 
     # Evaluation
 
@@ -334,8 +325,8 @@ class TODMBrain(sb.Brain):
         loss = torch.tensor(float("nan"))
         if stage == sb.Stage.VALID:
             loss = validation_loss(self.hparams.objective, model, trunk, labels, self.losses)
-        beam_size = self.hparams.beam_size if stage == sb.Stage.TEST else 1
-        searcher = TransducerSearcher(model, beam_size, self.hparams.max_symbols)
+        searcher = searcher_of(vars(self.hparams), model)
+        searcher = searcher if stage == sb.Stage.TEST else searcher.greedy()
         first, *others = model.encoder.modes
         n_frames = trunk.frames.shape[1]
         shared = {first: trunk.shared}

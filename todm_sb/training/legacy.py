@@ -8,6 +8,7 @@ import re
 RENAMED: dict[str, str] = {
     r"\btodm_sb\.checkpoints\.": "todm_sb.training.checkpoints.",
     r"\btodm_sb\.precision\.": "todm_sb.training.precision.",
+    r"\btodm_sb\.supernet\.sandwich\.Objective\b": "todm_sb.supernet.objective.Objective",
     r"\bffn_dims: !apply:getattr(\s+- \S+\s+- )max_ffn_dims\b": r"sizes: !apply:getattr\1sizes",
 }
 

@@ -69,7 +69,8 @@ class Recipe:
         with recipe_errors(self.file):
             texts = _Texts()
             loader = texts.loader()
-            loader.add_multi_constructor("!", lambda *_: TAGGED)
+            # In place of those that hyperpyyaml leaves on the class of all loaders.
+            loader.yaml_multi_constructors = {"!": lambda *_: TAGGED}
             return yaml.load(self._resolved(texts), Loader=loader)
 
     def load(self) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from todm_sb.nnet.features import (
 from todm_sb.optim import ScaledAdam
 from todm_sb.space import SUBNET_NAME, SearchSpace, SubnetConfig
 from todm_sb.training.recipe import TAGGED, Recipe
+from todm_sb.training.searcher import searcher_of
 from todm_sb.utils.devices import usable_device
 from todm_sb.utils.errors import ConfigError, quoted, recipe_errors
 from todm_sb.utils.schema import (
@@ -101,6 +102,7 @@ OPTIONAL: dict[str, Check] = {
     "train_hours": positive,
     "letter_case": one_of("keep", "upper", "lower"),
     "held_out_speaker": nullable(_SPLIT),
+    "searcher": anything,
     **FBANK_CHECKS,
     **FBANK_OPTION_CHECKS,
     "norm_type": one_of("global", "sentence"),
@@ -219,6 +221,7 @@ def check_parts(hparams: Mapping[str, Any], max_grad_norm: float) -> None:
     """
     model, objective = hparams["model"], hparams["objective"]
     objective.check(model)
+    searcher_of(hparams, model)
     check_space(hparams["space"], model.encoder)
     n_mels = getattr(hparams["features"].fbank, "options", hparams).get("n_mels")
     n_features = model.encoder.n_features

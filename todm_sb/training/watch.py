@@ -20,8 +20,9 @@ from typing import Any, TextIO
 import torch
 
 from todm_sb.space import SubnetConfig
-from todm_sb.supernet.sandwich import SubnetLosses
+from todm_sb.supernet.objective import SubnetLosses
 from todm_sb.training.averages import Averages
+from todm_sb.training.loss_names import NAMES, numbers_of_each
 from todm_sb.utils.files import write_atomic
 from todm_sb.utils.text_files import lines, read_text
 
@@ -126,39 +127,33 @@ class Watch:
 
 
 def values_of_subnets(
-    subnets: Sequence[SubnetConfig], losses: Sequence[SubnetLosses], alphas: Sequence[float]
+    subnets: Sequence[SubnetConfig], losses: Sequence[SubnetLosses]
 ) -> dict[str, Any]:
     """What there is to tell of the subnets of a step.
 
     Args:
         subnets: max, min and random ones, as they were trained; or max alone.
         losses: of each.
-        alphas: sides of the divergence.
 
     Returns:
-        Lists with a number a subnet, or a student: ``losses``, ``ctc``, ``divergences``,
-        ``layers``, and each elastic dimension by its label, added up over layers. Numbers: the
-        transducer losses of ``max`` and ``min``, and the mean over the ``random`` ones with their
-        ``random layers`` and so on; the students' mean divergence ``kd`` and, where it has several
-        sides, at what share of the nodes each is the larger one.
+        Lists with a number for each subnet that has it: the objective's terms by the names of
+        :mod:`todm_sb.training.loss_names`, ``layers``, and each elastic dimension by its label,
+        added up over layers. Numbers: the transducer losses of ``max`` and ``min``, and the mean
+        over the ``random`` ones with their ``random layers`` and so on; means over the students of
+        what only these have, such as their divergence ``kd``, and of what it has to tell besides.
     """
-    values: dict[str, Any] = {
-        "losses": [float(x.transducer) for x in losses],
-        "ctc": [float(x.ctc) for x in losses if x.ctc is not None],
-        "divergences": [float(x.divergence) for x in losses if x.divergence is not None],
-    }
+    values: dict[str, Any] = dict(numbers_of_each(losses))
     totals = [subnet.totals() for subnet in subnets]
     values |= {name: [total[name] for total in totals] for name in totals[0]}
     values |= dict(zip(("max", "min"), values["losses"], strict=False))
     if subnets[2:]:
         values["random"] = fmean(values["losses"][2:])
         values |= {f"random {name}": fmean(values[name][2:]) for name in totals[0]}
-    if values["divergences"]:
-        values["kd"] = fmean(values["divergences"])
-    sides = [x.sides.tolist() for x in losses if x.sides is not None]
-    if sides and alphas[1:]:
-        shares = map(fmean, zip(*sides, strict=True))
-        values |= {f"alpha {alpha:g}": share for alpha, share in zip(alphas, shares, strict=True)}
+    for names in NAMES.values():
+        if names.first is None and values[names.each]:
+            values[names.others] = fmean(values[names.each])
+    notes = [x.notes for x in losses if x.notes]
+    values |= {name: fmean(float(x[name]) for x in notes) for name in (notes or [{}])[0]}
     return values
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -141,7 +142,7 @@ def is_locked(folder: Path) -> bool:
 
 def try_lock(descriptor: int, shared: bool = False) -> None:
     """Takes the lock; a BlockingIOError or PermissionError (Windows) if another has it."""
-    if os.name == "nt":
+    if sys.platform == "win32":
         os.lseek(descriptor, FAR, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
     else:

@@ -102,6 +102,8 @@ def _unpack(archive: Path, folder: Path) -> None:
         with tarfile.open(archive) as tar:
             for name in FILES:
                 source = tar.extractfile(f"package/dist/{name}")
+                if source is None:  # a folder
+                    raise KeyError(name)
                 with source, (folder / name).open("wb") as target:
                     shutil.copyfileobj(source, target)
     except (tarfile.TarError, KeyError, EOFError):

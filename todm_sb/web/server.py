@@ -71,7 +71,7 @@ class PageServer(ThreadingHTTPServer):
     def url(self) -> str:
         """Of the page."""
         host, port = self.server_address[:2]
-        return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}/"
+        return f"http://{'127.0.0.1' if host == '0.0.0.0' else host!s}:{port}/"
 
 
 def routes(found: Sequence[WebModel], runtime_folder: Path) -> dict[str, Path]:

@@ -120,7 +120,7 @@ def test_a_run_that_was_made_by_hand_is_not_touched(make_runs):
     runs = make_runs()
     runs.folder(A).mkdir(parents=True)
     (runs.folder(A) / "hyperparams.yaml").touch()
-    with pytest.raises(ConfigError, match="not made by compare"):
+    with pytest.raises(ConfigError, match="not made by a comparison"):
         run_cells(runs, [A], progressbar=False)
 
 

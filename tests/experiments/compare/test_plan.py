@@ -11,7 +11,7 @@ from todm_sb.space import SearchSpace
 from todm_sb.training.recipe import Recipe
 from todm_sb.utils.errors import ConfigError
 
-MINI = Path(__file__).parents[2] / "recipes" / "LibriSpeech" / "todm" / "hparams" / "mini.yaml"
+MINI = Path(__file__).parents[3] / "recipes" / "LibriSpeech" / "todm" / "hparams" / "mini.yaml"
 SPACE = SearchSpace(6, 3, ffn_dims=(128, 256, 384))
 SIZES = [Size(subnet, 10 * i) for i, subnet in enumerate((SPACE.min, SPACE.max), 1)]
 MIDDLE = Size(SearchSpace(6, 4, ffn_dims=(256,)).min, 15)

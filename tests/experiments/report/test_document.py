@@ -29,7 +29,7 @@ def run(tmp_path):
         "model: !new:absent.Class\n"
     )
     TrainingHistory(folder).add(1, {"max": 2.0}, {"loss": 3.0, "WER max": 50.0})
-    provenance.record(folder, "/somewhere/train.py", ["x.yaml", "--lr=0.1 & <more>"])
+    provenance.record(folder, ["python", "train.py", "x.yaml", "--lr=0.1 & <more>"])
     cost = {"wall": 12.0, "processor": 8.0}
     (folder / "cost.json").write_text(
         json.dumps({"optimizer_steps": 7, "threads": 1, "seconds": {"train": cost}})
@@ -133,7 +133,7 @@ def test_a_run_alone_has_a_report(run):
 
 def test_a_foreign_comparison_is_named(tmp_path):
     (tmp_path / "comparison.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"comparison\.json was not written by compare\.py"):
+    with pytest.raises(ConfigError, match=r"comparison\.json was not written by todm-sb compare"):
         write_report(tmp_path)
 
 

@@ -11,13 +11,17 @@ from todm_sb.nnet.encoders.protocol import (
     streaming,
 )
 from todm_sb.nnet.encoders.registry import KINDS, build_encoder, check_encoder, register
+from todm_sb.nnet.encoders.stack import ElasticLayer, LayerStack, StackedEncoder
 
 __all__ = [
     "KINDS",
     "ConformerEncoder",
     "DualMode",
+    "ElasticLayer",
     "Encoder",
+    "LayerStack",
     "MHSSMEncoder",
+    "StackedEncoder",
     "Streaming",
     "build_encoder",
     "causal_form",

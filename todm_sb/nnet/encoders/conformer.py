@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from todm_sb.nnet.elastic import ElasticFFN
 from todm_sb.nnet.encoders.registry import register
-from todm_sb.nnet.encoders.stack import LayerStack
+from todm_sb.nnet.encoders.stack import LayerStack, StackedEncoder
 from todm_sb.nnet.masking import frame_mask
-from todm_sb.nnet.sizes import n_bytes, n_parameters
 from todm_sb.nnet.subsampling import ConvSubsampling
 from todm_sb.space import SubnetConfig
 from todm_sb.space.dimensions import FFN
@@ -132,7 +131,7 @@ class ConformerLayer(nn.Module):
 
 
 @register("conformer", check_arguments)
-class ConformerEncoder(nn.Module):
+class ConformerEncoder(StackedEncoder):
     """Convolutional subsampling and a stack of Conformer blocks.
 
     It is a :class:`todm_sb.nnet.encoders.Encoder` that sees the whole utterance.
@@ -151,8 +150,6 @@ class ConformerEncoder(nn.Module):
     Raises:
         ValueError: if a size does not fit.
     """
-
-    modes = (False,)
 
     def __init__(
         self,
@@ -198,29 +195,9 @@ class ConformerEncoder(nn.Module):
         """The largest choice of each layer by dimension."""
         return {FFN.key: tuple(layer.ffn_1.d_hidden for layer in self.layers)}
 
-    def n_frames(self, n_features: int | Tensor) -> int | Tensor:
-        """Encoder frames of utterances of so many feature frames."""
-        return self.subsampling.output_lengths(n_features)
-
     def shared(self, n_frames: int, causal: bool = False) -> tuple[Tensor, ...]:
         """Embeddings of the relative positions: (1, 2 n_frames - 1, d_model)."""
         return (self.positions.make_pe(n_frames).to(self.norm.weight.dtype),)
-
-    def shareable(self, n_frames: int) -> int:
-        """Positions are of one number of frames."""
-        return n_frames
-
-    def forward(
-        self,
-        features: Tensor,
-        lengths: Tensor,
-        subnet: SubnetConfig | None = None,
-        causal: bool = False,
-    ) -> tuple[Tensor, Tensor]:
-        """(batch, T, n_features), (batch,) -> (batch, T', d_model), exactly zero on padded frames,
-        and the lengths in frames T'."""
-        frames, lengths = self.subsampling(features, lengths)
-        return self.encode(frames, lengths, subnet), lengths
 
     def encode(
         self,
@@ -245,22 +222,6 @@ class ConformerEncoder(nn.Module):
 
     def extract(self, subnet: SubnetConfig) -> ConformerEncoder:
         """A plain, smaller encoder with the outputs that this one has under a subnet."""
-        small = copy.deepcopy(self, {id(self.layers): self.layers.extract(subnet)})
-        small.config[FFN.key] = list(small.dimensions[FFN.key])
+        small = super().extract(subnet)
         small.config["dropout_width"] = self.layers[0].ffn_1.dropout_width
         return small
-
-    def n_parameters(self, subnet: SubnetConfig | None = None) -> int:
-        """Parameters of the subnet, exactly."""
-        rest = n_parameters(self.subsampling) + n_parameters(self.norm)
-        return rest + self.layers.n_parameters(subnet)
-
-    def n_bytes(self, subnet: SubnetConfig | None = None, dtype: str = "float32") -> int:
-        """Bytes of the subnet's weights; see :func:`todm_sb.nnet.sizes.n_bytes`."""
-        parts = (self.subsampling, self.positions, self.norm)
-        return sum(n_bytes(part, dtype) for part in parts) + self.layers.n_bytes(subnet, dtype)
-
-    def macs(self, n_features: int, subnet: SubnetConfig | None = None) -> int:
-        """Multiply-accumulates of an utterance of so many feature frames."""
-        layers = self.layers.macs(self.n_frames(n_features), subnet)
-        return self.subsampling.macs(n_features) + layers

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from todm_sb.nnet.block_operators import BLOCK, BlockOperators
 from todm_sb.nnet.elastic import ElasticFFN
 from todm_sb.nnet.encoders.registry import register
-from todm_sb.nnet.encoders.stack import LayerStack
+from todm_sb.nnet.encoders.stack import LayerStack, StackedEncoder
 from todm_sb.nnet.fft_convolution import longest_of_size
 from todm_sb.nnet.masking import frame_mask
-from todm_sb.nnet.sizes import n_bytes, n_parameters
 from todm_sb.nnet.ssm import MultiHeadSSM
 from todm_sb.nnet.subsampling import ConvSubsampling
 from todm_sb.space import SubnetConfig
@@ -133,7 +132,7 @@ def _head_dim(d_inner: int, n_heads: int) -> int:
 
 
 @register("mhssm", check_arguments)
-class MHSSMEncoder(nn.Module):
+class MHSSMEncoder(StackedEncoder):
     """Convolutional subsampling and a stack of MH-SSM blocks.
 
     It is a :class:`todm_sb.nnet.encoders.Encoder`, can run chunk by chunk where it is causal, and
@@ -226,10 +225,6 @@ class MHSSMEncoder(nn.Module):
             HEADS.key: tuple(layer.ssm.n_heads for layer in self.layers),
         }
 
-    def n_frames(self, n_features: int | Tensor) -> int | Tensor:
-        """Encoder frames of utterances of so many feature frames."""
-        return self.subsampling.output_lengths(n_features)
-
     def shared(self, n_frames: int, causal: bool = False) -> tuple[Tensor, ...]:
         """SSM kernel spectra of every layer, to be shared by the subnets of a step.
 
@@ -247,27 +242,6 @@ class MHSSMEncoder(nn.Module):
     def shareable(self, n_frames: int) -> int:
         """The most frames whose spectra are of the same size: those of more frames serve fewer."""
         return longest_of_size(n_frames)
-
-    def forward(
-        self,
-        features: Tensor,
-        lengths: Tensor,
-        subnet: SubnetConfig | None = None,
-        causal: bool = False,
-    ) -> tuple[Tensor, Tensor]:
-        """Encodes a batch.
-
-        Args:
-            features: (batch, T, n_features).
-            lengths: (batch,), integer feature frames of each utterance.
-            subnet: None for the max subnet.
-            causal: run a dual-mode network as a causal one.
-
-        Returns:
-            (batch, T', d_model), exactly zero on padded frames, and the lengths in frames T'.
-        """
-        frames, lengths = self.subsampling(features, lengths)
-        return self.encode(frames, lengths, subnet, causal=causal), lengths
 
     def encode(
         self,
@@ -303,15 +277,12 @@ class MHSSMEncoder(nn.Module):
 
     def extract(self, subnet: SubnetConfig) -> MHSSMEncoder:
         """A plain, smaller encoder with the outputs that this one has under a subnet."""
-        layers = self.layers.extract(subnet)
-        small = copy.deepcopy(self, {id(self.layers): layers})
-        sizes = small.dimensions
-        small.config[FFN.key] = list(sizes[FFN.key])
+        small = super().extract(subnet)
         small.config["dropout_width"] = self.layers[0].ffn.dropout_width
         if not isinstance(self.config[HEADS.key], int):
             ssm = self.layers[0].ssm
             head_dim = ssm.w_in.out_features // ssm.n_heads
-            small.config |= {HEADS.key: list(sizes[HEADS.key]), "head_dim": head_dim}
+            small.config["head_dim"] = head_dim
         return small
 
     def causal_form(self) -> MHSSMEncoder:
@@ -323,21 +294,6 @@ class MHSSMEncoder(nn.Module):
 
     def _arguments(self, **changes: object) -> dict[str, object]:
         return {**{k: v for k, v in self.config.items() if k != "kind"}, **changes}
-
-    def n_parameters(self, subnet: SubnetConfig | None = None) -> int:
-        """Parameters of the subnet, exactly."""
-        rest = n_parameters(self.subsampling) + n_parameters(self.norm)
-        return rest + self.layers.n_parameters(subnet)
-
-    def n_bytes(self, subnet: SubnetConfig | None = None, dtype: str = "float32") -> int:
-        """Bytes of the subnet's weights; see :func:`todm_sb.nnet.sizes.n_bytes`."""
-        rest = n_bytes(self.subsampling, dtype) + n_bytes(self.norm, dtype)
-        return rest + self.layers.n_bytes(subnet, dtype)
-
-    def macs(self, n_features: int, subnet: SubnetConfig | None = None) -> int:
-        """Multiply-accumulates of an utterance of so many feature frames."""
-        layers = self.layers.macs(self.n_frames(n_features), subnet)
-        return self.subsampling.macs(n_features) + layers
 
     # Chunk by chunk
 

@@ -39,8 +39,11 @@ class Encoder(Protocol):
     n_features: int
     d_model: int
     modes: tuple[bool, ...]
-    dimensions: Mapping[str, tuple[int, ...]]
     layers: nn.ModuleList
+
+    @property
+    def dimensions(self) -> Mapping[str, tuple[int, ...]]:
+        """By key, the largest choice of each layer."""
 
     def subsampling(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, T, n_features), (batch,) integer frames -> (batch, T', d_model), (batch,).

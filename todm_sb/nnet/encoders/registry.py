@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import inspect
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from todm_sb.nnet.encoders.protocol import Encoder
+from todm_sb.nnet.kinds import arguments_of, own_arguments
 from todm_sb.utils.errors import ConfigError, quoted
 from todm_sb.utils.schema import one_of
-
-logger = logging.getLogger(__name__)
 
 # Of recipes and bundles that name none.
 DEFAULT = "mhssm"
@@ -33,16 +30,11 @@ class Kind:
     build: Callable[..., Encoder]
     check: Callable[[Any, str], None] | None = None
 
-    @property
-    def arguments(self) -> set[str]:
-        """Names of what it is built with."""
-        return set(inspect.signature(self.build).parameters)
-
 
 KINDS: dict[str, Kind] = {}
 
 
-def register(name: str, check: Callable[[Any, str], None] | None = None) -> Callable[[type], type]:
+def register(name: str, check: Callable[[Any, str], None] | None = None) -> Callable[[Any], Any]:
     """Enters a class of encoders under a name, its ``kind``.
 
     Args:
@@ -50,7 +42,7 @@ def register(name: str, check: Callable[[Any, str], None] | None = None) -> Call
         check: see :class:`Kind`.
     """
 
-    def enter(cls: type) -> type:
+    def enter(cls: Any) -> Any:
         cls.kind = name
         KINDS[name] = Kind(cls, check)
         return cls
@@ -76,17 +68,13 @@ def build_encoder(options: Mapping[str, Any]) -> Encoder:
     options = dict(options)
     sizes = options.pop("sizes", None) or {}
     kind = _kind(options.pop("kind", DEFAULT))
-    options |= sizes
-    arguments = KINDS[kind].arguments
-    strange = sorted(options.keys() - arguments)
-    others = {name for other in KINDS.values() for name in other.arguments}
-    if unknown := [name for name in strange if name not in others or name in sizes]:
-        raise ConfigError(f"encoder: {kind} has no {quoted(unknown[0])}")
-    if strange:
-        logger.info("encoder: %s has no %s; left out", kind, ", ".join(strange))
-    options = {k: v for k, v in options.items() if k in arguments}
-    if KINDS[kind].check is not None:
-        KINDS[kind].check(options, "encoder")
+    builders = {name: known.build for name, known in KINDS.items()}
+    if strange := sorted(sizes.keys() - arguments_of(builders[kind])):
+        raise ConfigError(f"encoder: {kind} has no {quoted(strange[0])}")
+    options = own_arguments("encoder", kind, {**options, **sizes}, builders)
+    check = KINDS[kind].check
+    if check is not None:
+        check(options, "encoder")
     try:
         return KINDS[kind].build(**options)
     except (TypeError, ValueError) as error:

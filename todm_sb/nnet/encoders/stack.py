@@ -1,15 +1,18 @@
-"""A stack of elastic layers: any subset of them, each at its own choice of every dimension."""
+"""A stack of elastic layers, any subset of them and each at its own choice of every dimension, and
+the encoders that are made of one."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from todm_sb.nnet.sizes import n_bytes, n_parameters
 from todm_sb.space import SubnetConfig
+
+Self = TypeVar("Self", bound="StackedEncoder")
 
 
 class ElasticLayer(Protocol):
@@ -28,6 +31,11 @@ class LayerStack(nn.ModuleList):
     Args:
         layers: see :class:`ElasticLayer`.
     """
+
+    if TYPE_CHECKING:  # a layer has methods that nn.Module does not declare
+
+        def __getitem__(self, index: Any) -> Any: ...
+        def __iter__(self) -> Iterator[Any]: ...
 
     def active(self, subnet: SubnetConfig | None = None) -> Iterator[tuple[int, dict[str, int]]]:
         """Index and choices of each layer of a subnet; of all layers, at their largest, if None.
@@ -69,3 +77,101 @@ class LayerStack(nn.ModuleList):
                 known[key] = size(copy.deepcopy(self[i]).to("meta").extract(**choices))
             total += known[key]
         return total
+
+
+class StackedEncoder(nn.Module):
+    """What encoders have in common that subsample frames, then run a :class:`LayerStack`.
+
+    A subclass that sets the attributes below and defines ``dimensions`` and ``encode`` is an
+    :class:`todm_sb.nnet.encoders.Encoder`. All parameters lie in modules; those besides ``layers``
+    are part of every subnet.
+
+    Attributes:
+        config, modes, n_features, d_model: see :class:`todm_sb.nnet.encoders.Encoder`.
+        subsampling: see :class:`todm_sb.nnet.subsampling.ConvSubsampling`.
+        layers: the elastic part.
+    """
+
+    config: dict[str, Any]
+    modes: tuple[bool, ...] = (False,)
+    n_features: int
+    d_model: int
+    subsampling: Any
+    layers: LayerStack
+
+    @property
+    def dimensions(self) -> Mapping[str, tuple[int, ...]]:
+        """For each elastic dimension that it obeys, by key, the largest choice of each layer."""
+        raise NotImplementedError
+
+    def n_frames(self, n_features: Any) -> Any:
+        """Encoder frames of utterances of so many feature frames, integers or a tensor."""
+        return self.subsampling.output_lengths(n_features)
+
+    def shared(self, n_frames: int, causal: bool = False) -> tuple[Tensor, ...]:
+        """What all subnets of a step share besides frames: nothing."""
+        return ()
+
+    def shareable(self, n_frames: int) -> int:
+        """The most frames for which :meth:`shared` serves batches of ``n_frames`` as well: what is
+        shared is taken to be of one number of frames."""
+        return n_frames
+
+    def encode(
+        self,
+        frames: Tensor,
+        lengths: Tensor,
+        subnet: SubnetConfig | None = None,
+        shared: tuple[Tensor, ...] | None = None,
+        causal: bool = False,
+    ) -> Tensor:
+        """The elastic part; see :meth:`todm_sb.nnet.encoders.Encoder.encode`."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        features: Tensor,
+        lengths: Tensor,
+        subnet: SubnetConfig | None = None,
+        causal: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Encodes a batch.
+
+        Args:
+            features: (batch, T, n_features).
+            lengths: (batch,), integer feature frames of each utterance.
+            subnet: None for the max subnet.
+            causal: run a dual-mode network as a causal one.
+
+        Returns:
+            (batch, T', d_model), exactly zero on padded frames, and the lengths in frames T'.
+        """
+        frames, lengths = self.subsampling(features, lengths)
+        return self.encode(frames, lengths, subnet, causal=causal), lengths
+
+    def extract(self: Self, subnet: SubnetConfig) -> Self:
+        """A plain, smaller encoder with the outputs that this one has under a subnet; its config
+        has the sizes that the subnet chose, for every dimension that is given layer by layer."""
+        # A deep copy takes what its memo already holds as copied.
+        small = copy.deepcopy(self, {id(self.layers): self.layers.extract(subnet)})
+        for key, sizes in small.dimensions.items():
+            if not isinstance(self.config[key], int):
+                small.config[key] = list(sizes)
+        return small
+
+    def n_parameters(self, subnet: SubnetConfig | None = None) -> int:
+        """Parameters of the subnet, exactly."""
+        return sum(map(n_parameters, self._rest())) + self.layers.n_parameters(subnet)
+
+    def n_bytes(self, subnet: SubnetConfig | None = None, dtype: str = "float32") -> int:
+        """Bytes of the subnet's weights; see :func:`todm_sb.nnet.sizes.n_bytes`."""
+        rest = sum(n_bytes(part, dtype) for part in self._rest())
+        return rest + self.layers.n_bytes(subnet, dtype)
+
+    def macs(self, n_features: int, subnet: SubnetConfig | None = None) -> int:
+        """Multiply-accumulates of an utterance of so many feature frames."""
+        layers = self.layers.macs(self.n_frames(n_features), subnet)
+        return self.subsampling.macs(n_features) + layers
+
+    def _rest(self) -> list[nn.Module]:
+        return [part for name, part in self.named_children() if name != "layers"]

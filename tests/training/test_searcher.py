@@ -1,0 +1,131 @@
+"""The searcher as a key of a recipe, and what does not have that key."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
+
+from todm_sb.decoders.ctc import CTCSearcher
+from todm_sb.decoders.protocol import Searcher
+from todm_sb.decoders.transducer import TransducerSearcher
+from todm_sb.training.arguments import parse_arguments
+from todm_sb.training.recipe import Recipe
+from todm_sb.training.searcher import decoding_of, searcher_of
+from todm_sb.training.settings import load_checked
+from todm_sb.utils.errors import ConfigError
+
+HPARAMS = Path(__file__).parents[2] / "recipes" / "LibriSpeech" / "todm" / "hparams"
+SIZES = {"beam_size": 3, "max_symbols": 2}
+
+
+class FirstFrame(Searcher):
+    """A searcher that nobody but this file knows."""
+
+    def __init__(self, model, label=1):
+        self.label = label
+
+    def search(self, encoded, n_frames):
+        raise NotImplementedError
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    """Loads the mini recipe under command-line arguments."""
+
+    def load(*arguments):
+        folder = tmp_path_factory.mktemp("run")
+        argv = [str(HPARAMS / "mini.yaml"), f"--output_folder={folder}", *arguments]
+        recipe, _ = parse_arguments(argv)
+        return load_checked(recipe)
+
+    return load
+
+
+def test_a_recipe_searches_as_it_says(loaded):
+    hparams = loaded("--beam_size=3", "--max_symbols=2")
+    searcher = searcher_of(hparams, hparams["model"])
+    assert type(searcher) is TransducerSearcher
+    assert (searcher.beam_size, searcher.max_symbols) == (3, 2)
+    assert decoding_of(hparams, hparams["model"]) == 2
+
+    hparams = loaded("--searcher=!name:todm_sb.decoders.ctc.CTCSearcher")
+    assert type(searcher_of(hparams, hparams["model"])) is CTCSearcher
+    assert decoding_of(hparams, hparams["model"]) == ["CTCSearcher", {}]
+
+
+def test_all_recipes_have_the_key():
+    for path in HPARAMS.glob("*.yaml"):
+        assert "searcher" in Recipe(path, {"data_folder": Text("d")}).settings(), path
+
+
+def test_a_run_of_before_there_was_the_key_searches_as_it_did(make_transducer):
+    model = make_transducer()
+    searcher = searcher_of(SIZES, model)
+    assert type(searcher) is TransducerSearcher
+    assert (searcher.beam_size, searcher.max_symbols, searcher.nbest) == (3, 2, 1)
+    # Checkpoints of such a run go on competing with later ones.
+    named = {**SIZES, "searcher": partial(TransducerSearcher, **SIZES)}
+    assert decoding_of(SIZES, model) == decoding_of(named, model) == 2
+
+
+def test_searchers_of_other_arguments_measure_otherwise(make_transducer):
+    model = make_transducer(ctc=True)
+    kinds = [
+        FirstFrame,
+        partial(FirstFrame, label=2),
+        CTCSearcher,
+        partial(TransducerSearcher, max_symbols=1),
+        TransducerSearcher,
+    ]
+    ids = [decoding_of({**SIZES, "searcher": kind}, model) for kind in kinds]
+    assert len({str(x) for x in ids}) == len(kinds)
+
+
+@pytest.mark.parametrize(
+    ("searcher", "message"),
+    [
+        ("greedy", "searcher cannot be 'greedy': name a class"),
+        (None, "searcher cannot be None"),
+        (dict, "searcher"),
+        (partial(CTCSearcher, beam_size=4), "searcher: .*beam_size"),
+        (lambda model: model, "searcher cannot be"),
+    ],
+)
+def test_what_is_no_searcher_is_refused(make_transducer, searcher, message):
+    model = make_transducer(ctc=True)
+    with pytest.raises(ConfigError, match=message):
+        searcher_of({**SIZES, "searcher": searcher}, model)
+    built = CTCSearcher(model)
+    with pytest.raises(ConfigError, match="name a class"):
+        searcher_of({**SIZES, "searcher": built}, model)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--searcher=greedy"], "searcher cannot be 'greedy'"),
+        (["--searcher=!name:todm_sb.decoders.greedy.greedy_search"], "searcher"),
+        (
+            [
+                "--searcher=!name:todm_sb.decoders.ctc.CTCSearcher",
+                "--model={ctc: False}",
+                "--objective={ctc_weight: 0.0}",
+            ],
+            "CTCSearcher needs a CTC head: set the model's ctc: True",
+        ),
+    ],
+)
+def test_a_recipe_whose_searcher_cannot_search_is_refused_before_the_first_step(
+    loaded, arguments, message
+):
+    with pytest.raises(ConfigError, match=message) as caught:
+        loaded(*arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_losses_may_depend_on_the_step_from_the_command_line(loaded):
+    schedule = "!new:todm_sb.supernet.schedule.Schedule {start: 1.0, end: 0.3, last_step: 100}"
+    objective = loaded(f"--objective={{ctc_weight: {schedule}}}")["objective"]
+    assert [objective.ctc_weight(step) for step in (0, 50, 100)] == pytest.approx([1, 0.65, 0.3])
+    assert objective.kd_weight > 0

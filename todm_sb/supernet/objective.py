@@ -1,0 +1,313 @@
+"""What a subnet is trained for: a sum of named losses, its terms, each with a weight.
+
+A new term is an entry of :meth:`Objective.terms`, or in a recipe::
+
+    objective:
+        further:
+            smoothness: !new:todm_sb.supernet.objective.Term
+                loss: !name:my_module.smoothness
+                weight: 0.1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from todm_sb.losses.distillation import AlphaDivergence
+from todm_sb.losses.divergence import Divergence
+from todm_sb.losses.lattice import log_softmax
+from todm_sb.losses.pruning import Band, Pruning, choose_band, simple_lattice
+from todm_sb.losses.transducer import (
+    NODE_WEIGHTS,
+    LatticeLoss,
+    Teacher,
+    lattice_loss,
+    node_weights,
+)
+from todm_sb.nnet.transducer import Transducer
+from todm_sb.space import SubnetConfig
+from todm_sb.supernet.schedule import Weight, at, check_weight
+from todm_sb.supernet.trunk import Labels, Trunk
+from todm_sb.utils.errors import ConfigError, quoted
+
+
+@dataclass(frozen=True)
+class SubnetLosses:
+    """Losses of one subnet in nats, the mean over utterances.
+
+    Args:
+        total: what is minimised.
+        terms: what it is the sum of, by name and without weights; only those that this subnet has.
+        notes: what the divergence has to tell, see :meth:`Divergence.summary`.
+    """
+
+    total: Tensor
+    terms: dict[str, Tensor]
+    notes: dict[str, Tensor] = field(default_factory=dict)
+
+    def detached(self, share: float) -> SubnetLosses:
+        """A share of them, without their graph."""
+
+        def part(losses: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: share * loss.detach() for name, loss in losses.items()}
+
+        return SubnetLosses(share * self.total.detach(), part(self.terms), part(self.notes))
+
+    @classmethod
+    def sum(cls, parts: Sequence[SubnetLosses]) -> SubnetLosses:
+        """Those of a batch from those of its parts, which have the same names."""
+
+        def added(losses: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+            return {name: sum(part[name] for part in losses) for name in losses[0]}
+
+        total = sum(part.total for part in parts)
+        return cls(total, added([p.terms for p in parts]), added([p.notes for p in parts]))
+
+
+@dataclass(frozen=True)
+class Lead:
+    """What the first subnet of a step hands to the others.
+
+    Args:
+        teacher: its outputs.
+        band: the lattice nodes looked at; None for all.
+    """
+
+    teacher: Teacher
+    band: Band | None
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the terms of a subnet are computed of.
+
+    Args:
+        model: the supernet.
+        trunk: of the batch.
+        labels: of the batch.
+        encoded: (batch, T, d_model), encoder outputs of the subnet.
+        lattice: transducer loss and divergence of each utterance.
+        simple: transducer loss of the simple joiner; None but for the first subnet, with pruning.
+    """
+
+    model: Transducer
+    trunk: Trunk
+    labels: Labels
+    encoded: Tensor
+    lattice: LatticeLoss
+    simple: Tensor | None
+
+
+@dataclass(frozen=True)
+class Term:
+    """A term of an objective.
+
+    Args:
+        loss: in nats, the mean over utterances; None for a subnet that has none.
+        weight: a number, or what gives it at an optimizer step. Where it is 0 the loss is not
+            computed.
+
+    Raises:
+        ConfigError: if one of them is something else.
+    """
+
+    loss: Callable[[Outputs], Tensor | None]
+    weight: Weight = 1.0
+
+    def __post_init__(self) -> None:
+        check_weight(self.weight, "weight")
+        if not callable(self.loss):
+            raise ConfigError(f"loss of a term cannot be {quoted(self.loss)}: name a function")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """How subnets are trained: ``transducer + ctc_weight * ctc + kd_weight * divergence``.
+
+    With pruning, the first subnet of a step also trains the simple joiner, which chooses the band
+    for all subnets of the step.
+
+    A weight is a number, or what gives it at an optimizer step, such as
+    :class:`todm_sb.supernet.schedule.Schedule`.
+
+    Args:
+        ctc_weight: 0 for none; else the model needs a CTC head.
+        kd_weight: 0 for none.
+        divergence: how students are compared with the teacher.
+        kd_nodes: ``occupancy`` or ``uniform``, see :func:`node_weights`.
+        pruning: None for the full lattice; else the model needs a simple joiner.
+        further: terms of other names, which are added.
+
+    Raises:
+        ConfigError: on an unknown ``kd_nodes``, a value out of range, or a further term that has
+            the name of another.
+    """
+
+    ctc_weight: Weight = 0.0
+    kd_weight: Weight = 1.0
+    divergence: Divergence = field(default_factory=AlphaDivergence)
+    kd_nodes: str = "occupancy"
+    pruning: Pruning | None = None
+    further: Mapping[str, Term] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kd_nodes not in NODE_WEIGHTS:
+            raise ConfigError(
+                f"kd_nodes must be one of {NODE_WEIGHTS}, not {quoted(self.kd_nodes)}"
+            )
+        for name in ("ctc_weight", "kd_weight"):
+            check_weight(getattr(self, name), name)
+        for name, kind in (
+            ("divergence", Divergence),
+            ("pruning", Pruning | None),
+            ("further", Mapping),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, type) or not isinstance(value, kind):
+                raise ConfigError(f"{name} cannot be {quoted(value)}")
+        for name, term in self.further.items():
+            if name in self._own_terms():
+                raise ConfigError(f"further: there is a term {name} already: choose another name")
+            if not isinstance(term, Term):
+                raise ConfigError(f"further: {name} cannot be {quoted(term)}: give a Term")
+
+    def check(self, model: Transducer) -> None:
+        """Checks that a model has the heads that the losses need.
+
+        Raises:
+            ConfigError: if it lacks one.
+        """
+        if self.ctc_weight and model.ctc_output is None:
+            raise ConfigError("ctc_weight needs a CTC head: set the model's ctc: True")
+        if self.pruning is not None and model.simple_joiner is None:
+            raise ConfigError("pruning needs a simple joiner: set the model's simple_joiner: True")
+
+    def terms(self) -> dict[str, Term]:
+        """What is added up, by name."""
+        return {**self._own_terms(), **self.further}
+
+    def _own_terms(self) -> dict[str, Term]:
+        return {
+            "transducer": Term(_transducer, lambda step: self._lattice_weights(step)[1]),
+            "simple": Term(_simple, lambda step: self._lattice_weights(step)[0]),
+            "ctc": Term(_ctc, self.ctc_weight),
+            "kd": Term(_divergence, self.kd_weight),
+        }
+
+    def _lattice_weights(self, step: int | None) -> tuple[float, float]:
+        return (0.0, 1.0) if self.pruning is None else self.pruning.weights(step)
+
+    def __call__(
+        self,
+        model: Transducer,
+        trunk: Trunk,
+        labels: Labels,
+        subnet: SubnetConfig | None,
+        lead: Lead | None = None,
+        step: int | None = None,
+    ) -> tuple[SubnetLosses, Lead]:
+        """Losses of one subnet.
+
+        Args:
+            model: the supernet.
+            trunk: of this batch.
+            labels: of this batch.
+            subnet: None for the max subnet.
+            lead: None for the first subnet, which leads the others.
+            step: optimizer steps so far, for weights that depend on it; None for the end.
+
+        Returns:
+            The losses, and what this subnet would lead others with.
+
+        Raises:
+            ConfigError: if the model lacks the head that a loss needs.
+        """
+        self.check(model)
+        encoded = model.encoder.encode(trunk.frames, trunk.n_frames, subnet, trunk.shared)
+        projected = model.joiner.project_encoder(encoded)
+        simple, band = None, lead and lead.band
+        if self.pruning is not None and lead is None:
+            simple, band = prune(model, self.pruning, encoded, trunk, labels)
+        lattice = lattice_loss(
+            model.joiner,
+            projected,
+            trunk.predictor,
+            labels.ids,
+            trunk.n_frames,
+            labels.lengths,
+            model.blank,
+            lead.teacher if lead and at(self.kd_weight, step) else None,
+            self.divergence,
+            band,
+        )
+        outputs = Outputs(model, trunk, labels, encoded, lattice, simple)
+        losses = _weighted_sum(self.terms(), outputs, step)
+        node_weight = node_weights(
+            self.kd_nodes, lattice.occupancy, trunk.n_frames, labels.lengths, band
+        )
+        return losses, Lead(Teacher(projected.detach(), node_weight, lattice.log_probs), band)
+
+
+def _weighted_sum(terms: Mapping[str, Term], outputs: Outputs, step: int | None) -> SubnetLosses:
+    """The terms that weigh something and that the subnet has."""
+    total, known = None, {}
+    for name, term in terms.items():
+        weight = at(term.weight, step)
+        loss = term.loss(outputs) if weight else None
+        if loss is not None:
+            known[name] = loss
+            total = weight * loss if total is None else total + weight * loss
+    return SubnetLosses(total, known, outputs.lattice.notes)
+
+
+def _transducer(outputs: Outputs) -> Tensor:
+    return outputs.lattice.transducer.mean()
+
+
+def _simple(outputs: Outputs) -> Tensor | None:
+    return outputs.simple
+
+
+def _ctc(outputs: Outputs) -> Tensor:
+    frames = outputs.trunk.n_frames
+    return ctc_loss(outputs.model, outputs.encoded, frames, outputs.labels).mean()
+
+
+def _divergence(outputs: Outputs) -> Tensor | None:
+    divergence = outputs.lattice.divergence
+    return None if divergence is None else divergence.mean()
+
+
+def prune(
+    model: Transducer, pruning: Pruning, encoded: Tensor, trunk: Trunk, labels: Labels
+) -> tuple[Tensor, Band]:
+    """The simple joiner's loss, the mean over utterances, and the band that it chooses."""
+    loss, occupancy = simple_lattice(
+        model.simple_joiner.encoder(encoded),
+        trunk.simple_predictor,
+        labels.ids,
+        trunk.n_frames,
+        labels.lengths,
+        model.blank,
+        pruning,
+    )
+    band = choose_band(occupancy, trunk.n_frames, labels.lengths, pruning.s_range)
+    return loss.mean(), band
+
+
+def ctc_loss(model: Transducer, encoded: Tensor, n_frames: Tensor, labels: Labels) -> Tensor:
+    """CTC loss of each utterance in nats: (batch,); 0 where the labels need more frames."""
+    log_probs = log_softmax(model.ctc_output(encoded)).transpose(0, 1)
+    return F.ctc_loss(
+        log_probs,
+        labels.ids,
+        n_frames,
+        labels.lengths,
+        model.blank,
+        reduction="none",
+        zero_infinity=True,
+    )

@@ -1,0 +1,120 @@
+"""What the subnets of a training step have in common: the batch's labels and the trunk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from todm_sb.nnet.predictor import start_with_blank
+from todm_sb.nnet.transducer import Transducer
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Targets of a batch.
+
+    Args:
+        ids: (batch, U), integers, padded.
+        lengths: (batch,), integer labels of each utterance.
+    """
+
+    ids: Tensor
+    lengths: Tensor
+
+    def rows(self, part: slice) -> Labels:
+        """Those of some utterances, without padding that none of them needs."""
+        lengths = self.lengths[part]
+        return Labels(self.ids[part, : lengths.max()], lengths)
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """What the subnets of a step share.
+
+    Args:
+        frames: (batch, T, d_model), subsampled frames.
+        n_frames: (batch,), integer frames of each utterance.
+        shared: of the encoder, see :meth:`todm_sb.nnet.encoders.Encoder.shared`.
+        predictor: (batch, U + 1, d_joint), projected predictor outputs.
+        simple_predictor: (batch, U + 1, V), the same for the simple joiner; None without one.
+    """
+
+    frames: Tensor
+    n_frames: Tensor
+    shared: tuple[Tensor, ...]
+    predictor: Tensor
+    simple_predictor: Tensor | None = None
+
+    @classmethod
+    def compute(
+        cls,
+        model: Transducer,
+        features: Tensor,
+        n_features: Tensor,
+        labels: Tensor,
+        causal: bool = False,
+    ) -> Trunk:
+        """Runs the shared parts.
+
+        Args:
+            model: the supernet.
+            features: (batch, feature frames, bins).
+            n_features: (batch,), integer feature frames of each utterance.
+            labels: (batch, U), integer targets.
+            causal: run a dual-mode network as a causal one.
+        """
+        frames, n_frames = model.encoder.subsampling(features, n_features)
+        outputs, _ = model.predictor(start_with_blank(labels, model.blank))
+        return cls(
+            frames,
+            n_frames,
+            model.encoder.shared(frames.shape[1], causal),
+            model.joiner.project_predictor(outputs),
+            model.simple_joiner and model.simple_joiner.predictor(outputs),
+        )
+
+    def cut(self) -> Trunk:
+        """The same values as leaves of a graph of their own, to gather gradients in."""
+
+        def leaf(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x.detach().requires_grad_(x.requires_grad)
+
+        return Trunk(
+            leaf(self.frames),
+            self.n_frames,
+            tuple(map(leaf, self.shared)),
+            leaf(self.predictor),
+            leaf(self.simple_predictor),
+        )
+
+    def rows(self, part: slice, n_labels: int) -> Trunk:
+        """What the subnets share for some utterances, without padding that none of them needs.
+
+        Args:
+            part: the utterances.
+            n_labels: of the one with the most.
+        """
+        n_frames, nodes = self.n_frames[part], (part, slice(n_labels + 1))
+        return replace(
+            self,
+            frames=self.frames[part, : n_frames.max()],
+            n_frames=n_frames,
+            predictor=self.predictor[nodes],
+            simple_predictor=None
+            if self.simple_predictor is None
+            else self.simple_predictor[nodes],
+        )
+
+    def backward(self, leaves: Trunk) -> None:
+        """One backward through the trunk with the gradients gathered in :meth:`cut`'s leaves."""
+        pairs = [
+            (tensor, leaf.grad)
+            for tensor, leaf in zip(self._tensors(), leaves._tensors(), strict=True)
+            if leaf is not None and leaf.grad is not None
+        ]
+        torch.autograd.backward(*zip(*pairs, strict=True))
+
+    def _tensors(self) -> list[Tensor | None]:
+        return [self.frames, self.predictor, self.simple_predictor, *self.shared]
