@@ -87,9 +87,7 @@ def prepare_fsdd(
         "recordings": files_digest(files(recordings_folder, ".wav"), num_threads),
         "seed": seed,
         "train_hours": train_hours,
-        "n_dev": n_dev,
-        "n_test": n_test,
-        "held_out_speaker": held_out_speaker,
+        **{"n_dev": n_dev, "n_test": n_test, "held_out_speaker": held_out_speaker},
         "version": VERSION,
     }
     made_from = partial(_made_from, options, num_threads)

@@ -112,17 +112,8 @@ def search_run(options: SearchOptions) -> tuple[SearchResult, Path]:
     budgets = list(options.budgets) or evenly_spaced_budgets(
         costs(space.min)[cost], costs(space.max)[cost]
     )
-    search = SubnetSearch(
-        study,
-        space,
-        dev_set.error_rate,
-        costs,
-        cost,
-        seconds,
-        budgets,
-        options.seed,
-        options.algorithm,
-    )
+    drawn = (options.seed, options.algorithm)
+    search = SubnetSearch(study, space, dev_set.error_rate, costs, cost, seconds, budgets, *drawn)
     result = search.run(options.evaluations, options.baselines)
     scored = {**dev_set.scored, "left_out": dataset.left_out}
     names = {"checkpoint": task["checkpoint"], "dev_set": task["dev set"]}

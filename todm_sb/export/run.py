@@ -68,20 +68,18 @@ def export_run(
         Parameters of the exported network.
 
     Raises:
-        ConfigError: if the run, the search, the subnet, the tokenizer or a causal form is not
-            there, the search was of other weights, the run decodes with what is not exported, or
-            the target is no place for an export.
+        ConfigError: if something of the run or its search is missing or of other weights, the run
+            decodes with what is not exported, or the target is no place for an export.
     """
     check_place(target, run)
     hparams = load_run(run, causal)
     model, space = hparams["model"], hparams["space"]
     searcher_of(hparams, model.deployed())
-    named = hparams["named_subnets"] or {}
-    subnets = measured_subnets(run, model, space, named, hparams["weights"], causal)
-    config = None
+    named, weights = hparams["named_subnets"] or {}, hparams["weights"]
+    subnets, config = measured_subnets(run, model, space, named, weights, causal), None
     if budget is not None:
-        path = search_folder(run, cost, causal, study) / PARETO
-        config = space.check(_found_best(path, model, parse_budget(budget, cost)))
+        found = search_folder(run, cost, causal, study) / PARETO
+        config = space.check(_found_best(found, model, parse_budget(budget, cost)))
     elif subnet != SUPERNET:
         config = space.named(subnet, {s.name: s.config for s in subnets})
     if config is not None:
