@@ -82,8 +82,7 @@ def search_run(options: SearchOptions) -> tuple[SearchResult, Path]:
     Raises:
         ConfigError: if the run, a budget, the study or its storage is not as it should be.
     """
-    # They need the extra `search`, and say so where it is missing.
-    from todm_sb.search.figures import draw_png, write_html
+    # It needs the extra `search`, and says so where that is missing.
     from todm_sb.search.search import SubnetSearch, check_budgets
 
     cost, seconds = options.cost, options.seconds
@@ -118,11 +117,18 @@ def search_run(options: SearchOptions) -> tuple[SearchResult, Path]:
     scored = {**dev_set.scored, "left_out": dataset.left_out}
     names = {"checkpoint": task["checkpoint"], "dev_set": task["dev set"]}
     result = replace(result, **names, scored=scored)
-    results.mkdir(parents=True, exist_ok=True)
-    result.save(results / "pareto.json")
-    draw_png(result, results / "pareto.png")
-    write_html(result, results / "pareto.html")
+    _write(result, results)
     return result, results
+
+
+def _write(result: SearchResult, folder: Path) -> None:
+    """Writes what was found, also as a picture and as a page."""
+    from todm_sb.search.figures import draw_png, write_html
+
+    folder.mkdir(parents=True, exist_ok=True)
+    result.save(folder / "pareto.json")
+    draw_png(result, folder / "pareto.png")
+    write_html(result, folder / "pareto.html")
 
 
 def _dev_set(

@@ -68,15 +68,15 @@ def export_run(
         Parameters of the exported network.
 
     Raises:
-        ConfigError: if something of the run or its search is missing or of other weights, the run
-            decodes with what is not exported, or the target is no place for an export.
+        ConfigError: if the run, the search, the subnet, the tokenizer or a causal form is not
+            there, the search was of other weights, or the target is no place for an export.
     """
     check_place(target, run)
-    hparams = load_run(run, causal)
+    hparams = _load_deployable(run, causal)
     model, space = hparams["model"], hparams["space"]
-    searcher_of(hparams, model.deployed())
-    named, weights = hparams["named_subnets"] or {}, hparams["weights"]
-    subnets, config = measured_subnets(run, model, space, named, weights, causal), None
+    named = hparams["named_subnets"] or {}
+    subnets = measured_subnets(run, model, space, named, hparams["weights"], causal)
+    config = None
     if budget is not None:
         found = search_folder(run, cost, causal, study) / PARETO
         config = space.check(_found_best(found, model, parse_budget(budget, cost)))
@@ -102,6 +102,13 @@ def export_run(
     else:
         _write_onnx(parts, in_8_bits=form == "onnx-int8")
     return count_parameters(model, config or space.max)
+
+
+def _load_deployable(run: Path, causal: bool) -> dict[str, Any]:
+    """As :func:`load_run`; refuses a run that decodes with what no exported network has."""
+    hparams = load_run(run, causal)
+    searcher_of(hparams, hparams["model"].deployed())
+    return hparams
 
 
 def _record_of(
