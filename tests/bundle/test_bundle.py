@@ -12,10 +12,10 @@ from speechbrain.processing.features import InputNormalization
 
 from todm_sb.bundle.bundle import read_bundle, read_manifest, write_bundle
 from todm_sb.bundle.manifest import BundledSubnet
-from todm_sb.export import manifest
-from todm_sb.nnet.encoders.mhssm import MHSSMEncoder
+from todm_sb.nnet.encoders import KINDS, check_encoder
 from todm_sb.nnet.features import SpeechFeatures, make_fbank
 from todm_sb.nnet.predictor import LSTMPredictor, StatelessPredictor
+from todm_sb.nnet.transducer import NETWORK_CHECKS
 from todm_sb.supernet import SubnetConfig, count_parameters, extract_subnet
 from todm_sb.utils.errors import ConfigError
 
@@ -78,11 +78,13 @@ def test_the_manifest_knows_every_argument_that_a_network_can_have(bundle_parts)
     """A new argument has to be added to the manifest, with its range."""
     data = {"n_features": 2, "d_model": 2, "ffn_dims": [2], "unknown": 0}
     with pytest.raises(ConfigError, match="unknown key 'unknown'"):
-        manifest._ENCODER(data, "encoder")
+        check_encoder(data, "encoder")
+    sizes = {"n_features": 2, "d_model": 2, "ffn_dims": [2]}
+    predictor = NETWORK_CHECKS["predictor"]
     for cls, check, values in (
-        (MHSSMEncoder, manifest._ENCODER, {"n_features": 2, "d_model": 2, "ffn_dims": [2]}),
-        (LSTMPredictor, manifest._PREDICTOR, {"kind": "lstm", "d_model": 2}),
-        (StatelessPredictor, manifest._PREDICTOR, {"kind": "stateless", "d_model": 2}),
+        *((kind.build, check_encoder, {**sizes, "kind": name}) for name, kind in KINDS.items()),
+        (LSTMPredictor, predictor, {"kind": "lstm", "d_model": 2}),
+        (StatelessPredictor, predictor, {"kind": "stateless", "d_model": 2}),
     ):
         for name, parameter in inspect.signature(cls).parameters.items():
             if name in ("vocab_size", "blank") or parameter.default is parameter.empty:
@@ -279,9 +281,9 @@ RECORD = {"bytes": 4, "sha256": "0" * 64}
         (at("network", "vocab_size", value=1 << 20), "bytes for a network of"),
         (at("network", "encoder", "d_model", value=65536), "bytes for a network of"),
         (at("network", "encoder", "d_model", value=-8), "encoder.d_model must be"),
-        (at("network", "encoder", "ffn_dims", value=[65536] * 128), "is not the network"),
+        (at("network", "encoder", "ffn_dims", value=[65536] * 128), "the max subnet of its search"),
         (at("network", "encoder", "ffn_dims", value=[1] * 10**5), "a list of 1..128"),
-        (at("network", "encoder", "n_heads", value=3), "n_heads must be even"),
+        (at("network", "encoder", "n_heads", value=3), "multiple of heads"),
         (at("network", "encoder", "__class__", value="os.system"), "unknown key '__class__'"),
         (at("network", "predictor", "kind", value="os.system"), "'lstm' or 'stateless'"),
         (at("network", "predictor", "context", value=2), "predictor: .*context"),

@@ -13,6 +13,7 @@ from todm_sb.dataio.manifest import read_csv
 from todm_sb.dataio.mini_corpus import (
     MAX_WORDS,
     MIN_WORDS,
+    OPTIONS_NAME,
     SIZES_NAME,
     VOICES,
     plan_corpus,
@@ -291,6 +292,27 @@ def test_other_options_replace_the_corpus(tmp_path):
     prepare_mini_corpus(tmp_path, seed=1, n_train=2, n_dev=1, n_test=1, sample_rate=8000)
     assert digests(tmp_path).keys() == first.keys()
     assert soundfile.info(next(tmp_path.rglob("*.flac"))).samplerate == 8000
+
+
+@speaks
+@pytest.mark.parametrize("record", ["whole", "none", "options unreadable"])
+def test_other_options_replace_nothing_but_the_corpus(tmp_path, record):
+    prepare_mini_corpus(tmp_path, seed=1, n_train=2, n_dev=1, n_test=1)
+    made = min(name for name in digests(tmp_path) if name.endswith(".flac"))
+    theirs = ("train/notes.md", "train/9/8/9-8-0.flac", f"{made}.bak", "dev-clean/x/y")
+    for name in theirs:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("theirs")
+    if record == "none":  # as of a run that was broken off
+        (tmp_path / SIZES_NAME).unlink()
+    elif record != "whole":
+        (tmp_path / OPTIONS_NAME).write_text("{")
+    prepare_mini_corpus(tmp_path, seed=2, n_train=1, n_dev=1, n_test=1)
+    assert all((tmp_path / name).read_text() == "theirs" for name in theirs)
+    sizes = {"train": 1, "dev-clean": 1, "test-clean": 1}
+    wanted = {u.path.as_posix() for u in plan_corpus(2, sizes)}
+    audio = {name for name in digests(tmp_path) if name.endswith(".flac")}
+    assert audio - {*theirs} == wanted
 
 
 def test_a_folder_with_somebody_elses_corpus_is_refused_and_left_alone(tmp_path):

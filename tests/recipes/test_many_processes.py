@@ -71,6 +71,24 @@ def unbroken(corpus, tmp_path_factory):
     return output
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"beam_size": 0}, "beam_size must be"),
+        ({"grad_accumulation_factor": 1000}, "an epoch has only"),
+        ({"valid_csv": "none.csv"}, "manifest none.csv does not exist"),
+    ],
+)
+def test_a_check_that_fails_is_one_line_of_one_process(corpus, tmp_path, overrides, message):
+    job = torchrun(LIBRISPEECH / "train.py", *arguments(corpus, tmp_path / "run", **overrides))
+    assert job.returncode != 0
+    (line,) = (line for line in job.stderr.splitlines() if "error:" in line)
+    assert line.startswith("error: ")
+    assert message in line
+    assert job.stderr.count("Traceback") == 1  # torchrun's own
+    assert not (tmp_path / "run" / "hyperparams.yaml").exists()
+
+
 def test_a_process_that_dies_ends_the_job_with_its_name(corpus, dying, tmp_path):
     job = torchrun(dying, *arguments(corpus, tmp_path / "run"))
     assert job.returncode != 0
@@ -125,7 +143,9 @@ def test_processes_share_the_test_and_measure_what_one_measures(corpus, train, u
 
 
 def test_processes_share_a_search(unbroken):
-    job = torchrun(LIBRISPEECH / "search.py", unbroken, "--evaluations=6", "--no-baselines")
+    job = torchrun(
+        "--module", "todm_sb.cli", "search", unbroken, "--evaluations=6", "--no-baselines"
+    )
     assert job.returncode == 0, job.stderr[-3000:]
     assert job.stdout.count("pareto.json, pareto.png, pareto.html") == 1
     found = SearchResult.load(unbroken / "search" / "params" / "pareto.json")

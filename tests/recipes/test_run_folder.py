@@ -71,6 +71,7 @@ OTHER_SETTINGS = [
     ({"fbank_kind": "kaldi"}, "fbank_kind was 'speechbrain', is 'kaldi'"),
     ({"features": "{fbank: {win_length: 20}}"}, "win_length was 25, is 20"),
     ({"normalize": "{norm_type: sentence}"}, "normalize.norm_type was 'global', is 'sentence'"),
+    ({"letter_case": "lower"}, "letter_case was 'keep', is 'lower'"),
     ({"tokenizer_type": "bpe"}, "tokenizer_type was 'unigram', is 'bpe'"),
     ({"opt_class": "!name:torch.optim.AdamW"}, "opt_class was 'ScaledAdam', is 'AdamW'"),
 ]
@@ -114,6 +115,15 @@ def test_what_does_not_identify_a_run_may_change_and_is_written_down(corpus, tra
     assert (run / "identity.json").read_text() == identity
     results = json.loads((run / "results_test-clean.json").read_text())
     assert "own" in {result["subnet"] for result in results}
+
+
+def test_a_run_is_not_begun_anew_beside_its_checkpoints(corpus, train, run, tmp_path):
+    before = contents(run)
+    for options in ([], ["--test_only"]):
+        with pytest.raises(ConfigError, match=r"elsewhere holds no checkpoint, but .*run/save"):
+            train([*arguments(corpus, run, save_folder=tmp_path / "elsewhere"), *options])
+        assert contents(run) == before
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_tokenizer_of_another_text_is_refused_by_training_and_by_readers(
@@ -231,7 +241,7 @@ def test_who_only_reads_a_run_leaves_it_as_it_was(run, tmp_path, make, forms):
     assert contents(run) == before
     write_report(run)
     written = contents(run).keys() - before.keys()
-    assert written == {"report.md", "report.html"}
+    assert written == {"report.md", "report.html", ".written.json"}
 
 
 def test_a_second_training_is_told_who_is_in_the_folder_and_writes_nothing(corpus, train, run):

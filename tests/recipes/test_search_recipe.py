@@ -130,6 +130,24 @@ def test_a_search_by_latency_measures_it_once(search, searched):
     assert len(after) == 3
 
 
+def test_another_algorithm_needs_a_study_of_its_own(search, searched):
+    options = ["--algorithm", "local", "--evaluations", 4]
+    with pytest.raises(ConfigError, match=r"of another algorithm \(nsga2, not local\).*--study"):
+        search(searched, *options)
+    search(searched, *options, "--study", "by steps")
+    found = SearchResult.load(searched / "search" / "params" / "by steps" / "pareto.json")
+    assert {name: len(ids) for name, ids in found.methods.items()} == {
+        "local search": 4,
+        "random": 4,
+        "evenly spaced": 3,
+    }
+
+
+def test_an_unknown_algorithm_is_refused_before_anything_is_loaded(search, tmp_path):
+    with pytest.raises(ConfigError, match="no search algorithm 'annealing'"):
+        search(tmp_path / "no run", "--algorithm", "annealing")
+
+
 def test_a_budget_below_the_smallest_subnet_is_refused(search, searched):
     with pytest.raises(ConfigError, match="budget 1 k is below the smallest subnet"):
         search(searched, "--budget", "1k")

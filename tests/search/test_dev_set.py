@@ -9,6 +9,7 @@ from todm_sb.decoders.greedy import greedy_search
 from todm_sb.decoders.transducer import TransducerSearcher
 from todm_sb.search.dev_set import DevSet, Utterances, speech
 from todm_sb.supernet import SearchSpace, extract_subnet
+from todm_sb.utils.errors import DataError
 
 SPACE = SearchSpace(4, 1, ffn_dims=(3, 7, 12))
 LENGTHS = [[61, 30, 7], [120, 119], [64, 64, 50]]
@@ -114,3 +115,5 @@ def test_what_cannot_be_decoded_counts_as_deleted(make_transducer):
     expected = (sound.error_rate(SPACE.max) * n + 100 * 10) / (n + 10)
     assert all_of_them.error_rate(SPACE.max) == pytest.approx(expected)
     assert speech([lost, *batches], 50).shape == (1, 50, 6)
+    with pytest.raises(DataError, match="nothing to measure time on"):
+        speech([lost], 50)

@@ -33,6 +33,8 @@ from todm_sb.training.distributed import (
     total,
     update_statistics_with_nothing,
 )
+from todm_sb.utils.errors import DataError
+from todm_sb.utils.processes import on_first
 
 N_FEATURES, VOCABULARY, STEPS = 6, 7, 20
 SPACE = {"n_layers": 3, "min_layers": 1, "ffn_dims": [4, 8], "layer_drop": "any"}
@@ -59,7 +61,7 @@ def make_brain(dtype, accumulation, seed=0):
         encoder={
             "n_features": N_FEATURES,
             "d_model": 8,
-            "ffn_dims": space.max_ffn_dims,
+            **space.sizes,
             "n_heads": 2,
             "state_size": 2,
             "channels": [2],
@@ -195,6 +197,23 @@ def checkpoints_of_two(rank, folder):
     return len(checkpointer.list_checkpoints()), len(again.list_checkpoints()), float(model.weight)
 
 
+def verdict(error):
+    """What :func:`on_first` raises where the first process meets an error."""
+
+    def fails():
+        raise error
+
+    try:
+        on_first(fails)
+    except Exception as raised:
+        return type(raised).__name__, str(raised)
+
+
+def verdicts_of_two(rank):
+    errors = (DataError("a line"), FileNotFoundError(2, "gone", "x"), KeyError("bug"))
+    return [on_first(lambda: f"of {rank}"), *map(verdict, errors)]
+
+
 def work(rank, folder):
     """One of two processes; leaves what it found in the folder."""
     torch.set_num_threads(1)
@@ -213,6 +232,7 @@ def work(rank, folder):
         "accumulated": train(rank, 2, torch.float64, 2),
         "total": total(rank + 5),
         "gathered": gather({"rank": rank}),
+        "verdicts": verdicts_of_two(rank),
         "dealt": [list(RankBatches([[i] for i in range(n)], True)) for n in (1, 4, 5)],
         "dealt once": [list(RankBatches([[i] for i in range(n)], False)) for n in (1, 4, 5)],
         "lengths": [len(RankBatches(range(5), even)) for even in (True, False)],
@@ -280,6 +300,13 @@ def test_two_processes_give_the_weights_of_one(two, name, dtype, accumulation, t
         torch.testing.assert_close(two[0][name][key], value, rtol=0, atol=tolerance)
     moved = [float((alone[k] - start[k]).abs().max()) for k in start]
     assert max(moved) > 0.05
+
+
+def test_what_stops_the_first_process_stops_all_of_them(two):
+    mendable = [("DataError", "a line"), ("FileNotFoundError", "[Errno 2] gone: 'x'")]
+    assert two[0]["verdicts"] == ["of 0", *mendable, ("KeyError", "'bug'")]
+    told = "the first process failed: KeyError('bug')"
+    assert two[1]["verdicts"] == ["of 0", *mendable, ("TODMError", told)]
 
 
 def test_gradients_are_summed_where_any_rank_has_one(two):

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from todm_sb.utils import errors
 from todm_sb.utils.errors import ConfigError, one_line_errors
 
 
@@ -43,3 +44,17 @@ def test_a_script_whose_reader_went_away_ends_without_a_word():
 def test_a_fault_of_ours_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError), one_line_errors():
         1 / 0  # noqa: B018
+
+
+@pytest.mark.parametrize(("rank", "waits"), [(None, False), ("0", False), ("1", True)])
+def test_of_several_processes_the_first_says_it_first(monkeypatch, capsys, rank, waits):
+    """torchrun ends the others meanwhile."""
+    waited = []
+    monkeypatch.setattr(errors.time, "sleep", waited.append)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    with pytest.raises(SystemExit) as ended, one_line_errors():
+        raise ConfigError("a line")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: a line\n"
+    assert bool(waited) == waits

@@ -13,7 +13,7 @@ from pathlib import Path
 from todm_sb.cli.main import FAILED, OK
 from todm_sb.dataio.check import PURPOSES, TRAIN, Limits, check_manifest, write_faults
 from todm_sb.dataio.tokenizer import load_tokenizer
-from todm_sb.utils.arguments import at_least, positive
+from todm_sb.utils.arguments import at_least, path, positive
 from todm_sb.utils.errors import ConfigError
 
 # Faults printed; --report has them all.
@@ -22,7 +22,9 @@ SHOWN = 20
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``check-data``."""
-    parser.add_argument("manifest", help="CSV with the columns ID,duration,wav,spk_id,wrds")
+    parser.add_argument(
+        "manifest", type=path, help="CSV with the columns ID,duration,wav,spk_id,wrds"
+    )
     parser.add_argument(
         "--purpose",
         choices=PURPOSES,
@@ -31,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--sample-rate", type=at_least(1), default=16000, help="in Hz (16000)")
     parser.add_argument("--max-duration", type=positive, default=60.0, help="seconds (60)")
-    parser.add_argument("--tokenizer", help="SentencePiece model that must know the transcripts")
+    parser.add_argument(
+        "--tokenizer", type=path, help="SentencePiece model that must know the transcripts"
+    )
     parser.add_argument(
         "--frame-shift",
         type=positive,
@@ -42,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--quick", action="store_true", help="read only headers and ends of the audio files"
     )
     parser.add_argument("--threads", type=at_least(1), default=8, help="files opened at a time (8)")
-    parser.add_argument("--report", help="CSV to write all faults to")
+    parser.add_argument("--report", type=path, help="CSV to write all faults to")
     parser.add_argument("--strict", action="store_true", help="exit with 1 on any fault")
 
 
@@ -57,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         ConfigError: if the tokenizer cannot be read, or the report has no place.
     """
     if arguments.report:
-        _check_place(Path(arguments.report), Path(arguments.manifest))
+        _check_place(arguments.report, arguments.manifest)
     limits = Limits(
         arguments.sample_rate,
         arguments.max_duration,

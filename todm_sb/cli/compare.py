@@ -23,7 +23,7 @@ from pathlib import Path
 
 from todm_sb.cli.main import OK
 from todm_sb.experiments.compare.cells import Cell, Runs, known_seeds
-from todm_sb.experiments.compare.figure import draw_comparison
+from todm_sb.experiments.compare.figure import drawn
 from todm_sb.experiments.compare.plan import choose, plan_cells
 from todm_sb.experiments.compare.recipe import load_for_planning, prepare_data
 from todm_sb.experiments.compare.runner import refuse_other_options, run_cells
@@ -34,7 +34,9 @@ from todm_sb.training.arguments import parse_arguments, run_option_arguments
 from todm_sb.training.settings import REQUIRED
 from todm_sb.utils.arguments import path
 from todm_sb.utils.errors import ConfigError
-from todm_sb.utils.files import write_atomic
+from todm_sb.utils.own_files import check_own, write_own
+
+FILES = ("comparison.json", "comparison.md", "comparison.png")
 
 
 def main(argv: list[str]) -> int:
@@ -67,6 +69,7 @@ def main(argv: list[str]) -> int:
         return OK
     # Of all, so that no table is written anew without a run that it had.
     refuse_other_options(runs, cells)
+    check_own(folder, FILES)
     runs.freeze()
     for cell in {cell.seed: cell for cell in chosen}.values():
         prepare_data(runs, cell)
@@ -75,9 +78,9 @@ def main(argv: list[str]) -> int:
     finally:
         command = shlex.join(["todm-sb", "compare", *argv])
         data = {"command": command, **Comparison(runs, cells, sizes).to_dict()}
-        write_atomic(folder / "comparison.json", json.dumps(data, indent=1) + "\n")
-        write_atomic(folder / "comparison.md", "# Comparison\n\n" + comparison_markdown(data))
-        draw_comparison(data, folder / "comparison.png")
+        text = "# Comparison\n\n" + comparison_markdown(data)
+        contents = (f"{json.dumps(data, indent=1)}\n".encode(), text.encode(), drawn(data))
+        write_own(folder, dict(zip(FILES, contents, strict=True)))
     print(comparison_markdown(data))
     return OK
 
@@ -96,7 +99,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("hparams", type=Path, help="YAML of a supernet")
+    parser.add_argument("hparams", type=path, help="YAML of a supernet")
     parser.add_argument("--output_folder", type=path, help="default: results/compare-<YAML>")
     parser.add_argument(
         "--cells",

@@ -12,17 +12,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 
 from todm_sb.cli.main import OK
 from todm_sb.export.run import FORMATS, SUPERNET, export_run
 from todm_sb.search.budget import COSTS
+from todm_sb.utils.arguments import path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``export``."""
-    parser.add_argument("run_folder", type=Path, help="output_folder of train.py")
-    parser.add_argument("target", type=Path, help="folder to write")
+    parser.add_argument("run_folder", type=path, help="output_folder of train.py")
+    parser.add_argument("target", type=path, help="folder to write")
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument(
         "--subnet",

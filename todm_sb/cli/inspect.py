@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from todm_sb.bundle.bundle import read_bundle
 from todm_sb.bundle.manifest import BundledSubnet, Manifest
 from todm_sb.cli.main import OK
+from todm_sb.utils.arguments import path
 from todm_sb.utils.tables import scored_text, table_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``inspect``."""
-    parser.add_argument("folder", type=Path, help="of a bundle")
+    parser.add_argument("folder", type=path, help="of a bundle")
     parser.add_argument("--json", action="store_true", help="print its bundle.json")
 
 

@@ -10,15 +10,15 @@ holds its pictures and opens without a network.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from todm_sb.cli.main import OK
 from todm_sb.experiments.report.document import write_report
+from todm_sb.utils.arguments import path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``report``."""
-    parser.add_argument("folder", type=Path, help="output_folder of a training or a comparison")
+    parser.add_argument("folder", type=path, help="output_folder of a training or a comparison")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -30,6 +30,6 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ConfigError: if there is nothing to report.
     """
-    for path in write_report(arguments.folder):
-        print(path)
+    for written in write_report(arguments.folder):
+        print(written)
     return OK

@@ -19,7 +19,6 @@ import logging
 import os
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -30,6 +29,7 @@ from todm_sb.search.budget import COSTS, format_cost, parse_budget
 from todm_sb.search.costs import Costs
 from todm_sb.search.dev_set import DevSet, speech
 from todm_sb.search.latency import LatencyTable
+from todm_sb.search.proposers import ALGORITHMS, proposer_class
 from todm_sb.training.runs import (
     dev_dataset,
     dev_utterances,
@@ -39,14 +39,14 @@ from todm_sb.training.runs import (
     weights_id,
 )
 from todm_sb.training.searcher import searcher_of
-from todm_sb.utils.arguments import at_least, positive
+from todm_sb.utils.arguments import at_least, path, positive
 from todm_sb.utils.devices import usable_device
 from todm_sb.utils.tables import scored_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``search``."""
-    parser.add_argument("run_folder", type=Path, help="output_folder of train.py")
+    parser.add_argument("run_folder", type=path, help="output_folder of train.py")
     parser.add_argument("--cost", choices=COSTS, default="params", help="default: params")
     parser.add_argument(
         "--budget",
@@ -55,6 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="largest cost, e.g. 5M, or 80ms of latency; may be given several times",
     )
     parser.add_argument("--causal", action="store_true", help="a dual-mode network's causal form")
+    parser.add_argument(
+        "--algorithm",
+        default="nsga2",
+        help=f"{', '.join(ALGORITHMS)}, or module.Class of your own; default: nsga2",
+    )
     parser.add_argument("--evaluations", type=at_least(2), default=200, help="default: 200")
     parser.add_argument(
         "--seconds", type=positive, default=10.0, help="of audio, for MACs, latency"
@@ -64,11 +69,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--study", help="name in the storage, and of a folder; default: that of the cost"
     )
     parser.add_argument(
-        "--population", type=at_least(2), default=20, help="of NSGA-II; default: 20"
+        "--population", type=at_least(2), default=20, help="of a generation; default: 20"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--no-baselines", action="store_true", help="only NSGA-II")
+    parser.add_argument("--no-baselines", action="store_true", help="the algorithm alone")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -86,6 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     from todm_sb.search.study import SharedStudy
 
     logging.getLogger("optuna").setLevel(logging.WARNING)
+    proposer_class(arguments.algorithm)
     cost, seconds = arguments.cost, arguments.seconds
     budgets = [parse_budget(text, cost) for text in arguments.budget]
     folder = search_folder(arguments.run_folder, cost, arguments.causal)
@@ -125,6 +131,7 @@ def run(arguments: argparse.Namespace) -> int:
         "checkpoint": weights_id(model),
         "dev set": dev_set_id(hparams["valid_csv"], tokenizer),
         "searcher": type(searcher).__qualname__,
+        "algorithm": arguments.algorithm,
         "cost": cost,
         "audio length": seconds,
         "population": arguments.population,
@@ -141,6 +148,7 @@ def run(arguments: argparse.Namespace) -> int:
         seconds,
         budgets or evenly_spaced_budgets(costs(space.min)[cost], costs(space.max)[cost]),
         arguments.seed,
+        arguments.algorithm,
     )
     result = search.run(arguments.evaluations, not arguments.no_baselines)
     names = {"checkpoint": task["checkpoint"], "dev_set": task["dev set"]}

@@ -13,9 +13,9 @@ import argparse
 import sys
 import webbrowser
 from contextlib import suppress
-from pathlib import Path
 
 from todm_sb.cli.main import OK
+from todm_sb.utils.arguments import path
 from todm_sb.web.models import find_models
 from todm_sb.web.runtime import VERSION, default_cache, get_runtime, is_whole
 from todm_sb.web.server import PageServer
@@ -23,7 +23,7 @@ from todm_sb.web.server import PageServer
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``serve``."""
-    parser.add_argument("folder", type=Path, help="written by todm-sb export --format web")
+    parser.add_argument("folder", type=path, help="written by todm-sb export --format web")
     parser.add_argument("--port", type=port_number, default=8000, help="0 for any free one (8000)")
     parser.add_argument(
         "--host",

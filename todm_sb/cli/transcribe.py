@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -26,6 +27,7 @@ from todm_sb.dataio.librispeech import reference_of
 from todm_sb.dataio.text import printable, words_of_text
 from todm_sb.inference import SubnetASR
 from todm_sb.search.budget import parse_budget
+from todm_sb.utils.arguments import path
 from todm_sb.utils.devices import usable_device
 from todm_sb.utils.errors import ConfigError, DataError
 from todm_sb.utils.progress import bar
@@ -33,8 +35,10 @@ from todm_sb.utils.progress import bar
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``transcribe``."""
-    parser.add_argument("audio", nargs="+", help="files that libsndfile reads")
-    parser.add_argument("--model", required=True, type=Path, help="folder of a bundle")
+    parser.add_argument(
+        "audio", nargs="+", type=os.path.expanduser, help="files that libsndfile reads"
+    )
+    parser.add_argument("--model", required=True, type=path, help="folder of a bundle")
     parser.add_argument("--subnet", help="name in the bundle, max, min, or JSON of a config (max)")
     parser.add_argument("--max-params", help="the best subnet of at most so many, e.g. 5M")
     parser.add_argument("--max-latency", help="and of at most this recorded latency, e.g. 80ms")
@@ -64,14 +68,14 @@ def run(arguments: argparse.Namespace) -> int:
     """
     asr = load(arguments)
     failed = 0
-    for path in bar(arguments.audio, show=len(arguments.audio) > 1, unit="file"):
+    for audio in bar(arguments.audio, show=len(arguments.audio) > 1, unit="file"):
         try:
-            result = _read(asr, path)
-            if arguments.reference and (reference := reference_of(Path(path))) is not None:
+            result = _read(asr, audio)
+            if arguments.reference and (reference := reference_of(Path(audio))) is not None:
                 result["reference"] = " ".join(words_of_text(asr.tokenizer, reference))
         except DataError as error:
             failed += 1
-            result = {"audio": path, "error": str(error)}
+            result = {"audio": audio, "error": str(error)}
         _show(result, arguments.json)
     return FAILED if failed else OK
 

@@ -12,12 +12,13 @@ import io
 import json
 import random
 import re
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -199,7 +200,7 @@ def prepare_mini_corpus(
 
     The same options give the same bytes. What is already there is kept, so that an interrupted
     run goes on where it stopped; a file that has not the size it was written with is made again,
-    and a corpus made with other options is replaced.
+    and a corpus made with other options is replaced; what else lies there stays.
 
     Args:
         data_folder: where the corpus goes; `prepare_librispeech` takes the same folder.
@@ -367,7 +368,8 @@ def _noise(length: int, rng: random.Random) -> np.ndarray:
 
 
 def _clear_other_corpus(data_folder: Path, options: dict) -> None:
-    """Removes what was made with other options, and refuses a folder that is not ours."""
+    """Removes what was made with other options, and nothing else; refuses a folder that is not
+    ours."""
     ours = data_folder / OPTIONS_NAME
     splits = [data_folder / split for split in VOICES if (data_folder / split).exists()]
     if not splits:
@@ -378,13 +380,29 @@ def _clear_other_corpus(data_folder: Path, options: dict) -> None:
             "choose another data_folder"
         )
     try:
-        same = json.loads(ours.read_text(encoding="utf-8")) == options
+        found = json.loads(ours.read_text(encoding="utf-8"))
     except ValueError:
-        same = False
-    if not same:
-        (data_folder / SIZES_NAME).unlink(missing_ok=True)
-        for folder in splits:
-            shutil.rmtree(folder)
+        found = None
+    if found == options:
+        return
+    made = _files_made(data_folder, found)
+    (data_folder / SIZES_NAME).unlink(missing_ok=True)
+    for split in splits:
+        for path in split.glob("*/*/*"):
+            if path.relative_to(data_folder).as_posix() in made:
+                path.unlink()
+        for folder in (*split.glob("*/*"), *split.glob("*"), split):
+            with suppress(OSError):  # something else is in it, or it is a file
+                folder.rmdir()
+
+
+def _files_made(data_folder: Path, options: Any) -> set[str]:
+    """Audio and transcripts of the corpus that is there, finished or not."""
+    audio = {*_recorded_sizes(data_folder)}
+    with suppress(KeyError, TypeError, ValueError):
+        audio |= {u.path.as_posix() for u in plan_corpus(options["seed"], options["sizes"])}
+    chapters = {PurePosixPath(path).parent for path in audio}
+    return audio | {f"{c}/{'-'.join(c.parts[1:])}.trans.txt" for c in chapters}
 
 
 def _recorded_sizes(data_folder: Path) -> dict[str, int]:

@@ -59,11 +59,15 @@ def load_tokenizer(path: str | Path) -> SentencePieceProcessor:
     Raises:
         ConfigError: if it is missing or damaged.
     """
-    if not Path(path).is_file():
-        raise ConfigError(f"tokenizer {path} does not exist")
+    try:
+        data = Path(path).read_bytes()  # once: it may be a pipe
+    except FileNotFoundError:
+        raise ConfigError(f"tokenizer {path} does not exist") from None
+    except OSError as error:
+        raise ConfigError(f"tokenizer {path} cannot be read: {error.strerror}") from None
     tokenizer = SentencePieceProcessor()
     try:
-        tokenizer.LoadFromSerializedProto(Path(path).read_bytes())
+        tokenizer.LoadFromSerializedProto(data)
         if tokenizer.vocab_size() > 0:
             return tokenizer
     except RuntimeError:

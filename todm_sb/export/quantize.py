@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 from todm_sb.export.onnx import FILES, TOKENS
 from todm_sb.utils.errors import ConfigError
@@ -50,14 +51,19 @@ def write_quantized(source: Path, target: Path) -> None:
     for path in sorted(source.glob("[!.]*.onnx")):
         with tempfile.TemporaryDirectory() as folder:
             dynamic = Path(folder) / path.name
+            # Shapes are known and operators few: there is nothing to prepare, or to advise.
+            prepared = onnx.load(path)
+            metadata = {x.key: x.value for x in prepared.metadata_props}
+            add_pre_process_metadata(prepared)
             quantize_dynamic(
-                path,
+                prepared,
                 dynamic,
                 op_types_to_quantize=["MatMul"],
                 per_channel=True,
                 weight_type=QuantType.QInt8,
             )
             model = onnx.load(dynamic)
+        helper.set_model_props(model, metadata)
         pack_weights(model)
         onnx.save(model, target / path.name)
     shutil.copyfile(source / TOKENS, target / TOKENS)

@@ -13,6 +13,7 @@ from todm_sb.decoders.protocol import Searcher
 from todm_sb.decoders.transducer import TransducerSearcher
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.space import SubnetConfig
+from todm_sb.utils.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,9 @@ def speech(batches: Iterable[Utterances], n_features: int) -> Tensor:
     Args:
         batches: utterances to put one after another, again from the first where they are few.
         n_features: feature frames.
+
+    Raises:
+        DataError: if there is none.
     """
     parts: list[Tensor] = []
     for batch in batches:
@@ -110,5 +114,7 @@ def speech(batches: Iterable[Utterances], n_features: int) -> Tensor:
         parts += [row[:n] for row, n in rows]
         if sum(map(len, parts)) >= n_features:
             break
+    if not any(map(len, parts)):
+        raise DataError("no audio of the dev set can be decoded: nothing to measure time on")
     joined = torch.cat(parts)
     return joined.repeat(-(-n_features // len(joined)), 1)[:n_features].unsqueeze(0)

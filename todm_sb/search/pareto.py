@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class SearchResult:
         seconds: of audio, that MACs and latency are meant for.
         space: where was searched.
         subnets: all that were read.
-        methods: the ids of the subnets that each method read: NSGA-II and the baselines.
+        methods: the ids of the subnets that each method read: the search and the baselines.
         budgets: in the unit of the cost, ascending.
         checkpoint: tells the weights apart, see :func:`todm_sb.training.runs.weights_id`.
         scored: what the error rates are of, see :func:`todm_sb.utils.tables.scored_text`; empty of
@@ -83,11 +83,7 @@ class SearchResult:
         Args:
             subnets: among these, all when None.
         """
-        best: list[Evaluated] = []
-        for subnet in sorted(self.subnets if subnets is None else subnets, key=self._by_cost):
-            if not best or subnet.wer < best[-1].wer:
-                best.append(subnet)
-        return best
+        return front_of(self.subnets if subnets is None else subnets, self.cost)
 
     def best(self, budget: float) -> Evaluated:
         """The subnet with the lowest error rate within a budget, the cheapest where several are.
@@ -116,7 +112,7 @@ class SearchResult:
             "budgets": [{"budget": b, "subnet": self.best(b).config.id} for b in self.budgets],
             "front": [subnet.config.id for subnet in self.front()],
             "methods": {name: list(ids) for name, ids in self.methods.items()},
-            "subnets": [s.to_dict() for s in sorted(self.subnets, key=self._by_cost)],
+            "subnets": [s.to_dict() for s in sorted(self.subnets, key=_by(self.cost))],
         }
         unfinished = path.with_suffix(f".{os.getpid()}.tmp")
         unfinished.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
@@ -147,5 +143,20 @@ class SearchResult:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"{path} was not written by todm-sb search ({error!r})") from None
 
-    def _by_cost(self, subnet: Evaluated) -> tuple[float, float, str]:
-        return subnet.costs[self.cost], subnet.wer, subnet.config.id
+
+def front_of(subnets: Iterable[Evaluated], cost: str) -> list[Evaluated]:
+    """The Pareto front, cheapest first: no other subnet is as good at no higher cost.
+
+    Args:
+        subnets: among these.
+        cost: which of their costs.
+    """
+    best: list[Evaluated] = []
+    for subnet in sorted(subnets, key=_by(cost)):
+        if not best or subnet.wer < best[-1].wer:
+            best.append(subnet)
+    return best
+
+
+def _by(cost: str) -> Callable[[Evaluated], tuple[float, float, str]]:
+    return lambda subnet: (subnet.costs[cost], subnet.wer, subnet.config.id)

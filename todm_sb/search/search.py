@@ -1,8 +1,7 @@
-"""Search for the best subnets: NSGA-II over (word error rate, cost).
+"""Search for the best subnets by word error rate and cost.
 
-Optuna keeps the trials, counts generations and selects who survives; children come from the search
-space's own crossover and mutation, so that each is a subnet of the space, within the budgets and
-new. Random search and evenly spaced subnets are the baselines.
+An algorithm of :mod:`todm_sb.search.proposers` says what to evaluate next; each subnet evaluated is
+within the budgets and new. Random and evenly spaced subnets are the baselines.
 """
 
 from __future__ import annotations
@@ -17,7 +16,9 @@ from typing import TYPE_CHECKING
 
 from todm_sb.search.budget import format_cost
 from todm_sb.search.pareto import Evaluated, SearchResult
-from todm_sb.search.study import BASELINE, SEARCH, SharedStudy, config_of
+from todm_sb.search.proposers import Task, proposer_class
+from todm_sb.search.proposers.protocol import DRAWS
+from todm_sb.search.study import BASELINE, SEARCH, SharedStudy
 from todm_sb.space import SearchSpace, SubnetConfig
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.progress import bar
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
     from tqdm import tqdm
 
-# Draws of a new subnet until the space counts as searched through.
-DRAWS = 1000
 # Seconds between looks at what other workers are doing.
 PATIENCE = 0.5
 
@@ -64,10 +63,11 @@ class SubnetSearch:
         seconds: of audio, that MACs and latency are meant for.
         budgets: in the unit of the cost. The largest bounds the search; max and min are read all
             the same.
-        seed: of the first generation, the children and the random baseline.
+        seed: of what the algorithm draws, and of the random baseline.
+        algorithm: see :func:`todm_sb.search.proposers.proposer_class`.
 
     Raises:
-        ConfigError: if a budget is below the smallest subnet.
+        ConfigError: if a budget is below the smallest subnet, or there is no such algorithm.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class SubnetSearch:
         seconds: float = 10.0,
         budgets: Sequence[float] = (),
         seed: int = 0,
+        algorithm: str = "nsga2",
     ) -> None:
         self.study = study
         self.space = space
@@ -90,14 +91,17 @@ class SubnetSearch:
         self.budgets = sorted(budgets)
         self.seed = seed
         check_budgets(self.budgets, self._cost(space.min), cost)
-        self._first = self._first_generation()
+        limit = max(self.budgets, default=math.inf)
+        self.task = Task(space, study, self._cost, limit, seed)
+        self.proposer = proposer_class(algorithm)(self.task)
+        self._first = self.proposer.first()
 
     def run(self, n: int, baselines: bool = True, progressbar: bool = True) -> SearchResult:
         """Searches until ``n`` subnets have been read, by all workers and earlier runs together.
 
         Args:
-            n: evaluations of NSGA-II, and of each baseline; fewer where the space or the budgets
-                do not hold so many.
+            n: evaluations of the algorithm, and of each baseline; fewer where the space or the
+                budgets do not hold so many.
             baselines: whether to read the baselines' subnets too.
             progressbar: show the best error rate within each budget so far.
 
@@ -105,11 +109,12 @@ class SubnetSearch:
             ConfigError: if the study was searched within another largest budget, or its storage
                 cannot be reached.
         """
-        lists = {RANDOM: self._random(n), EVENLY_SPACED: self._evenly_spaced(n)}
+        lists = {RANDOM: self.task.random(n), EVENLY_SPACED: self.task.evenly_spaced(n)}
+        lists.pop(self.proposer.name, None)  # random search needs no such baseline
         with self.study.connected():
             self._check_limit()
             self._search(n, progressbar)
-            # What a worker that died had claimed of the first generation is still to be read.
+            # What a worker that died had claimed of the first subnets is still to be read.
             self._read_all(self._first[:n], SEARCH, progressbar)
             if not baselines:
                 return self.result({})
@@ -129,7 +134,7 @@ class SubnetSearch:
             Evaluated(config, error_rate, self.costs(config))
             for config, error_rate in finished.values()
         )
-        methods = {NSGA2: tuple(self.study.finished(SEARCH))}
+        methods = {self.proposer.name: tuple(self.study.finished(SEARCH))}
         for name, configs in lists.items():
             methods[name] = tuple(c.id for c in configs if c.id in finished)
         return SearchResult(
@@ -137,8 +142,8 @@ class SubnetSearch:
         )
 
     def _check_limit(self) -> None:
-        for limit in self.study.limits() - {self._limit}:
-            was, now = (format_cost(x, self.cost) for x in (limit, self._limit))
+        for limit in self.study.limits() - {self.task.limit}:
+            was, now = (format_cost(x, self.cost) for x in (limit, self.task.limit))
             raise ConfigError(
                 f"study {self.study.name!r} was searched up to {was}, not {now}: choose another "
                 "name with --study"
@@ -147,7 +152,7 @@ class SubnetSearch:
     # Evaluation
 
     def _search(self, n: int, progressbar: bool) -> None:
-        with bar(total=n, show=progressbar, desc=NSGA2, unit="subnet") as shown:
+        with bar(total=n, show=progressbar, desc=self.proposer.name, unit="subnet") as shown:
             while (done := len(self.study.finished(SEARCH))) < n:
                 self._show(shown, done)
                 if done + len(self.study.running(SEARCH)) >= n:
@@ -162,7 +167,9 @@ class SubnetSearch:
         propose: Callable[[FrozenTrial], SubnetConfig | None],
         quota: float = math.inf,
     ) -> bool:
-        return self.study.evaluate_one(by, propose, self.error_rate, self._cost, self._limit, quota)
+        return self.study.evaluate_one(
+            by, propose, self.error_rate, self._cost, self.task.limit, quota
+        )
 
     def _read_all(self, configs: list[SubnetConfig], by: str, progressbar: bool) -> None:
         """Waits, and works, until each subnet has been read, here or by another worker."""
@@ -198,51 +205,16 @@ class SubnetSearch:
     def _cost(self, config: SubnetConfig) -> float:
         return self.costs(config)[self.cost]
 
-    @property
-    def _limit(self) -> float:
-        return max(self.budgets, default=math.inf)
-
-    def _allowed(self, config: SubnetConfig) -> bool:
-        return self._cost(config) <= self._limit
-
-    def _first_generation(self) -> list[SubnetConfig]:
-        """Max, min, evenly spaced ones for half of the population, and random ones."""
-        size = self.study.population_size
-        first = [self.space.max, self.space.min, *self._evenly_spaced(size // 2)]
-        first = [*dict.fromkeys(first)]
-        return first + self._random(size - len(first), known=set(first))
-
-    def _random(self, n: int, known: set[SubnetConfig] = frozenset()) -> list[SubnetConfig]:
-        """Different random subnets within the budgets; fewer than ``n`` where they are rare."""
-        rng = random.Random(self.seed)
-        draws = (self.space.random(rng) for _ in range(DRAWS + 10 * n))
-        new = (c for c in draws if c not in known and self._allowed(c))
-        return [*dict.fromkeys(new)][: max(0, n)]
-
-    def _evenly_spaced(self, n: int) -> list[SubnetConfig]:
-        return [*dict.fromkeys(filter(self._allowed, self.space.evenly_spaced(max(2, n))))]
-
     def _propose(self, trial: FrozenTrial) -> SubnetConfig | None:
-        """The subnet of a trial: of the first generation, else a child; None where none is new."""
+        """The subnet of a trial: of the algorithm's first, else a candidate; None where none is
+        new."""
         rng = random.Random(f"{self.seed}/{trial.number}")
         taken = self.study.running() | set(self.study.finished(SEARCH))
         if first := [c for c in self._first if c.id not in taken]:
             return first[0]
-        parents = self.study.parents(trial)
-        children = (self._child(parents, rng) for _ in range(DRAWS if parents else 0))
+        candidates = itertools.islice(self.proposer.candidates(trial, rng), DRAWS)
         others = (self.space.random(rng) for _ in range(DRAWS))
-        for config in itertools.chain(children, others):
-            if config.id not in taken and self._allowed(config):
+        for config in itertools.chain(candidates, others):
+            if config.id not in taken and self.task.allowed(config):
                 return config
         return None
-
-    def _child(self, parents: list[FrozenTrial], rng: random.Random) -> SubnetConfig:
-        a, b = (config_of(_tournament(parents, rng)) for _ in range(2))
-        return self.space.mutate(self.space.crossover(a, b, rng), rng)
-
-
-def _tournament(parents: list[FrozenTrial], rng: random.Random) -> FrozenTrial:
-    """The better of two random parents, the first where neither is."""
-    a, b = rng.choice(parents), rng.choice(parents)
-    b_dominates = a.values != b.values and all(map(float.__ge__, a.values, b.values))
-    return b if b_dominates else a

@@ -55,7 +55,7 @@ class SharedStudy:
         storage: SQLAlchemy URL, e.g. ``postgresql://host/database``, or the path of an SQLite file,
             whatever characters it has.
         name: of the study; made if there is none.
-        population_size: of NSGA-II.
+        population_size: subnets of a generation, for algorithms that have such.
         grace: seconds without a sign of life until a trial counts as dead.
 
     Raises:
@@ -77,10 +77,10 @@ class SharedStudy:
         self._place = storage
         with self.connected():
             self.storage = _open_storage(self._place, grace)
-            self._sampler = optuna.samplers.NSGAIISampler(population_size=population_size)
-            search = optuna.create_study(
+            # Optuna's own, for algorithms that set its sampler.
+            self.search = optuna.create_study(
                 storage=self.storage,
-                sampler=self._sampler,
+                sampler=optuna.samplers.RandomSampler(),
                 study_name=name,
                 directions=["minimize", "minimize"],
                 load_if_exists=True,
@@ -89,7 +89,7 @@ class SharedStudy:
             baseline = optuna.load_study(
                 study_name=name, storage=self.storage, sampler=optuna.samplers.RandomSampler()
             )
-        self._studies = {SEARCH: search, BASELINE: baseline}
+        self._studies = {SEARCH: self.search, BASELINE: baseline}
 
     @contextmanager
     def connected(self) -> Iterator[None]:
@@ -220,12 +220,6 @@ class SharedStudy:
         finally:
             study.tell(trial, values, state, skip_if_finished=True)
         return True
-
-    def parents(self, trial: FrozenTrial) -> list[FrozenTrial]:
-        """The trials that NSGA-II selected to breed this one from; none in generation 0."""
-        study = self._studies[SEARCH]
-        generation = self._sampler.get_trial_generation(study, trial)
-        return self._sampler.get_parent_population(study, generation)
 
     def _claimed_elsewhere(self, config: SubnetConfig, by: str, number: int, quota: float) -> bool:
         """Whether another trial evaluates the subnet, or the same asker has it already, or has as

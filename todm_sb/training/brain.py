@@ -111,7 +111,8 @@ class TODMBrain(sb.Brain):
         self.gathered = 0
         # Of the first process, while it trains.
         self.watch: Watch | None = None
-        self.broken_audio: set[str] = set()
+        # Names and reasons, with the file: two splits can have utterances of one name.
+        self.broken_audio: set[tuple[str, str]] = set()
         # By stage, those that the loaders were made of.
         self.datasets: dict[sb.Stage, Any] = {}
         # Of the stage that is under way, or was the last.
@@ -342,8 +343,8 @@ class TODMBrain(sb.Brain):
     def _name_broken_audio(self, batch: SpeechBatch, consequence: str = "is left out") -> None:
         """Logs audio that could not be decoded, each once."""
         for name, reason in batch.broken.items():
-            if name not in self.broken_audio:
-                self.broken_audio.add(name)
+            if (name, reason) not in self.broken_audio:
+                self.broken_audio.add((name, reason))
                 n = len(self.broken_audio)
                 logger.warning("%s %s: %s; %d so far", name, consequence, reason, n)
 

@@ -132,8 +132,12 @@ def _resolved(recipe: Recipe) -> str:
 
 
 def _has_checkpoints(folder: Path, hparams: dict[str, Any]) -> bool:
-    places = {folder / "save", Path(hparams["checkpointer"].checkpoints_dir)}
-    return any(any(place.glob("CKPT*")) for place in places)
+    return any(any(place.glob("CKPT*")) for place in _places(folder, hparams))
+
+
+def _places(folder: Path, hparams: dict[str, Any]) -> tuple[Path, Path]:
+    """Where checkpoints are unless told otherwise, and where these settings have them."""
+    return folder / "save", Path(hparams["checkpointer"].checkpoints_dir)
 
 
 def _is_begun(folder: Path, hparams: dict[str, Any]) -> bool:
@@ -159,6 +163,12 @@ def _refuse_other_run(folder: Path, hparams: dict[str, Any], test_only: bool) ->
         raise ConfigError(
             f"{folder} holds a run of other settings ({', '.join(found[:SHOWN])}{more}): give "
             "another --output_folder, or the settings of that run"
+        )
+    theirs, own = _places(folder, hparams)
+    if any(theirs.glob("CKPT*")) and not any(own.glob("CKPT*")):
+        raise ConfigError(
+            f"{own} holds no checkpoint, but {theirs} those of a run: give another "
+            "--output_folder, or the --save_folder of that run"
         )
     if TOKENIZER not in ours:
         raise ConfigError(

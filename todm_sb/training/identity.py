@@ -24,6 +24,8 @@ FILE = "identity.json"
 # The key of the tokenizer's hash; it is not there as long as there is no tokenizer.
 TOKENIZER = "tokenizer"
 
+# What the letters of a transcript become before the tokenizer has them.
+TEXT_KEYS = ("letter_case",)
 FEATURE_KEYS = tuple(inspect.signature(make_fbank).parameters)
 
 
@@ -43,6 +45,7 @@ def identity_of(hparams: dict[str, Any]) -> dict[str, Any]:
         **({TOKENIZER: sha256_of(tokenizer)} if tokenizer.is_file() else {}),
         "tokenizer_type": hparams["tokenizer_type"],
         "vocab_size": hparams["vocab_size"],
+        **{key: hparams[key] for key in TEXT_KEYS if key in hparams},
         **{key: hparams[key] for key in FEATURE_KEYS if key in hparams},
         # As they were built, where a part of the recipe says otherwise.
         **getattr(features.fbank, "options", {}),

@@ -19,6 +19,7 @@ from todm_sb.nnet.encoders import check_space
 from todm_sb.nnet.features import (
     FBANK_CHECKS,
     FBANK_OPTION_CHECKS,
+    SpeechFeatures,
     check_window,
     empty_filters,
     make_fbank,
@@ -52,6 +53,13 @@ _SPLIT = text(r"(?!\.\.?$)[^/\\\0\n]{1,200}", "the name of a data set, with no /
 _SPLITS = sequence(_SPLIT, 0, 1000)
 _PRECISION = one_of("fp32", "bf16", "fp16")
 
+
+def _made(value: Any, where: str) -> None:
+    """An object, which only a tag makes."""
+    if value is not TAGGED:
+        raise ConfigError(f"{where} must be an object (!new:, !name: or !ref), not {quoted(value)}")
+
+
 # What train.py and the training loop cannot do without; the second half is of objects.
 REQUIRED: dict[str, Check] = {
     "seed": _SEED,
@@ -75,11 +83,11 @@ REQUIRED: dict[str, Check] = {
     "named_subnets": nullable(table(SUBNET_NAME, anything, 1000)),
     "max_symbols": integer(1, 100),
     "beam_size": integer(1, 1000),
+    "prepare": sequence(_made, 0, 1000),
+    "modules": table(text(r"\w+"), _made, 1000),
+    **dict.fromkeys(("space", "model", "objective", "normalize", "features"), _made),
     **dict.fromkeys(
-        ("prepare", "space", "model", "objective", "normalize", "features", "modules"), anything
-    ),
-    **dict.fromkeys(
-        ("opt_class", "lr_annealing", "epoch_counter", "checkpointer", "train_logger"), anything
+        ("opt_class", "lr_annealing", "epoch_counter", "checkpointer", "train_logger"), _made
     ),
 }
 
@@ -215,19 +223,36 @@ def check_parts(hparams: Mapping[str, Any], max_grad_norm: float) -> None:
     objective.check(model)
     searcher_of(hparams, model)
     check_space(hparams["space"], model.encoder)
-    for key, size in (
-        ("n_mels", model.encoder.n_features),
-        ("vocab_size", model.config["vocab_size"]),
-    ):
-        if hparams.get(key, size) != size:
-            raise ConfigError(f"{key} is {hparams[key]}, but the network was built for {size}")
-    optimizer = hparams["opt_class"]([nn.Parameter(torch.zeros(2, 2))])
+    n_mels = getattr(hparams["features"].fbank, "options", hparams).get("n_mels")
+    n_features = model.encoder.n_features
+    if n_mels not in (None, n_features):
+        raise ConfigError(f"n_mels is {n_mels}, but the network was built for {n_features}")
+    n_labels = model.config["vocab_size"]
+    if hparams["vocab_size"] != n_labels:
+        raise ConfigError(
+            f"vocab_size is {hparams['vocab_size']}, but the network was built for {n_labels}"
+        )
+    _check_hop(hparams["features"])
+    try:
+        optimizer = hparams["opt_class"]([nn.Parameter(torch.zeros(2, 2))])
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"opt_class: {error or type(error).__name__}") from error
     hparams["lr_annealing"].apply(optimizer)
     if isinstance(optimizer, ScaledAdam) and np.isfinite(max_grad_norm):
         raise ConfigError(
             f"max_grad_norm is {max_grad_norm}, but ScaledAdam clips gradients itself: "
             "set max_grad_norm: .inf"
         )
+
+
+def _check_hop(features: SpeechFeatures) -> None:
+    """Lengths in frames are counted by the one, the frames made by the other."""
+    options = getattr(features.fbank, "options", None)
+    hop = round(options["sample_rate"] * options["hop_length"] / 1000) if options else features.hop
+    if features.hop != hop or hop < 1:
+        raise ConfigError(f"features: a hop of {features.hop} samples, but {hop} of its fbank")
 
 
 def check_batches(n_batches: int, grad_accumulation_factor: int) -> None:

@@ -61,6 +61,8 @@ def recipe_errors(hparams_file: str | Path) -> Iterator[None]:
         reason = error.args[0] if isinstance(error, KeyError) and error.args else error
         hint = " Give it as --data_folder=..." if "PLACEHOLDER" in str(reason) else ""
         line = " ".join(str(reason).split()) or type(error).__name__
+        if line.startswith(f"{hparams_file}: "):  # from a block within
+            raise
         raise ConfigError(f"{hparams_file}: {line[:500]}{hint}") from error
 
 

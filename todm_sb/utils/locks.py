@@ -86,7 +86,7 @@ class FolderLock:
 
     def _is_taken(self, folder: Path) -> bool:
         try:
-            _try(self.descriptor)
+            try_lock(self.descriptor)
         except (BlockingIOError, PermissionError):
             return False
         except OSError as error:
@@ -132,7 +132,7 @@ def is_locked(folder: Path) -> bool:
     except OSError:
         return False
     try:
-        _try(descriptor, shared=True)
+        try_lock(descriptor, shared=True)
         return False
     except OSError as error:
         return error.errno not in UNSUPPORTED
@@ -140,7 +140,7 @@ def is_locked(folder: Path) -> bool:
         os.close(descriptor)
 
 
-def _try(descriptor: int, shared: bool = False) -> None:
+def try_lock(descriptor: int, shared: bool = False) -> None:
     """Takes the lock; a BlockingIOError or PermissionError (Windows) if another has it."""
     if sys.platform == "win32":
         os.lseek(descriptor, FAR, os.SEEK_SET)

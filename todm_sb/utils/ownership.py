@@ -25,12 +25,8 @@ from typing import Any
 from todm_sb import __version__
 from todm_sb.utils.errors import ConfigError, quoted
 from todm_sb.utils.files import sha256_of
+from todm_sb.utils.locks import try_lock
 from todm_sb.utils.schema import mapping, parse_json, table, text
-
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows: nothing tells two exports at the same time apart
-    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -196,11 +192,11 @@ def _staging(folder: Path) -> Iterator[Path]:
 
 def _lock(staging: Path, folder: Path) -> int | None:
     """Locks a folder for as long as this process lives; None where that cannot be done."""
-    if fcntl is None:
+    if os.name == "nt":  # where a folder cannot be opened
         return None
     lock = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try_lock(lock)
     except BlockingIOError:
         os.close(lock)
         raise ConfigError(f"another export is being written to {folder}: wait for it") from None

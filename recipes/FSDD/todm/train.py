@@ -1,1 +1,20 @@
-../../LibriSpeech/todm/train.py
+#!/usr/bin/env python3
+"""Trains a TODM supernet and measures its subnets.
+
+    python train.py hparams/mini.yaml
+    python train.py hparams/supernet.yaml --data_folder=/path/to/LibriSpeech
+    torchrun --nproc_per_node=8 train.py hparams/supernet.yaml --data_folder=...
+
+Everything else is told by the YAML; any key of it can be overridden as ``--key=value``. Data that
+cannot be trained on is left out and counted; in validation and test, what cannot be decoded counts
+as deleted words. With ``--strict`` either is an error.
+"""
+
+import sys
+
+from todm_sb.training.train import main
+from todm_sb.utils.errors import one_line_errors
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main(sys.argv[1:])

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from todm_sb.experiments.compare.figure import draw_comparison
+from todm_sb.experiments.compare.figure import drawn
 from todm_sb.experiments.report.document import write_report
 from todm_sb.search.pareto import Evaluated, SearchResult
 from todm_sb.space import SearchSpace
@@ -74,7 +74,7 @@ def comparison(run):
     }
     folder = run.parents[1]
     (folder / "comparison.json").write_text(json.dumps(data))
-    draw_comparison(data, folder / "comparison.png")
+    (folder / "comparison.png").write_bytes(drawn(data))
     return folder
 
 
@@ -140,3 +140,21 @@ def test_a_foreign_comparison_is_named(tmp_path):
 def test_a_folder_without_results_is_one_line(tmp_path):
     with pytest.raises(ConfigError, match="holds no results"):
         write_report(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["report.md", "report.html"])
+def test_a_report_that_somebody_wrote_or_changed_is_not_written_over(run, name):
+    (run / name).write_text("my thesis")
+    before = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    with pytest.raises(ConfigError, match=f"{name} was not written by this command, .*: move it"):
+        write_report(run)
+    assert {path: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
+    (run / name).unlink()
+    write_report(run)
+    (run / "results_test-clean.json").unlink()
+    write_report(run)  # over its own, with other contents
+    assert "12.34" not in (run / "report.md").read_text()
+    (run / name).write_text((run / name).read_text() + "and what I think of it")
+    with pytest.raises(ConfigError, match="was changed since"):
+        write_report(run)
+    assert "what I think" in (run / name).read_text()

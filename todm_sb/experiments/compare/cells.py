@@ -23,6 +23,7 @@ from todm_sb.training.recipe import Recipe, dump
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.files import write_atomic
 from todm_sb.utils.locks import FolderInUseError, FolderLock, is_locked
+from todm_sb.utils.own_files import write_own
 
 logger = logging.getLogger(__name__)
 
@@ -103,10 +104,15 @@ class Runs:
             raise ConfigError(f"--{taken[0]} differs from run to run: the comparison sets it")
 
     def freeze(self) -> None:
-        """Uses a copy of the recipe from now on: who edits it does not change what is running."""
-        copy = self.root / self.hparams_file.name
-        write_atomic(copy, dump(Recipe(self.hparams_file).tree()))
-        self.hparams_file = copy
+        """Uses a copy of the recipe from now on: who edits it does not change what is running.
+
+        Raises:
+            ConfigError: if somebody else's file of that name is there.
+        """
+        name = self.hparams_file.name
+        text = dump(Recipe(self.hparams_file).tree())
+        write_own(self.root, {name: text.encode()})
+        self.hparams_file = self.root / name
 
     def folder(self, cell: Cell) -> Path:
         """Where a cell's run writes."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
 from typing import Any
 
 from matplotlib.figure import Figure
 
 
-def draw_comparison(data: dict[str, Any], path: Path) -> None:
+def drawn(data: dict[str, Any]) -> bytes:
     """Draws a picture a test set.
 
     Args:
         data: of :meth:`todm_sb.experiments.compare.tables.Comparison.to_dict`.
-        path: of the PNG.
+
+    Returns:
+        A PNG.
     """
     splits = data["splits"]
     figure = Figure(figsize=(6 * len(splits), 4), layout="constrained")
@@ -28,4 +30,6 @@ def draw_comparison(data: dict[str, Any], path: Path) -> None:
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.savefig(path, dpi=100)
+    png = io.BytesIO()
+    figure.savefig(png, dpi=100)
+    return png.getvalue()

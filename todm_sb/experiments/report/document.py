@@ -19,7 +19,7 @@ from todm_sb.training import provenance
 from todm_sb.training.curves import TrainingHistory
 from todm_sb.training.results import results_table
 from todm_sb.utils.errors import ConfigError
-from todm_sb.utils.files import write_atomic
+from todm_sb.utils.own_files import write_own
 from todm_sb.utils.tables import markdown_table, scored_text, table_of
 
 
@@ -33,7 +33,7 @@ def write_report(folder: Path) -> tuple[Path, Path]:
         The paths of both.
 
     Raises:
-        ConfigError: if there is nothing to report.
+        ConfigError: if there is nothing to report, or somebody else's file of that name is there.
     """
     sections = [
         *(_comparison(folder, path) for path in sorted(folder.rglob("comparison.json"))),
@@ -46,8 +46,8 @@ def write_report(folder: Path) -> tuple[Path, Path]:
         )
     text = "\n\n".join([f"# Report of {folder.resolve().name}", *sections, *_versions(folder)])
     markdown, html = folder / "report.md", folder / "report.html"
-    write_atomic(markdown, text + "\n")
-    write_atomic(html, to_html(text, folder))
+    files = {markdown.name: f"{text}\n", html.name: to_html(text, folder)}
+    write_own(folder, {name: content.encode() for name, content in files.items()})
     return markdown, html
 
 

@@ -1,0 +1,171 @@
+"""The algorithms behind the search, each against what it promises."""
+
+import itertools
+import math
+import random
+from types import SimpleNamespace
+
+import pytest
+
+from todm_sb.search.proposers import ALGORITHMS, Task, proposer_class
+from todm_sb.search.search import EVENLY_SPACED, RANDOM, SubnetSearch
+from todm_sb.search.study import SEARCH, SharedStudy
+from todm_sb.supernet import SearchSpace
+from todm_sb.utils.errors import ConfigError
+
+SPACE = SearchSpace(5, 2, ffn_dims=(128, 256, 384))
+SMALL = SearchSpace(3, 1, ffn_dims=(1, 2))  # 26 subnets
+
+
+def costs(config):
+    return {"params": 1000.0 * len(config.layers) + sum(config["ffn_dims"])}
+
+
+def error_rate(config):
+    """Early layers help most, each less the wider it already is."""
+    used = zip(config.layers, config["ffn_dims"], strict=True)
+    return 100 / (1 + sum(width**0.5 / (1 + i) for i, width in used))
+
+
+def search(folder, algorithm, evaluate=error_rate, space=SPACE, n=20, baselines=False, **options):
+    study = SharedStudy(folder / "study.db", population_size=8)
+    one = SubnetSearch(study, space, evaluate, costs, algorithm=algorithm, **options)
+    return study, one.run(n, baselines, progressbar=False)
+
+
+def found(study):
+    """What the search evaluated, in this order."""
+    return [config for config, _ in study.finished(SEARCH).values()]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_evaluates_max_min_and_new_subnets_within_the_budgets(tmp_path, algorithm):
+    study, result = search(tmp_path, algorithm, budgets=[4500.0])
+    configs = found(study)
+    assert len(configs) == len(set(configs)) == 20
+    assert configs[:2] == [SPACE.max, SPACE.min]
+    assert all(costs(config)["params"] <= 4500 for config in configs[1:])
+    (name,) = result.methods
+    assert name == proposer_class(algorithm).name
+    assert set(result.methods[name]) == {config.id for config in configs}
+
+
+@pytest.mark.parametrize("algorithm", ["random", "local"])
+def test_a_space_is_searched_to_its_end(tmp_path, algorithm):
+    study, _ = search(tmp_path, algorithm, space=SMALL, n=100)
+    assert len(found(study)) == SMALL.size
+
+
+def test_random_search_does_not_look_at_what_it_finds(tmp_path):
+    runs = {}
+    for name, rate, seed in (
+        ("a", error_rate, 0),
+        ("b", lambda config: -error_rate(config), 0),
+        ("c", error_rate, 1),
+    ):
+        (tmp_path / name).mkdir()
+        runs[name] = found(search(tmp_path / name, "random", rate, n=12, seed=seed)[0])
+    assert runs["a"] == runs["b"] != runs["c"]
+
+
+def test_random_search_is_its_own_baseline(tmp_path):
+    _, result = search(tmp_path, "random", n=8, baselines=True)
+    assert [*result.methods] == [RANDOM, EVENLY_SPACED]
+    assert len(result.methods[RANDOM]) == 8
+
+
+def dominates(a, b):
+    """Whether one subnet is no worse than another in both, and not the same."""
+    ours, theirs = ((error_rate(c), costs(c)["params"]) for c in (a, b))
+    return ours != theirs and ours[0] <= theirs[0] and ours[1] <= theirs[1]
+
+
+def test_local_search_evaluates_neighbours_of_the_front(tmp_path):
+    study, _ = search(tmp_path, "local", n=24)
+    configs = found(study)
+    first = SPACE.evenly_spaced(4)
+    assert configs[: len(first)] == [SPACE.max, SPACE.min, *first[1:-1]]
+    for i, config in enumerate(configs[len(first) :], len(first)):
+        before = configs[:i]
+        front = [a for a in before if not any(dominates(b, a) for b in before)]
+        assert any(config in SPACE.neighbours(a) for a in front)
+
+
+def mean_best(configs):
+    """Mean error rate of the best subnet within each of many budgets: lower is better."""
+    budgets = range(2400, 6400, 200)
+    return sum(
+        min((error_rate(c) for c in configs if costs(c)["params"] <= b), default=100)
+        for b in budgets
+    ) / len(budgets)
+
+
+class Memory(dict):
+    """Of a study, what a proposer asks."""
+
+    population_size = 8
+
+    def finished(self, by):
+        return self
+
+
+def proposed(algorithm, seed, n=60):
+    """The subnets of a search without a database."""
+    memory = Memory()
+    proposer = proposer_class(algorithm)(
+        Task(SPACE, memory, lambda config: costs(config)["params"], math.inf, seed)
+    )
+    for i in range(1000):
+        candidates = [*proposer.first()[i : i + 1]] or [
+            *itertools.islice(proposer.candidates(None, random.Random(f"{seed}/{i}")), 50)
+        ]
+        new = [c for c in candidates if c.id not in memory][:1]
+        memory |= {c.id: (c, error_rate(c)) for c in new}
+        if len(memory) == n:
+            return [config for config, _ in memory.values()]
+    raise AssertionError("the space is searched through")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_local_search_finds_a_better_front_than_random_search(seed):
+    assert mean_best(proposed("local", seed)) < mean_best(proposed("random", seed))
+
+
+def test_a_neighbourhood_that_is_known_gives_way_to_random_subnets(tmp_path):
+    study = SharedStudy(tmp_path / "study.db", population_size=2)
+    task = Task(SMALL, study, lambda c: costs(c)["params"], 9e9, 0)
+    trial = SimpleNamespace(number=0)
+    assert [*proposer_class("local")(task).candidates(trial, random.Random(0))] == []
+
+
+def one_after_another(task):
+    """An algorithm that nobody but this file knows."""
+    return SimpleNamespace(
+        name="one after another",
+        first=lambda: [],
+        candidates=lambda trial, rng: iter(SMALL.neighbours(SMALL.max)),
+    )
+
+
+one_after_another.name = "one after another"
+
+
+def test_an_algorithm_of_ones_own_is_named_by_its_place(tmp_path):
+    study, result = search(tmp_path, f"{__name__}.one_after_another", space=SMALL, n=3)
+    assert found(study) == SMALL.neighbours(SMALL.max)[:3]
+    assert [*result.methods] == ["one after another"]
+
+
+@pytest.mark.parametrize("name", ["nsga3", "no.such.Class", "todm_sb.search.proposers.None_", ""])
+def test_an_unknown_algorithm_is_refused(name):
+    with pytest.raises(ConfigError, match=r"no search algorithm .*nsga2, random, local") as caught:
+        proposer_class(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_studies_of_before_there_was_a_choice_are_of_nsga2(tmp_path):
+    study = SharedStudy(tmp_path / "study.db")
+    study.agree({"cost": "params"}, dict)
+    study.agree({"cost": "params", "algorithm": "nsga2"}, dict)
+    with pytest.raises(ConfigError, match=r"of another algorithm \(nsga2, not local\)"):
+        study.agree({"cost": "params", "algorithm": "local"}, dict)
