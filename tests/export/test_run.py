@@ -77,7 +77,7 @@ def search(
         for (c, wer), own in zip(wers.items(), measured, strict=True)
     )
     place = folder / "search" / cost / study
-    place.mkdir(parents=True)
+    place.mkdir(parents=True, exist_ok=True)
     methods = {"nsga2": tuple(s.config.id for s in found)}
     checkpoint = checkpoint or weights_id(parts["model"])
     names = {"checkpoint": checkpoint, "dev_set": dev_set, "scored": scored or {}}

@@ -108,11 +108,7 @@ def test_the_bias_towards_blank_can_be_learned():
     [
         ({"predictor": {"kind": "gru", "d_model": 6}}, r"predictor.kind must be .*'gru'"),
         ({"predictor": {"d_model": 6}}, r"predictor: key 'kind' is missing"),
-        ({"predictor": {"kind": "lstm", "d_model": 6, "context": 2}}, r"predictor: .*context"),
-        (
-            {"predictor": {"kind": "stateless", "d_model": 6, "n_layers": 2}},
-            r"predictor: .*n_layers",
-        ),
+        ({"predictor": {"kind": "lstm", "d_model": 6, "contexts": 2}}, r"predictor: .*contexts"),
         ({"encoder": {"n_features": 6, "d_model": 8}}, r"encoder: .*ffn_dims"),
         ({"encoder": {**config()["encoder"], "d_modle": 8}}, r"encoder: .*d_modle"),
         ({"encoder": {**config()["encoder"], "n_heads": 3}}, r"encoder: .*multiple of heads"),

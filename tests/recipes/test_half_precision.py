@@ -5,6 +5,7 @@ from statistics import fmean
 
 import pytest
 import torch
+from speechbrain.core import Brain
 from test_mini_recipe import same, weights
 from tiny import arguments
 
@@ -27,7 +28,7 @@ def as_on_a_gpu(monkeypatch):
 
     Float16 and the loss scaler exist for the CPU too, but SpeechBrain does not offer them there.
     """
-    make = TODMBrain.__init__
+    make = Brain.__init__
 
     def make_with_scaler(self, *args, **kwargs):
         make(self, *args, **kwargs)
@@ -35,7 +36,7 @@ def as_on_a_gpu(monkeypatch):
         self.scaler = torch.GradScaler("cpu", init_scale=SCALE)
         self.checkpointer.add_recoverable("scaler", self.scaler, optional_load=True)
 
-    monkeypatch.setattr(TODMBrain, "__init__", make_with_scaler)
+    monkeypatch.setattr(Brain, "__init__", make_with_scaler)
 
 
 def test_a_loss_scale_that_is_too_large_costs_steps_until_it_is_not(

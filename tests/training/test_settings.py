@@ -120,7 +120,7 @@ def mini():
         ("model", "{encoder: {time_strides: [0, 1]}}", r"encoder.time_strides\[0\] must be"),
         ("model", "{encoder: {adaptive_dropout: 1}}", "adaptive_dropout must be true or false"),
         ("model", "{encoder: {n_features: 40}}", "n_mels is 80, but the network was built for 40"),
-        ("model", "{encoder: {sizes: {ffn_dims: [8]}}}", "the network has 1 layers"),
+        ("model", "{encoder: {ffn_dims: [8]}}", r"encoder: ffn_dims is .*\[8\].*search space"),
         ("model", "{vocab_size: 64}", "vocab_size is 128, but the network was built for 64"),
         ("model", "{ctc: False}", "ctc_weight needs a CTC head"),
         ("model", "null", "model must be an object .*, not None"),

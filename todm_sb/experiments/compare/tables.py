@@ -144,7 +144,7 @@ def comparison_markdown(data: dict[str, Any], heading: str = "##") -> str:
     for split, tables in data["splits"].items():
         parts.append(f"{heading} Subnets and individual networks, {split}")
         parts.append(_sizes_table(tables["sizes"], data["cost"]))
-        for scored in tables["scored"]:
+        for scored in tables.get("scored", []):  # comparisons made before do not have it
             seeds = (
                 f"Seeds {', '.join(map(str, scored['seeds']))}: " if tables["scored"][1:] else ""
             )

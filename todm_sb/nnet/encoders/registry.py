@@ -59,7 +59,7 @@ def build_encoder(options: Mapping[str, Any]) -> Encoder:
     Args:
         options: ``kind``, a registered name, or ``module.name`` for one that importing the module
             registers; ``sizes``, the largest choice of each layer by dimension (of
-            :attr:`todm_sb.space.SearchSpace.sizes`), which win over options of the same names; and
+            :attr:`todm_sb.space.SearchSpace.sizes`), which no other option may contradict; and
             the arguments of that kind.
 
     Raises:
@@ -71,6 +71,12 @@ def build_encoder(options: Mapping[str, Any]) -> Encoder:
     builders = {name: known.build for name, known in KINDS.items()}
     if strange := sorted(sizes.keys() - arguments_of(builders[kind])):
         raise ConfigError(f"encoder: {kind} has no {quoted(strange[0])}")
+    for key, largest in sizes.items():
+        if options.get(key, largest) not in (largest, *largest[:1]):
+            raise ConfigError(
+                f"encoder: {key} is {quoted(options[key])}, but the largest of the search space "
+                f"{quoted(largest)}: change the search space"
+            )
     options = own_arguments("encoder", kind, {**options, **sizes}, builders)
     check = KINDS[kind].check
     if check is not None:
