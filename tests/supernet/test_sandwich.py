@@ -8,13 +8,14 @@ import torchaudio
 
 from todm_sb.errors import ConfigError
 from todm_sb.losses.distillation import AlphaDivergence
-from todm_sb.losses.pruning import Pruning
+from todm_sb.losses.pruning import CHOOSERS, Pruning
 from todm_sb.losses.transducer import NODE_WEIGHTS, Teacher
 from todm_sb.supernet import SearchSpace, SubnetConfig, sandwich
 from todm_sb.supernet.sandwich import (
     Labels,
     Objective,
     Trunk,
+    ctc_head,
     ctc_loss,
     prune,
     sample_sandwich,
@@ -408,8 +409,9 @@ def test_a_band_of_all_labels_adds_the_simple_loss_of_the_first_subnet_to_a_plai
         assert (a.simple is None) == (a is not pruned[0])
 
 
-def test_one_band_of_the_first_subnet_serves_all(make_transducer, monkeypatch):
-    model = make_transducer(simple_joiner=True)
+@pytest.mark.parametrize("by", CHOOSERS)
+def test_one_band_of_the_first_subnet_serves_all(make_transducer, monkeypatch, by):
+    model = make_transducer(simple_joiner=True, ctc=True)
     bands, used = [], []
     original, lattice = sandwich.choose_band, sandwich.lattice_loss
 
@@ -423,11 +425,32 @@ def test_one_band_of_the_first_subnet_serves_all(make_transducer, monkeypatch):
 
     monkeypatch.setattr(sandwich, "choose_band", choose_band)
     monkeypatch.setattr(sandwich, "lattice_loss", lattice_loss)
-    step(model, Objective(kd_weight=1.0, pruning=Pruning(s_range=2)), SUBNETS)
+    step(model, Objective(0.3, kd_weight=1.0, pruning=Pruning(s_range=2, by=by)), SUBNETS)
     assert len(bands) == 1
     assert bands[0].width == 2
     assert len(used) == 4
-    assert all(band is bands[0] for band in used)
+    assert used[0] is (None if by == "max" else bands[0])
+    assert all(band is bands[0] for band in used[1:])
+
+
+@pytest.mark.parametrize("by", CHOOSERS)
+def test_the_lattice_is_whole_until_its_pruning_starts(make_transducer, by):
+    model = make_transducer(simple_joiner=True, ctc=True)
+    pruned = Objective(0.3, 0.7, pruning=Pruning(s_range=2, by=by, start_step=10))
+    whole = step(model, Objective(0.3, 0.7), SUBNETS)
+    for at, same in [(0, True), (9, True), (10, by == "max"), (None, by == "max")]:
+        losses = step(model, pruned, SUBNETS, step=at)
+        assert (losses[0].transducer == whole[0].transducer) == same
+        assert (losses[1].transducer == whole[1].transducer) == (at in (0, 9))
+
+
+def test_a_band_of_all_rows_by_the_max_subnet_changes_no_gradient(make_transducer):
+    model = make_transducer(ctc=True)
+    step(model, Objective(0.3, 0.7), SUBNETS)
+    expected = gradients(model)
+    step(model, Objective(0.3, 0.7, pruning=Pruning(s_range=9, by="max")), SUBNETS)
+    for name, got in gradients(model).items():
+        torch.testing.assert_close(got, expected[name], rtol=1e-4, atol=1e-5)
 
 
 def test_the_pruned_loss_warms_up_with_the_optimizers_steps(make_transducer):
@@ -452,7 +475,7 @@ def test_ctc_is_zero_where_labels_need_more_frames_than_there_are(make_transduce
     model = make_transducer(ctc=True)
     encoded = torch.randn(2, 3, 8)
     labels = Labels(torch.tensor([[1, 2, 3], [1, 1, 1]]), torch.tensor([3, 3]))
-    losses = ctc_loss(model, encoded, torch.tensor([3, 3]), labels)
+    losses = ctc_loss(ctc_head(model, encoded), torch.tensor([3, 3]), labels, model.blank)
     log_probs = model.ctc_output(encoded[0]).log_softmax(-1)
     expected = -(log_probs[0, 1] + log_probs[1, 2] + log_probs[2, 3])  # the only alignment
     assert losses[0].item() == pytest.approx(expected.item(), rel=1e-5)

@@ -1,8 +1,13 @@
-"""Pruning of the transducer lattice (Kuang et al. 2022, arXiv:2206.13236).
+"""Pruning of the transducer lattice (after Kuang et al. 2022, arXiv:2206.13236).
 
-A simple joiner that adds logits needs no tensor over lattice nodes and vocabulary, so its loss on
-the full lattice is cheap. Where its alignments pass tells which ``s_range`` consecutive labels of
-each frame matter: the band, in which alone the real joiner runs.
+Where alignments pass tells which ``s_range`` consecutive labels of each frame matter: the band, in
+which alone the joiner runs. The paper asks a simple joiner that adds logits, which needs no tensor
+over lattice nodes and vocabulary and is trained for this alone. The CTC head can be asked as well:
+it is a simple joiner whose predictor says nothing. And so can the max subnet's own joiner, if it
+looks at the full lattice itself and spares the others.
+
+None of them knows an alignment before training has begun, and in a wrong band the encoder is not
+taught: until ``start_step`` the lattice is whole.
 """
 
 from __future__ import annotations
@@ -17,6 +22,9 @@ from torch import Tensor
 from todm_sb.errors import ConfigError, quoted
 from todm_sb.losses.lattice import following_labels, log_softmax, two_channel_loss
 
+# Who chooses the band; see the module.
+CHOOSERS = ("simple", "ctc", "max")
+
 # Log-probability of arcs outside the band. Its exponential is 0; sums over a path stay finite.
 OUTSIDE = -1e4
 
@@ -26,6 +34,9 @@ class Pruning:
     """How the lattice is pruned; the defaults are the paper's and icefall's.
 
     Args:
+        by: who chooses the band: ``simple``, ``ctc`` or ``max``. The next four concern only
+            ``simple``.
+        start_step: optimizer steps on the full lattice.
         s_range: labels a frame in the band; more where an utterance has so few frames that no
             alignment would fit.
         simple_weight: weight of the simple joiner's loss.
@@ -40,6 +51,8 @@ class Pruning:
     """
 
     s_range: int = 5
+    by: str = "simple"
+    start_step: int = 0
     simple_weight: float = 0.5
     predictor_smoothing: float = 0.25
     encoder_smoothing: float = 0.0
@@ -50,6 +63,10 @@ class Pruning:
             raise ConfigError(
                 f"s_range is {quoted(self.s_range)}: a band needs at least 2 labels a frame"
             )
+        if self.by not in CHOOSERS:
+            raise ConfigError(f"by must be one of {CHOOSERS}, not {quoted(self.by)}")
+        if not self.start_step >= 0:
+            raise ConfigError(f"start_step must not be negative, not {quoted(self.start_step)}")
         if not self.warmup_steps >= 0 or not self.simple_weight >= 0:
             raise ConfigError(
                 f"warmup_steps ({self.warmup_steps}) and simple_weight ({self.simple_weight}) "
@@ -60,6 +77,10 @@ class Pruning:
                 f"predictor_smoothing ({self.predictor_smoothing}) and encoder_smoothing "
                 f"({self.encoder_smoothing}) are shares: together at most 1"
             )
+
+    def starts_by(self, step: int | None) -> bool:
+        """Whether the lattice is pruned at an optimizer step; None for the end of training."""
+        return step is None or step >= self.start_step
 
     def weights(self, step: int | None) -> tuple[float, float]:
         """Weights of the simple and of the pruned loss at an optimizer step; None for the end."""
@@ -138,6 +159,27 @@ def choose_band(occupancy: Tensor, n_frames: Tensor, n_labels: Tensor, s_range: 
     start = start.flip(1).cummin(1).values.flip(1)
     start = (start - climb * frame).flip(1).cummax(1).values.flip(1) + climb * frame
     return Band(start, width)
+
+
+def ctc_lattice(
+    log_probs: Tensor, labels: Tensor, n_frames: Tensor, n_labels: Tensor, blank: int
+) -> Tensor:
+    """Where the alignments of a CTC head pass the transducer's lattice.
+
+    All paths take one blank a frame, so that they differ by where their labels are alone.
+
+    Args:
+        log_probs: (batch, T, V).
+        labels: (batch, U), integer targets; padding is ignored.
+        n_frames: (batch,), integer frames of each utterance.
+        n_labels: (batch,), integer labels of each utterance.
+        blank: id of blank.
+
+    Returns:
+        (batch, T, U + 1), the occupancy of each node, without gradient.
+    """
+    following = following_labels(labels, n_labels, blank)
+    return two_channel_loss(_arcs(log_probs.detach(), following, blank), n_frames, n_labels)[1]
 
 
 def simple_lattice(

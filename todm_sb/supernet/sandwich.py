@@ -22,7 +22,7 @@ from torch import Tensor
 from todm_sb.errors import ConfigError, quoted
 from todm_sb.losses.distillation import AlphaDivergence
 from todm_sb.losses.lattice import log_softmax
-from todm_sb.losses.pruning import Band, Pruning, choose_band, simple_lattice
+from todm_sb.losses.pruning import Band, Pruning, choose_band, ctc_lattice, simple_lattice
 from todm_sb.losses.transducer import NODE_WEIGHTS, Teacher, lattice_loss, node_weights
 from todm_sb.nnet.predictor import start_with_blank
 from todm_sb.nnet.transducer import Transducer
@@ -178,8 +178,8 @@ class Lead:
 class Objective:
     """How subnets are trained: ``transducer + ctc_weight * ctc + kd_weight * divergence``.
 
-    With pruning, the first subnet of a step also trains the simple joiner, which chooses the band
-    for all subnets of the step.
+    With pruning, one band serves all subnets of a step; where the max subnet's own joiner chooses
+    it, all but the first.
 
     Args:
         ctc_weight: 0 for none; else the model needs a CTC head.
@@ -209,6 +209,8 @@ class Objective:
         for name, kind in (("divergence", AlphaDivergence), ("pruning", Pruning | None)):
             if not isinstance(getattr(self, name), kind):
                 raise ConfigError(f"{name} cannot be {quoted(getattr(self, name))}")
+        if self.pruning is not None and self.pruning.by == "ctc" and not self.ctc_weight:
+            raise ConfigError("a band by ctc needs a CTC head that learns: set ctc_weight above 0")
 
     def __call__(
         self,
@@ -238,11 +240,20 @@ class Objective:
         encoded = model.encoder.encode(trunk.frames, trunk.n_frames, subnet, trunk.spectra)
         projected = model.joiner.project_encoder(encoded)
         pruned_weight, simple_total, simple, band = 1.0, 0.0, None, lead and lead.band
-        if self.pruning is not None:
+        lengths = trunk.n_frames, labels.lengths
+        ctc_log_probs = ctc_head(model, encoded) if self.ctc_weight else None
+        by = self.pruning and self.pruning.by
+        starts = by is not None and self.pruning.starts_by(step)
+        if by == "simple":
             simple_weight, pruned_weight = self.pruning.weights(step)
             if lead is None:
                 simple, band = prune(model, self.pruning, encoded, trunk, labels)
                 simple_total = simple_weight * simple
+            if not starts:
+                band, pruned_weight = None, 1.0
+        elif by == "ctc" and starts and lead is None:
+            occupancy = ctc_lattice(ctc_log_probs, labels.ids, *lengths, model.blank)
+            band = choose_band(occupancy, *lengths, self.pruning.s_range)
         lattice = lattice_loss(
             model.joiner,
             projected,
@@ -259,16 +270,19 @@ class Objective:
         total = pruned_weight * transducer + simple_total
         ctc = divergence = None
         if self.ctc_weight:
-            ctc = ctc_loss(model, encoded, trunk.n_frames, labels).mean()
+            ctc = ctc_loss(ctc_log_probs, trunk.n_frames, labels, model.blank).mean()
             total = total + self.ctc_weight * ctc
         if lattice.divergence is not None:
             divergence = lattice.divergence.mean()
             total = total + self.kd_weight * divergence
-        weights = node_weights(
-            self.kd_nodes, lattice.occupancy, trunk.n_frames, labels.lengths, band
-        )
         losses = SubnetLosses(total, transducer, ctc, divergence, simple, lattice.sides)
-        return losses, Lead(Teacher(projected.detach(), weights, lattice.log_probs), band)
+        occupancy, log_probs = lattice.occupancy, lattice.log_probs
+        if by == "max" and starts and lead is None:
+            band = choose_band(occupancy, *lengths, self.pruning.s_range)
+            # Students come to other nodes than the teacher: what it held of them is no use.
+            occupancy, log_probs = band.take(occupancy), None
+        weights = node_weights(self.kd_nodes, occupancy, *lengths, band)
+        return losses, Lead(Teacher(projected.detach(), weights, log_probs), band)
 
 
 def prune(
@@ -294,21 +308,25 @@ def prune(
     return loss.mean(), band
 
 
-def ctc_loss(model: Transducer, encoded: Tensor, n_frames: Tensor, labels: Labels) -> Tensor:
-    """CTC loss of each utterance in nats: (batch,); 0 where the labels need more frames.
+def ctc_head(model: Transducer, encoded: Tensor) -> Tensor:
+    """The CTC head's log-probabilities: (batch, T, V).
 
     Raises:
         ConfigError: if the model has no CTC head.
     """
     if model.ctc_output is None:
         raise ConfigError("ctc_weight needs a CTC head: set the model's ctc: True")
-    log_probs = log_softmax(model.ctc_output(encoded)).transpose(0, 1)
+    return log_softmax(model.ctc_output(encoded))
+
+
+def ctc_loss(log_probs: Tensor, n_frames: Tensor, labels: Labels, blank: int) -> Tensor:
+    """CTC loss of each utterance in nats: (batch,); 0 where the labels need more frames."""
     return F.ctc_loss(
-        log_probs,
+        log_probs.transpose(0, 1),
         labels.ids,
         n_frames,
         labels.lengths,
-        model.blank,
+        blank,
         reduction="none",
         zero_infinity=True,
     )
