@@ -45,8 +45,12 @@ VARIANTS = {
     ],
     "full": FULL,
     "full-ctc0.3": [*FULL, "--objective={ctc_weight: 0.3}"],
-    "full-rms0.02": [*FULL, "--opt_class={param_min_rms: 0.02}"],
-    "full-rms0.1": [*FULL, "--opt_class={param_min_rms: 0.1}"],
+    "full-rms0.01": [*FULL, "--opt_class={param_min_rms: 0.01}"],
+    "full-spread": [
+        *FULL,
+        "--opt_class={param_min_rms: 0.01}",
+        "--model={encoder: {spread: 0.3}}",
+    ],
 }
 
 

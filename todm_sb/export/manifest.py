@@ -42,6 +42,7 @@ _ENCODER = mapping(
         "state_size": integer(1, 1024),
         "n_stack": integer(1, 8),
         "dt_range": sequence(number(1e-9, 1e3), 2, 2),
+        "spread": number(0, 1),
         "causal": flag,
         "look_ahead": integer(0, 64),
         "dual_mode": flag,

@@ -84,7 +84,7 @@ class MHSSMEncoder(nn.Module):
         n_features: feature bins a frame.
         d_model: width of the residual stream.
         ffn_dims: FFN width of each layer (of the largest subnet); its length is the depth.
-        n_heads, d_inner, state_size, n_stack, dt_range: see :class:`MultiHeadSSM`.
+        n_heads, d_inner, state_size, n_stack, dt_range, spread: see :class:`MultiHeadSSM`.
         causal: see no future frame (for streaming), but for ``look_ahead``.
         look_ahead: see :class:`ConvSubsampling`.
         dual_mode: see the whole utterance, or run as a causal network, which leaves the backward
@@ -116,6 +116,7 @@ class MHSSMEncoder(nn.Module):
         dropout_width: int | None = None,
         channels: tuple[int, ...] = (32, 32),
         time_strides: tuple[int, ...] = (2, 2),
+        spread: float = 0.0,
     ) -> None:
         super().__init__()
         if causal and dual_mode:
@@ -128,7 +129,9 @@ class MHSSMEncoder(nn.Module):
         )
         self.layers = nn.ModuleList(
             MHSSMLayer(
-                MultiHeadSSM(d_model, n_heads, d_inner, state_size, not causal, n_stack, dt_range),
+                MultiHeadSSM(
+                    d_model, n_heads, d_inner, state_size, not causal, n_stack, dt_range, spread
+                ),
                 ElasticFFN(d_model, ffn_dim, dropout, adaptive_dropout, dropout_width),
                 d_model,
                 dropout,

@@ -43,6 +43,9 @@ class DiagonalSSM(nn.Module):
             within about ``2 / dt`` frames.
         heads: the range is cut, on the log scale, into this many equal parts and each head's
             channels start inside theirs, so that heads cover local to global context.
+        spread: decays (on the log scale) and frequencies (in modes) start within this distance of
+            S4D-Lin's. From 0, an optimizer that scales updates by a parameter's RMS hardly moves
+            them.
 
     Raises:
         ValueError: if ``channels`` is not a multiple of ``heads`` or ``dt_range`` is not ascending.
@@ -54,6 +57,7 @@ class DiagonalSSM(nn.Module):
         state_size: int = 16,
         dt_range: tuple[float, float] = (0.005, 0.5),
         heads: int = 1,
+        spread: float = 0.0,
     ) -> None:
         super().__init__()
         if channels % heads:
@@ -66,8 +70,8 @@ class DiagonalSSM(nn.Module):
         per_head = channels // heads
         self.register_buffer("log_dt_centre", centres.repeat_interleave(per_head))
         self.log_dt = nn.Parameter(span * (torch.rand(channels) - 0.5))
-        self.log_decay = nn.Parameter(torch.zeros(channels, state_size))
-        self.frequency = nn.Parameter(torch.zeros(channels, state_size))
+        self.log_decay = nn.Parameter(spread * (2 * torch.rand(channels, state_size) - 1))
+        self.frequency = nn.Parameter(spread * (2 * torch.rand(channels, state_size) - 1))
         # The last axis holds the real and the imaginary part.
         self.C = nn.Parameter(torch.randn(channels, state_size, 2) * INITIAL_C)
         self.D = nn.Parameter(torch.ones(channels))
@@ -194,7 +198,7 @@ class MultiHeadSSM(nn.Module):
         bidirectional: whether future frames are seen.
         n_stack: number of SSMs in sequence, GELU between them (without it, two linear systems in
             sequence would be one).
-        dt_range: see :class:`DiagonalSSM`.
+        dt_range, spread: see :class:`DiagonalSSM`.
 
     Raises:
         ValueError: if ``n_heads`` is odd or does not divide ``d_inner``, or ``n_stack`` is below 1.
@@ -209,6 +213,7 @@ class MultiHeadSSM(nn.Module):
         bidirectional: bool = True,
         n_stack: int = 1,
         dt_range: tuple[float, float] = (0.005, 0.5),
+        spread: float = 0.0,
     ) -> None:
         super().__init__()
         d_inner = d_inner or 2 * d_model
@@ -219,7 +224,7 @@ class MultiHeadSSM(nn.Module):
 
         def ssms() -> nn.ModuleList:
             return nn.ModuleList(
-                DiagonalSSM(d_inner, state_size, dt_range, n_heads) for _ in range(n_stack)
+                DiagonalSSM(d_inner, state_size, dt_range, n_heads, spread) for _ in range(n_stack)
             )
 
         self.w_in = nn.Linear(d_model, d_inner)
