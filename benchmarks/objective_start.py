@@ -25,8 +25,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import sentencepiece
 from hyperpyyaml import load_hyperpyyaml
+from trained import load_tokenizer
 
 from todm_sb.watch import read_steps
 
@@ -77,12 +77,7 @@ def labels_a_second(folder: Path) -> float:
     """Of the training data, by the run's own manifest and tokenizer."""
     with (folder / "hyperparams.yaml").open() as file:
         hparams = load_hyperpyyaml(file)
-    tokenizer = sentencepiece.SentencePieceProcessor(
-        str(
-            Path(hparams["tokenizer_folder"])
-            / f"{hparams['vocab_size']}_{hparams['tokenizer_type']}.model"
-        )
-    )
+    tokenizer = load_tokenizer(hparams)
     with open(hparams["train_csv"], newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     n_labels = sum(len(tokenizer.encode(row["wrds"])) for row in rows)
