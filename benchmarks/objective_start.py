@@ -35,6 +35,7 @@ WINDOW = 20
 STEPS = (100, 200, 250, 300, 400)
 
 FULL = ["--pruning=null"]
+PLAIN = [*FULL, "--wav_augment=null", "--feature_augment=null"]
 AS_SHIPPED = {"s_range": 5, "by": "simple", "start_step": 0}
 VARIANTS = {
     # What supernet.yaml had up to commit 909ff9d: a band from the first step on, CTC weight 0.3.
@@ -43,11 +44,17 @@ VARIANTS = {
         f"--pruning={json.dumps(AS_SHIPPED)}",
         "--model={simple_joiner: True}",
     ],
+    # The full lattice and as much CTC as transducer.
     "full": FULL,
-    "full-ctc0.3": [*FULL, "--objective={ctc_weight: 0.3}"],
-    "full-rms0.01": [*FULL, "--opt_class={param_min_rms: 0.01}"],
-    "full-spread": [
-        *FULL,
+    # The same without augmentation.
+    "plain": PLAIN,
+    "plain-ctc3": [*PLAIN, "--objective={ctc_weight: 3.0}"],
+    "plain-lr0.03": [*PLAIN, "--lr=0.03"],
+    "plain-lr0.08": [*PLAIN, "--lr=0.08"],
+    # Parameters that start at zero move as if they had this size.
+    "plain-rms0.01": [*PLAIN, "--opt_class={param_min_rms: 0.01}"],
+    "plain-spread": [
+        *PLAIN,
         "--opt_class={param_min_rms: 0.01}",
         "--model={encoder: {spread: 0.3}}",
     ],
