@@ -63,7 +63,7 @@ class TODMBrain(sb.Brain):
     ``micro_batches``, ``named_subnets``, ``max_symbols``, ``beam_size``, ``seed``,
     ``epoch_counter``, ``lr_annealing`` (:class:`todm_sb.optim.Eden`), ``train_logger``,
     ``output_folder``, ``avg_checkpoints``; may have ``wav_augment``, ``feature_augment``,
-    ``tensorboard_logger``. The recipes' YAMLs explain them. The tokenizer is given to
+    ``augment_after``, ``tensorboard_logger``. The recipes' YAMLs explain them. The tokenizer is given to
     :meth:`use_tokenizer`.
 
     All randomness of a step follows from the seed, the epoch and the step's number: a run that was
@@ -323,22 +323,27 @@ class TODMBrain(sb.Brain):
 
     # Both training and evaluation
 
+    def augments(self, stage: sb.Stage) -> bool:
+        """Whether audio and features are augmented at this step."""
+        after = getattr(self.hparams, "augment_after", 0)
+        return stage == sb.Stage.TRAIN and self.optimizer_step >= after
+
     def _trunk(self, batch: SpeechBatch, stage: sb.Stage, causal: bool) -> tuple[Trunk, Labels]:
         """Features, augmented in training, and all that the subnets share."""
         batch = batch.to(self.device)
         wavs, wav_lens = batch.sig
         tokens, token_lens = batch.tokens
-        training = stage == sb.Stage.TRAIN
+        augments = self.augments(stage)
         wav_augment = getattr(self.hparams, "wav_augment", None)
         feature_augment = getattr(self.hparams, "feature_augment", None)
-        if training and wav_augment is not None:
+        if augments and wav_augment is not None:
             wavs, wav_lens = wav_augment(wavs, wav_lens)
             tokens = wav_augment.replicate_labels(tokens)
             token_lens = wav_augment.replicate_labels(token_lens)
         features, n_frames = self.modules.features(
             wavs, wav_lens, epoch=self.hparams.epoch_counter.current
         )
-        if training and feature_augment is not None:
+        if augments and feature_augment is not None:
             features, _ = feature_augment(features, n_frames / features.shape[1])
         n_tokens = (token_lens * tokens.shape[1]).round().long()
         trunk = Trunk.compute(self.modules.model, features, n_frames, tokens, causal)
