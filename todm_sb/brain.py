@@ -63,8 +63,8 @@ class TODMBrain(sb.Brain):
     ``micro_batches``, ``named_subnets``, ``max_symbols``, ``beam_size``, ``seed``,
     ``epoch_counter``, ``lr_annealing`` (:class:`todm_sb.optim.Eden`), ``train_logger``,
     ``output_folder``, ``avg_checkpoints``; may have ``wav_augment``, ``feature_augment``,
-    ``augment_after``, ``tensorboard_logger``. The recipes' YAMLs explain them. The tokenizer is given to
-    :meth:`use_tokenizer`.
+    ``augment_after``, ``tensorboard_logger``. The recipes' YAMLs explain them. The tokenizer is
+    given to :meth:`use_tokenizer`.
 
     All randomness of a step follows from the seed, the epoch and the step's number: a run that was
     killed and resumed goes on as if it had not been.
