@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from trained import dev_batches, load_run
+from trained import batches, load_run
 
 from todm_sb.losses.pruning import Pruning, choose_band, ctc_lattice, simple_lattice
 from todm_sb.losses.transducer import lattice_loss
@@ -33,7 +33,7 @@ def main() -> None:
     hparams = load_run(args.run)
     model = hparams["model"]
     sums, covered, excess = Counter(), Counter(), Counter()
-    for features, n_features, labels in dev_batches(hparams, args.batches):
+    for features, n_features, labels in batches(hparams, args.batches):
         trunk = Trunk.compute(model, features, n_features, labels.ids)
         lengths = trunk.n_frames, labels.lengths
         encoded = model.encoder.encode(trunk.frames, trunk.n_frames, None, trunk.spectra)

@@ -19,7 +19,7 @@ from statistics import fmean
 
 import torch
 from torch.nn.functional import cosine_similarity
-from trained import dev_batches, load_run
+from trained import batches, load_run
 
 from todm_sb.supernet.sandwich import Trunk
 
@@ -38,7 +38,7 @@ def main() -> None:
         "predictor": list(model.predictor.parameters()),
     }
     shares, found = defaultdict(list), defaultdict(list)
-    for features, n_features, labels in dev_batches(hparams, args.batches):
+    for features, n_features, labels in batches(hparams, args.batches):
         trunk = Trunk.compute(model, features, n_features, labels.ids)
         _, lead = objective(model, trunk, labels, space.max)
         for student, subnet in (("min", space.min), ("random", space.random(rng))):

@@ -33,10 +33,19 @@ def load_tokenizer(hparams: dict[str, Any]) -> sentencepiece.SentencePieceProces
     return sentencepiece.SentencePieceProcessor(f"{hparams['tokenizer_folder']}/{name}")
 
 
-def dev_batches(hparams: dict[str, Any], n: int) -> Iterator[tuple[Tensor, Tensor, Labels]]:
-    """Features, their lengths and the labels of ``n`` batches of the dev set."""
+def batches(
+    hparams: dict[str, Any], n: int, manifest: str = "valid_csv", augment: bool = False
+) -> Iterator[tuple[Tensor, Tensor, Labels]]:
+    """Features, their lengths and the labels of ``n`` batches of the dev set.
+
+    Args:
+        hparams: from :func:`load_run`.
+        n: batches.
+        manifest: the key of another manifest.
+        augment: as in training.
+    """
     dataset = make_dataset(
-        hparams["valid_csv"],
+        hparams[manifest],
         load_tokenizer(hparams),
         lambda seconds: int(1000 * seconds),
         hparams["max_duration"],
@@ -44,6 +53,11 @@ def dev_batches(hparams: dict[str, Any], n: int) -> Iterator[tuple[Tensor, Tenso
     options = make_loader_kwargs(dataset, hparams["max_batch_seconds"], seed=0)
     for batch in islice(DataLoader(dataset, **options), n):
         ids, shares = batch.tokens
+        wavs, lengths = batch.sig
+        if augment:
+            wavs, lengths = hparams["wav_augment"](wavs, lengths)
         with torch.no_grad():
-            features, n_features = hparams["features"].eval()(*batch.sig, epoch=99)
+            features, n_features = hparams["features"].eval()(wavs, lengths, epoch=99)
+        if augment:
+            features, _ = hparams["feature_augment"](features, n_features / features.shape[1])
         yield features, n_features, Labels(ids, (shares * ids.shape[1]).round().long())
