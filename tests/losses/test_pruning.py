@@ -338,6 +338,20 @@ def test_chunks_of_frames_change_nothing(batch, monkeypatch):
     torch.testing.assert_close(got, expected)
 
 
+@pytest.mark.parametrize(("rows_a_frame", "width"), [(1, 2), (3, 4), (7, 8), (15, 16), (41, None)])
+def test_a_band_is_as_wide_as_it_takes_to_cover_the_alignments(rows_a_frame, width):
+    T, n_rows = 40, 21
+    centre = torch.arange(T).mul(n_rows - 1).div(T - 1).round().unsqueeze(1)
+    distance = (torch.arange(n_rows) - centre).abs()
+    occupancy = (distance <= rows_a_frame // 2).double().unsqueeze(0)
+    lengths = torch.tensor([T]), torch.tensor([n_rows - 1])
+    band = Pruning(s_range=2, coverage=0.9).choose(occupancy, *lengths)
+    assert (band and band.width) == width
+    if band:
+        assert band.take(occupancy).sum() >= 0.9 * occupancy.sum()
+    assert Pruning(s_range=2).choose(occupancy, *lengths).width == 2
+
+
 # Settings
 
 
@@ -354,7 +368,7 @@ def test_settings_out_of_range_are_refused():
         Pruning(s_range=1)
     with pytest.raises(ConfigError, match=r"by must be one of \('simple', .*\), not 'CTC'"):
         Pruning(by="CTC")
-    with pytest.raises(ConfigError, match="start_step must not be negative, not -1"):
-        Pruning(start_step=-1)
+    with pytest.raises(ConfigError, match="coverage is a share below 1, not 1"):
+        Pruning(coverage=1)
     with pytest.raises(ConfigError, match=r"predictor_smoothing \(0.7\).*together at most 1"):
         Pruning(predictor_smoothing=0.7, encoder_smoothing=0.4)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 import torchaudio
 
 from todm_sb.errors import ConfigError
+from todm_sb.losses import pruning as pruning_module
 from todm_sb.losses.distillation import AlphaDivergence
 from todm_sb.losses.pruning import CHOOSERS, Pruning
 from todm_sb.losses.transducer import NODE_WEIGHTS, Teacher
@@ -413,7 +414,7 @@ def test_a_band_of_all_labels_adds_the_simple_loss_of_the_first_subnet_to_a_plai
 def test_one_band_of_the_first_subnet_serves_all(make_transducer, monkeypatch, by):
     model = make_transducer(simple_joiner=True, ctc=True)
     bands, used = [], []
-    original, lattice = sandwich.choose_band, sandwich.lattice_loss
+    original, lattice = pruning_module.choose_band, sandwich.lattice_loss
 
     def choose_band(*args):
         bands.append(original(*args))
@@ -423,7 +424,7 @@ def test_one_band_of_the_first_subnet_serves_all(make_transducer, monkeypatch, b
         used.append(args[-1])
         return lattice(*args)
 
-    monkeypatch.setattr(sandwich, "choose_band", choose_band)
+    monkeypatch.setattr(pruning_module, "choose_band", choose_band)
     monkeypatch.setattr(sandwich, "lattice_loss", lattice_loss)
     step(model, Objective(0.3, kd_weight=1.0, pruning=Pruning(s_range=2, by=by)), SUBNETS)
     assert len(bands) == 1
@@ -434,14 +435,16 @@ def test_one_band_of_the_first_subnet_serves_all(make_transducer, monkeypatch, b
 
 
 @pytest.mark.parametrize("by", CHOOSERS)
-def test_the_lattice_is_whole_until_its_pruning_starts(make_transducer, by):
+def test_where_no_band_covers_enough_the_lattice_is_whole(make_transducer, by):
     model = make_transducer(simple_joiner=True, ctc=True)
-    pruned = Objective(0.3, 0.7, pruning=Pruning(s_range=2, by=by, start_step=10))
     whole = step(model, Objective(0.3, 0.7), SUBNETS)
-    for at, same in [(0, True), (9, True), (10, by == "max"), (None, by == "max")]:
-        losses = step(model, pruned, SUBNETS, step=at)
-        assert (losses[0].transducer == whole[0].transducer) == same
-        assert (losses[1].transducer == whole[1].transducer) == (at in (0, 9))
+    options = {"s_range": 2, "by": by, "warmup_steps": 0}
+    for coverage, same in [(0.9999, True), (0.0, False)]:
+        pruning = Pruning(coverage=coverage, **options)
+        losses = step(model, Objective(0.3, 0.7, pruning=pruning), SUBNETS)
+        assert (losses[0].transducer == whole[0].transducer) == (same or by == "max")
+        assert (losses[1].transducer == whole[1].transducer) == same
+        assert (losses[1].divergence == whole[1].divergence) == same
 
 
 def test_a_band_of_all_rows_by_the_max_subnet_changes_no_gradient(make_transducer):

@@ -6,8 +6,9 @@ over lattice nodes and vocabulary and is trained for this alone. The CTC head ca
 it is a simple joiner whose predictor says nothing. And so can the max subnet's own joiner, if it
 looks at the full lattice itself and spares the others.
 
-None of them knows an alignment before training has begun, and in a wrong band the encoder is not
-taught: until ``start_step`` the lattice is whole.
+None of them knows an alignment when training begins, and in a band that is wrong the encoder is not
+taught. They know that they do not know: their alignments are then spread over the lattice, and the
+band is made as wide as it takes to cover them, or left out.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ class Pruning:
     """How the lattice is pruned; the defaults are the paper's and icefall's.
 
     Args:
-        by: who chooses the band: ``simple``, ``ctc`` or ``max``. The next four concern only
-            ``simple``.
-        start_step: optimizer steps on the full lattice.
         s_range: labels a frame in the band; more where an utterance has so few frames that no
             alignment would fit.
+        coverage: share of the alignments of who chooses the band that has to pass in it, else it is
+            made twice as wide until it does; 0 for always ``s_range``.
+        by: who chooses the band: ``simple``, ``ctc`` or ``max``. The rest concerns only ``simple``.
         simple_weight: weight of the simple joiner's loss.
         predictor_smoothing: share of the predictor's logits alone in the simple lattice's
             log-probabilities ("lm_scale").
@@ -51,8 +52,8 @@ class Pruning:
     """
 
     s_range: int = 5
+    coverage: float = 0.0
     by: str = "simple"
-    start_step: int = 0
     simple_weight: float = 0.5
     predictor_smoothing: float = 0.25
     encoder_smoothing: float = 0.0
@@ -65,8 +66,8 @@ class Pruning:
             )
         if self.by not in CHOOSERS:
             raise ConfigError(f"by must be one of {CHOOSERS}, not {quoted(self.by)}")
-        if not self.start_step >= 0:
-            raise ConfigError(f"start_step must not be negative, not {quoted(self.start_step)}")
+        if not 0 <= self.coverage < 1:
+            raise ConfigError(f"coverage is a share below 1, not {quoted(self.coverage)}")
         if not self.warmup_steps >= 0 or not self.simple_weight >= 0:
             raise ConfigError(
                 f"warmup_steps ({self.warmup_steps}) and simple_weight ({self.simple_weight}) "
@@ -78,9 +79,25 @@ class Pruning:
                 f"({self.encoder_smoothing}) are shares: together at most 1"
             )
 
-    def starts_by(self, step: int | None) -> bool:
-        """Whether the lattice is pruned at an optimizer step; None for the end of training."""
-        return step is None or step >= self.start_step
+    def choose(self, occupancy: Tensor, n_frames: Tensor, n_labels: Tensor) -> Band | None:
+        """The narrowest band of ``s_range``, twice that, ... rows that covers enough.
+
+        Args:
+            occupancy: (batch, T, U + 1), how probable it is that an alignment passes each node.
+            n_frames: (batch,), integer frames of each utterance.
+            n_labels: (batch,), integer labels of each utterance.
+
+        Returns:
+            The band; None where only the full lattice would do.
+        """
+        s_range, n_rows = self.s_range, occupancy.shape[2]
+        wanted = self.coverage * occupancy.sum()
+        while s_range < n_rows:
+            band = choose_band(occupancy, n_frames, n_labels, s_range)
+            if not self.coverage or band.take(occupancy).sum() >= wanted:
+                return band
+            s_range *= 2
+        return None
 
     def weights(self, step: int | None) -> tuple[float, float]:
         """Weights of the simple and of the pruned loss at an optimizer step; None for the end."""

@@ -22,7 +22,7 @@ from torch import Tensor
 from todm_sb.errors import ConfigError, quoted
 from todm_sb.losses.distillation import AlphaDivergence
 from todm_sb.losses.lattice import log_softmax
-from todm_sb.losses.pruning import Band, Pruning, choose_band, ctc_lattice, simple_lattice
+from todm_sb.losses.pruning import Band, Pruning, ctc_lattice, simple_lattice
 from todm_sb.losses.transducer import NODE_WEIGHTS, Teacher, lattice_loss, node_weights
 from todm_sb.nnet.predictor import start_with_blank
 from todm_sb.nnet.transducer import Transducer
@@ -243,17 +243,14 @@ class Objective:
         lengths = trunk.n_frames, labels.lengths
         ctc_log_probs = ctc_head(model, encoded) if self.ctc_weight else None
         by = self.pruning and self.pruning.by
-        starts = by is not None and self.pruning.starts_by(step)
         if by == "simple":
             simple_weight, pruned_weight = self.pruning.weights(step)
             if lead is None:
                 simple, band = prune(model, self.pruning, encoded, trunk, labels)
                 simple_total = simple_weight * simple
-            if not starts:
-                band, pruned_weight = None, 1.0
-        elif by == "ctc" and starts and lead is None:
+        elif by == "ctc" and lead is None:
             occupancy = ctc_lattice(ctc_log_probs, labels.ids, *lengths, model.blank)
-            band = choose_band(occupancy, *lengths, self.pruning.s_range)
+            band = self.pruning.choose(occupancy, *lengths)
         lattice = lattice_loss(
             model.joiner,
             projected,
@@ -277,17 +274,18 @@ class Objective:
             total = total + self.kd_weight * divergence
         losses = SubnetLosses(total, transducer, ctc, divergence, simple, lattice.sides)
         occupancy, log_probs = lattice.occupancy, lattice.log_probs
-        if by == "max" and starts and lead is None:
-            band = choose_band(occupancy, *lengths, self.pruning.s_range)
-            # Students come to other nodes than the teacher: what it held of them is no use.
-            occupancy, log_probs = band.take(occupancy), None
+        if by == "max" and lead is None:
+            band = self.pruning.choose(occupancy, *lengths)
+            if band is not None:
+                # Students come to other nodes than the teacher: what it held of them is no use.
+                occupancy, log_probs = band.take(occupancy), None
         weights = node_weights(self.kd_nodes, occupancy, *lengths, band)
         return losses, Lead(Teacher(projected.detach(), weights, log_probs), band)
 
 
 def prune(
     model: Transducer, pruning: Pruning, encoded: Tensor, trunk: Trunk, labels: Labels
-) -> tuple[Tensor, Band]:
+) -> tuple[Tensor, Band | None]:
     """The simple joiner's loss, the mean over utterances, and the band that it chooses.
 
     Raises:
@@ -304,8 +302,7 @@ def prune(
         model.blank,
         pruning,
     )
-    band = choose_band(occupancy, trunk.n_frames, labels.lengths, pruning.s_range)
-    return loss.mean(), band
+    return loss.mean(), pruning.choose(occupancy, trunk.n_frames, labels.lengths)
 
 
 def ctc_head(model: Transducer, encoded: Tensor) -> Tensor:
