@@ -5,7 +5,8 @@
 
 ``RUN`` is a recipe's output folder; its newest checkpoint reads batches of the dev set without
 augmentation. Coverage is the share of the full lattice's occupancy (max subnet, its own joiner)
-that lies in the band; in brackets, by how many nats a label the loss in the band is larger.
+that lies in the band; in brackets, by how many nats a label the loss in the band is larger, and how
+much of its own occupancy the chooser believes to be in the band.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def main() -> None:
     args = parser.parse_args()
     hparams = load_run(args.run)
     model = hparams["model"]
-    sums, covered, excess = Counter(), Counter(), Counter()
+    sums, covered, excess, believed = Counter(), Counter(), Counter(), Counter()
     for features, n_features, labels in batches(hparams, args.batches):
         trunk = Trunk.compute(model, features, n_features, labels.ids)
         lengths = trunk.n_frames, labels.lengths
@@ -58,6 +59,7 @@ def main() -> None:
                 band = choose_band(occupancy, *lengths, width)
                 loss = lattice_loss(*nodes, *lengths, model.blank, band=band).transducer
                 covered[chooser, width] += float(band.take(full.occupancy).sum())
+                believed[chooser, width] += float(band.take(occupancy).sum())
                 excess[chooser, width] += float((loss - full.transducer).sum())
     ctc, transducer = (sums[name] / sums["labels"] for name in ("ctc", "transducer"))
     print(f"nats a label: CTC {ctc:.2f}, transducer {transducer:.2f}\n")
@@ -65,7 +67,8 @@ def main() -> None:
     print("| --- |" + " --- |" * len(WIDTHS))
     for name in choosers:
         cells = (
-            f"{covered[name, w] / sums['occupancy']:.3f} (+{excess[name, w] / sums['labels']:.2f})"
+            f"{covered[name, w] / sums['occupancy']:.3f} (+{excess[name, w] / sums['labels']:.2f}, "
+            f"{believed[name, w] / sums['occupancy']:.3f})"
             for w in WIDTHS
         )
         print(f"| {name} | " + " | ".join(cells) + " |")

@@ -37,6 +37,7 @@ STEPS = (100, 200, 250, 300, 400)
 FULL = ["--pruning=null"]
 PLAIN = [*FULL, "--wav_augment=null", "--feature_augment=null"]
 AS_SHIPPED = {"s_range": 5, "by": "simple", "coverage": 0.0, "warmup_steps": 2000}
+BY_CTC = {"by": "ctc", "coverage": 0.99}
 VARIANTS = {
     # What supernet.yaml had up to commit 909ff9d: a band from the first step on, CTC weight 0.3.
     "shipped": [
@@ -48,6 +49,8 @@ VARIANTS = {
     "full": FULL,
     # The same without augmentation.
     "plain": PLAIN,
+    # All subnets in a band that the CTC head chooses, as wide as covers its alignments.
+    "plain-band": [*PLAIN[1:], f"--pruning={json.dumps({**AS_SHIPPED, **BY_CTC})}"],
     "plain-ctc3": [*PLAIN, "--objective={ctc_weight: 3.0}"],
     "plain-lr0.03": [*PLAIN, "--lr=0.03"],
     "plain-lr0.08": [*PLAIN, "--lr=0.08"],
