@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How much each part of the objective has to tell the encoder, beside the noise of its batches.
 
-    python benchmarks/gradient_signal.py RUN [--batches 12] [--seconds 45]
+    python benchmarks/training/gradient_signal.py RUN [--batches 12] [--seconds 45]
 
 ``RUN`` is a recipe's output folder; the gradient of its newest checkpoint with respect to the
 encoder's layers is taken on training batches, once without and once with augmentation. With g_i

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How hard distillation pulls at a trained supernet's students, beside their own losses.
 
-    python benchmarks/distillation.py RUN [--batches 8]
+    python benchmarks/training/distillation.py RUN [--batches 8]
 
 ``RUN`` is a recipe's output folder; its newest checkpoint reads batches of the dev set. For the min
 subnet and a random one a batch, prints the norm of the divergence's gradient (at weight 1) over

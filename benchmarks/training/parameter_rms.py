@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """RMS of the parameters of a training run, by kind, in each checkpoint that it has kept.
 
-    python benchmarks/parameter_rms.py RUN
+    python benchmarks/training/parameter_rms.py RUN
 
 The range is over layers (and directions). For parameters that start at zero the RMS is how far they
 have moved.

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """What the first steps of a training teach the encoder, objective by objective.
 
-    python benchmarks/objective_start.py recipes/LibriSpeech/todm/hparams/mini_librispeech.yaml \\
+    cd benchmarks/training
+    python objective_start.py ../../recipes/LibriSpeech/todm/hparams/mini_librispeech.yaml \\
         --data_folder=/path/to/LibriSpeech --work=runs --variants full shipped --seeds 1234 1 2
 
 Trains each variant with each seed by the recipe's ``train.py``, one after the other, until it has
 taken the steps asked for; a run that has them already is only read. Prints nats a label of the CTC
-head and of the transducer (max subnet), and writes them to ``benchmarks/results/``.
+head and of the transducer (max subnet), and writes them to ``../results/``.
 
 ``steps.jsonl`` has the losses of a batch as means over its utterances. Over the last ``WINDOW``
 steps they are added up, times the utterances, and divided by the labels of as much audio: its
@@ -30,7 +31,7 @@ from trained import load_tokenizer
 
 from todm_sb.watch import read_steps
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 WINDOW = 20
 STEPS = (100, 200, 250, 300, 400)
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How much of a trained network's lattice the band covers, by who chooses it.
 
-    python benchmarks/band.py RUN [--batches 8]
+    python benchmarks/training/band.py RUN [--batches 8]
 
 ``RUN`` is a recipe's output folder; its newest checkpoint reads batches of the dev set without
 augmentation. Coverage is the share of the full lattice's occupancy (max subnet, its own joiner)
