@@ -6,7 +6,7 @@ from brute_force import alignments, enumerate_arcs
 
 from todm_sb.losses.distillation import AlphaDivergence
 from todm_sb.losses.lattice import two_channel_loss
-from todm_sb.losses.pruning import Band, Pruning, choose_band, simple_lattice
+from todm_sb.losses.pruning import Band, Pruning, choose_band, ctc_lattice, simple_lattice
 from todm_sb.losses.transducer import NODE_WEIGHTS, Teacher, lattice_loss, node_weights
 from todm_sb.nnet.joiner import Joiner
 from todm_sb.utils.errors import ConfigError
@@ -50,6 +50,16 @@ def explicit_simple_arcs(encoder, predictor, i, T, U, pruning):
     labels = [*LABELS[i, :U].tolist(), 0]
     nexts = torch.stack([log_probs[:, u, v] for u, v in enumerate(labels)], 1)
     return torch.stack([log_probs[..., 0], nexts], -1)
+
+
+def test_the_ctc_head_is_a_simple_joiner_whose_predictor_says_nothing():
+    log_probs, silent = (2 * randn(3, 5, VOCAB)).log_softmax(-1), torch.zeros(3, 4, VOCAB)
+    lengths = N_FRAMES, N_LABELS
+    _, expected = simple_lattice(
+        log_probs, silent, LABELS, *lengths, 0, Pruning(predictor_smoothing=0)
+    )
+    got = ctc_lattice(log_probs, LABELS, *lengths, 0)
+    torch.testing.assert_close(got, expected, **SINGLE)
 
 
 @pytest.mark.parametrize("shares", [(0.0, 0.0), (0.25, 0.0), (0.2, 0.3), (0.0, 1.0)])
@@ -341,6 +351,20 @@ def test_chunks_of_frames_change_nothing(batch, monkeypatch):
     torch.testing.assert_close(got, expected)
 
 
+@pytest.mark.parametrize(("rows_a_frame", "width"), [(1, 2), (3, 4), (7, 8), (15, 16), (41, None)])
+def test_a_band_is_as_wide_as_it_takes_to_cover_the_alignments(rows_a_frame, width):
+    T, n_rows = 40, 21
+    centre = torch.arange(T).mul(n_rows - 1).div(T - 1).round().unsqueeze(1)
+    distance = (torch.arange(n_rows) - centre).abs()
+    occupancy = (distance <= rows_a_frame // 2).double().unsqueeze(0)
+    lengths = torch.tensor([T]), torch.tensor([n_rows - 1])
+    band = Pruning(s_range=2, coverage=0.9).choose(occupancy, *lengths)
+    assert (band and band.width) == width
+    if band:
+        assert band.take(occupancy).sum() >= 0.9 * occupancy.sum()
+    assert Pruning(s_range=2).choose(occupancy, *lengths).width == 2
+
+
 # Settings
 
 
@@ -355,5 +379,9 @@ def test_the_warm_up_moves_weight_from_the_simple_to_the_pruned_loss():
 def test_settings_out_of_range_are_refused():
     with pytest.raises(ConfigError, match=r"s_range is 1: a band needs at least 2"):
         Pruning(s_range=1)
+    with pytest.raises(ConfigError, match=r"by must be one of \('simple', .*\), not 'CTC'"):
+        Pruning(by="CTC")
+    with pytest.raises(ConfigError, match="coverage is a share below 1, not 1"):
+        Pruning(coverage=1)
     with pytest.raises(ConfigError, match=r"predictor_smoothing \(0.7\).*together at most 1"):
         Pruning(predictor_smoothing=0.7, encoder_smoothing=0.4)

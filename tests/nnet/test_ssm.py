@@ -427,6 +427,14 @@ def test_a_stack_needs_an_ssm():
         MultiHeadSSM(8, n_heads=4, n_stack=0)
 
 
+def test_decays_and_frequencies_start_within_their_spread():
+    ssm = DiagonalSSM(200, state_size=8, spread=0.3)
+    for parameter in (ssm.log_decay, ssm.frequency):
+        assert 0.29 < parameter.abs().max() <= 0.3
+        assert parameter.mean().abs() < 0.03
+    assert not DiagonalSSM(200).log_decay.any()
+
+
 @pytest.mark.parametrize("dt_range", [(0.5, 0.005), (0, 0.5), (-1, 1)])
 def test_time_steps_must_be_positive_and_ascending(dt_range):
     with pytest.raises(ValueError, match="dt_range"):

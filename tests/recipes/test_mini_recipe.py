@@ -197,6 +197,11 @@ ON_MINI_CORPUS = {
             ["max", "shallow", "min"],
         ),
         (
+            "mini_librispeech.yaml",
+            {"named_subnets": None, "dev_split": "dev-clean"},
+            ["max", "min"],
+        ),
+        (
             "individual.yaml",
             {"search_space": None, "named_subnets": None, "n_layers": 2, "ffn_dim": 32},
             ["max"],

@@ -7,9 +7,11 @@ import torch.nn.functional as F
 import torchaudio
 
 from todm_sb.losses import nodes
+from todm_sb.losses import pruning as pruning_module
 from todm_sb.losses.distillation import AlphaDivergence
 from todm_sb.losses.divergence import Divergence
-from todm_sb.losses.pruning import Pruning
+from todm_sb.losses.lattice import log_softmax
+from todm_sb.losses.pruning import CHOOSERS, Pruning
 from todm_sb.losses.transducer import NODE_WEIGHTS, Teacher
 from todm_sb.supernet import SearchSpace, SubnetConfig
 from todm_sb.supernet import objective as objective_module
@@ -534,10 +536,11 @@ def test_a_band_of_all_labels_adds_the_simple_loss_of_the_first_subnet_to_a_plai
         assert ("simple" not in a.terms) == (a is not pruned[0])
 
 
-def test_one_band_of_the_first_subnet_serves_all(make_transducer, monkeypatch):
-    model = make_transducer(simple_joiner=True)
+@pytest.mark.parametrize("by", CHOOSERS)
+def test_one_band_of_the_first_subnet_serves_all(make_transducer, monkeypatch, by):
+    model = make_transducer(simple_joiner=True, ctc=True)
     bands, used = [], []
-    original, lattice = objective_module.choose_band, objective_module.lattice_loss
+    original, lattice = pruning_module.choose_band, objective_module.lattice_loss
 
     def choose_band(*args):
         bands.append(original(*args))
@@ -547,13 +550,36 @@ def test_one_band_of_the_first_subnet_serves_all(make_transducer, monkeypatch):
         used.append(args[-1])
         return lattice(*args)
 
-    monkeypatch.setattr(objective_module, "choose_band", choose_band)
+    monkeypatch.setattr(pruning_module, "choose_band", choose_band)
     monkeypatch.setattr(objective_module, "lattice_loss", lattice_loss)
-    step(model, Objective(kd_weight=1.0, pruning=Pruning(s_range=2)), SUBNETS)
+    step(model, Objective(0.3, kd_weight=1.0, pruning=Pruning(s_range=2, by=by)), SUBNETS)
     assert len(bands) == 1
     assert bands[0].width == 2
     assert len(used) == 4
-    assert all(band is bands[0] for band in used)
+    assert used[0] is (None if by == "max" else bands[0])
+    assert all(band is bands[0] for band in used[1:])
+
+
+@pytest.mark.parametrize("by", CHOOSERS)
+def test_where_no_band_covers_enough_the_lattice_is_whole(make_transducer, by):
+    model = make_transducer(simple_joiner=True, ctc=True)
+    whole = step(model, Objective(0.3, 0.7), SUBNETS)
+    options = {"s_range": 2, "by": by, "warmup_steps": 0}
+    for coverage, same in [(0.9999, True), (0.0, False)]:
+        pruning = Pruning(coverage=coverage, **options)
+        losses = step(model, Objective(0.3, 0.7, pruning=pruning), SUBNETS)
+        assert (losses[0].transducer == whole[0].transducer) == (same or by == "max")
+        assert (losses[1].transducer == whole[1].transducer) == same
+        assert (losses[1].divergence == whole[1].divergence) == same
+
+
+def test_a_band_of_all_rows_by_the_max_subnet_changes_no_gradient(make_transducer):
+    model = make_transducer(ctc=True)
+    step(model, Objective(0.3, 0.7), SUBNETS)
+    expected = gradients(model)
+    step(model, Objective(0.3, 0.7, pruning=Pruning(s_range=9, by="max")), SUBNETS)
+    for name, got in gradients(model).items():
+        torch.testing.assert_close(got, expected[name], rtol=1e-4, atol=1e-5)
 
 
 def test_the_pruned_loss_warms_up_with_the_optimizers_steps(make_transducer):
@@ -579,8 +605,11 @@ def test_ctc_is_zero_where_labels_need_more_frames_than_there_are(make_transduce
     model = make_transducer(ctc=True)
     encoded = torch.randn(2, 3, 8)
     labels = Labels(torch.tensor([[1, 2, 3], [1, 1, 1]]), torch.tensor([3, 3]))
-    losses = ctc_loss(model, encoded, torch.tensor([3, 3]), labels)
-    log_probs = model.ctc_output(encoded[0]).log_softmax(-1)
+    logits = model.ctc_output(encoded)
+    losses = ctc_loss(log_softmax(logits), torch.tensor([3, 3]), labels, model.blank)
+        log_softmax(model.ctc_output(encoded)), torch.tensor([3, 3]), labels, model.blank
+    )
+    log_probs = logits[0].log_softmax(-1)
     expected = -(log_probs[0, 1] + log_probs[1, 2] + log_probs[2, 3])  # the only alignment
     assert losses[0].item() == pytest.approx(expected.item(), rel=1e-5)
     assert losses[1] == 0

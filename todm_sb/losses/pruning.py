@@ -1,8 +1,14 @@
-"""Pruning of the transducer lattice (Kuang et al. 2022, arXiv:2206.13236).
+"""Pruning of the transducer lattice (after Kuang et al. 2022, arXiv:2206.13236).
 
-A simple joiner that adds logits needs no tensor over lattice nodes and vocabulary, so its loss on
-the full lattice is cheap. Where its alignments pass tells which ``s_range`` consecutive labels of
-each frame matter: the band, in which alone the real joiner runs.
+Where alignments pass tells which ``s_range`` consecutive labels of each frame matter: the band, in
+which alone the joiner runs. The paper asks a simple joiner that adds logits, which needs no tensor
+over lattice nodes and vocabulary and is trained for this alone. The CTC head can be asked as well:
+it is a simple joiner whose predictor says nothing. And so can the max subnet's own joiner, if it
+looks at the full lattice itself and spares the others.
+
+None of them knows an alignment when training begins, and in a band that is wrong the encoder is not
+taught. They know that they do not know: their alignments are then spread over the lattice, and the
+band is made as wide as it takes to cover them, or left out.
 """
 
 from __future__ import annotations
@@ -18,6 +24,9 @@ from todm_sb.losses.lattice import following_labels, log_softmax, two_channel_lo
 from todm_sb.utils.errors import ConfigError, quoted
 from todm_sb.utils.schema import number
 
+# Who chooses the band; see the module.
+CHOOSERS = ("simple", "ctc", "max")
+
 # Log-probability of arcs outside the band. Its exponential is 0; sums over a path stay finite.
 OUTSIDE = -1e4
 
@@ -29,6 +38,9 @@ class Pruning:
     Args:
         s_range: labels a frame in the band; more where an utterance has so few frames that no
             alignment would fit.
+        coverage: share of the alignments of who chooses the band that has to pass in it, else it is
+            made twice as wide until it does; 0 for always ``s_range``.
+        by: who chooses the band: ``simple``, ``ctc`` or ``max``. The rest concerns only ``simple``.
         simple_weight: weight of the simple joiner's loss.
         predictor_smoothing: share of the predictor's logits alone in the simple lattice's
             log-probabilities ("lm_scale").
@@ -41,6 +53,8 @@ class Pruning:
     """
 
     s_range: int = 5
+    coverage: float = 0.0
+    by: str = "simple"
     simple_weight: float = 0.5
     predictor_smoothing: float = 0.25
     encoder_smoothing: float = 0.0
@@ -51,15 +65,39 @@ class Pruning:
             raise ConfigError(
                 f"s_range is {quoted(self.s_range)}: a band needs at least 2 labels a frame"
             )
+        if self.by not in CHOOSERS:
+            raise ConfigError(f"by must be one of {CHOOSERS}, not {quoted(self.by)}")
         for name in ("warmup_steps", "simple_weight"):
             number(0, math.inf)(getattr(self, name), name)
-        for name in ("predictor_smoothing", "encoder_smoothing"):
+        for name in ("predictor_smoothing", "encoder_smoothing", "coverage"):
             number(0, 1)(getattr(self, name), name)
+        if self.coverage == 1:
+            raise ConfigError("coverage cannot be 1: it is a share below 1")
         if not 0 <= self.predictor_smoothing + self.encoder_smoothing <= 1:
             raise ConfigError(
                 f"predictor_smoothing ({self.predictor_smoothing}) and encoder_smoothing "
                 f"({self.encoder_smoothing}) are shares: together at most 1"
             )
+
+    def choose(self, occupancy: Tensor, n_frames: Tensor, n_labels: Tensor) -> Band | None:
+        """The narrowest band of ``s_range``, twice that, ... rows that covers enough.
+
+        Args:
+            occupancy: (batch, T, U + 1), how probable it is that an alignment passes each node.
+            n_frames: (batch,), integer frames of each utterance.
+            n_labels: (batch,), integer labels of each utterance.
+
+        Returns:
+            The band; None where only the full lattice would do.
+        """
+        s_range, n_rows = self.s_range, occupancy.shape[2]
+        wanted = self.coverage * occupancy.sum()
+        while s_range < n_rows:
+            band = choose_band(occupancy, n_frames, n_labels, s_range)
+            if not self.coverage or band.take(occupancy).sum() >= wanted:
+                return band
+            s_range *= 2
+        return None
 
     def weights(self, step: int | None) -> tuple[float, float]:
         """Weights of the simple and of the pruned loss at an optimizer step; None for the end."""
@@ -140,6 +178,27 @@ def choose_band(occupancy: Tensor, n_frames: Tensor, n_labels: Tensor, s_range: 
     start = start.flip(1).cummin(1).values.flip(1)  # never back
     start = (start - climb * frame).flip(1).cummax(1).values.flip(1) + climb * frame  # no leap
     return Band(start, width)
+
+
+def ctc_lattice(
+    log_probs: Tensor, labels: Tensor, n_frames: Tensor, n_labels: Tensor, blank: int
+) -> Tensor:
+    """Where the alignments of a CTC head pass the transducer's lattice.
+
+    All paths take one blank a frame, so that they differ by where their labels are alone.
+
+    Args:
+        log_probs: (batch, T, V).
+        labels: (batch, U), integer targets; padding is ignored.
+        n_frames: (batch,), integer frames of each utterance.
+        n_labels: (batch,), integer labels of each utterance.
+        blank: id of blank.
+
+    Returns:
+        (batch, T, U + 1), the occupancy of each node, without gradient.
+    """
+    following = following_labels(labels, n_labels, blank)
+    return two_channel_loss(_arcs(log_probs.detach(), following, blank), n_frames, n_labels)[1]
 
 
 def simple_lattice(

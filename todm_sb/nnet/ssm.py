@@ -47,6 +47,9 @@ class DiagonalSSM(nn.Module):
             channels start inside theirs, so that heads cover local to global context.
         order: part of the range, slowest first, that each head has; when None, heads lie from
             slow to fast.
+        spread: decays (on the log scale) and frequencies (in modes) start within this distance of
+            S4D-Lin's. From 0, an optimizer that scales updates by a parameter's RMS hardly moves
+            them.
 
     Raises:
         ValueError: if ``channels`` is not a multiple of ``heads`` or ``dt_range`` is not ascending.
@@ -59,6 +62,7 @@ class DiagonalSSM(nn.Module):
         dt_range: tuple[float, float] = (0.005, 0.5),
         heads: int = 1,
         order: Sequence[int] | None = None,
+        spread: float = 0.0,
     ) -> None:
         super().__init__()
         if channels % heads:
@@ -72,8 +76,8 @@ class DiagonalSSM(nn.Module):
         per_head = channels // heads
         self.register_buffer("log_dt_centre", centres.repeat_interleave(per_head))
         self.log_dt = nn.Parameter(span * (torch.rand(channels) - 0.5))
-        self.log_decay = nn.Parameter(torch.zeros(channels, state_size))
-        self.frequency = nn.Parameter(torch.zeros(channels, state_size))
+        self.log_decay = nn.Parameter(spread * (2 * torch.rand(channels, state_size) - 1))
+        self.frequency = nn.Parameter(spread * (2 * torch.rand(channels, state_size) - 1))
         # The last axis holds the real and the imaginary part.
         self.C = nn.Parameter(torch.randn(channels, state_size, 2) * INITIAL_C)
         self.D = nn.Parameter(torch.ones(channels))
@@ -200,7 +204,7 @@ class MultiHeadSSM(nn.Module):
         bidirectional: whether future frames are seen.
         n_stack: number of SSMs in sequence, GELU between them (without it, two linear systems in
             sequence would be one).
-        dt_range: see :class:`DiagonalSSM`.
+        dt_range, spread: see :class:`DiagonalSSM`.
         spread_heads: order the heads so that every leading part of the pairs spans local to global
             context, which subnets with fewer heads need; if False they lie from slow to fast.
 
@@ -218,6 +222,7 @@ class MultiHeadSSM(nn.Module):
         n_stack: int = 1,
         dt_range: tuple[float, float] = (0.005, 0.5),
         spread_heads: bool = False,
+        spread: float = 0.0,
     ) -> None:
         super().__init__()
         d_inner = d_inner or 2 * d_model
@@ -229,7 +234,8 @@ class MultiHeadSSM(nn.Module):
 
         def ssms() -> nn.ModuleList:
             return nn.ModuleList(
-                DiagonalSSM(d_inner, state_size, dt_range, n_heads, order) for _ in range(n_stack)
+                DiagonalSSM(d_inner, state_size, dt_range, n_heads, order, spread)
+                for _ in range(n_stack)
             )
 
         self.n_heads = n_heads

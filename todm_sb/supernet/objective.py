@@ -20,7 +20,7 @@ from torch import Tensor
 from todm_sb.losses.distillation import AlphaDivergence
 from todm_sb.losses.divergence import Divergence
 from todm_sb.losses.lattice import log_softmax
-from todm_sb.losses.pruning import Band, Pruning, choose_band, simple_lattice
+from todm_sb.losses.pruning import Band, Pruning, ctc_lattice, simple_lattice
 from todm_sb.losses.transducer import (
     NODE_WEIGHTS,
     LatticeLoss,
@@ -90,6 +90,7 @@ class Outputs:
         trunk: of the batch.
         labels: of the batch.
         encoded: (batch, T, d_model), encoder outputs of the subnet.
+        ctc: (batch, T, V), log-probabilities of the CTC head; None where it is not asked.
         lattice: transducer loss and divergence of each utterance.
         simple: transducer loss of the simple joiner; None but for the first subnet, with pruning.
     """
@@ -98,6 +99,7 @@ class Outputs:
     trunk: Trunk
     labels: Labels
     encoded: Tensor
+    ctc: Tensor | None
     lattice: LatticeLoss
     simple: Tensor | None
 
@@ -128,8 +130,8 @@ class Term:
 class Objective:
     """How subnets are trained: ``transducer + ctc_weight * ctc + kd_weight * divergence``.
 
-    With pruning, the first subnet of a step also trains the simple joiner, which chooses the band
-    for all subnets of the step.
+    With pruning, one band serves all subnets of a step; where the max subnet's own joiner chooses
+    it, all but the first.
 
     A weight is a number, or what gives it at an optimizer step, such as
     :class:`todm_sb.supernet.schedule.Schedule`.
@@ -139,12 +141,12 @@ class Objective:
         kd_weight: 0 for none.
         divergence: how students are compared with the teacher.
         kd_nodes: ``occupancy`` or ``uniform``, see :func:`node_weights`.
-        pruning: None for the full lattice; else the model needs a simple joiner.
+        pruning: None for the full lattice; else the model needs what chooses the band.
         further: terms of other names, which are added.
 
     Raises:
-        ConfigError: on an unknown ``kd_nodes``, a value out of range, or a further term that has
-            the name of another.
+        ConfigError: on an unknown ``kd_nodes``, a value out of range, a band by a CTC head that
+            does not learn, or a further term that has the name of another.
     """
 
     ctc_weight: Weight = 0.0
@@ -169,6 +171,8 @@ class Objective:
             value = getattr(self, name)
             if isinstance(value, type) or not isinstance(value, kind):
                 raise ConfigError(f"{name} cannot be {quoted(value)}")
+        if self._by == "ctc" and not self.ctc_weight:
+            raise ConfigError("a band by ctc needs a CTC head that learns: set ctc_weight above 0")
         for name, term in self.further.items():
             if name in self._own_terms():
                 raise ConfigError(f"further: there is a term {name} already: choose another name")
@@ -183,8 +187,13 @@ class Objective:
         """
         if self.ctc_weight and model.ctc_output is None:
             raise ConfigError("ctc_weight needs a CTC head: set the model's ctc: True")
-        if self.pruning is not None and model.simple_joiner is None:
+        if self._by == "simple" and model.simple_joiner is None:
             raise ConfigError("pruning needs a simple joiner: set the model's simple_joiner: True")
+
+    @property
+    def _by(self) -> str | None:
+        """Who chooses the band, see :class:`Pruning`; None for the full lattice."""
+        return self.pruning.by if self.pruning is not None else None
 
     def terms(self) -> dict[str, Term]:
         """What is added up, by name."""
@@ -199,7 +208,7 @@ class Objective:
         }
 
     def _lattice_weights(self, step: int | None) -> tuple[float, float]:
-        return (0.0, 1.0) if self.pruning is None else self.pruning.weights(step)
+        return self.pruning.weights(step) if self._by == "simple" else (0.0, 1.0)
 
     def __call__(
         self,
@@ -229,9 +238,11 @@ class Objective:
         self.check(model)
         encoded = model.encoder.encode(trunk.frames, trunk.n_frames, subnet, trunk.shared)
         projected = model.joiner.project_encoder(encoded)
+        asked = self._by == "ctc" or at(self.ctc_weight, step)
+        ctc = log_softmax(model.ctc_output(encoded)) if asked else None
         simple, band = None, lead and lead.band
-        if self.pruning is not None and lead is None:
-            simple, band = prune(model, self.pruning, encoded, trunk, labels)
+        if lead is None:
+            simple, band = self._first_band(model, trunk, labels, encoded, ctc)
         lattice = lattice_loss(
             model.joiner,
             projected,
@@ -244,12 +255,28 @@ class Objective:
             self.divergence,
             band,
         )
-        outputs = Outputs(model, trunk, labels, encoded, lattice, simple)
+        outputs = Outputs(model, trunk, labels, encoded, ctc, lattice, simple)
         losses = _weighted_sum(self.terms(), outputs, step)
-        node_weight = node_weights(
-            self.kd_nodes, lattice.occupancy, trunk.n_frames, labels.lengths, band
-        )
-        return losses, Lead(Teacher(projected.detach(), node_weight, lattice.log_probs), band)
+        occupancy, log_probs = lattice.occupancy, lattice.log_probs
+        if self._by == "max" and lead is None:
+            band = self.pruning.choose(occupancy, trunk.n_frames, labels.lengths)
+            if band is not None:
+                # Students come to other nodes than the teacher: what it held of them is no use.
+                occupancy, log_probs = band.take(occupancy), None
+        node_weight = node_weights(self.kd_nodes, occupancy, trunk.n_frames, labels.lengths, band)
+        return losses, Lead(Teacher(projected.detach(), node_weight, log_probs), band)
+
+    def _first_band(
+        self, model: Transducer, trunk: Trunk, labels: Labels, encoded: Tensor, ctc: Tensor | None
+    ) -> tuple[Tensor | None, Band | None]:
+        """The simple joiner's loss, if there is one, and the band the first subnet runs in."""
+        if self._by == "simple":
+            return prune(model, self.pruning, encoded, trunk, labels)
+        if self._by == "ctc":
+            lengths = trunk.n_frames, labels.lengths
+            occupancy = ctc_lattice(ctc, labels.ids, *lengths, model.blank)
+            return None, self.pruning.choose(occupancy, *lengths)
+        return None, None
 
 
 def _weighted_sum(terms: Mapping[str, Term], outputs: Outputs, step: int | None) -> SubnetLosses:
@@ -273,8 +300,8 @@ def _simple(outputs: Outputs) -> Tensor | None:
 
 
 def _ctc(outputs: Outputs) -> Tensor:
-    frames = outputs.trunk.n_frames
-    return ctc_loss(outputs.model, outputs.encoded, frames, outputs.labels).mean()
+    blank = outputs.model.blank
+    return ctc_loss(outputs.ctc, outputs.trunk.n_frames, outputs.labels, blank).mean()
 
 
 def _divergence(outputs: Outputs) -> Tensor | None:
@@ -284,7 +311,7 @@ def _divergence(outputs: Outputs) -> Tensor | None:
 
 def prune(
     model: Transducer, pruning: Pruning, encoded: Tensor, trunk: Trunk, labels: Labels
-) -> tuple[Tensor, Band]:
+) -> tuple[Tensor, Band | None]:
     """The simple joiner's loss, the mean over utterances, and the band that it chooses."""
     loss, occupancy = simple_lattice(
         model.simple_joiner.encoder(encoded),
@@ -295,19 +322,17 @@ def prune(
         model.blank,
         pruning,
     )
-    band = choose_band(occupancy, trunk.n_frames, labels.lengths, pruning.s_range)
-    return loss.mean(), band
+    return loss.mean(), pruning.choose(occupancy, trunk.n_frames, labels.lengths)
 
 
-def ctc_loss(model: Transducer, encoded: Tensor, n_frames: Tensor, labels: Labels) -> Tensor:
+def ctc_loss(log_probs: Tensor, n_frames: Tensor, labels: Labels, blank: int) -> Tensor:
     """CTC loss of each utterance in nats: (batch,); 0 where the labels need more frames."""
-    log_probs = log_softmax(model.ctc_output(encoded)).transpose(0, 1)
     return F.ctc_loss(
-        log_probs,
+        log_probs.transpose(0, 1),
         labels.ids,
         n_frames,
         labels.lengths,
-        model.blank,
+        blank,
         reduction="none",
         zero_infinity=True,
     )

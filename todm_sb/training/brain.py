@@ -69,7 +69,7 @@ class TODMBrain(sb.Brain):
     ``micro_batches``, ``named_subnets``, ``max_symbols``, ``beam_size``, ``seed``,
     ``epoch_counter``, ``lr_annealing`` (:class:`todm_sb.optim.Eden`), ``train_logger``,
     ``output_folder``, ``avg_checkpoints``, ``valid_csv``; may have ``searcher``, ``wav_augment``,
-    ``feature_augment``, ``tensorboard_logger``. The recipes' YAMLs explain them.
+    ``feature_augment``, ``augment_after``, ``tensorboard_logger``. The recipes' YAMLs explain them.
 
     All randomness of a step follows from the seed, the epoch and the step's number: a run that was
     killed and resumed goes on as if it had not been.
@@ -95,6 +95,7 @@ class TODMBrain(sb.Brain):
             self.hparams.epoch_counter,
             getattr(self.hparams, "wav_augment", None),
             getattr(self.hparams, "feature_augment", None),
+            getattr(self.hparams, "augment_after", 0),
         )
         modes = self.modules.model.encoder.modes
         self.measured = forms_to_measure(self.hparams.space, self.hparams.named_subnets, modes)
@@ -240,7 +241,7 @@ class TODMBrain(sb.Brain):
         # Losses are means over the utterances of a process, the gradient is that over all.
         share = n / n_of_all
         with self.training_ctx:
-            trunk, labels = self.shared_part(batch.to(self.device), causal, augment=True)
+            trunk, labels = self.shared_part(batch.to(self.device), causal, self.optimizer_step)
             losses = sandwich_backward(
                 self.modules.model,
                 self.hparams.objective,

@@ -102,6 +102,7 @@ OPTIONAL: dict[str, Check] = {
     "train_hours": positive,
     "letter_case": one_of("keep", "upper", "lower"),
     "held_out_speaker": nullable(_SPLIT),
+    "augment_after": integer(0, 10**9),
     "searcher": anything,
     **FBANK_CHECKS,
     **FBANK_OPTION_CHECKS,

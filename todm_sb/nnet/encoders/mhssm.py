@@ -39,6 +39,7 @@ check_arguments = mapping(
         "state_size": integer(1, 1024),
         "n_stack": integer(1, 8),
         "dt_range": sequence(number(1e-9, 1e3), 2, 2),
+        "spread": number(0, 1),
         "causal": flag,
         "look_ahead": integer(0, 64),
         "dual_mode": flag,
@@ -145,7 +146,7 @@ class MHSSMEncoder(StackedEncoder):
         n_heads: SSM heads, or, where subnets can have fewer, those of each layer: then every
             leading part of the heads spans local to global context.
         head_dim: channels of a head; those of ``d_inner`` over ``n_heads`` when None.
-        d_inner, state_size, n_stack, dt_range: see :class:`MultiHeadSSM`.
+        d_inner, state_size, n_stack, dt_range, spread: see :class:`MultiHeadSSM`.
         causal: see no future frame (for streaming), but for ``look_ahead``.
         look_ahead: see :class:`ConvSubsampling`.
         dual_mode: see the whole utterance, or run as a causal network, which leaves the backward
@@ -178,6 +179,7 @@ class MHSSMEncoder(StackedEncoder):
         dropout_width: int | None = None,
         channels: tuple[int, ...] = (32, 32),
         time_strides: tuple[int, ...] = (2, 2),
+        spread: float = 0.0,
     ) -> None:
         arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__()
@@ -187,8 +189,8 @@ class MHSSMEncoder(StackedEncoder):
         self.config = {"kind": self.kind, **plain}
         # What ``causal`` can be in forward and encode; first the mode that is meant by default.
         self.modes = (False, True) if dual_mode else (causal,)
-        spread = not isinstance(n_heads, int)
-        heads = list(n_heads) if spread else [n_heads] * len(ffn_dims)
+        elastic = not isinstance(n_heads, int)
+        heads = list(n_heads) if elastic else [n_heads] * len(ffn_dims)
         if len(heads) != len(ffn_dims):
             raise ValueError(f"{len(ffn_dims)} layers but n_heads of {len(heads)}")
         head_dim = head_dim or _head_dim(d_inner or 2 * d_model, max(heads))
@@ -207,6 +209,7 @@ class MHSSMEncoder(StackedEncoder):
                     not causal,
                     n_stack,
                     dt_range,
+                    elastic,
                     spread,
                 ),
                 ElasticFFN(d_model, width, dropout, adaptive_dropout, dropout_width),

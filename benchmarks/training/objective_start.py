@@ -1,0 +1,161 @@
+#!/usr/bin/env python3
+"""What the first steps of a training teach the encoder, objective by objective.
+
+    cd benchmarks/training
+    python objective_start.py ../../recipes/LibriSpeech/todm/hparams/mini_librispeech.yaml \\
+        --data_folder=/path/to/LibriSpeech --work=runs --variants full shipped --seeds 1234 1 2
+
+Trains each variant with each seed by the recipe's ``train.py``, one after the other, until it has
+taken the steps asked for; a run that has them already is only read. Prints nats a label of the CTC
+head and of the transducer (max subnet), and writes them to ``../results/``.
+
+``steps.jsonl`` has the losses of a batch as means over its utterances. Over the last ``WINDOW``
+steps they are added up, times the utterances, and divided by the labels of as much audio: its
+seconds times the training data's labels a second, which differ from those of the very utterances by
+a percent or two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from hyperpyyaml import load_hyperpyyaml
+from trained import load_tokenizer
+
+from todm_sb.training.watch import read_steps
+
+ROOT = Path(__file__).resolve().parents[2]
+WINDOW = 20
+STEPS = (100, 200, 250, 300, 400)
+
+AUGMENTED = "--augment_after=0"
+SIMPLE = {"s_range": 5, "by": "simple", "coverage": 0.0, "warmup_steps": 2000}
+VARIANTS = {
+    "default": [],
+    # What supernet.yaml had up to commit 909ff9d: a band from the first step on, CTC weight 0.3.
+    "shipped": [
+        AUGMENTED,
+        "--objective={ctc_weight: 0.3}",
+        f"--pruning={json.dumps(SIMPLE)}",
+        "--model={simple_joiner: True}",
+    ],
+    # The full lattice and as much CTC as transducer.
+    "full": [AUGMENTED, "--pruning=null"],
+    # The same without augmentation.
+    "plain": ["--pruning=null", "--wav_augment=null", "--feature_augment=null"],
+    # One augmentation of the two.
+    "full-speed": [AUGMENTED, "--pruning=null", "--feature_augment=null"],
+    "full-masks": [AUGMENTED, "--pruning=null", "--wav_augment=null"],
+    "ctc0.3": ["--objective={ctc_weight: 0.3}"],
+    "ctc3": ["--objective={ctc_weight: 3.0}"],
+    "lr0.03": ["--lr=0.03"],
+    "lr0.08": ["--lr=0.08"],
+    # Parameters that start at zero move as if they had this size; SSMs' with a size of their own.
+    "rms0.01": ["--opt_class={param_min_rms: 0.01}"],
+    "spread": ["--opt_class={param_min_rms: 0.01}", "--model={encoder: {spread: 0.3}}"],
+}
+
+
+def run(recipe: Path, folder: Path, arguments: list[str], steps: int) -> None:
+    """Trains until ``steps`` steps are taken, then ends the training."""
+    steps_file = folder / "steps.jsonl"
+    if len(read_steps(steps_file)) >= steps:
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "train.py", str(recipe), f"--output_folder={folder}", *arguments]
+    with (folder.parent / f"{folder.name}.log").open("w") as log:
+        child = subprocess.Popen(command, cwd=recipe.parents[1], stdout=log, stderr=log)
+        try:
+            while child.poll() is None and len(read_steps(steps_file)) < steps:
+                time.sleep(5)
+        finally:
+            child.terminate()
+            child.wait()
+    if len(read_steps(steps_file)) < steps:
+        raise SystemExit(f"{folder.name} ended early: see {log.name}")
+
+
+def labels_a_second(folder: Path) -> float:
+    """Of the training data, by the run's own manifest and tokenizer."""
+    with (folder / "hyperparams.yaml").open() as file:
+        hparams = load_hyperpyyaml(file)
+    tokenizer = load_tokenizer(hparams)
+    with open(hparams["train_csv"], newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    n_labels = sum(len(tokenizer.encode(row["wrds"])) for row in rows)
+    return n_labels / sum(float(row["duration"]) for row in rows)
+
+
+def nats_a_label(records: list[dict[str, Any]], rate: float, step: int) -> dict[str, float] | None:
+    """Means over the steps up to ``step``; None if it is not reached."""
+    window = [r for r in records if step - WINDOW < r["step"] <= step]
+    if not window or window[-1]["step"] < step:
+        return None
+    n_labels = rate * sum(r["audio"] for r in window)
+    values = {"ctc": lambda r: r["ctc"][0], "transducer": lambda r: r["max"]}
+    return {
+        name: round(sum(value(r) * r["utterances"] for r in window) / n_labels, 3)
+        for name, value in values.items()
+    }
+
+
+def table(results: dict[str, Any], steps: list[int]) -> str:
+    """Markdown: a row a run."""
+    head = ["variant", "seed", *(f"CTC {n}" for n in steps), *(f"transducer {n}" for n in steps)]
+    lines = [head, ["---"] * len(head)]
+    for name, seeds in results.items():
+        for seed, found in seeds.items():
+            at = [found["steps"].get(str(n)) for n in steps]
+            values = [a and a[loss] for loss in ("ctc", "transducer") for a in at]
+            lines.append([name, seed, *("-" if v is None else f"{v:.2f}" for v in values)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("hparams", type=Path)
+    parser.add_argument("--data_folder", required=True)
+    parser.add_argument("--work", type=Path, required=True, help="where the runs go")
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
+    parser.add_argument("--seeds", nargs="+", default=["1234"])
+    parser.add_argument("--steps", nargs="+", type=int, default=list(STEPS))
+    parser.add_argument("--read-only", action="store_true", help="read what runs there are")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "benchmarks" / "results" / "objective_start.json"
+    )
+    args = parser.parse_args()
+    work, recipe = args.work.resolve(), args.hparams.resolve()
+    results = json.loads(args.out.read_text()) if args.out.exists() else {}
+    for seed in args.seeds:
+        for name in args.variants:
+            folder = work / f"{name}-{seed}"
+            if not args.read_only:
+                common = [
+                    f"--data_folder={args.data_folder}",
+                    f"--tokenizer_folder={work}/tokenizer",
+                ]
+                common.append(f"--seed={seed}")
+                run(recipe, folder, [*common, *VARIANTS[name]], max(args.steps))
+            records = read_steps(folder / "steps.jsonl")
+            if not records:
+                continue
+            rate = labels_a_second(folder)
+            found = {str(n): nats_a_label(records, rate, n) for n in args.steps}
+            results.setdefault(name, {})[seed] = {
+                "overrides": VARIANTS[name],
+                "steps": {n: value for n, value in found.items() if value is not None},
+            }
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            args.out.write_text(json.dumps(results, indent=1) + "\n")
+    print(table(results, args.steps))
+
+
+if __name__ == "__main__":
+    main()
