@@ -72,7 +72,7 @@ class Pruning:
         for name in ("predictor_smoothing", "encoder_smoothing", "coverage"):
             number(0, 1)(getattr(self, name), name)
         if self.coverage == 1:
-            raise ConfigError("coverage cannot be 1: it is a share below 1")
+            raise ConfigError("coverage is a share below 1, not 1: a narrower band has to do")
         if not 0 <= self.predictor_smoothing + self.encoder_smoothing <= 1:
             raise ConfigError(
                 f"predictor_smoothing ({self.predictor_smoothing}) and encoder_smoothing "

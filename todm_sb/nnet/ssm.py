@@ -45,11 +45,9 @@ class DiagonalSSM(nn.Module):
             within about ``2 / dt`` frames.
         heads: the range is cut, on the log scale, into this many equal parts and each head's
             channels start inside theirs, so that heads cover local to global context.
-        order: part of the range, slowest first, that each head has; when None, heads lie from
-            slow to fast.
-        spread: decays (on the log scale) and frequencies (in modes) start within this distance of
-            S4D-Lin's. From 0, an optimizer that scales updates by a parameter's RMS hardly moves
-            them.
+        order: part of the range, slowest first, that each head has; by default slow to fast.
+        spread: log decays and frequencies (in modes) start within this distance of S4D-Lin's; from
+            0, an optimizer that scales updates by a parameter's RMS hardly moves them.
 
     Raises:
         ValueError: if ``channels`` is not a multiple of ``heads`` or ``dt_range`` is not ascending.
@@ -205,8 +203,8 @@ class MultiHeadSSM(nn.Module):
         n_stack: number of SSMs in sequence, GELU between them (without it, two linear systems in
             sequence would be one).
         dt_range, spread: see :class:`DiagonalSSM`.
-        spread_heads: order the heads so that every leading part of the pairs spans local to global
-            context, which subnets with fewer heads need; if False they lie from slow to fast.
+        spread_heads: every leading part of the head pairs spans local to global context, which
+            subnets with fewer heads need; if False heads lie from slow to fast.
 
     Raises:
         ValueError: if ``n_heads`` is odd or does not divide ``d_inner``, or ``n_stack`` is below 1.
@@ -231,12 +229,10 @@ class MultiHeadSSM(nn.Module):
         if n_stack < 1:
             raise ValueError(f"n_stack must be at least 1, not {n_stack}")
         order = spread_pairs(n_heads) if spread_heads else None
+        arguments = d_inner, state_size, dt_range, n_heads, order, spread
 
         def ssms() -> nn.ModuleList:
-            return nn.ModuleList(
-                DiagonalSSM(d_inner, state_size, dt_range, n_heads, order, spread)
-                for _ in range(n_stack)
-            )
+            return nn.ModuleList(DiagonalSSM(*arguments) for _ in range(n_stack))
 
         self.n_heads = n_heads
         self.w_in = nn.Linear(d_model, d_inner)
@@ -256,8 +252,7 @@ class MultiHeadSSM(nn.Module):
         Returns:
             ``n_stack`` complex tensors (d_inner, fft_size(length) // 2 + 1).
         """
-        backward_ssms = None if causal else self.backward_ssms
-        backward_ssms = backward_ssms or [None] * len(self.forward_ssms)
+        backward_ssms = (not causal and self.backward_ssms) or [None] * len(self.forward_ssms)
         with torch.autocast(self.w_in.weight.device.type, enabled=False):
             return [
                 kernel_spectrum(fwd.kernel(length), bwd and bwd.kernel(length), length)

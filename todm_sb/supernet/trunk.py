@@ -23,7 +23,7 @@ class Labels:
     ids: Tensor
     lengths: Tensor
 
-    def rows(self, part: slice) -> Labels:
+    def rows(self, part: slice | Tensor) -> Labels:
         """Those of some utterances, without padding that none of them needs."""
         lengths = self.lengths[part]
         return Labels(self.ids[part, : lengths.max()], lengths)
@@ -89,7 +89,7 @@ class Trunk:
             leaf(self.simple_predictor),
         )
 
-    def rows(self, part: slice, n_labels: int) -> Trunk:
+    def rows(self, part: slice | Tensor, n_labels: int) -> Trunk:
         """What the subnets share for some utterances, without padding that none of them needs.
 
         Args:
