@@ -46,8 +46,7 @@ class DiagonalSSM(nn.Module):
         heads: the range is cut, on the log scale, into this many equal parts and each head's
             channels start inside theirs, so that heads cover local to global context.
         order: part of the range, slowest first, that each head has; by default slow to fast.
-        spread: log decays and frequencies (in modes) start within this distance of S4D-Lin's; from
-            0, an optimizer that scales updates by a parameter's RMS hardly moves them.
+        spread: log decays and frequencies (in modes) start within this distance of S4D-Lin's.
 
     Raises:
         ValueError: if ``channels`` is not a multiple of ``heads`` or ``dt_range`` is not ascending.
@@ -71,13 +70,14 @@ class DiagonalSSM(nn.Module):
         span = math.log(high / low) / heads
         parts_of_range = torch.arange(heads) if order is None else torch.tensor(order)
         centres = math.log(low) + span * (parts_of_range + 0.5)
-        per_head = channels // heads
-        self.register_buffer("log_dt_centre", centres.repeat_interleave(per_head))
+        self.register_buffer("log_dt_centre", centres.repeat_interleave(channels // heads))
         self.log_dt = nn.Parameter(span * (torch.rand(channels) - 0.5))
-        self.log_decay = nn.Parameter(spread * (2 * torch.rand(channels, state_size) - 1))
-        self.frequency = nn.Parameter(spread * (2 * torch.rand(channels, state_size) - 1))
-        # The last axis holds the real and the imaginary part.
-        self.C = nn.Parameter(torch.randn(channels, state_size, 2) * INITIAL_C)
+        self.log_decay = nn.Parameter(torch.zeros(channels, state_size))
+        self.frequency = nn.Parameter(torch.zeros(channels, state_size))
+        if spread:
+            nn.init.uniform_(self.log_decay, -spread, spread)
+            nn.init.uniform_(self.frequency, -spread, spread)
+        self.C = nn.Parameter(torch.randn(channels, state_size, 2) * INITIAL_C)  # last: re, im
         self.D = nn.Parameter(torch.ones(channels))
 
     @property
