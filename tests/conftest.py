@@ -76,7 +76,7 @@ def bundle_parts(make_transducer, char_tokenizer_path):
     from todm_sb.supernet import SearchSpace
 
     space = SearchSpace(n_layers=3, min_layers=1, ffn_dims=(6, 12))
-    model = make_transducer(vocab_size=17, n_features=20, sizes=space.sizes, ctc=True)
+    model = make_transducer(vocab_size=17, n_features=20, **space.sizes, ctc=True)
     with torch.no_grad():
         model.joiner.output.bias[model.blank] -= 5
     normalize = InputNormalization(norm_type="global")
