@@ -1,10 +1,36 @@
 """The documentation is built as a site, all of it and without a warning."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("recipes/*/todm/README.md")),
+    *sorted(ROOT.glob("benchmarks/**/README.md")),
+]
+FOLDERS = "todm_sb|tests|benchmarks|examples|recipes|docs"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_of_ours_that_a_page_names_is_there(page):
+    text = page.read_text(encoding="utf-8")
+    # Not those below something else, as of a run or a home.
+    named = re.findall(rf"(?<![\w./~-])(?:{FOLDERS})/[\w./-]*\w", text)
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_each_fault_is_told_once_with_its_test():
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")][2:]
+    assert len({row[0] for row in rows}) == len(rows) > 50
+    assert all(re.search(r"`tests/[\w/]+\.py`", row[-1]) for row in rows)
 
 
 def test_the_site_is_built_and_has_a_page_for_each_package(tmp_path):
