@@ -163,12 +163,13 @@ def test_what_a_worker_gets_can_be_pickled(manifest, tokenizer, purpose):
     assert torch.equal(own.tokens.data, theirs.tokens.data)
 
 
-def test_a_worker_that_is_not_forked_reads_what_this_process_reads(manifest, tokenizer):
+@pytest.mark.parametrize("start", ["spawn", pytest.param("forkserver", marks=pytest.mark.slow)])
+def test_a_worker_that_is_not_forked_reads_what_this_process_reads(manifest, tokenizer, start):
     folder, _ = manifest
     dataset = make_dataset(str(folder / "train.csv"), tokenizer, no_limit, sample_rate=16000)
     options = make_loader_kwargs(dataset, 3.0, 1, shuffle=False)
-    spawned = DataLoader(dataset, num_workers=1, multiprocessing_context="spawn", **options)
-    pairs = list(zip(DataLoader(dataset, **options), spawned, strict=True))
+    others = DataLoader(dataset, num_workers=1, multiprocessing_context=start, **options)
+    pairs = list(zip(DataLoader(dataset, **options), others, strict=True))
     assert pairs
     for own, theirs in pairs:
         assert own.id == theirs.id
