@@ -13,6 +13,7 @@ from torch import Tensor
 
 from todm_sb.dataio.pipeline import SpeechBatch
 from todm_sb.dataio.text import words_of_ids
+from todm_sb.decoders.protocol import Searcher
 from todm_sb.optim import ScaledAdam
 from todm_sb.supernet import SubnetConfig
 from todm_sb.supernet.sandwich import (
@@ -40,6 +41,7 @@ from todm_sb.training.error_rates import ErrorRates
 from todm_sb.training.evaluation import (
     forms_to_measure,
     results_of,
+    transcribe,
     validation_loss,
     what_wer_is_of,
 )
@@ -114,6 +116,7 @@ class TODMBrain(sb.Brain):
         # Of the stage that is under way, or was the last.
         self.losses = Averages()
         self.errors = ErrorRates(())
+        self.searcher: Searcher | None = None
         if self.checkpointer is not None:
             decoding = decoding_of(vars(self.hparams), self.modules.model)
             self.wer_of = what_wer_is_of(
@@ -152,6 +155,8 @@ class TODMBrain(sb.Brain):
         else:
             self.losses = Averages()
             self.errors = ErrorRates(self.measured)
+            searcher = searcher_of(vars(self.hparams), self.modules.model)
+            self.searcher = searcher if stage == sb.Stage.TEST else searcher.greedy()
             if rank() == 0:
                 self.errors.append_undecodable(self._of_dataset(stage, "undecodable"))
 
@@ -326,16 +331,8 @@ class TODMBrain(sb.Brain):
         loss = torch.tensor(float("nan"))
         if stage == sb.Stage.VALID:
             loss = validation_loss(self.hparams.objective, model, trunk, labels, self.losses)
-        searcher = searcher_of(vars(self.hparams), model)
-        searcher = searcher if stage == sb.Stage.TEST else searcher.greedy()
-        first, *others = model.encoder.modes
-        n_frames = trunk.frames.shape[1]
-        shared = {first: trunk.shared}
-        shared |= {causal: model.encoder.shared(n_frames, causal) for causal in others}
-        for name, (subnet, causal) in self.measured.items():
-            encoded = model.encoder.encode(trunk.frames, trunk.n_frames, subnet, shared[causal])
-            found = searcher.search(encoded, trunk.n_frames)
-            words = [words_of_ids(self.tokenizer, best.tokens) for best, *_ in found]
+        for name, found in transcribe(model, self.measured, self.searcher, trunk):
+            words = [words_of_ids(self.tokenizer, best.tokens) for best in found]
             self.errors.append(name, batch.id, words, batch.words)
         return loss
 

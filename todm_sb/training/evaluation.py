@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from todm_sb.dataio.fingerprint import dev_set_id, fingerprint
+from todm_sb.decoders.hypothesis import Hypothesis
+from todm_sb.decoders.protocol import Searcher
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters
 from todm_sb.supernet.sandwich import Labels, Objective, Trunk
@@ -92,6 +94,29 @@ def validation_loss(
     losses, _ = objective(model, trunk, labels, None)
     means.add("max", float(losses.total), len(labels.lengths))
     return losses.total
+
+
+def transcribe(
+    model: Transducer, measured: Measured, searcher: Searcher, trunk: Trunk
+) -> Iterator[tuple[str, list[Hypothesis]]]:
+    """What each measured subnet makes of a batch.
+
+    Args:
+        model: the supernet.
+        measured: subnets and modes.
+        searcher: of the model.
+        trunk: of the batch, in the encoder's first mode.
+
+    Yields:
+        The name of a subnet, and its best hypothesis of each utterance.
+    """
+    first, *others = model.encoder.modes
+    n_frames = trunk.frames.shape[1]
+    shared = {first: trunk.shared}
+    shared |= {causal: model.encoder.shared(n_frames, causal) for causal in others}
+    for name, (subnet, causal) in measured.items():
+        encoded = model.encoder.encode(trunk.frames, trunk.n_frames, subnet, shared[causal])
+        yield name, [best for best, *_ in searcher.search(encoded, trunk.n_frames)]
 
 
 def results_of(
