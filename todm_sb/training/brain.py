@@ -25,7 +25,7 @@ from todm_sb.supernet.sandwich import (
 )
 from todm_sb.training.accumulation import GradientAccumulation
 from todm_sb.training.averages import Averages
-from todm_sb.training.broken_audio import BrokenAudioLog
+from todm_sb.training.broken_audio import COUNTS_AS_DELETED, BrokenAudioLog
 from todm_sb.training.checkpoints import WER_OF, competes, keep, log_those_apart, recover_average
 from todm_sb.training.distributed import (
     RankBatches,
@@ -338,7 +338,7 @@ class TODMBrain(sb.Brain):
 
     def evaluate_batch(self, batch: SpeechBatch, stage: sb.Stage) -> Tensor:
         """As SpeechBrain's, for what of the batch could be decoded; the rest counts as deleted."""
-        self.broken_audio.warn(batch.broken, "cannot be decoded, its words count as deleted")
+        self.broken_audio.warn(batch.broken, COUNTS_AS_DELETED)
         self.errors.append_undecodable(batch.broken_words)
         return super().evaluate_batch(batch, stage) if batch.id else torch.tensor(float("nan"))
 
