@@ -14,7 +14,6 @@ from torch import Tensor
 from todm_sb.dataio.pipeline import SpeechBatch
 from todm_sb.dataio.text import words_of_ids
 from todm_sb.decoders.protocol import Searcher
-from todm_sb.optim import ScaledAdam
 from todm_sb.supernet import SubnetConfig
 from todm_sb.supernet.sandwich import (
     Labels,
@@ -53,7 +52,7 @@ from todm_sb.training.seeding import seed_step
 from todm_sb.training.settings import check_batches
 from todm_sb.training.shared_part import SharedPart
 from todm_sb.training.stopwatch import Stopwatch
-from todm_sb.training.watch import Watch, values_of_subnets
+from todm_sb.training.watch import Watch, values_of_gradient, values_of_subnets
 from todm_sb.utils.progress import watched
 
 # A loss scaler starts at 2^16 and halves it whenever a gradient overflows.
@@ -285,17 +284,10 @@ class TODMBrain(sb.Brain):
         share: float,
     ) -> None:
         """Takes down a step; where gradients are accumulated, its last batch."""
-        if isinstance(self.optimizer, ScaledAdam):
-            clipping = self.optimizer.clipping_stats()[0]
-            norm, limit = clipping["grad_norm"], clipping["threshold"]
-        else:
-            norm, limit = self.guard.norm, self.max_grad_norm
         values = {
             "lr": self.optimizer.param_groups[0]["lr"],
             **values_of_subnets(subnets, losses),
-            "gradient norm": norm,
-            "clipped": float(norm > limit),
-            "left out": self.guard.left_out,
+            **values_of_gradient(self.optimizer, self.guard, self.max_grad_norm),
         }
         n = round(len(batch.id) / share)
         seconds = float(batch.duration.sum()) / share
