@@ -17,10 +17,33 @@ from todm_sb.supernet.sandwich import Labels, Objective, Trunk
 from todm_sb.training.averages import Averages
 from todm_sb.training.error_rates import ErrorRates
 from todm_sb.training.runs import weights_id
+from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.processes import on_first
 
 # By name: each subnet in each mode of the encoder.
 Measured = dict[str, tuple[SubnetConfig, bool]]
+
+
+def own_subnets(
+    space: SearchSpace, named: Mapping[str, dict | None] | None
+) -> dict[str, SubnetConfig]:
+    """The YAML's own subnets that are measured; in a space of one point there are none.
+
+    Args:
+        space: of the supernet.
+        named: the YAML's; one that is null is not measured.
+
+    Raises:
+        ConfigError: if a subnet is none, or outside the search space.
+    """
+    found = {}
+    for name, subnet in (named or {}).items():
+        if subnet is not None and space.size > 1:
+            try:
+                found[name] = space.check(SubnetConfig.from_dict(subnet))
+            except ConfigError as error:
+                raise ConfigError(f"named_subnets: {name}: {error}") from None
+    return found
 
 
 def forms_to_measure(
@@ -30,18 +53,13 @@ def forms_to_measure(
 
     Args:
         space: of the supernet.
-        named: the YAML's; one that is null is not measured.
+        named: see :func:`own_subnets`.
         modes: what ``causal`` can be; the first is meant by default.
 
     Raises:
-        ConfigError: if a subnet is outside the search space.
+        ConfigError: see :func:`own_subnets`.
     """
-    own = {
-        name: space.check(SubnetConfig.from_dict(subnet))
-        for name, subnet in (named or {}).items()
-        if subnet is not None and space.size > 1
-    }
-    subnets = {"max": space.max, **own}
+    subnets = {"max": space.max, **own_subnets(space, named)}
     if space.size > 1:
         subnets["min"] = space.min
     return {
