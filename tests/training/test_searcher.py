@@ -2,11 +2,17 @@
 
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
+from speechbrain import Stage
+from test_distributed import global_batch, make_brain
 
+from todm_sb.dataio.pipeline import SpeechBatch
 from todm_sb.decoders.ctc import CTCSearcher
+from todm_sb.decoders.hypothesis import Hypothesis
 from todm_sb.decoders.protocol import Searcher
 from todm_sb.decoders.transducer import TransducerSearcher
 from todm_sb.training.arguments import parse_arguments
@@ -19,14 +25,17 @@ HPARAMS = Path(__file__).parents[2] / "recipes" / "LibriSpeech" / "todm" / "hpar
 SIZES = {"beam_size": 3, "max_symbols": 2}
 
 
-class FirstFrame(Searcher):
-    """A searcher that nobody but this file knows."""
+class OneLabel(Searcher):
+    """A searcher that nobody but this file knows: it hears its label, and greedy the next one."""
 
     def __init__(self, model, label=1):
         self.label = label
 
     def search(self, encoded, n_frames):
-        raise NotImplementedError
+        return [[Hypothesis([self.label], [0], [0.0])] for _ in n_frames]
+
+    def greedy(self):
+        return OneLabel(None, self.label + 1)
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +81,25 @@ def test_a_run_of_before_there_was_the_key_searches_as_it_did(make_transducer):
 def test_searchers_of_other_arguments_measure_otherwise(make_transducer):
     model = make_transducer(ctc=True)
     kinds = [
-        FirstFrame,
-        partial(FirstFrame, label=2),
+        OneLabel,
+        partial(OneLabel, label=2),
         CTCSearcher,
         partial(TransducerSearcher, max_symbols=1),
         TransducerSearcher,
     ]
     ids = [decoding_of({**SIZES, "searcher": kind}, model) for kind in kinds]
     assert len({str(x) for x in ids}) == len(kinds)
+
+
+@pytest.mark.parametrize(("stage", "heard"), [(Stage.VALID, 3), (Stage.TEST, 2)])
+def test_the_brain_decodes_with_any_searcher(stage, heard):
+    brain = make_brain(torch.float32, accumulation=1)
+    brain.hparams.searcher = partial(OneLabel, label=2)
+    brain.tokenizer = SimpleNamespace(decode_ids=lambda ids: " ".join(map(str, ids)), normalize=str)
+    brain.on_stage_start(stage, epoch=1)
+    brain.evaluate_batch(SpeechBatch(global_batch(1, torch.float32)), stage)
+    for stats in brain.errors.words.values():
+        assert [score["hyp_tokens"] for score in stats.scores] == [[str(heard)]] * 5
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,14 @@ import torch
 
 from todm_sb.space import SubnetConfig
 from todm_sb.supernet.objective import SubnetLosses
-from todm_sb.training.watch import Watch, memory, read_steps, values_of_subnets
+from todm_sb.training.guard import GradientGuard
+from todm_sb.training.watch import (
+    Watch,
+    memory,
+    read_steps,
+    values_of_gradient,
+    values_of_subnets,
+)
 
 
 class Terminal(io.StringIO):
@@ -131,6 +138,16 @@ def test_a_step_of_max_alone_and_a_divergence_without_notes_tell_no_more_than_th
     kl = values_of_subnets(SUBNETS[:2], [LOSSES[0], losses(8.0, 3.0)])
     assert kl["kd"] == 3.0
     assert kl.keys() == alone.keys() | {"min", "kd"}
+
+
+@pytest.mark.parametrize(("limit", "clipped"), [(4.9, 1.0), (5.1, 0.0)])
+def test_a_gradient_is_told_with_its_norm_and_whether_it_was_clipped(limit, clipped):
+    weight = torch.nn.Parameter(torch.zeros(2))
+    weight.grad = torch.tensor([3.0, 4.0])
+    guard = GradientGuard(0)
+    guard.passes([("weight", weight)])
+    found = values_of_gradient(torch.optim.SGD([weight], lr=0.1), guard, limit)
+    assert found == {"gradient norm": pytest.approx(5.0), "clipped": clipped, "left out": 0}
 
 
 def test_memory_is_that_of_the_process():

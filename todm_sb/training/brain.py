@@ -13,7 +13,7 @@ from torch import Tensor
 
 from todm_sb.dataio.pipeline import SpeechBatch
 from todm_sb.dataio.text import words_of_ids
-from todm_sb.optim import ScaledAdam
+from todm_sb.decoders.protocol import Searcher
 from todm_sb.supernet import SubnetConfig
 from todm_sb.supernet.sandwich import (
     Labels,
@@ -24,7 +24,7 @@ from todm_sb.supernet.sandwich import (
 )
 from todm_sb.training.accumulation import GradientAccumulation
 from todm_sb.training.averages import Averages
-from todm_sb.training.broken_audio import BrokenAudioLog
+from todm_sb.training.broken_audio import COUNTS_AS_DELETED, BrokenAudioLog
 from todm_sb.training.checkpoints import WER_OF, competes, keep, log_those_apart, recover_average
 from todm_sb.training.distributed import (
     RankBatches,
@@ -40,6 +40,7 @@ from todm_sb.training.error_rates import ErrorRates
 from todm_sb.training.evaluation import (
     forms_to_measure,
     results_of,
+    transcribe,
     validation_loss,
     what_wer_is_of,
 )
@@ -51,7 +52,7 @@ from todm_sb.training.seeding import seed_step
 from todm_sb.training.settings import check_batches
 from todm_sb.training.shared_part import SharedPart
 from todm_sb.training.stopwatch import Stopwatch
-from todm_sb.training.watch import Watch, values_of_subnets
+from todm_sb.training.watch import Watch, values_of_gradient, values_of_subnets
 from todm_sb.utils.progress import watched
 
 # A loss scaler starts at 2^16 and halves it whenever a gradient overflows.
@@ -114,6 +115,7 @@ class TODMBrain(sb.Brain):
         # Of the stage that is under way, or was the last.
         self.losses = Averages()
         self.errors = ErrorRates(())
+        self.searcher: Searcher | None = None
         if self.checkpointer is not None:
             decoding = decoding_of(vars(self.hparams), self.modules.model)
             self.wer_of = what_wer_is_of(
@@ -152,6 +154,8 @@ class TODMBrain(sb.Brain):
         else:
             self.losses = Averages()
             self.errors = ErrorRates(self.measured)
+            searcher = searcher_of(vars(self.hparams), self.modules.model)
+            self.searcher = searcher if stage == sb.Stage.TEST else searcher.greedy()
             if rank() == 0:
                 self.errors.append_undecodable(self._of_dataset(stage, "undecodable"))
 
@@ -280,17 +284,10 @@ class TODMBrain(sb.Brain):
         share: float,
     ) -> None:
         """Takes down a step; where gradients are accumulated, its last batch."""
-        if isinstance(self.optimizer, ScaledAdam):
-            clipping = self.optimizer.clipping_stats()[0]
-            norm, limit = clipping["grad_norm"], clipping["threshold"]
-        else:
-            norm, limit = self.guard.norm, self.max_grad_norm
         values = {
             "lr": self.optimizer.param_groups[0]["lr"],
             **values_of_subnets(subnets, losses),
-            "gradient norm": norm,
-            "clipped": float(norm > limit),
-            "left out": self.guard.left_out,
+            **values_of_gradient(self.optimizer, self.guard, self.max_grad_norm),
         }
         n = round(len(batch.id) / share)
         seconds = float(batch.duration.sum()) / share
@@ -326,22 +323,14 @@ class TODMBrain(sb.Brain):
         loss = torch.tensor(float("nan"))
         if stage == sb.Stage.VALID:
             loss = validation_loss(self.hparams.objective, model, trunk, labels, self.losses)
-        searcher = searcher_of(vars(self.hparams), model)
-        searcher = searcher if stage == sb.Stage.TEST else searcher.greedy()
-        first, *others = model.encoder.modes
-        n_frames = trunk.frames.shape[1]
-        shared = {first: trunk.shared}
-        shared |= {causal: model.encoder.shared(n_frames, causal) for causal in others}
-        for name, (subnet, causal) in self.measured.items():
-            encoded = model.encoder.encode(trunk.frames, trunk.n_frames, subnet, shared[causal])
-            found = searcher.search(encoded, trunk.n_frames)
-            words = [words_of_ids(self.tokenizer, best.tokens) for best, *_ in found]
+        for name, found in transcribe(model, self.measured, self.searcher, trunk):
+            words = [words_of_ids(self.tokenizer, best.tokens) for best in found]
             self.errors.append(name, batch.id, words, batch.words)
         return loss
 
     def evaluate_batch(self, batch: SpeechBatch, stage: sb.Stage) -> Tensor:
         """As SpeechBrain's, for what of the batch could be decoded; the rest counts as deleted."""
-        self.broken_audio.warn(batch.broken, "cannot be decoded, its words count as deleted")
+        self.broken_audio.warn(batch.broken, COUNTS_AS_DELETED)
         self.errors.append_undecodable(batch.broken_words)
         return super().evaluate_batch(batch, stage) if batch.id else torch.tensor(float("nan"))
 

@@ -8,6 +8,10 @@ from collections.abc import Mapping
 logger = logging.getLogger(__name__)
 
 
+# What becomes of an utterance that is evaluated.
+COUNTS_AS_DELETED = "cannot be decoded, its words count as deleted"
+
+
 class BrokenAudioLog:
     """Names broken audio, each once."""
 

@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from todm_sb.dataio.fingerprint import dev_set_id, fingerprint
+from todm_sb.decoders.hypothesis import Hypothesis
+from todm_sb.decoders.protocol import Searcher
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters
 from todm_sb.supernet.sandwich import Labels, Objective, Trunk
 from todm_sb.training.averages import Averages
 from todm_sb.training.error_rates import ErrorRates
 from todm_sb.training.runs import weights_id
+from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.processes import on_first
 
 # By name: each subnet in each mode of the encoder.
 Measured = dict[str, tuple[SubnetConfig, bool]]
+
+
+def own_subnets(
+    space: SearchSpace, named: Mapping[str, dict | None] | None
+) -> dict[str, SubnetConfig]:
+    """The YAML's own subnets that are measured; in a space of one point there are none.
+
+    Args:
+        space: of the supernet.
+        named: the YAML's; one that is null is not measured.
+
+    Raises:
+        ConfigError: if a subnet is none, or outside the search space.
+    """
+    found = {}
+    for name, subnet in (named or {}).items():
+        if subnet is not None and space.size > 1:
+            try:
+                found[name] = space.check(SubnetConfig.from_dict(subnet))
+            except ConfigError as error:
+                raise ConfigError(f"named_subnets: {name}: {error}") from None
+    return found
 
 
 def forms_to_measure(
@@ -28,18 +53,13 @@ def forms_to_measure(
 
     Args:
         space: of the supernet.
-        named: the YAML's; one that is null is not measured.
+        named: see :func:`own_subnets`.
         modes: what ``causal`` can be; the first is meant by default.
 
     Raises:
-        ConfigError: if a subnet is outside the search space.
+        ConfigError: see :func:`own_subnets`.
     """
-    own = {
-        name: space.check(SubnetConfig.from_dict(subnet))
-        for name, subnet in (named or {}).items()
-        if subnet is not None and space.size > 1
-    }
-    subnets = {"max": space.max, **own}
+    subnets = {"max": space.max, **own_subnets(space, named)}
     if space.size > 1:
         subnets["min"] = space.min
     return {
@@ -92,6 +112,29 @@ def validation_loss(
     losses, _ = objective(model, trunk, labels, None)
     means.add("max", float(losses.total), len(labels.lengths))
     return losses.total
+
+
+def transcribe(
+    model: Transducer, measured: Measured, searcher: Searcher, trunk: Trunk
+) -> Iterator[tuple[str, list[Hypothesis]]]:
+    """What each measured subnet makes of a batch.
+
+    Args:
+        model: the supernet.
+        measured: subnets and modes.
+        searcher: of the model.
+        trunk: of the batch, in the encoder's first mode.
+
+    Yields:
+        The name of a subnet, and its best hypothesis of each utterance.
+    """
+    first, *others = model.encoder.modes
+    n_frames = trunk.frames.shape[1]
+    shared = {first: trunk.shared}
+    shared |= {causal: model.encoder.shared(n_frames, causal) for causal in others}
+    for name, (subnet, causal) in measured.items():
+        encoded = model.encoder.encode(trunk.frames, trunk.n_frames, subnet, shared[causal])
+        yield name, [best for best, *_ in searcher.search(encoded, trunk.n_frames)]
 
 
 def results_of(

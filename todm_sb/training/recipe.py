@@ -12,7 +12,7 @@ import copy
 import io
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -184,6 +184,26 @@ def dump(tree: Any) -> str:
     return stream.getvalue()
 
 
+def replace_strings(
+    node: Any, change: Callable[[str], str], seen: dict[int, Any] | None = None
+) -> Any:
+    """The tree of :func:`yaml_of` with its strings changed; keys stay.
+
+    Args:
+        node: the tree, which is changed.
+        change: what becomes of a string.
+        seen: nodes that need no second change, by id: what an alias names is there twice.
+    """
+    seen = {} if seen is None else seen
+    if isinstance(node, str):
+        return change(node)
+    if isinstance(node, dict | list) and id(node) not in seen:
+        seen[id(node)] = node
+        for key, value in list(node.items() if isinstance(node, dict) else enumerate(node)):
+            node[key] = replace_strings(value, change, seen)
+    return node
+
+
 class _Texts:
     """Texts and the tokens that they travel as."""
 
@@ -192,7 +212,7 @@ class _Texts:
 
     def hidden(self, node: Any) -> Any:
         """The tree, a token in place of each text."""
-        return self._replace(node, self._token)
+        return replace_strings(node, self._token)
 
     def shown(self, node: Any) -> Any:
         """The tree, each text in the place of its token, as texts."""
@@ -201,7 +221,7 @@ class _Texts:
             shown = self.show(value)
             return value if shown == value else Text(shown)
 
-        return self._replace(node, show)
+        return replace_strings(node, show)
 
     def show(self, value: str) -> str:
         """A string with the texts in place of their tokens."""
@@ -223,17 +243,6 @@ class _Texts:
             return value
         self.texts.append(str(value))
         return f"TEXT_{len(self.texts) - 1}_OF_RECIPE"
-
-    def _replace(self, node: Any, change: Any, seen: dict[int, Any] | None = None) -> Any:
-        seen = {} if seen is None else seen
-        if isinstance(node, str):
-            return change(node)
-        # What an alias names is there twice.
-        if isinstance(node, dict | list) and id(node) not in seen:
-            seen[id(node)] = node
-            for key, value in list(node.items() if isinstance(node, dict) else enumerate(node)):
-                node[key] = self._replace(value, change, seen)
-        return node
 
 
 def is_placeholder(node: Any) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,13 @@ from todm_sb.dataio.split import read_split
 from todm_sb.dataio.tokenizer import get_tokenizer, load_tokenizer
 from todm_sb.nnet.encoders import check_space
 from todm_sb.search.dev_set import Utterances
+from todm_sb.training.broken_audio import COUNTS_AS_DELETED, BrokenAudioLog
 from todm_sb.training.checkpoints import recover_average
 from todm_sb.training.identity import TOKENIZER, read_identity, tokenizer_path
 from todm_sb.training.legacy import modernise
-from todm_sb.training.recipe import dump, load_text, yaml_of
+from todm_sb.training.recipe import dump, load_text, replace_strings, yaml_of
 from todm_sb.utils.errors import ConfigError, TODMError, quoted, recipe_errors
 from todm_sb.utils.files import sha256_of
-
-logger = logging.getLogger(__name__)
 
 # What only training writes with.
 LOGGERS = {"train_logger", "tensorboard_logger"}
@@ -111,27 +109,21 @@ def relocate(text: str, run: Path) -> str:
     the data that cells of a comparison share, does so if it is found there.
     """
     tree = yaml_of().load(text)
-    trained_in, seen = tree.get("output_folder"), set()
+    trained_in = tree.get("output_folder")
     if not isinstance(trained_in, str):  # a reference, as the paths below it are
         tree["output_folder"] = Text(run)
         return dump(tree)
     holder, holder_now = Path(trained_in).parent.parent, run.resolve().parent.parent
 
-    def moved(node: Any) -> Any:
-        if isinstance(node, str) and f"{node}/".startswith(f"{trained_in}/"):
-            return Text(f"{run}{node[len(trained_in) :]}")
-        if isinstance(node, str) and holder.name and f"{node}/".startswith(f"{holder}/"):
-            beside = holder_now / Path(node).relative_to(holder)
-            return Text(beside) if beside.exists() else node
-        # What an alias names is there twice.
-        if isinstance(node, dict | list) and id(node) not in seen:
-            seen.add(id(node))
-            for key, value in list(node.items() if isinstance(node, dict) else enumerate(node)):
-                node[key] = moved(value)
-        return node
+    def moved(path: str) -> str:
+        if f"{path}/".startswith(f"{trained_in}/"):
+            return Text(f"{run}{path[len(trained_in) :]}")
+        if holder.name and f"{path}/".startswith(f"{holder}/"):
+            beside = holder_now / Path(path).relative_to(holder)
+            return Text(beside) if beside.exists() else path
+        return path
 
-    moved(tree)
-    return dump(tree)
+    return dump(replace_strings(tree, moved))
 
 
 def search_folder(run: Path, cost: str, causal: bool = False, study: str | None = None) -> Path:
@@ -184,10 +176,9 @@ def dev_utterances(
     options = make_loader_kwargs(
         dataset, hparams["max_batch_seconds"], hparams["seed"], shuffle=False
     )
-    undecodable = list(dataset.undecodable.values())
+    undecodable, log = list(dataset.undecodable.values()), BrokenAudioLog()
     for batch in sb.dataio.dataloader.make_dataloader(dataset, **options):
-        for name, reason in batch.broken.items():
-            logger.warning("%s cannot be decoded, its words count as deleted: %s", name, reason)
+        log.warn(batch.broken, COUNTS_AS_DELETED)
         undecodable += batch.broken_words.values()
         if batch.id:
             wavs, wav_lens = batch.to(device).sig

@@ -15,6 +15,7 @@ import torch
 from speechbrain.utils.run_opts import RunOptions
 from torch import nn
 
+from todm_sb.dataio.tokenizer import TYPES
 from todm_sb.nnet.encoders import check_space
 from todm_sb.nnet.features import (
     FBANK_CHECKS,
@@ -25,7 +26,8 @@ from todm_sb.nnet.features import (
     make_fbank,
 )
 from todm_sb.optim import ScaledAdam
-from todm_sb.space import SUBNET_NAME, SearchSpace, SubnetConfig
+from todm_sb.space import SUBNET_NAME, SearchSpace
+from todm_sb.training.evaluation import own_subnets
 from todm_sb.training.recipe import TAGGED, Recipe
 from todm_sb.training.searcher import searcher_of
 from todm_sb.utils.devices import usable_device
@@ -72,7 +74,7 @@ REQUIRED: dict[str, Check] = {
     "strict": flag,
     "sample_rate": FBANK_CHECKS["sample_rate"],
     "tokenizer_folder": _PLACE,
-    "tokenizer_type": one_of("unigram", "bpe", "char"),
+    "tokenizer_type": one_of(*TYPES),
     "vocab_size": integer(2, 1 << 20),
     "max_batch_seconds": positive,
     "micro_batches": _COUNT,
@@ -199,15 +201,8 @@ def _check_subnets(settings: Mapping[str, Any]) -> None:
                 "another name"
             )
         names.append(name.casefold())
-    if space is TAGGED:
-        return
-    space = SearchSpace.from_dict(space)
-    for name, subnet in named.items():
-        if subnet is not None and space.size > 1:  # in a space of one point none is measured
-            try:
-                space.check(SubnetConfig.from_dict(subnet))
-            except ConfigError as error:
-                raise ConfigError(f"named_subnets: {name}: {error}") from None
+    if space is not TAGGED:
+        own_subnets(SearchSpace.from_dict(space), named)
 
 
 def check_parts(hparams: Mapping[str, Any], max_grad_norm: float) -> None:

@@ -19,9 +19,11 @@ from typing import Any, TextIO
 
 import torch
 
+from todm_sb.optim import ScaledAdam
 from todm_sb.space import SubnetConfig
 from todm_sb.supernet.objective import SubnetLosses
 from todm_sb.training.averages import Averages
+from todm_sb.training.guard import GradientGuard
 from todm_sb.training.loss_names import NAMES, numbers_of_each
 from todm_sb.utils.files import write_atomic
 from todm_sb.utils.text_files import lines, read_text
@@ -155,6 +157,26 @@ def values_of_subnets(
     notes = [x.notes for x in losses if x.notes]
     values |= {name: fmean(float(x[name]) for x in notes) for name in (notes or [{}])[0]}
     return values
+
+
+def values_of_gradient(
+    optimizer: torch.optim.Optimizer, guard: GradientGuard, max_grad_norm: float
+) -> dict[str, float]:
+    """What there is to tell of a step's gradient.
+
+    Args:
+        optimizer: that has taken the step; ScaledAdam clips gradients by a norm of its own.
+        guard: that has looked at the gradient.
+        max_grad_norm: by which those of other optimizers are clipped.
+
+    Returns:
+        ``gradient norm``, whether it was ``clipped``, and the steps ``left out`` so far.
+    """
+    norm, limit = guard.norm, max_grad_norm
+    if isinstance(optimizer, ScaledAdam):
+        clipping = optimizer.clipping_stats()[0]
+        norm, limit = clipping["grad_norm"], clipping["threshold"]
+    return {"gradient norm": norm, "clipped": float(norm > limit), "left out": guard.left_out}
 
 
 def read_steps(path: Path) -> list[dict[str, Any]]:

@@ -1,9 +1,7 @@
 #!/usr/bin/env python3
 """Trains a TODM supernet and measures its subnets.
 
-    python train.py hparams/mini.yaml
-    python train.py hparams/supernet.yaml --data_folder=/path/to/LibriSpeech
-    torchrun --nproc_per_node=8 train.py hparams/supernet.yaml --data_folder=...
+    python train.py hparams/supernet.yaml --data_folder=/path/to/free-spoken-digit-dataset
 
 Everything else is told by the YAML; any key of it can be overridden as ``--key=value``. Data that
 cannot be trained on is left out and counted; in validation and test, what cannot be decoded counts
