@@ -30,9 +30,10 @@ from speechbrain.utils.edit_distance import accumulatable_wer_stats
 from todm_sb.dataio.manifest import read_csv
 from todm_sb.dataio.text import words_of_text
 from todm_sb.export.onnx import obstacles_to_sherpa
-from todm_sb.export.run import FBANK_KEYS, export_run
+from todm_sb.export.run import export_run
 from todm_sb.search.pareto import Evaluated, SearchResult
 from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters
+from todm_sb.training.identity import FEATURE_KEYS
 from todm_sb.training.runs import load_run, run_tokenizer
 from todm_sb.utils.errors import one_line_errors
 
@@ -114,7 +115,7 @@ def export_all(
     run: Path, hparams: dict[str, Any], subnets: dict[str, SubnetConfig], target: Path
 ) -> Candidates:
     """Exports every subnet in every form; the engines that can run it."""
-    fbank = {key: hparams[key] for key in FBANK_KEYS if key in hparams}
+    fbank = {key: hparams[key] for key in FEATURE_KEYS if key in hparams}
     obstacles = obstacles_to_sherpa(hparams["model"], fbank, hparams["max_symbols"])
     if obstacles:
         print(f"not for sherpa-onnx: {'; '.join(obstacles)}")

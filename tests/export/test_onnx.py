@@ -312,7 +312,12 @@ def test_a_quantised_folder_replaces_that_of_an_earlier_causal_network(make_expo
     assert not (tmp_path / "int8" / "streaming_encoder.onnx").exists()
     # In place, too.
     quantize_folder(folder, folder)
-    assert OnnxASR(folder).transcribe_batch(speech(1), torch.ones(1))
+    wavs = speech(1), torch.ones(1)
+    expected = OnnxASR(tmp_path / "int8").transcribe_batch(*wavs)
+    assert OnnxASR(folder).transcribe_batch(*wavs) == expected
+    (folder / "tokens.txt").unlink()
+    with pytest.raises(ConfigError, match=r"tokens\.txt does not exist"):
+        OnnxASR(folder)
 
 
 @pytest.mark.parametrize("shape", [(40, 8), (5, 64), (4, 3, 3, 3)])

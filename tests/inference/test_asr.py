@@ -148,14 +148,6 @@ def test_a_batch_that_makes_no_sense_is_refused(asr, wavs, lens, message):
         asr.transcribe_batch(wavs, lens)
 
 
-def test_nothing_reads_as_nothing(asr):
-    assert asr.transcribe_batch(torch.zeros(0, RATE), torch.zeros(0)) == ([], [])
-    words, _ = asr.transcribe_batch(torch.zeros(2, 0), torch.ones(2))
-    assert len(words) == 2
-    words, tokens = asr.transcribe_batch(torch.randn(2, RATE), torch.tensor([1.0, 0.0]))
-    assert len(words) == len(tokens) == 2
-
-
 @pytest.fixture
 def folders(bundle_parts, make_transducer, tmp_path):
     """Two networks that differ in their weights alone, as SpeechBrain's folders."""

@@ -21,6 +21,18 @@ class Element extends EventTarget {
   removeAttribute(name) { this[name] = ""; }
   replaceChildren() {}
   pause() {}
+  click() { if (!this.disabled) this.dispatchEvent(new Event("click")); }
+}
+class Recording extends EventTarget {
+  static last;
+  state = "inactive";
+  constructor(stream) { super(); this.stream = stream; Recording.last = this; }
+  start() { this.state = "recording"; }
+  stop() {
+    this.state = "inactive";
+    const data = new Blob(["spoken!"]);
+    setTimeout(() => this.dispatchEvent(Object.assign(new Event("dataavailable"), { data })));
+  }
 }
 const elements = {};
 const at = (id) => (elements[id] ??= new Element());
@@ -49,21 +61,30 @@ Object.assign(globalThis, {
       setTimeout(() => this.onmessage({ data }));
     }
   },
+  MediaRecorder: Recording,
   fetch: async () => ({ ok: MODELS !== null, json: async () => MODELS }),
 });
+let microphones = 0, refused = false;
+async function getUserMedia() {
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  if (refused) throw new Error("denied");
+  microphones++;
+  return { getTracks: () => [{ stop: () => microphones-- }] };
+}
+Object.defineProperty(globalThis, "navigator", { value: { mediaDevices: { getUserMedia } } });
 URL.createObjectURL = (blob) => `blob:${blob.size}`;
 URL.revokeObjectURL = () => {};
 
 async function settled() {
   do await new Promise((resolve) => setTimeout(resolve, 1));
-  while (at("status").dataset.state === "busy");
+  while (at("status").dataset.state === "busy" && at("status").textContent !== "Recording");
   const { text, seconds, took, rtf, tokens, result, loaded, player, status } = elements;
   return {
     status: status.textContent, state: status.dataset.state,
     text: text?.textContent, hidden: result?.hidden, player: player?.src, loaded: !loaded?.hidden,
     figures: [seconds, took, rtf, tokens].map((element) => element?.textContent),
     on: ["model", "threads", "file", "record"].every((id) => !at(id).disabled),
-    workers: Worker.alive,
+    workers: Worker.alive, microphones, button: at("record").textContent,
   };
 }
 const seen = [];
@@ -72,9 +93,15 @@ seen.push(await settled());
 for (const [what, value] of ACTIONS) {
   if (what === "file") {
     const file = Object.assign(new Blob([value]), { name: value });
-    at("file").dispatchEvent(new Event("click"));
+    at("file").click();
     at("file").files = [file];
     at("file").dispatchEvent(new Event("change"));
+  } else if (what === "record") {
+    for (let press = 0; press < value; press++) at("record").click();
+  } else if (what === "unplug") {
+    Recording.last.stop();
+  } else if (what === "refuse") {
+    refused = value;
   } else {
     at(what).value = value;
     at(what).dispatchEvent(new Event("change"));
@@ -150,6 +177,33 @@ def test_what_one_subnet_fails_to_read_another_may(act):
     *_, weak, other = act(("model", WEAK), ("file", "four"), ("model", OTHER))
     assert shows(weak, status="weak fails", state="error", loaded=True, **NOTHING)
     assert shows(other, status="Ready", text="other 4")
+
+
+RECORDING = {"status": "Recording", "microphones": 1, "button": "Stop", "on": False}
+READ = {"status": "Ready", "text": "good 7", "microphones": 0, "button": "Record", "on": True}
+
+
+def test_a_recording_lasts_until_the_button_is_pressed_again(act):
+    _, recording, read = act(("record", 1), ("record", 1))
+    assert shows(recording, **RECORDING)
+    assert shows(read, **READ)
+
+
+def test_pressed_twice_before_there_is_a_microphone_it_is_asked_for_once(act):
+    _, recording, read = act(("record", 2), ("record", 1))
+    assert shows(recording, **RECORDING)
+    assert shows(read, **READ)
+
+
+def test_what_was_recorded_before_the_microphone_was_unplugged_is_read(act):
+    *_, read = act(("record", 1), ("unplug", 1), ("record", 1))
+    assert shows(read, **READ)
+
+
+def test_a_refused_microphone_is_told(act):
+    *_, refused = act(("refuse", True), ("record", 1))
+    expected = {"status": "No microphone: denied", "state": "error", "on": True}
+    assert shows(refused, microphones=0, **expected)
 
 
 @pytest.mark.parametrize(

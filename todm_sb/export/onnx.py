@@ -88,13 +88,10 @@ def write_models(
         "max_symbols": str(max_symbols),
         "fbank": json.dumps(fbank),
     }
-    context = getattr(model.predictor, "context", 1)
     models = {
         "encoder.onnx": encoder_model(model, normalize, metadata),
-        "decoder.onnx": predictor_model(
-            model, {"vocab_size": str(model.joiner.vocab_size), "context_size": str(context)}
-        ),
-        "joiner.onnx": joiner_model(model, {"joiner_dim": str(model.joiner.output.in_features)}),
+        "decoder.onnx": predictor_model(model),
+        "joiner.onnx": joiner_model(model),
     }
     if True in model.encoder.modes and normalize.norm_type == "global":
         models[STREAMING_ENCODER] = streaming_encoder_model(

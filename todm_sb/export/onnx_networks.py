@@ -155,27 +155,21 @@ def _subsample_chunk(
 def initial_states(model: Transducer, batch: int) -> dict[str, np.ndarray]:
     """What the inputs of :func:`streaming_encoder_model` start from, by name."""
     state = model.encoder.initial_state(batch)
-    named = dict(zip(_context_names(model.encoder.subsampling), state.subsampling, strict=True))
+    seen, *contexts = state.subsampling
+    named = {"seen": seen, **{f"context_{i}": context for i, context in enumerate(contexts)}}
     for layer, group in enumerate(state.layers):
         named.update({f"ssm_{layer}_{i}": s for i, s in enumerate(group)})
     return {name: value.cpu().numpy() for name, value in named.items()}
 
 
-def _context_names(subsampling: ConvSubsampling) -> list[str]:
-    return ["seen", *(f"context_{i}" for i in range(len(subsampling.convs)))]
-
-
-def predictor_model(model: Transducer, metadata: dict[str, str] | None = None) -> onnx.ModelProto:
+def predictor_model(model: Transducer) -> onnx.ModelProto:
     """The predictor, called "decoder" by recognisers, from labels to what the joiner takes.
 
     A stateless one has the input ``y`` (N, context), whole numbers, the last labels (blank, or -1,
     before the first one), and the output ``decoder_out`` (N, d_joint). That of an LSTM is ``y``
     (N, 1), the last label, with the states ``h`` and ``c`` (N, layers, d), zeros at the beginning,
-    and outputs ``next_h`` and ``next_c``.
-
-    Args:
-        model: a network.
-        metadata: written into the file.
+    and outputs ``next_h`` and ``next_c``. The sizes of the vocabulary and the context are in the
+    metadata, as sherpa-onnx wants them.
     """
     g = Graph()
     predictor = model.predictor
@@ -194,22 +188,18 @@ def predictor_model(model: Transducer, metadata: dict[str, str] | None = None) -
     g.output("decoder_out", y, "float", ["N", _d_joint(model)])
     for name, state in states.items():
         g.output(name, state, "float", ["N", predictor.lstm.num_layers, predictor.d_model])
-    return g.model("decoder", metadata)
+    sizes = {"vocab_size": model.joiner.vocab_size, "context_size": context}
+    return g.model("decoder", {key: str(size) for key, size in sizes.items()})
 
 
-def joiner_model(model: Transducer, metadata: dict[str, str] | None = None) -> onnx.ModelProto:
+def joiner_model(model: Transducer) -> onnx.ModelProto:
     """What remains to be done at each node: ``encoder_out`` and ``decoder_out`` (N, d_joint) ->
-    ``logit`` (N, vocabulary).
-
-    Args:
-        model: a network.
-        metadata: written into the file.
-    """
+    ``logit`` (N, vocabulary). d_joint is in the metadata, as sherpa-onnx wants it."""
     g = Graph()
     inputs = [g.input(x, "float", ["N", _d_joint(model)]) for x in ("encoder_out", "decoder_out")]
     logit = linear(g, g("Tanh", g("Add", *inputs)), model.joiner.output, "joiner.output")
     g.output("logit", logit, "float", ["N", model.joiner.vocab_size])
-    return g.model("joiner", metadata)
+    return g.model("joiner", {"joiner_dim": str(_d_joint(model))})
 
 
 def _d_joint(model: Transducer) -> int:

@@ -18,6 +18,7 @@ from todm_sb.search.budget import COSTS, parse_budget
 from todm_sb.search.pareto import SearchResult
 from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters, extract_subnet
 from todm_sb.training.error_rates import SCORED_KEYS
+from todm_sb.training.identity import FEATURE_KEYS
 from todm_sb.training.runs import load_run, search_folder, trained_tokenizer, weights_id
 from todm_sb.training.searcher import searcher_of
 from todm_sb.utils.errors import ConfigError
@@ -31,15 +32,6 @@ STREAMING = {"norm_type": "global", "fbank_kind": "kaldi", "snip_edges": True}
 SUPERNET = "supernet"
 PARETO = "pareto.json"
 FORMATS = ("bundle", "speechbrain", "onnx", "onnx-int8", "web")
-FBANK_KEYS = (
-    "sample_rate",
-    "n_mels",
-    "n_fft",
-    "win_length",
-    "hop_length",
-    "fbank_kind",
-    "snip_edges",
-)
 
 
 def export_run(
@@ -89,7 +81,7 @@ def export_run(
         "model": model if config is None else extract_subnet(model, config),
         "normalize": hparams["normalize"],
         "tokenizer_path": trained_tokenizer(run, hparams),
-        "fbank": {key: hparams[key] for key in FBANK_KEYS if key in hparams},
+        "fbank": {key: hparams[key] for key in FEATURE_KEYS if key in hparams},
         "max_symbols": hparams["max_symbols"],
         "space": space if config is None else None,
     }

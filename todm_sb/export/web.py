@@ -11,7 +11,8 @@ from speechbrain.processing.features import InputNormalization
 
 from todm_sb.bundle.manifest import BundledSubnet
 from todm_sb.export.card import CARD
-from todm_sb.export.onnx import MODELS, STREAMING_ENCODER, TOKENS, write_models
+from todm_sb.export.card import FILES as SERVED
+from todm_sb.export.onnx import STREAMING_ENCODER, write_models
 from todm_sb.export.onnx_features import features_model
 from todm_sb.export.quantize import write_quantized
 from todm_sb.nnet.transducer import Transducer
@@ -20,7 +21,7 @@ from todm_sb.utils.ownership import new_export
 PRECISIONS = ("float32", "int8")
 FEATURES = "features.onnx"
 # Of a subnet in its folder.
-FILES = tuple(f"{p}/{name}" for p in PRECISIONS for name in (*MODELS, TOKENS, FEATURES, CARD))
+FILES = tuple(f"{p}/{name}" for p in PRECISIONS for name in (*SERVED, CARD))
 
 
 def export_web(

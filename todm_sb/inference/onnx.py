@@ -22,8 +22,7 @@ class OnnxASR:
         n_threads: of onnxruntime.
 
     Raises:
-        ConfigError: if a model is missing.
-        FileNotFoundError: if ``tokens.txt`` is.
+        ConfigError: if a model or ``tokens.txt`` is missing.
     """
 
     def __init__(self, folder: str | Path, n_threads: int = 1) -> None:
@@ -33,7 +32,7 @@ class OnnxASR:
         self.encoder, self.decoder, self.joiner = (
             _session(folder / f"{name}.onnx", options) for name in ("encoder", "decoder", "joiner")
         )
-        tokens = (folder / "tokens.txt").read_bytes().decode()
+        tokens = _existing(folder / "tokens.txt").read_bytes().decode()
         self._detokenizer = Detokenizer.of_tokens(tokens)
         metadata = self.encoder.get_modelmeta().custom_metadata_map
         self.max_symbols = int(metadata["max_symbols"])
@@ -98,6 +97,10 @@ class _Identity(torch.nn.Identity):
 
 
 def _session(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(str(_existing(path)), options, ["CPUExecutionProvider"])
+
+
+def _existing(path: Path) -> Path:
     if not path.is_file():
         raise ConfigError(f"{path} does not exist: write it with todm_sb.export.onnx.export_onnx")
-    return onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+    return path

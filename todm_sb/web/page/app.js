@@ -107,23 +107,22 @@ async function showPageMemory() {
   if (asked === recognizer) show({ memory: bytes === null ? "not told here" : megabytes(bytes) });
 }
 
+function press(on) {
+  at("record").textContent = on ? "Stop" : "Record";
+  at("record").setAttribute("aria-pressed", String(on));
+}
+
 async function record() {
-  const pressed = recorder.active;
-  at("record").textContent = pressed ? "Record" : "Stop";
-  at("record").setAttribute("aria-pressed", String(!pressed));
-  if (pressed) {
+  if (recorder.active) {
+    press(false);
     await busy("Reading", async () => read(await recorder.stop(), "the recording"));
     return;
   }
-  try {
-    await recorder.start();
-    enable(false, "model", "threads", "file");
-    say("Recording", "busy");
-  } catch (error) {
-    at("record").textContent = "Record";
-    at("record").setAttribute("aria-pressed", "false");
-    say(error.message, "error");
-  }
+  await busy("Waiting for the microphone", () => recorder.start());
+  if (!recorder.active) return;
+  press(true);
+  enable(false, "model", "threads", "file");
+  say("Recording", "busy");
 }
 
 async function start() {

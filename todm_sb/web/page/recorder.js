@@ -2,6 +2,7 @@
 
 export class Recorder {
   #recorder = null;
+  #recorded = null;
 
   get active() {
     return this.#recorder !== null;
@@ -18,6 +19,10 @@ export class Recorder {
       throw new Error(`No microphone: ${error.message}`);
     }
     this.#recorder = new MediaRecorder(stream);
+    // It may end before it is stopped, as when the microphone is unplugged.
+    this.#recorded = new Promise((resolve) => {
+      this.#recorder.addEventListener("dataavailable", ({ data }) => resolve(data), { once: true });
+    });
     this.#recorder.start();
   }
 
@@ -25,11 +30,8 @@ export class Recorder {
   async stop() {
     const recorder = this.#recorder;
     this.#recorder = null;
-    const recorded = new Promise((resolve) => {
-      recorder.addEventListener("dataavailable", (event) => resolve(event.data), { once: true });
-    });
-    recorder.stop();
+    if (recorder.state !== "inactive") recorder.stop();
     recorder.stream.getTracks().forEach((track) => track.stop());
-    return recorded;
+    return this.#recorded;
   }
 }
