@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +11,7 @@ from speechbrain.nnet.activations import Swish
 from speechbrain.nnet.attention import RelPosEncXL, RelPosMHAXL
 from torch import Tensor, nn
 
-from todm_sb.nnet.elastic import ElasticFFN
+from todm_sb.nnet.elastic import ElasticFFN, copy_with
 from todm_sb.nnet.encoders.registry import register
 from todm_sb.nnet.encoders.stack import LayerStack, StackedEncoder, check_stacked
 from todm_sb.nnet.masking import frame_mask
@@ -93,9 +92,7 @@ class ConformerLayer(nn.Module):
 
     def extract(self, ffn_dims: int | None = None) -> ConformerLayer:
         """A standalone layer of this width, equal in outputs."""
-        ffns = {id(ffn): ffn.extract(ffn_dims) for ffn in (self.ffn_1, self.ffn_2)}
-        # A deep copy takes what its memo already holds as copied.
-        return copy.deepcopy(self, ffns)
+        return copy_with(self, {ffn: ffn.extract(ffn_dims) for ffn in (self.ffn_1, self.ffn_2)})
 
     def macs(self, n_frames: int, ffn_dims: int | None = None) -> int:
         """Multiply-accumulates of so many frames."""

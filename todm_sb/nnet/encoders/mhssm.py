@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from todm_sb.nnet.block_operators import BLOCK, BlockOperators
-from todm_sb.nnet.elastic import ElasticFFN
+from todm_sb.nnet.elastic import ElasticFFN, copy_with
 from todm_sb.nnet.encoders.registry import register
 from todm_sb.nnet.encoders.stack import WIDTH, LayerStack, StackedEncoder, check_stacked
 from todm_sb.nnet.fft_convolution import longest_of_size
@@ -78,12 +77,8 @@ class MHSSMLayer(nn.Module):
 
     def extract(self, ffn_dims: int | None = None, n_heads: int | None = None) -> MHSSMLayer:
         """A standalone layer of this choice, equal in outputs."""
-        parts = {
-            id(self.ffn): self.ffn.extract(ffn_dims),
-            id(self.ssm): self.ssm.extract(n_heads),
-        }
-        # A deep copy takes what its memo already holds as copied.
-        return copy.deepcopy(self, parts)
+        parts = {self.ffn: self.ffn.extract(ffn_dims), self.ssm: self.ssm.extract(n_heads)}
+        return copy_with(self, parts)
 
     def macs(self, n_frames: int, ffn_dims: int | None = None, n_heads: int | None = None) -> int:
         """Multiply-accumulates of so many frames."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from torch import Tensor, nn
 
+from todm_sb.nnet.elastic import copy_with
 from todm_sb.nnet.sizes import n_bytes, n_parameters
 from todm_sb.space import SubnetConfig
 from todm_sb.space.dimensions import FFN
@@ -191,8 +192,7 @@ class StackedEncoder(nn.Module, ABC):
     def extract(self: Self, subnet: SubnetConfig) -> Self:
         """A plain, smaller encoder with the outputs that this one has under a subnet; its config
         has the sizes that the subnet chose, for every dimension that is given layer by layer."""
-        # A deep copy takes what its memo already holds as copied.
-        small = copy.deepcopy(self, {id(self.layers): self.layers.extract(subnet)})
+        small = copy_with(self, {self.layers: self.layers.extract(subnet)})
         for key, sizes in small.dimensions.items():
             if not isinstance(self.config[key], int):
                 small.config[key] = list(sizes)
