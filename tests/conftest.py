@@ -106,39 +106,31 @@ def bundle(bundle_parts, tmp_path):
     return tmp_path / "bundle"
 
 
-@pytest.fixture(scope="session")
-def char_tokenizer_path(tmp_path_factory):
-    """A SentencePiece model of 17 characters; piece 0 is the unknown one."""
+def _train_tokenizer(prefix, **options):
     from sentencepiece import SentencePieceTrainer
 
-    prefix = tmp_path_factory.mktemp("tokenizer") / "chars"
     SentencePieceTrainer.train(
         sentence_iterator=iter(["SEVEN TWO FIVE NINE", "ZERO ONE SIX", "THREE FOUR EIGHT"]),
         model_prefix=str(prefix),
-        model_type="char",
-        vocab_size=17,
         bos_id=-1,
         eos_id=-1,
+        **options,
     )
     return prefix.with_suffix(".model")
+
+
+@pytest.fixture(scope="session")
+def char_tokenizer_path(tmp_path_factory):
+    """A SentencePiece model of 17 characters; piece 0 is the unknown one."""
+    prefix = tmp_path_factory.mktemp("tokenizer") / "chars"
+    return _train_tokenizer(prefix, model_type="char", vocab_size=17)
 
 
 @pytest.fixture(scope="session")
 def byte_tokenizer_path(tmp_path_factory):
     """A SentencePiece model with a piece for each byte, for characters that it does not know."""
-    from sentencepiece import SentencePieceTrainer
-
     prefix = tmp_path_factory.mktemp("tokenizer") / "bytes"
-    SentencePieceTrainer.train(
-        sentence_iterator=iter(["SEVEN TWO FIVE NINE", "ZERO ONE SIX", "THREE FOUR EIGHT"]),
-        model_prefix=str(prefix),
-        model_type="bpe",
-        vocab_size=280,
-        byte_fallback=True,
-        bos_id=-1,
-        eos_id=-1,
-    )
-    return prefix.with_suffix(".model")
+    return _train_tokenizer(prefix, model_type="bpe", vocab_size=280, byte_fallback=True)
 
 
 @pytest.fixture

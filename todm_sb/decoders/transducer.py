@@ -97,7 +97,7 @@ class TransducerSearcher(nn.Module):
 
         Args:
             encoded: (batch, T, d_model); frames that are exactly zero at an utterance's end are
-                padding, as :class:`todm_sb.nnet.encoder.MHSSMEncoder` leaves them.
+                padding, as :class:`todm_sb.nnet.encoders.Encoder` leaves them.
             wav_lens: (batch,), lengths as fractions of T, or None.
 
         Returns:

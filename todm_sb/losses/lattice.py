@@ -9,6 +9,8 @@ import torch.nn.functional as F
 import torchaudio
 from torch import Tensor
 
+from todm_sb.nnet.masking import frame_mask
+
 
 def log_softmax(logits: Tensor) -> Tensor:
     """Log-probabilities over the last axis, in float32 or better."""
@@ -33,8 +35,7 @@ def valid_nodes(n_frames: Tensor, n_labels: Tensor, T: int, rows: Tensor) -> Ten
     Returns:
         (batch, T, S) booleans.
     """
-    frames = torch.arange(T, device=n_frames.device).unsqueeze(1)
-    return (frames < n_frames[:, None, None]) & (rows <= n_labels[:, None, None])
+    return frame_mask(n_frames, T) & (rows <= n_labels[:, None, None])
 
 
 def two_channel_loss(
@@ -79,7 +80,7 @@ def _only_alignment(arcs: Tensor, n_frames: Tensor, n_labels: Tensor) -> tuple[T
     """Loss, and its gradient at the arcs, of utterances of at most one frame or of no label: all
     labels in the first frame, then blanks. Others' are to be ignored."""
     T, rows = arcs.shape[1:3]
-    own = torch.arange(T, device=arcs.device).unsqueeze(1) < n_frames[:, None, None]
+    own = frame_mask(n_frames, T)
     row, last = torch.arange(rows, device=arcs.device), n_labels[:, None, None]
     taken = torch.stack([own & (row == last), own & (row < last)], -1)
     loss = -arcs.where(taken, 0).sum((1, 2, 3))

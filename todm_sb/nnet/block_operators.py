@@ -15,7 +15,7 @@ BLOCK = 16
 class BlockOperators(NamedTuple):
     """The chunked form of :class:`todm_sb.nnet.ssm.DiagonalSSM`, for blocks of up to P frames.
 
-    They follow from the parameters alone, as :meth:`todm_sb.nnet.encoder.MHSSMEncoder.spectra` do:
+    They follow from the parameters alone, as :meth:`todm_sb.nnet.ssm.MultiHeadSSM.spectra` do:
     all chunks of all streams can share them. Frames are row vectors, one a channel.
 
     Args:

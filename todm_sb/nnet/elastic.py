@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -97,20 +97,22 @@ class ElasticFFN(nn.Module):
         return width
 
 
-def copy_with(module: Module, tensors: Mapping[Tensor, Tensor]) -> Module:
-    """A copy of a module that shares nothing with it, some of its tensors replaced.
+def copy_with(module: Module, parts: Mapping[Any, Any]) -> Module:
+    """A copy of a module that shares nothing with it, some of its parts replaced.
 
     Args:
         module: stays as it is.
-        tensors: by a parameter or buffer of the module, the values that the copy has in its place,
-            of any shape; sizes that submodules keep as attributes are for the caller to set.
+        parts: by a module within it, the one that the copy has in its place, as it is; by a
+            parameter or buffer, the values, of any shape, which are copied. Sizes that modules keep
+            as attributes are for the caller to set.
     """
-    memo: dict[int, Tensor] = {}
-    for old, new in tensors.items():
-        new = new.detach().clone()
+    memo: dict[int, Any] = {}
+    for old, new in parts.items():
+        if isinstance(old, Tensor):
+            new = new.detach().clone()
         if isinstance(old, nn.Parameter):
             new = nn.Parameter(new, old.requires_grad)
         memo[id(old)] = new
-    # A deep copy takes what its memo holds as copied.
+    # A deep copy takes what its memo holds as copied: what is replaced is not paid for.
     with torch.no_grad():
         return copy.deepcopy(module, memo)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from todm_sb.nnet.elastic import copy_with
 from todm_sb.nnet.encoders import Encoder, build_encoder, causal_form, check_encoder
 from todm_sb.nnet.joiner import Joiner, SimpleJoiner
 from todm_sb.nnet.kinds import own_arguments
@@ -123,8 +124,7 @@ class Transducer(nn.Module):
         encoder = causal_form(self.encoder)
         if encoder is self.encoder:
             return self
-        # A deep copy takes what its memo already holds as copied.
-        network = copy.deepcopy(self, {id(self.encoder): encoder})
+        network = copy_with(self, {self.encoder: encoder})
         network.config["encoder"] = encoder.config
         return network
 

@@ -134,10 +134,6 @@ class SubnetConfig:
         return cls.from_dict(data)
 
 
-def _is_text(key: Any) -> bool:
-    return isinstance(key, str)
-
-
 def integers(name: str, values: Any) -> tuple[int, ...]:
     """The values as a tuple.
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-
+from todm_sb.nnet.elastic import copy_with
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.space import SubnetConfig
 
@@ -23,7 +22,6 @@ def extract_subnet(supernet: Transducer, config: SubnetConfig) -> Transducer:
         ValueError: if a choice exceeds the supernet's.
     """
     encoder = supernet.encoder.extract(config)
-    # A deep copy takes what its memo already holds as copied: the rest is not paid for.
-    subnet = copy.deepcopy(supernet, {id(supernet.encoder): encoder})
+    subnet = copy_with(supernet, {supernet.encoder: encoder})
     subnet.config["encoder"] = encoder.config
     return subnet

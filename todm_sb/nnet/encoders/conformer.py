@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -12,34 +11,17 @@ from speechbrain.nnet.activations import Swish
 from speechbrain.nnet.attention import RelPosEncXL, RelPosMHAXL
 from torch import Tensor, nn
 
-from todm_sb.nnet.elastic import ElasticFFN
+from todm_sb.nnet.elastic import ElasticFFN, copy_with
 from todm_sb.nnet.encoders.registry import register
-from todm_sb.nnet.encoders.stack import LayerStack, StackedEncoder
+from todm_sb.nnet.encoders.stack import LayerStack, StackedEncoder, check_stacked
 from todm_sb.nnet.masking import frame_mask
 from todm_sb.nnet.subsampling import ConvSubsampling
 from todm_sb.space import SubnetConfig
 from todm_sb.space.dimensions import FFN
-from todm_sb.utils.schema import flag, integer, mapping, nullable, number, one_of, sequence
+from todm_sb.utils.schema import integer
 
-_WIDTH = integer(1, FFN.largest)
-
-# What a bundle, which may come from a stranger, can ask for.
-check_arguments = mapping(
-    {
-        "n_features": integer(1, 1024),
-        "d_model": _WIDTH,
-        FFN.key: sequence(_WIDTH, 1, 128),
-    },
-    {
-        "kind": one_of("conformer"),
-        "n_heads": integer(1, 1024),
-        "kernel_size": integer(1, 1023),
-        "dropout": number(0, 1),
-        "adaptive_dropout": flag,
-        "dropout_width": nullable(_WIDTH),
-        "channels": sequence(integer(1, 4096), 1, 8),
-        "time_strides": sequence(integer(1, 64), 1, 8),
-    },
+check_arguments = check_stacked(
+    "conformer", {"n_heads": integer(1, 1024), "kernel_size": integer(1, 1023)}
 )
 
 
@@ -110,9 +92,7 @@ class ConformerLayer(nn.Module):
 
     def extract(self, ffn_dims: int | None = None) -> ConformerLayer:
         """A standalone layer of this width, equal in outputs."""
-        ffns = {id(ffn): ffn.extract(ffn_dims) for ffn in (self.ffn_1, self.ffn_2)}
-        # A deep copy takes what its memo already holds as copied.
-        return copy.deepcopy(self, ffns)
+        return copy_with(self, {ffn: ffn.extract(ffn_dims) for ffn in (self.ffn_1, self.ffn_2)})
 
     def macs(self, n_frames: int, ffn_dims: int | None = None) -> int:
         """Multiply-accumulates of so many frames."""
@@ -164,8 +144,8 @@ class ConformerEncoder(StackedEncoder):
         channels: tuple[int, ...] = (32, 32),
         time_strides: tuple[int, ...] = (2, 2),
     ) -> None:
-        arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__()
+        self.built_with(locals())
         if not isinstance(n_heads, int) or n_heads < 1 or d_model % n_heads:
             raise ValueError(f"n_heads ({n_heads}) must be a number that divides d_model {d_model}")
         if d_model % 2:
@@ -174,9 +154,6 @@ class ConformerEncoder(StackedEncoder):
             )
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, not {kernel_size}")
-        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items()}
-        self.config = {"kind": self.kind, **plain}
-        self.n_features, self.d_model = n_features, d_model
         full = dropout_width or max(ffn_dims)
         self.subsampling = ConvSubsampling(n_features, d_model, channels, time_strides)
         self.positions = RelPosEncXL(d_model)
@@ -207,12 +184,7 @@ class ConformerEncoder(StackedEncoder):
         shared: tuple[Tensor, ...] | None = None,
         causal: bool = False,
     ) -> Tensor:
-        """The elastic part: (batch, T', d_model), (batch,) -> (batch, T', d_model), exactly zero
-        on padded frames.
-
-        Raises:
-            IndexError: if the subnet names a layer that does not exist.
-        """
+        """The elastic part; see :meth:`todm_sb.nnet.encoders.Encoder.encode`."""
         mask = frame_mask(lengths, frames.shape[1])
         (positions,) = shared or self.shared(frames.shape[1])
         x = torch.where(mask, frames, 0.0)

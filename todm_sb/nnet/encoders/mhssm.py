@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,32 +9,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from todm_sb.nnet.block_operators import BLOCK, BlockOperators
-from todm_sb.nnet.elastic import ElasticFFN
+from todm_sb.nnet.elastic import ElasticFFN, copy_with
 from todm_sb.nnet.encoders.registry import register
-from todm_sb.nnet.encoders.stack import LayerStack, StackedEncoder
+from todm_sb.nnet.encoders.stack import WIDTH, LayerStack, StackedEncoder, check_stacked
 from todm_sb.nnet.fft_convolution import longest_of_size
 from todm_sb.nnet.masking import frame_mask
 from todm_sb.nnet.ssm import MultiHeadSSM
 from todm_sb.nnet.subsampling import ConvSubsampling
 from todm_sb.space import SubnetConfig
 from todm_sb.space.dimensions import FFN, HEADS
-from todm_sb.utils.schema import either, flag, integer, mapping, nullable, number, one_of, sequence
+from todm_sb.utils.schema import either, flag, integer, nullable, number, sequence
 
-_WIDTH = integer(1, FFN.largest)
 _HEADS = integer(2, HEADS.largest)
 
-# What a bundle, which may come from a stranger, can ask for.
-check_arguments = mapping(
+check_arguments = check_stacked(
+    "mhssm",
     {
-        "n_features": integer(1, 1024),
-        "d_model": _WIDTH,
-        FFN.key: sequence(_WIDTH, 1, 128),
-    },
-    {
-        "kind": one_of("mhssm"),
         HEADS.key: either(_HEADS, sequence(_HEADS, 1, 128)),
-        "head_dim": nullable(_WIDTH),
-        "d_inner": nullable(_WIDTH),
+        "head_dim": nullable(WIDTH),
+        "d_inner": nullable(WIDTH),
         "state_size": integer(1, 1024),
         "n_stack": integer(1, 8),
         "dt_range": sequence(number(1e-9, 1e3), 2, 2),
@@ -43,11 +35,6 @@ check_arguments = mapping(
         "causal": flag,
         "look_ahead": integer(0, 64),
         "dual_mode": flag,
-        "dropout": number(0, 1),
-        "adaptive_dropout": flag,
-        "dropout_width": nullable(_WIDTH),
-        "channels": sequence(integer(1, 4096), 1, 8),
-        "time_strides": sequence(integer(1, 64), 1, 8),
     },
 )
 
@@ -90,12 +77,8 @@ class MHSSMLayer(nn.Module):
 
     def extract(self, ffn_dims: int | None = None, n_heads: int | None = None) -> MHSSMLayer:
         """A standalone layer of this choice, equal in outputs."""
-        parts = {
-            id(self.ffn): self.ffn.extract(ffn_dims),
-            id(self.ssm): self.ssm.extract(n_heads),
-        }
-        # A deep copy takes what its memo already holds as copied.
-        return copy.deepcopy(self, parts)
+        parts = {self.ffn: self.ffn.extract(ffn_dims), self.ssm: self.ssm.extract(n_heads)}
+        return copy_with(self, parts)
 
     def macs(self, n_frames: int, ffn_dims: int | None = None, n_heads: int | None = None) -> int:
         """Multiply-accumulates of so many frames."""
@@ -181,12 +164,10 @@ class MHSSMEncoder(StackedEncoder):
         time_strides: tuple[int, ...] = (2, 2),
         spread: float = 0.0,
     ) -> None:
-        arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__()
+        self.built_with(locals())
         if causal and dual_mode:
             raise ValueError("a causal network has no dual_mode: set one of them")
-        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items()}
-        self.config = {"kind": self.kind, **plain}
         # What ``causal`` can be in forward and encode; first the mode that is meant by default.
         self.modes = (False, True) if dual_mode else (causal,)
         elastic = not isinstance(n_heads, int)
@@ -195,7 +176,6 @@ class MHSSMEncoder(StackedEncoder):
             raise ValueError(f"{len(ffn_dims)} layers but n_heads of {len(heads)}")
         head_dim = head_dim or _head_dim(d_inner or 2 * d_model, max(heads))
         dropout_width = dropout_width or max(ffn_dims)
-        self.n_features, self.d_model = n_features, d_model
         self.subsampling = ConvSubsampling(
             n_features, d_model, channels, time_strides, causal or dual_mode, look_ahead
         )
@@ -254,21 +234,8 @@ class MHSSMEncoder(StackedEncoder):
         shared: tuple[Tensor, ...] | None = None,
         causal: bool = False,
     ) -> Tensor:
-        """The elastic part: everything after subsampling.
-
-        Args:
-            frames: (batch, T', d_model), subsampled frames.
-            lengths: (batch,), integer frames of each utterance.
-            subnet: None for the max subnet.
-            shared: what :meth:`shared` returned for T' frames, or None to compute what is needed.
-            causal: run a dual-mode network as a causal one; ``shared``, where given, tell that.
-
-        Returns:
-            (batch, T', d_model), exactly zero on padded frames.
-
-        Raises:
-            IndexError: if the subnet names a layer that does not exist.
-        """
+        """The elastic part; see :meth:`todm_sb.nnet.encoders.Encoder.encode`. Where ``shared`` is
+        given, it and not ``causal`` tells the mode."""
         mask = frame_mask(lengths, frames.shape[1], self.norm.weight.dtype)
         x = frames
         for i, choices in self.layers.active(subnet):

@@ -69,9 +69,22 @@ class Encoder(Protocol):
         shared: tuple[Tensor, ...] | None = None,
         causal: bool = False,
     ) -> Tensor:
-        """The elastic part: (batch, T', d_model), (batch,) -> (batch, T', d_model).
+        """The elastic part: everything after subsampling.
 
-        The result is exactly zero on padded frames, and no frame depends on padding.
+        Args:
+            frames: (batch, T', d_model), subsampled frames; padded ones hold no meaning, and no
+                other depends on them.
+            lengths: (batch,), integer frames of each utterance.
+            subnet: None for the max subnet.
+            shared: what :meth:`shared` returned for T' frames and this mode, or None to compute
+                what is needed.
+            causal: run a dual-mode network as a causal one.
+
+        Returns:
+            (batch, T', d_model), exactly zero on padded frames.
+
+        Raises:
+            IndexError: if the subnet names a layer that does not exist.
         """
 
     def __call__(

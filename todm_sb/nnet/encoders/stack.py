@@ -4,15 +4,43 @@ the encoders that are made of one."""
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from torch import Tensor, nn
 
+from todm_sb.nnet.elastic import copy_with
 from todm_sb.nnet.sizes import n_bytes, n_parameters
 from todm_sb.space import SubnetConfig
+from todm_sb.space.dimensions import FFN
+from todm_sb.utils.schema import Check, flag, integer, mapping, nullable, number, one_of, sequence
 
 Self = TypeVar("Self", bound="StackedEncoder")
+
+WIDTH = integer(1, FFN.largest)
+
+
+def check_stacked(kind: str, own: Mapping[str, Check]) -> Check:
+    """Check of what an encoder of convolutional subsampling and elastic feed-forward layers can be
+    asked for, also by a bundle, which may come from a stranger.
+
+    Args:
+        kind: its name in the registry.
+        own: checks of the arguments that not all such encoders have; each can be left out.
+    """
+    return mapping(
+        {"n_features": integer(1, 1024), "d_model": WIDTH, FFN.key: sequence(WIDTH, 1, 128)},
+        {
+            "kind": one_of(kind),
+            **own,
+            "dropout": number(0, 1),
+            "adaptive_dropout": flag,
+            "dropout_width": nullable(WIDTH),
+            "channels": sequence(integer(1, 4096), 1, 8),
+            "time_strides": sequence(integer(1, 64), 1, 8),
+        },
+    )
 
 
 class ElasticLayer(Protocol):
@@ -79,7 +107,7 @@ class LayerStack(nn.ModuleList):
         return total
 
 
-class StackedEncoder(nn.Module):
+class StackedEncoder(nn.Module, ABC):
     """What encoders have in common that subsample frames, then run a :class:`LayerStack`.
 
     A subclass that sets the attributes below and defines ``dimensions`` and ``encode`` is an
@@ -87,11 +115,12 @@ class StackedEncoder(nn.Module):
     are part of every subnet.
 
     Attributes:
-        config, modes, n_features, d_model: see :class:`todm_sb.nnet.encoders.Encoder`.
+        kind, config, modes, n_features, d_model: see :class:`todm_sb.nnet.encoders.Encoder`.
         subsampling: see :class:`todm_sb.nnet.subsampling.ConvSubsampling`.
         layers: the elastic part.
     """
 
+    kind: ClassVar[str]
     config: dict[str, Any]
     modes: tuple[bool, ...] = (False,)
     n_features: int
@@ -99,10 +128,21 @@ class StackedEncoder(nn.Module):
     subsampling: Any
     layers: LayerStack
 
+    def built_with(self, arguments: Mapping[str, Any]) -> None:
+        """Keeps what it is built with, as plain types: sets ``config`` and the two widths.
+
+        Args:
+            arguments: ``locals()`` of ``__init__`` before it has any of its own.
+        """
+        own = {k: v for k, v in arguments.items() if k not in ("self", "__class__")}
+        plain = {k: list(v) if isinstance(v, (list, tuple)) else v for k, v in own.items()}
+        self.config = {"kind": self.kind, **plain}
+        self.n_features, self.d_model = own["n_features"], own["d_model"]
+
     @property
+    @abstractmethod
     def dimensions(self) -> Mapping[str, tuple[int, ...]]:
         """For each elastic dimension that it obeys, by key, the largest choice of each layer."""
-        raise NotImplementedError
 
     def n_frames(self, n_features: Any) -> Any:
         """Encoder frames of utterances of so many feature frames, integers or a tensor."""
@@ -117,6 +157,7 @@ class StackedEncoder(nn.Module):
         shared is taken to be of one number of frames."""
         return n_frames
 
+    @abstractmethod
     def encode(
         self,
         frames: Tensor,
@@ -126,7 +167,6 @@ class StackedEncoder(nn.Module):
         causal: bool = False,
     ) -> Tensor:
         """The elastic part; see :meth:`todm_sb.nnet.encoders.Encoder.encode`."""
-        raise NotImplementedError
 
     def forward(
         self,
@@ -152,8 +192,7 @@ class StackedEncoder(nn.Module):
     def extract(self: Self, subnet: SubnetConfig) -> Self:
         """A plain, smaller encoder with the outputs that this one has under a subnet; its config
         has the sizes that the subnet chose, for every dimension that is given layer by layer."""
-        # A deep copy takes what its memo already holds as copied.
-        small = copy.deepcopy(self, {id(self.layers): self.layers.extract(subnet)})
+        small = copy_with(self, {self.layers: self.layers.extract(subnet)})
         for key, sizes in small.dimensions.items():
             if not isinstance(self.config[key], int):
                 small.config[key] = list(sizes)
