@@ -8,7 +8,6 @@ LibriSpeech. Sentences and voices of ``dev-clean`` and ``test-clean`` are unseen
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -19,10 +18,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import soundfile
 import torch
 import torchaudio.functional
 
+from todm_sb.dataio.audio import flac_of
 from todm_sb.dataio.espeak import SAMPLE_RATE as ESPEAK_RATE
 from todm_sb.dataio.espeak import Voice, synthesize
 from todm_sb.dataio.mini_grammar import distinct_sentences
@@ -224,10 +223,7 @@ def _flac(utterance: Utterance, seed: int, sample_rate: int) -> bytes:
     audio *= 10 ** (rng.uniform(-30, -20) / 20) / audio.std()  # RMS in dB of full scale
     audio += _noise(len(audio), rng) * audio.std() * 10 ** (-rng.uniform(20, 35) / 20)
     audio *= min(1.0, 0.95 / np.abs(audio).max())  # no clipping
-
-    file = io.BytesIO()
-    soundfile.write(file, audio, sample_rate, format="FLAC", subtype="PCM_16")
-    return file.getvalue()
+    return flac_of(audio, sample_rate)
 
 
 def _trim(audio: np.ndarray, rate: int, keep_s: float = 0.1, floor_db: float = -45) -> np.ndarray:
