@@ -26,11 +26,12 @@ from todm_sb.dataio.espeak import SAMPLE_RATE as ESPEAK_RATE
 from todm_sb.dataio.espeak import Voice, synthesize
 from todm_sb.dataio.mini_grammar import distinct_sentences
 from todm_sb.utils.errors import DataError
-from todm_sb.utils.files import write_atomic
+from todm_sb.utils.files import read_record, write_atomic
 from todm_sb.utils.folders import size
 from todm_sb.utils.progress import bar
 
 OPTIONS_NAME = "mini_corpus.json"
+# Bytes of each audio file as it was written, by its path inside the corpus.
 SIZES_NAME = "mini_corpus_sizes.json"
 
 # To be raised with any change in how an utterance of the plan is turned into audio.
@@ -246,7 +247,7 @@ def _noise(length: int, rng: random.Random) -> np.ndarray:
     return noise / noise.std()
 
 
-def _clear_other_corpus(data_folder: Path, options: dict) -> None:
+def _clear_other_corpus(data_folder: Path, options: dict[str, Any]) -> None:
     """Removes what was made with other options, and nothing else; refuses a folder that is not
     ours."""
     ours = data_folder / OPTIONS_NAME
@@ -258,10 +259,7 @@ def _clear_other_corpus(data_folder: Path, options: dict) -> None:
             f"{data_folder} holds a corpus that is not the mini corpus ('{splits[0].name}'): "
             "choose another data_folder"
         )
-    try:
-        found = json.loads(ours.read_text(encoding="utf-8"))
-    except ValueError:
-        found = None
+    found = read_record(ours)
     if found == options:
         return
     made = _files_made(data_folder, found)
@@ -275,9 +273,9 @@ def _clear_other_corpus(data_folder: Path, options: dict) -> None:
                 folder.rmdir()
 
 
-def _files_made(data_folder: Path, options: Any) -> set[str]:
+def _files_made(data_folder: Path, options: dict[str, Any]) -> set[str]:
     """Audio and transcripts of the corpus that is there, finished or not."""
-    audio = {*_recorded_sizes(data_folder)}
+    audio = {*read_record(data_folder / SIZES_NAME)}
     with suppress(KeyError, TypeError, ValueError):
         audio |= {u.path.as_posix() for u in plan_corpus(options["seed"], options["sizes"])}
     chapters = {PurePosixPath(path).parent for path in audio}
@@ -286,7 +284,7 @@ def _files_made(data_folder: Path, options: Any) -> set[str]:
 
 def _missing(data_folder: Path, plan: list[Utterance]) -> list[Utterance]:
     """The utterances whose audio is not there, or has not the size it was written with."""
-    written = _recorded_sizes(data_folder)
+    written = read_record(data_folder / SIZES_NAME)
 
     def is_whole(utterance: Utterance) -> bool:
         found = size(data_folder / utterance.path)
@@ -301,12 +299,3 @@ def _write_transcripts(data_folder: Path, plan: list[Utterance]) -> None:
         lines = [f"{utterance.id} {utterance.sentence.upper()}\n" for utterance in utterances]
         name = "-".join(chapter.parts[1:]) + ".trans.txt"
         write_atomic(data_folder / chapter / name, "".join(lines))
-
-
-def _recorded_sizes(data_folder: Path) -> dict[str, int]:
-    """Bytes of the audio files by path, as they were once written; empty where none is recorded."""
-    try:
-        sizes = json.loads((data_folder / SIZES_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return sizes if isinstance(sizes, dict) else {}
