@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ import torch
 import torchaudio.functional
 
 from todm_sb.dataio.audio import flac_of
+from todm_sb.dataio.chapters import AUDIO, TRANSCRIPT
 from todm_sb.dataio.espeak import SAMPLE_RATE as ESPEAK_RATE
 from todm_sb.dataio.espeak import Voice, synthesize
 from todm_sb.dataio.mini_grammar import distinct_sentences
@@ -119,7 +120,7 @@ class Utterance:
     @property
     def path(self) -> Path:
         """The audio file inside the corpus."""
-        return self.folder / f"{self.id}.flac"
+        return self.folder / f"{self.id}{AUDIO}"
 
 
 def prepare_mini_corpus(
@@ -279,7 +280,12 @@ def _files_made(data_folder: Path, options: dict[str, Any]) -> set[str]:
     with suppress(KeyError, TypeError, ValueError):
         audio |= {u.path.as_posix() for u in plan_corpus(options["seed"], options["sizes"])}
     chapters = {PurePosixPath(path).parent for path in audio}
-    return audio | {f"{c}/{'-'.join(c.parts[1:])}.trans.txt" for c in chapters}
+    return audio | {_transcript_of(chapter).as_posix() for chapter in chapters}
+
+
+def _transcript_of(chapter: PurePath) -> PurePath:
+    """The transcript of a chapter, by the chapter's folder inside the corpus."""
+    return chapter / f"{'-'.join(chapter.parts[1:])}{TRANSCRIPT}"
 
 
 def _missing(data_folder: Path, plan: list[Utterance]) -> list[Utterance]:
@@ -297,5 +303,4 @@ def _write_transcripts(data_folder: Path, plan: list[Utterance]) -> None:
     """Writes the ``.trans.txt`` of each chapter."""
     for chapter, utterances in groupby(plan, key=lambda utterance: utterance.folder):
         lines = [f"{utterance.id} {utterance.sentence.upper()}\n" for utterance in utterances]
-        name = "-".join(chapter.parts[1:]) + ".trans.txt"
-        write_atomic(data_folder / chapter / name, "".join(lines))
+        write_atomic(data_folder / _transcript_of(chapter), "".join(lines))
