@@ -499,10 +499,6 @@ def test_check_data_ends_in_one_line_where_it_cannot_work(good, capsys, argument
     assert re.search(message, err)
 
 
-def test_the_number_of_kinds_of_bad_input():
-    assert len(BROKEN_ROWS) + len(BROKEN_AUDIO) + len(BROKEN_INSIDE) >= 30
-
-
 def test_a_rounded_duration_is_no_fault(tmp_path):
     path = write(tmp_path / "a.flac", tone(1.234))
     assert audio_fault(str(path), 1.23, RATE) is None

@@ -56,7 +56,7 @@ def test_speechbrains_bars_of_training_are_for_terminals_too(
         assert brain.noprogressbar is not shown
 
 
-def test_search_and_comparison_ask_for_a_bar_and_get_none_in_a_log(monkeypatch, tmp_path, capfd):
+def test_a_comparison_asks_for_a_bar_and_gets_none_in_a_log(capfd):
     from todm_sb.experiments.compare.runner import run_cells
 
     run_cells(SimpleNamespace(), [], progressbar=True)

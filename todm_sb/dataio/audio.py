@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,18 @@ SILENT = "silent audio"
 
 # Samples decoded at a time.
 BLOCK = 1 << 16
+
+
+def flac_of(samples: np.ndarray, sample_rate: int) -> bytes:
+    """The content of a FLAC file of 16 bits.
+
+    Args:
+        samples: ``[n]``, between -1 and 1.
+        sample_rate: in Hz.
+    """
+    file = io.BytesIO()
+    soundfile.write(file, samples, sample_rate, format="FLAC", subtype="PCM_16")
+    return file.getvalue()
 
 
 def read_samples(path: str, duration: float, sample_rate: int | None = None) -> np.ndarray:

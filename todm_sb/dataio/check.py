@@ -194,7 +194,6 @@ def _audio_faults(lines: Lines, limits: Limits, whole: bool, num_threads: int) -
         found = audio_fault(row["wav"], float(row["duration"]), limits.sample_rate, whole)
         return found and Fault(line, row["ID"], *found)
 
-    lines = list(lines)
     with ThreadPoolExecutor(num_threads) as pool:
         work = bar(pool.map(examine, lines), desc="audio", total=len(lines), unit="file")
         return [fault for fault in work if fault is not None]

@@ -7,7 +7,6 @@ speaker. Here 3 to 7 recordings of one speaker are joined with short pauses into
 
 from __future__ import annotations
 
-import io
 import random
 import re
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from todm_sb.dataio.audio import flac_of
 from todm_sb.dataio.digit_strings import (
     ALL_INDICES,
     INDICES,
@@ -239,10 +239,8 @@ def _write(string: DigitString, folder: Path, audio: dict[Recording, np.ndarray]
         return floor * noise.standard_normal(round(rng.uniform(*PAUSE_S) * SAMPLE_RATE))
 
     samples = np.concatenate([pause(), *(piece for part in parts for piece in (part, pause()))])
-    file = io.BytesIO()
-    soundfile.write(file, samples.clip(-1, 1), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     path = folder / f"{string.id}.flac"
-    write_atomic(path, file.getvalue())
+    write_atomic(path, flac_of(samples.clip(-1, 1), SAMPLE_RATE))
     speaker = string.recordings[0].speaker
     return Row(string.id, len(samples) / SAMPLE_RATE, str(path), speaker, string.words)
 

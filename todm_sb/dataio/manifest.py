@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from todm_sb.utils.errors import DataError
-from todm_sb.utils.files import sha256_of, write_atomic
+from todm_sb.utils.files import read_record, sha256_of, write_atomic
 from todm_sb.utils.text_files import BOM, read_text
 
 # The line ends and quotes of CSV, and the space that `read_lines` would take off a cell's start.
@@ -199,7 +199,7 @@ def mark_current(path: str | Path, options: dict[str, Any]) -> None:
     """
     path = Path(path)
     record = _record(path) | {path.name: {"made_from": options, "sha256": _sha256(path)}}
-    write_atomic(path.parent / RECORD_NAME, json.dumps(record, indent=2, sort_keys=True) + "\n")
+    _write_record(path, record)
 
 
 def forget(path: str | Path) -> None:
@@ -207,16 +207,16 @@ def forget(path: str | Path) -> None:
     path = Path(path)
     record = _record(path)
     if record.pop(path.name, None) is not None:
-        write_atomic(path.parent / RECORD_NAME, json.dumps(record, indent=2, sort_keys=True) + "\n")
+        _write_record(path, record)
 
 
 def _record(path: Path) -> dict[str, Any]:
     """The options of all files prepared in the same folder; none if there is no sound record."""
-    try:
-        record = json.loads((path.parent / RECORD_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
+    return read_record(path.parent / RECORD_NAME)
+
+
+def _write_record(path: Path, record: dict[str, Any]) -> None:
+    write_atomic(path.parent / RECORD_NAME, json.dumps(record, indent=2, sort_keys=True) + "\n")
 
 
 def _record_of(path: str | Path) -> dict[str, Any] | None:

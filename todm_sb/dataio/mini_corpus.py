@@ -8,30 +8,31 @@ LibriSpeech. Sentences and voices of ``dev-clean`` and ``test-clean`` are unseen
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import random
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
-import soundfile
 import torch
 import torchaudio.functional
 
+from todm_sb.dataio.audio import flac_of
+from todm_sb.dataio.chapters import AUDIO, TRANSCRIPT
 from todm_sb.dataio.espeak import SAMPLE_RATE as ESPEAK_RATE
 from todm_sb.dataio.espeak import Voice, synthesize
 from todm_sb.dataio.mini_grammar import distinct_sentences
 from todm_sb.utils.errors import DataError
-from todm_sb.utils.files import write_atomic
+from todm_sb.utils.files import read_record, write_atomic
 from todm_sb.utils.folders import size
 from todm_sb.utils.progress import bar
 
 OPTIONS_NAME = "mini_corpus.json"
+# Bytes of each audio file as it was written, by its path inside the corpus.
 SIZES_NAME = "mini_corpus_sizes.json"
 
 # To be raised with any change in how an utterance of the plan is turned into audio.
@@ -119,7 +120,7 @@ class Utterance:
     @property
     def path(self) -> Path:
         """The audio file inside the corpus."""
-        return self.folder / f"{self.id}.flac"
+        return self.folder / f"{self.id}{AUDIO}"
 
 
 def prepare_mini_corpus(
@@ -224,10 +225,7 @@ def _flac(utterance: Utterance, seed: int, sample_rate: int) -> bytes:
     audio *= 10 ** (rng.uniform(-30, -20) / 20) / audio.std()  # RMS in dB of full scale
     audio += _noise(len(audio), rng) * audio.std() * 10 ** (-rng.uniform(20, 35) / 20)
     audio *= min(1.0, 0.95 / np.abs(audio).max())  # no clipping
-
-    file = io.BytesIO()
-    soundfile.write(file, audio, sample_rate, format="FLAC", subtype="PCM_16")
-    return file.getvalue()
+    return flac_of(audio, sample_rate)
 
 
 def _trim(audio: np.ndarray, rate: int, keep_s: float = 0.1, floor_db: float = -45) -> np.ndarray:
@@ -250,7 +248,7 @@ def _noise(length: int, rng: random.Random) -> np.ndarray:
     return noise / noise.std()
 
 
-def _clear_other_corpus(data_folder: Path, options: dict) -> None:
+def _clear_other_corpus(data_folder: Path, options: dict[str, Any]) -> None:
     """Removes what was made with other options, and nothing else; refuses a folder that is not
     ours."""
     ours = data_folder / OPTIONS_NAME
@@ -262,10 +260,7 @@ def _clear_other_corpus(data_folder: Path, options: dict) -> None:
             f"{data_folder} holds a corpus that is not the mini corpus ('{splits[0].name}'): "
             "choose another data_folder"
         )
-    try:
-        found = json.loads(ours.read_text(encoding="utf-8"))
-    except ValueError:
-        found = None
+    found = read_record(ours)
     if found == options:
         return
     made = _files_made(data_folder, found)
@@ -279,18 +274,23 @@ def _clear_other_corpus(data_folder: Path, options: dict) -> None:
                 folder.rmdir()
 
 
-def _files_made(data_folder: Path, options: Any) -> set[str]:
+def _files_made(data_folder: Path, options: dict[str, Any]) -> set[str]:
     """Audio and transcripts of the corpus that is there, finished or not."""
-    audio = {*_recorded_sizes(data_folder)}
+    audio = {*read_record(data_folder / SIZES_NAME)}
     with suppress(KeyError, TypeError, ValueError):
         audio |= {u.path.as_posix() for u in plan_corpus(options["seed"], options["sizes"])}
     chapters = {PurePosixPath(path).parent for path in audio}
-    return audio | {f"{c}/{'-'.join(c.parts[1:])}.trans.txt" for c in chapters}
+    return audio | {_transcript_of(chapter).as_posix() for chapter in chapters}
+
+
+def _transcript_of(chapter: PurePath) -> PurePath:
+    """The transcript of a chapter, by the chapter's folder inside the corpus."""
+    return chapter / f"{'-'.join(chapter.parts[1:])}{TRANSCRIPT}"
 
 
 def _missing(data_folder: Path, plan: list[Utterance]) -> list[Utterance]:
     """The utterances whose audio is not there, or has not the size it was written with."""
-    written = _recorded_sizes(data_folder)
+    written = read_record(data_folder / SIZES_NAME)
 
     def is_whole(utterance: Utterance) -> bool:
         found = size(data_folder / utterance.path)
@@ -303,14 +303,4 @@ def _write_transcripts(data_folder: Path, plan: list[Utterance]) -> None:
     """Writes the ``.trans.txt`` of each chapter."""
     for chapter, utterances in groupby(plan, key=lambda utterance: utterance.folder):
         lines = [f"{utterance.id} {utterance.sentence.upper()}\n" for utterance in utterances]
-        name = "-".join(chapter.parts[1:]) + ".trans.txt"
-        write_atomic(data_folder / chapter / name, "".join(lines))
-
-
-def _recorded_sizes(data_folder: Path) -> dict[str, int]:
-    """Bytes of the audio files by path, as they were once written; empty where none is recorded."""
-    try:
-        sizes = json.loads((data_folder / SIZES_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return sizes if isinstance(sizes, dict) else {}
+        write_atomic(data_folder / _transcript_of(chapter), "".join(lines))

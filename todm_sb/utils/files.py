@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from todm_sb.utils.errors import DataError, quoted
 
@@ -20,6 +22,19 @@ def sha256_of(path: str | Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def read_record(path: str | Path) -> dict[str, Any]:
+    """The mapping in a JSON file; empty where there is no such file, or it holds no mapping.
+
+    Args:
+        path: of what is written anew where it is lost, such as hashes of files.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def write_atomic(path: str | Path, content: str | bytes) -> None:

@@ -86,9 +86,7 @@ class FolderLock:
 
     def _is_taken(self, folder: Path) -> bool:
         try:
-            try_lock(self.descriptor)
-        except (BlockingIOError, PermissionError):
-            return False
+            return try_lock(self.descriptor)
         except OSError as error:
             if error.errno not in UNSUPPORTED:
                 raise
@@ -132,21 +130,28 @@ def is_locked(folder: Path) -> bool:
     except OSError:
         return False
     try:
-        try_lock(descriptor, shared=True)
-        return False
+        return not try_lock(descriptor, shared=True)
     except OSError as error:
         return error.errno not in UNSUPPORTED
     finally:
         os.close(descriptor)
 
 
-def try_lock(descriptor: int, shared: bool = False) -> None:
-    """Takes the lock; a BlockingIOError or PermissionError (Windows) if another has it."""
-    if sys.platform == "win32":
-        os.lseek(descriptor, FAR, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-    else:
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+def try_lock(descriptor: int, shared: bool = False) -> bool:
+    """Takes the lock, unless another has it; says whether it is taken.
+
+    Raises:
+        OSError: if the file system has no locks, or fails.
+    """
+    try:
+        if sys.platform == "win32":
+            os.lseek(descriptor, FAR, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # the latter on Windows
+        return False
+    return True
 
 
 def _inherited(path: Path) -> int | None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from todm_sb.utils.errors import ConfigError
-from todm_sb.utils.files import sha256_of, write_atomic
+from todm_sb.utils.files import read_record, sha256_of, write_atomic
 
 RECORD = ".written.json"
 
@@ -25,7 +25,7 @@ def write_own(folder: Path, files: Mapping[str, bytes]) -> None:
     """
     files = {name: data for name, data in files.items() if not _holds(folder / name, data)}
     check_own(folder, files)
-    written = _written(folder)
+    written = read_record(folder / RECORD)
     for name, data in files.items():
         # The one before, too: it is there still if this one is not.
         written[name] = [hashlib.sha256(data).hexdigest(), *written.get(name, [])][:2]
@@ -40,7 +40,7 @@ def check_own(folder: Path, names: Iterable[str]) -> None:
     Raises:
         ConfigError: if one of them was not written by :func:`write_own`, or was changed since.
     """
-    written = _written(folder)
+    written = read_record(folder / RECORD)
     for name in names:
         path = folder / name
         if path.exists() and not (path.is_file() and sha256_of(path) in written.get(name, [])):
@@ -51,11 +51,3 @@ def check_own(folder: Path, names: Iterable[str]) -> None:
 
 def _holds(path: Path, data: bytes) -> bool:
     return path.is_file() and path.read_bytes() == data
-
-
-def _written(folder: Path) -> dict[str, list[str]]:
-    try:
-        found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -196,13 +196,13 @@ def _lock(staging: Path, folder: Path) -> int | None:
         return None
     lock = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        try_lock(lock)
-    except BlockingIOError:
-        os.close(lock)
-        raise ConfigError(f"another export is being written to {folder}: wait for it") from None
+        taken = try_lock(lock)
     except OSError:  # a file system without locks
         os.close(lock)
         return None
+    if not taken:
+        os.close(lock)
+        raise ConfigError(f"another export is being written to {folder}: wait for it")
     return lock
 
 
