@@ -16,13 +16,12 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from trained import batches, load_run
+from trained import batches, load_newest
 
 from todm_sb.losses.lattice import log_softmax
 from todm_sb.losses.pruning import Pruning, choose_band, ctc_lattice, simple_lattice
 from todm_sb.losses.transducer import lattice_loss
 from todm_sb.supernet.objective import ctc_loss
-from todm_sb.supernet.trunk import Trunk
 
 WIDTHS = (3, 5, 8, 12, 20)
 
@@ -33,11 +32,10 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--batches", type=int, default=8)
     args = parser.parse_args()
-    hparams = load_run(args.run)
+    hparams = load_newest(args.run)
     model = hparams["model"]
     sums, covered, excess, believed = Counter(), Counter(), Counter(), Counter()
-    for features, n_features, labels in batches(hparams, args.batches):
-        trunk = Trunk.compute(model, features, n_features, labels.ids)
+    for trunk, labels in batches(hparams, args.batches):
         lengths = trunk.n_frames, labels.lengths
         encoded = model.encoder.encode(trunk.frames, trunk.n_frames, None, trunk.shared)
         nodes = model.joiner, model.joiner.project_encoder(encoded), trunk.predictor, labels.ids

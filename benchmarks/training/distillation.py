@@ -19,9 +19,7 @@ from statistics import fmean
 
 import torch
 from torch.nn.functional import cosine_similarity
-from trained import batches, load_run
-
-from todm_sb.supernet.trunk import Trunk
+from trained import batches, load_newest
 
 
 def main() -> None:
@@ -29,7 +27,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--batches", type=int, default=8)
     args = parser.parse_args()
-    hparams = load_run(args.run)
+    hparams = load_newest(args.run)
     model, space, rng = hparams["model"], hparams["space"], random.Random(0)
     objective = replace(hparams["objective"], kd_weight=1.0)
     groups = {
@@ -38,13 +36,12 @@ def main() -> None:
         "predictor": list(model.predictor.parameters()),
     }
     shares, found = defaultdict(list), defaultdict(list)
-    for features, n_features, labels in batches(hparams, args.batches):
-        trunk = Trunk.compute(model, features, n_features, labels.ids)
+    for trunk, labels in batches(hparams, args.batches):
         _, lead = objective(model, trunk, labels, space.max)
         for student, subnet in (("min", space.min), ("random", space.random(rng))):
             losses, _ = objective(model, trunk, labels, subnet, lead)
             hard = losses.terms["transducer"] + objective.ctc_weight * losses.terms["ctc"]
-            shares[student].append(float(losses.terms["kd"] / hard))
+            shares[student].append(float((losses.terms["kd"] / hard).detach()))
             for group, parameters in groups.items():
                 of_hard, of_kd = (
                     torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)

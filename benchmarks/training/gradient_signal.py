@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from trained import batches, load_run
+from trained import batches, load_newest
 
 from todm_sb.losses.lattice import log_softmax
 from todm_sb.losses.pruning import choose_band, ctc_lattice
@@ -54,15 +54,14 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=45.0, help="audio of a batch")
     args = parser.parse_args()
-    hparams = load_run(args.run)
+    hparams = load_newest(args.run)
     hparams["max_batch_seconds"] = args.seconds
     model, n = hparams["model"], args.batches
     parameters = list(model.encoder.layers.parameters())
     print("| objective | augmented | signal to noise |\n| --- | --- | --- |")
     for augment in (False, True):
         sums, squares = {}, Counter()
-        for features, n_features, labels in batches(hparams, n, "train_csv", augment):
-            trunk = Trunk.compute(model, features, n_features, labels.ids)
+        for trunk, labels in batches(hparams, n, "train_csv", augment):
             encoded = model.encoder.encode(trunk.frames, trunk.n_frames, None, trunk.shared)
             for name, loss in losses_of(model, trunk, labels, encoded).items():
                 gradients = torch.autograd.grad(loss, parameters, retain_graph=True)

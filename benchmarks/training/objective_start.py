@@ -18,7 +18,6 @@ a percent or two.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import subprocess
 import sys
@@ -26,9 +25,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hyperpyyaml import load_hyperpyyaml
-from trained import load_tokenizer
-
+from todm_sb.dataio.manifest import read_csv
+from todm_sb.dataio.tokenizer import encode
+from todm_sb.training.runs import load_hparams, run_tokenizer
 from todm_sb.training.watch import read_steps
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,13 +83,11 @@ def run(recipe: Path, folder: Path, arguments: list[str], steps: int) -> None:
 
 def labels_a_second(folder: Path) -> float:
     """Of the training data, by the run's own manifest and tokenizer."""
-    with (folder / "hyperparams.yaml").open() as file:
-        hparams = load_hyperpyyaml(file)
-    tokenizer = load_tokenizer(hparams)
-    with open(hparams["train_csv"], newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    n_labels = sum(len(tokenizer.encode(row["wrds"])) for row in rows)
-    return n_labels / sum(float(row["duration"]) for row in rows)
+    hparams = load_hparams(folder)
+    tokenizer = run_tokenizer(hparams)
+    rows = read_csv(hparams["train_csv"])
+    n_labels = sum(len(encode(tokenizer, row.wrds)) for row in rows)
+    return n_labels / sum(row.duration for row in rows)
 
 
 def nats_a_label(records: list[dict[str, Any]], rate: float, step: int) -> dict[str, float] | None:

@@ -6,6 +6,7 @@ import random
 from types import SimpleNamespace
 
 import pytest
+from test_search import SMALL, costs, error_rate, mean_best
 
 from todm_sb.search.proposers import ALGORITHMS, Task, proposer_class
 from todm_sb.search.search import EVENLY_SPACED, RANDOM, SubnetSearch
@@ -14,17 +15,6 @@ from todm_sb.supernet import SearchSpace
 from todm_sb.utils.errors import ConfigError
 
 SPACE = SearchSpace(5, 2, ffn_dims=(128, 256, 384))
-SMALL = SearchSpace(3, 1, ffn_dims=(1, 2))  # 26 subnets
-
-
-def costs(config):
-    return {"params": 1000.0 * len(config.layers) + sum(config["ffn_dims"])}
-
-
-def error_rate(config):
-    """Early layers help most, each less the wider it already is."""
-    used = zip(config.layers, config["ffn_dims"], strict=True)
-    return 100 / (1 + sum(width**0.5 / (1 + i) for i, width in used))
 
 
 def search(folder, algorithm, evaluate=error_rate, space=SPACE, n=20, baselines=False, **options):
@@ -91,15 +81,6 @@ def test_local_search_evaluates_neighbours_of_the_front(tmp_path):
         assert any(config in SPACE.neighbours(a) for a in front)
 
 
-def mean_best(configs):
-    """Mean error rate of the best subnet within each of many budgets: lower is better."""
-    budgets = range(2400, 6400, 200)
-    return sum(
-        min((error_rate(c) for c in configs if costs(c)["params"] <= b), default=100)
-        for b in budgets
-    ) / len(budgets)
-
-
 class Memory(dict):
     """Of a study, what a proposer asks."""
 
@@ -128,7 +109,10 @@ def proposed(algorithm, seed, n=60):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_local_search_finds_a_better_front_than_random_search(seed):
-    assert mean_best(proposed("local", seed)) < mean_best(proposed("random", seed))
+    local, others = (
+        mean_best(proposed(name, seed), range(2400, 6400, 200)) for name in ("local", "random")
+    )
+    assert local < others
 
 
 def test_a_neighbourhood_that_is_known_gives_way_to_random_subnets(tmp_path):

@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--causal",
         action="store_true",
         help="of a dual-mode network, what streaming needs and no more; with --budget, of what "
-        "search.py --causal found",
+        "todm-sb search --causal found",
     )
     parser.add_argument("--study", help="with --budget, the study of todm-sb search that found it")
     parser.add_argument("--json", action="store_true", help="print an object")

@@ -18,6 +18,7 @@ from todm_sb.search.budget import format_cost
 from todm_sb.search.pareto import Evaluated, SearchResult
 from todm_sb.search.proposers import Task, proposer_class
 from todm_sb.search.proposers.protocol import DRAWS
+from todm_sb.search.proposers.random_search import RandomSearch
 from todm_sb.search.study import BASELINE, SEARCH, SharedStudy
 from todm_sb.space import SearchSpace, SubnetConfig
 from todm_sb.utils.errors import ConfigError
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 # Seconds between looks at what other workers are doing.
 PATIENCE = 0.5
 
-NSGA2, RANDOM, EVENLY_SPACED = "NSGA-II", "random", "evenly spaced"
+RANDOM, EVENLY_SPACED = RandomSearch.name, "evenly spaced"
 
 
 def check_budgets(budgets: Sequence[float], smallest: float, cost: str) -> None:
