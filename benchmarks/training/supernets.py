@@ -4,9 +4,9 @@
         --work=runs --variants conformer heads --seeds 1 2 3 --n_test=400 --number_of_epochs=4
 
 Trains the recipe as it is (``own``) and each variant with each seed, by the recipe's ``train.py``,
-one after the other, with what other overrides are given; what is finished is only read. Prints, for each variant and each subnet that
-the recipe names, the error rate over all seeds, its difference relative to ``own``'s with a 95 %
-interval (paired bootstrap over utterances), and that of each seed.
+one after the other, with what other overrides are given; what is finished is only read. Prints, for
+each variant and each subnet that is named, the error rate over all seeds, its difference relative
+to ``own``'s with a 95 % interval (paired bootstrap over utterances), and that of each seed.
 """
 
 from __future__ import annotations

@@ -155,19 +155,12 @@ def test_what_validation_and_tests_count_is_normalised_on_both_sides(tmp_path, m
         def search(self, *_):
             return [[SimpleNamespace(tokens=x["tokens"].tolist())] for x in items]
 
-        def greedy(self):
-            return self
-
     encoder = SimpleNamespace(modes=(False,), encode=lambda *_: None)
     losses = SimpleNamespace(total=torch.zeros(()))
     tested = SimpleNamespace(
         modules=SimpleNamespace(model=SimpleNamespace(encoder=encoder)),
-        hparams=SimpleNamespace(
-            objective=lambda *_: (losses, None),
-            beam_size=1,
-            max_symbols=5,
-            searcher=lambda _: Oracle(),
-        ),
+        hparams=SimpleNamespace(objective=lambda *_: (losses, None)),
+        searcher=Oracle(),
         measured={"max": (None, False)},
         errors=ErrorRates(["max"]),
         losses=SimpleNamespace(add=lambda *_: None),
