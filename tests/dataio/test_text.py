@@ -17,8 +17,8 @@ from todm_sb.dataio.check import Limits, line_fault
 from todm_sb.dataio.manifest import Row, write_csv
 from todm_sb.dataio.pipeline import make_dataset
 from todm_sb.dataio.text import printable, words_of_ids, words_of_text
-from todm_sb.training import brain
 from todm_sb.training.error_rates import ErrorRates
+from todm_sb.training.evaluation import Evaluation
 
 CORPUS = ["ÄPFEL FÜR KÖLN", "VIỆT NAM ĐƯỢC", "ONE TWO\u00ad FIX", "한국 カ゚", "größe one office"] * 3
 FORMS = ["NFC", "NFD", "NFKC", "NFKD"]
@@ -149,25 +149,16 @@ def test_what_validation_and_tests_count_is_normalised_on_both_sides(tmp_path, m
     data = make_dataset(str(tmp_path / "a.csv"), tokenizer, lambda _: 100)
     with data.output_keys_as(["id", "words", "tokens"]):
         items = [data[i] for i in range(len(data))]
-    batch = SimpleNamespace(id=[x["id"] for x in items], words=[x["words"] for x in items])
 
     class Oracle:
         def search(self, *_):
             return [[SimpleNamespace(tokens=x["tokens"].tolist())] for x in items]
 
     encoder = SimpleNamespace(modes=(False,), encode=lambda *_: None)
-    losses = SimpleNamespace(total=torch.zeros(()))
-    tested = SimpleNamespace(
-        modules=SimpleNamespace(model=SimpleNamespace(encoder=encoder)),
-        hparams=SimpleNamespace(objective=lambda *_: (losses, None)),
-        searcher=Oracle(),
-        measured={"max": (None, False)},
-        errors=ErrorRates(["max"]),
-        losses=SimpleNamespace(add=lambda *_: None),
-        tokenizer=tokenizer,
-    )
+    model = SimpleNamespace(encoder=encoder)
     trunk = SimpleNamespace(frames=torch.zeros(2, 3), n_frames=None, shared=None)
-    brain.TODMBrain.compute_objectives(tested, (trunk, None), batch, brain.sb.Stage.TEST)
+    tested = Evaluation(model, {"max": (None, False)}, Oracle(), tokenizer)
+    tested.add(trunk, None, [x["id"] for x in items], [x["words"] for x in items])
     assert tested.errors.rates() == {"max": NONE}
     assert tested.errors.by_utterance()["words"] == [2, 2]
 

@@ -15,6 +15,7 @@ from todm_sb.losses.pruning import CHOOSERS, Pruning
 from todm_sb.losses.transducer import NODE_WEIGHTS, Teacher
 from todm_sb.supernet import SearchSpace, SubnetConfig
 from todm_sb.supernet import objective as objective_module
+from todm_sb.supernet.losses import to_host
 from todm_sb.supernet.objective import Objective, Term, ctc_loss, prune
 from todm_sb.supernet.sandwich import sample_sandwich, sandwich_backward
 from todm_sb.supernet.schedule import Schedule
@@ -335,10 +336,11 @@ def test_a_further_term_is_added_with_its_weight_and_told_by_its_name(make_trans
         assert "off" not in x.terms
         expected = before.total + 2 * x.terms["size"] + own
         assert x.total.item() == pytest.approx(float(expected), rel=1e-6)
-    logged = means_of_step(losses)
+    numbers = to_host(losses)
+    logged = means_of_step(numbers)
     assert logged["size"] == losses[0].terms["size"].item()
     assert logged["own"] == pytest.approx(sum(x.terms["own"].item() for x in losses[1:]) / 3)
-    told = values_of_subnets(SUBNETS, losses)
+    told = values_of_subnets(SUBNETS, numbers)
     assert told["size"] == [x.terms["size"].item() for x in losses]
     assert len(told["own"]) == 3
 

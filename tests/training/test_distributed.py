@@ -111,6 +111,7 @@ def global_batch(step, dtype):
             "id": f"{step}-{i}",
             "sig": torch.randn(n, N_FEATURES, dtype=dtype),
             "words": ["SAID"],
+            "duration": n / 100,
             "tokens": torch.randint(1, VOCABULARY, (generator.randint(1, 3),)),
         }
         for i, n in enumerate(lengths)

@@ -98,7 +98,7 @@ def test_the_brain_decodes_with_any_searcher(stage, heard):
     brain.tokenizer = SimpleNamespace(decode_ids=lambda ids: " ".join(map(str, ids)), normalize=str)
     brain.on_stage_start(stage, epoch=1)
     brain.evaluate_batch(SpeechBatch(global_batch(1, torch.float32)), stage)
-    for stats in brain.errors.words.values():
+    for stats in brain.evaluation.errors.words.values():
         assert [score["hyp_tokens"] for score in stats.scores] == [[str(heard)]] * 5
 
 

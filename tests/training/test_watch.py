@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from todm_sb.space import SubnetConfig
-from todm_sb.supernet.objective import SubnetLosses
+from todm_sb.supernet.losses import SubnetNumbers
 from todm_sb.training.guard import GradientGuard
 from todm_sb.training.watch import (
     Watch,
@@ -95,9 +95,9 @@ def test_a_terminal_with_its_progress_bar_is_left_alone(tmp_path):
 
 def losses(transducer, kd=None, **notes):
     terms = {"transducer": transducer, "ctc": 2 * transducer, "kd": kd}
-    terms = {name: torch.tensor(x) for name, x in terms.items() if x is not None}
-    notes = {name.replace("_", " "): torch.tensor(x) for name, x in notes.items()}
-    return SubnetLosses(terms["transducer"], terms, notes)
+    terms = {name: x for name, x in terms.items() if x is not None}
+    notes = {name.replace("_", " "): x for name, x in notes.items()}
+    return SubnetNumbers(terms["transducer"], terms, notes)
 
 
 SUBNETS = [

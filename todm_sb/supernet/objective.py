@@ -11,7 +11,7 @@ A new term is an entry of :meth:`Objective.terms`, or in a recipe::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch.nn.functional as F
@@ -30,42 +30,10 @@ from todm_sb.losses.transducer import (
 )
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.space import SubnetConfig
+from todm_sb.supernet.losses import SubnetLosses
 from todm_sb.supernet.schedule import Weight, at, check_weight
 from todm_sb.supernet.trunk import Labels, Trunk
 from todm_sb.utils.errors import ConfigError, quoted
-
-
-@dataclass(frozen=True)
-class SubnetLosses:
-    """Losses of one subnet in nats, the mean over utterances.
-
-    Args:
-        total: what is minimised.
-        terms: what it is the sum of, by name and without weights; only those that this subnet has.
-        notes: what the divergence has to tell, see :meth:`Divergence.summary`.
-    """
-
-    total: Tensor
-    terms: dict[str, Tensor]
-    notes: dict[str, Tensor] = field(default_factory=dict)
-
-    def detached(self, share: float) -> SubnetLosses:
-        """A share of them, without their graph."""
-
-        def part(losses: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {name: share * loss.detach() for name, loss in losses.items()}
-
-        return SubnetLosses(share * self.total.detach(), part(self.terms), part(self.notes))
-
-    @classmethod
-    def sum(cls, parts: Sequence[SubnetLosses]) -> SubnetLosses:
-        """Those of a batch from those of its parts, which have the same names."""
-
-        def added(losses: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-            return {name: sum(part[name] for part in losses) for name in losses[0]}
-
-        total = sum(part.total for part in parts)
-        return cls(total, added([p.terms for p in parts]), added([p.notes for p in parts]))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.space import SearchSpace, SubnetConfig
-from todm_sb.supernet.objective import Objective, SubnetLosses
+from todm_sb.supernet.losses import SubnetLosses
+from todm_sb.supernet.objective import Objective
 from todm_sb.supernet.trunk import Labels, Trunk
 from todm_sb.utils.errors import ConfigError
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,47 +11,22 @@ import torch
 from torch import Tensor
 
 from todm_sb.dataio.pipeline import SpeechBatch
-from todm_sb.dataio.text import words_of_ids
-from todm_sb.decoders.protocol import Searcher
-from todm_sb.supernet import SubnetConfig
-from todm_sb.supernet.sandwich import (
-    Labels,
-    SubnetLosses,
-    Trunk,
-    sample_sandwich,
-    sandwich_backward,
-)
-from todm_sb.training.accumulation import GradientAccumulation
+from todm_sb.supernet.trunk import Labels, Trunk
 from todm_sb.training.averages import Averages
 from todm_sb.training.broken_audio import COUNTS_AS_DELETED, BrokenAudioLog
 from todm_sb.training.checkpoints import WER_OF, competes, keep, log_those_apart, recover_average
-from todm_sb.training.distributed import (
-    RankBatches,
-    all_reduce_gradients,
-    all_reduce_sum,
-    broadcast_weights,
-    n_ranks,
-    rank,
-    update_statistics_with_nothing,
-)
+from todm_sb.training.distributed import RankBatches, broadcast_weights, n_ranks, rank
 from todm_sb.training.epoch_log import log_epoch, write_cost
-from todm_sb.training.error_rates import ErrorRates
-from todm_sb.training.evaluation import (
-    forms_to_measure,
-    results_of,
-    transcribe,
-    validation_loss,
-    what_wer_is_of,
-)
+from todm_sb.training.evaluation import Evaluation, forms_to_measure, what_wer_is_of
 from todm_sb.training.guard import GradientGuard
 from todm_sb.training.loss_names import means_of_step
 from todm_sb.training.precision import fp16_needs_a_gpu
-from todm_sb.training.searcher import decoding_of, searcher_of
+from todm_sb.training.searcher import decoding_of
 from todm_sb.training.seeding import seed_step
 from todm_sb.training.settings import check_batches
-from todm_sb.training.shared_part import SharedPart
+from todm_sb.training.step import SandwichStep
 from todm_sb.training.stopwatch import Stopwatch
-from todm_sb.training.watch import Watch, values_of_gradient, values_of_subnets
+from todm_sb.training.watch import Watch, values_of_gradient
 from todm_sb.utils.progress import watched
 
 # A loss scaler starts at 2^16 and halves it whenever a gradient overflows.
@@ -90,14 +64,7 @@ class TODMBrain(sb.Brain):
             super().__init__(*args, **kwargs)
         self.noprogressbar |= not watched()
         self.tokenizer = tokenizer
-        self.shared_part = SharedPart(
-            self.modules.features,
-            self.modules.model,
-            self.hparams.epoch_counter,
-            getattr(self.hparams, "wav_augment", None),
-            getattr(self.hparams, "feature_augment", None),
-            getattr(self.hparams, "augment_after", 0),
-        )
+        self.sandwich = SandwichStep.of(self.modules, vars(self.hparams))
         modes = self.modules.model.encoder.modes
         self.measured = forms_to_measure(self.hparams.space, self.hparams.named_subnets, modes)
         # Kept in checkpoints, so that the means of an epoch that was broken off are of all of it.
@@ -106,16 +73,13 @@ class TODMBrain(sb.Brain):
         self.stopwatch = Stopwatch()
         halvings = HALVINGS_OF_SCALE if self.scaler.is_enabled() else 0
         self.guard = GradientGuard(self.nonfinite_patience + halvings)
-        self.accumulation = GradientAccumulation()
         self.broken_audio = BrokenAudioLog()
         # Of the first process, while it trains.
         self.watch: Watch | None = None
         # By stage, those that the loaders were made of.
         self.datasets: dict[sb.Stage, Any] = {}
         # Of the stage that is under way, or was the last.
-        self.losses = Averages()
-        self.errors = ErrorRates(())
-        self.searcher: Searcher | None = None
+        self.evaluation = Evaluation(self.modules.model, self.measured)
         if self.checkpointer is not None:
             decoding = decoding_of(vars(self.hparams), self.modules.model)
             self.wer_of = what_wer_is_of(
@@ -152,12 +116,13 @@ class TODMBrain(sb.Brain):
             if self.watch is not None:
                 self.watch.start()
         else:
-            self.losses = Averages()
-            self.errors = ErrorRates(self.measured)
-            searcher = searcher_of(vars(self.hparams), self.modules.model)
-            self.searcher = searcher if stage == sb.Stage.TEST else searcher.greedy()
+            validates = stage == sb.Stage.VALID
+            self.evaluation = Evaluation.of(
+                self.modules.model, self.measured, vars(self.hparams), self.tokenizer, validates
+            )
             if rank() == 0:
-                self.errors.append_undecodable(self._of_dataset(stage, "undecodable"))
+                undecodable = self._of_dataset(stage, "undecodable")
+                self.evaluation.errors.append_undecodable(undecodable)
 
     def make_dataloader(self, dataset: Any, stage: sb.Stage, **kwargs: Any) -> Any:
         """As SpeechBrain's, but a batch sampler is told the epoch, and so shuffles anew in each.
@@ -190,29 +155,32 @@ class TODMBrain(sb.Brain):
         """Leaves the modules unwrapped; :mod:`todm_sb.training.distributed` says why."""
 
     def fit_batch(self, batch: SpeechBatch) -> Tensor:
-        """One sandwich step; see :mod:`todm_sb.supernet.sandwich`.
+        """One sandwich step; see :mod:`todm_sb.training.step`.
 
         Returns:
             The max subnet's loss; not a number where no utterance of the batch could be read.
         """
         should_step = self._ends_step()
         self.on_fit_batch_start(batch, should_step)
+        self.broken_audio.warn(batch.broken, "is left out")
         rng = seed_step(self.hparams.seed, self.hparams.epoch_counter.current, self.step)
-        subnets = [self.hparams.space.max]
-        if self.optimizer_step >= self.hparams.sandwich_warmup:
-            subnets = sample_sandwich(self.hparams.space, self.hparams.n_random, rng)
-        causal = rng.choice(self.modules.model.encoder.modes)
-        losses, share = self._backward_of_batch(batch, subnets, causal)
+        with self.training_ctx:
+            trained = self.sandwich.add(
+                batch, self.optimizer_step, rng, self._backward, self.device
+            )
         if should_step:
-            all_reduce_gradients(self.modules.parameters())
-            self.accumulation.average(self.modules.parameters())
+            self.sandwich.finish(self.modules.parameters())
             self.optimizers_step()
             self.hparams.lr_annealing(self.optimizer)
-        if losses:
-            self._count_losses(losses, len(batch.id))
+        if trained is not None:
+            for name, value in means_of_step(trained.losses).items():
+                self.train_losses.add(name, value, trained.utterances)
             if self.watch is not None and should_step:
-                self._watch_step(batch, subnets, losses, share)
-        loss = losses[0].total.cpu() if losses else torch.tensor(float("nan"))
+                lr = self.optimizer.param_groups[0]["lr"]
+                gradient = values_of_gradient(self.optimizer, self.guard, self.max_grad_norm)
+                epoch = self.hparams.epoch_counter.current
+                self.watch.record(self.optimizer_step, epoch, **trained.record(lr, gradient))
+        loss = torch.tensor(trained.losses[0].total if trained is not None else float("nan"))
         self.on_fit_batch_end(batch, None, loss, should_step)
         return loss
 
@@ -223,40 +191,6 @@ class TODMBrain(sb.Brain):
         if self.debug and self.step == self.debug_batches:
             return True
         return self.train_sampler is not None and self.step == len(self.train_sampler)
-
-    def _backward_of_batch(
-        self, batch: SpeechBatch, subnets: list[SubnetConfig], causal: bool
-    ) -> tuple[list[SubnetLosses], float]:
-        """Adds this process's share of the gradients.
-
-        Returns:
-            The losses, none where its batch is empty, and its share of all utterances.
-        """
-        self.broken_audio.warn(batch.broken, "is left out")
-        n = len(batch.id)
-        n_of_all = all_reduce_sum(n, self.device)
-        self.accumulation.count(n_of_all)
-        if n == 0:
-            if n_of_all:
-                n_features = self.modules.model.encoder.n_features
-                epoch = self.hparams.epoch_counter.current
-                update_statistics_with_nothing(self.modules.normalize, n_features, epoch)
-            return [], 0.0
-        # Losses are means over the utterances of a process, the gradient is that over all.
-        share = n / n_of_all
-        with self.training_ctx:
-            trunk, labels = self.shared_part(batch.to(self.device), causal, self.optimizer_step)
-            losses = sandwich_backward(
-                self.modules.model,
-                self.hparams.objective,
-                trunk,
-                labels,
-                subnets,
-                partial(self._backward, share),
-                self.optimizer_step,
-                self.hparams.micro_batches,
-            )
-        return losses, share
 
     def optimizers_step(self) -> None:
         """One step of the optimizer, left out where a gradient is not finite."""
@@ -276,62 +210,27 @@ class TODMBrain(sb.Brain):
         due = super()._should_save_intra_epoch_ckpt(last_ckpt_time, steps_since_ckpt)
         return due and self._ends_step()
 
-    def _watch_step(
-        self,
-        batch: SpeechBatch,
-        subnets: list[SubnetConfig],
-        losses: list[SubnetLosses],
-        share: float,
-    ) -> None:
-        """Takes down a step; where gradients are accumulated, its last batch."""
-        values = {
-            "lr": self.optimizer.param_groups[0]["lr"],
-            **values_of_subnets(subnets, losses),
-            **values_of_gradient(self.optimizer, self.guard, self.max_grad_norm),
-        }
-        n = round(len(batch.id) / share)
-        seconds = float(batch.duration.sum()) / share
-        epoch = self.hparams.epoch_counter.current
-        self.watch.record(self.optimizer_step, epoch, values, n, seconds)
-
-    def _backward(self, share: float, loss: Tensor) -> None:
+    def _backward(self, loss: Tensor) -> None:
         # Backward repeats each operation in the precision that its forward had.
         with torch.autocast(self.device_type, enabled=False):
-            self.scaler.scale(loss * share).backward()
-
-    def _count_losses(self, losses: list[SubnetLosses], n_utterances: int) -> None:
-        """Takes the losses of a batch into the means of the epoch."""
-        for name, value in means_of_step(losses).items():
-            self.train_losses.add(name, value, n_utterances)
+            self.scaler.scale(loss).backward()
 
     # Evaluation
 
     def compute_forward(self, batch: SpeechBatch, stage: sb.Stage) -> tuple[Trunk, Labels]:
         """The trunk, once for all subnets measured."""
-        return self.shared_part(batch.to(self.device), self.modules.model.encoder.modes[0])
+        return self.sandwich.shared_part(batch.to(self.device), self.modules.model.encoder.modes[0])
 
     def compute_objectives(
         self, predictions: tuple[Trunk, Labels], batch: SpeechBatch, stage: sb.Stage
     ) -> Tensor:
-        """Transcribes the batch with every measured subnet.
-
-        Returns:
-            The max subnet's loss in validation; else, and where there is none, not a number.
-        """
-        trunk, labels = predictions
-        model = self.modules.model
-        loss = torch.tensor(float("nan"))
-        if stage == sb.Stage.VALID:
-            loss = validation_loss(self.hparams.objective, model, trunk, labels, self.losses)
-        for name, found in transcribe(model, self.measured, self.searcher, trunk):
-            words = [words_of_ids(self.tokenizer, best.tokens) for best in found]
-            self.errors.append(name, batch.id, words, batch.words)
-        return loss
+        """Transcribes the batch; see :meth:`todm_sb.training.evaluation.Evaluation.add`."""
+        return self.evaluation.add(*predictions, batch.id, batch.words)
 
     def evaluate_batch(self, batch: SpeechBatch, stage: sb.Stage) -> Tensor:
         """As SpeechBrain's, for what of the batch could be decoded; the rest counts as deleted."""
         self.broken_audio.warn(batch.broken, COUNTS_AS_DELETED)
-        self.errors.append_undecodable(batch.broken_words)
+        self.evaluation.errors.append_undecodable(batch.broken_words)
         return super().evaluate_batch(batch, stage) if batch.id else torch.tensor(float("nan"))
 
     def on_stage_end(self, stage: sb.Stage, stage_loss: float, epoch: int | None = None) -> None:
@@ -341,24 +240,24 @@ class TODMBrain(sb.Brain):
             if self.watch is not None:
                 self.watch.summarise(self.optimizer_step, epoch)
             return
-        self.errors.merge()
+        self.evaluation.errors.merge()
         if stage == sb.Stage.VALID:
             self._end_of_validation(epoch)
         else:
-            stats = self.errors.by_rate_and_name()
+            stats = self.evaluation.errors.by_rate_and_name()
             self.hparams.train_logger.log_stats({"test": "done"}, test_stats=stats)
 
     def _end_of_validation(self, epoch: int) -> None:
         self.stopwatch.stop()
         stats = {"epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"]}
-        loss = self.losses.means_of_all().get("max", float("nan"))
-        valid = {"loss": loss, **self.errors.by_rate_and_name()}
+        valid = self.evaluation.stats()
         folder = Path(self.hparams.output_folder)
         loggers = [self.hparams.train_logger, getattr(self.hparams, "tensorboard_logger", None)]
         log_epoch(loggers, folder, stats, self.train_stats, valid, self.wer_of)
         write_cost(folder, self.optimizer_step, self.stopwatch)
+        wer = self.evaluation.errors.mean_wer()
         self.checkpointer.save_and_keep_only(
-            meta={"WER": self.errors.mean_wer(), "epoch": epoch, WER_OF: self.wer_of},
+            meta={"WER": wer, "epoch": epoch, WER_OF: self.wer_of},
             min_keys=["WER"],
             num_to_keep=self.hparams.avg_checkpoints,
             ckpt_predicate=competes(self.wer_of),
@@ -375,7 +274,6 @@ class TODMBrain(sb.Brain):
             self.wer_of,
         )
 
-    def results(self) -> list[dict[str, Any]]:
-        """After a test: see :func:`todm_sb.training.evaluation.results_of`."""
-        left_out = self._of_dataset(sb.Stage.TEST, "left_out")
-        return results_of(self.modules.model, self.measured, self.errors, left_out)
+    def write_results(self, folder: Path, split: str) -> list[dict[str, Any]]:
+        """After a test; see :meth:`todm_sb.training.evaluation.Evaluation.write`."""
+        return self.evaluation.write(folder, split, self._of_dataset(sb.Stage.TEST, "left_out"))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from todm_sb.dataio.fingerprint import dev_set_id, fingerprint
+from todm_sb.dataio.text import words_of_ids
 from todm_sb.decoders.hypothesis import Hypothesis
 from todm_sb.decoders.protocol import Searcher
 from todm_sb.nnet.transducer import Transducer
@@ -17,11 +20,101 @@ from todm_sb.supernet.sandwich import Labels, Objective, Trunk
 from todm_sb.training.averages import Averages
 from todm_sb.training.error_rates import ErrorRates
 from todm_sb.training.runs import weights_id
+from todm_sb.training.searcher import searcher_of
 from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.files import write_atomic
 from todm_sb.utils.processes import on_first
 
 # By name: each subnet in each mode of the encoder.
 Measured = dict[str, tuple[SubnetConfig, bool]]
+
+
+class Evaluation:
+    """The measured subnets on one split, batch by batch.
+
+    Args:
+        model: the supernet.
+        measured: subnets and modes.
+        searcher: of the model; None where nothing is to be decoded.
+        tokenizer: turns label ids into words.
+        objective: whose loss of the max subnet is wanted; None for error rates alone.
+
+    ``errors`` has what was found, ``losses`` the mean of ``max``.
+    """
+
+    def __init__(
+        self,
+        model: Transducer,
+        measured: Measured,
+        searcher: Searcher | None = None,
+        tokenizer: Any = None,
+        objective: Objective | None = None,
+    ) -> None:
+        self.model = model
+        self.measured = measured
+        self.searcher = searcher
+        self.tokenizer = tokenizer
+        self.objective = objective
+        self.losses = Averages()
+        self.errors = ErrorRates(measured)
+
+    @classmethod
+    def of(
+        cls,
+        model: Transducer,
+        measured: Measured,
+        hparams: Mapping[str, Any],
+        tokenizer: Any,
+        validates: bool,
+    ) -> Evaluation:
+        """That of a recipe: validation is greedy and wants a loss, a test decodes as it says."""
+        searcher = searcher_of(hparams, model)
+        if not validates:
+            return cls(model, measured, searcher, tokenizer)
+        return cls(model, measured, searcher.greedy(), tokenizer, hparams["objective"])
+
+    def add(
+        self, trunk: Trunk, labels: Labels, ids: list[str], words: Sequence[list[str]]
+    ) -> Tensor:
+        """Transcribes a batch with every measured subnet.
+
+        Args:
+            trunk, labels: of the batch.
+            ids: of its utterances.
+            words: that were said in each.
+
+        Returns:
+            The max subnet's loss; not a number where there is none.
+        """
+        loss = torch.tensor(float("nan"))
+        if self.objective is not None:
+            loss = validation_loss(self.objective, self.model, trunk, labels, self.losses)
+        for name, hypotheses in transcribe(self.model, self.measured, self.searcher, trunk):
+            found = [words_of_ids(self.tokenizer, best.tokens) for best in hypotheses]
+            self.errors.append(name, ids, found, words)
+        return loss
+
+    def stats(self) -> dict[str, float]:
+        """The loss and the error rates, over all processes; each must call this."""
+        loss = self.losses.means_of_all().get("max", float("nan"))
+        return {"loss": loss, **self.errors.by_rate_and_name()}
+
+    def write(self, folder: Path, split: str, left_out: Mapping[str, int]) -> list[dict[str, Any]]:
+        """Writes error rates, and the errors and the alignment of each utterance.
+
+        Args:
+            folder: of the run.
+            split: name of the test set.
+            left_out: see :func:`results_of`.
+
+        Returns:
+            See :func:`results_of`.
+        """
+        results = results_of(self.model, self.measured, self.errors, left_out)
+        self.errors.write_alignments(folder, split)
+        write_atomic(folder / f"errors_{split}.json", json.dumps(self.errors.by_utterance()))
+        write_atomic(folder / f"results_{split}.json", json.dumps(results, indent=2) + "\n")
+        return results
 
 
 def own_subnets(

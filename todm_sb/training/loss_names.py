@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from todm_sb.supernet.objective import SubnetLosses
+from todm_sb.supernet.losses import SubnetNumbers
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def names_of(term: str) -> LogNames:
     return NAMES.get(term, LogNames(term, term, term))
 
 
-def numbers_of_each(losses: Sequence[SubnetLosses]) -> dict[str, list[float]]:
+def numbers_of_each(losses: Sequence[SubnetNumbers]) -> dict[str, list[float]]:
     """Each term of the subnets of a step, for ``steps.jsonl``.
 
     Args:
@@ -47,11 +48,11 @@ def numbers_of_each(losses: Sequence[SubnetLosses]) -> dict[str, list[float]]:
     found = {names.each: [] for names in NAMES.values()}
     for of_subnet in losses:
         for term, loss in of_subnet.terms.items():
-            found.setdefault(names_of(term).each, []).append(float(loss))
+            found.setdefault(names_of(term).each, []).append(loss)
     return found
 
 
-def means_of_step(losses: Sequence[SubnetLosses]) -> dict[str, float]:
+def means_of_step(losses: Sequence[SubnetNumbers]) -> dict[str, float]:
     """What a step adds to the training log; losses that are not finite are left out.
 
     Args:
@@ -62,7 +63,7 @@ def means_of_step(losses: Sequence[SubnetLosses]) -> dict[str, float]:
         names = names_of(term)
         for name, of in ((names.first, losses[:1]), (names.others, losses[1:])):
             values = [x.terms[term] for x in of if term in x.terms]
-            known = [float(value) for value in values if value.isfinite()]
+            known = [value for value in values if math.isfinite(value)]
             if name is not None and known:
                 means.setdefault(name, fmean(known))
     return means

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from todm_sb.dataio.pipeline import SpeechBatch
 from todm_sb.nnet.transducer import Transducer
-from todm_sb.supernet.sandwich import Labels, Trunk
+from todm_sb.supernet.trunk import Labels, Trunk
+from todm_sb.training.distributed import update_statistics_with_nothing
 
 
 class SharedPart:
@@ -63,3 +64,9 @@ class SharedPart:
         n_tokens = (token_lens * tokens.shape[1]).round().long()
         trunk = Trunk.compute(self.model, features, n_frames, tokens, causal)
         return trunk, Labels(tokens, n_tokens)
+
+    def nothing(self) -> None:
+        """What a process does whose batch is empty while others compute theirs."""
+        n_features = self.model.encoder.n_features
+        epoch = self.epoch_counter.current
+        update_statistics_with_nothing(self.features.normalizer, n_features, epoch)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,6 @@ from todm_sb.training.distributed import join, leave
 from todm_sb.training.folder import run_folder
 from todm_sb.training.results import results_table
 from todm_sb.training.settings import load_checked
-from todm_sb.utils.files import write_atomic
 from todm_sb.utils.processes import on_first
 
 
@@ -88,10 +86,6 @@ def train_and_test(hparams: dict[str, Any], run_opts: Any, begin: Callable[[], N
     for name, test in splits.tests.items():
         brain.evaluate(test, min_key="WER", test_loader_kwargs=loader_kwargs(test, shuffle=False))
         if sb.utils.distributed.if_main_process():
-            results = brain.results()
-            folder = Path(hparams["output_folder"])
-            brain.errors.write_alignments(folder, name)
-            write_atomic(folder / f"errors_{name}.json", json.dumps(brain.errors.by_utterance()))
-            write_atomic(folder / f"results_{name}.json", json.dumps(results, indent=2) + "\n")
+            results = brain.write_results(Path(hparams["output_folder"]), name)
             print(f"\n{name}\n{results_table(results)}")
     leave()

@@ -21,7 +21,7 @@ import torch
 
 from todm_sb.optim import ScaledAdam
 from todm_sb.space import SubnetConfig
-from todm_sb.supernet.objective import SubnetLosses
+from todm_sb.supernet.losses import SubnetNumbers
 from todm_sb.training.averages import Averages
 from todm_sb.training.guard import GradientGuard
 from todm_sb.training.loss_names import NAMES, numbers_of_each
@@ -129,7 +129,7 @@ class Watch:
 
 
 def values_of_subnets(
-    subnets: Sequence[SubnetConfig], losses: Sequence[SubnetLosses]
+    subnets: Sequence[SubnetConfig], losses: Sequence[SubnetNumbers]
 ) -> dict[str, Any]:
     """What there is to tell of the subnets of a step.
 
@@ -155,7 +155,7 @@ def values_of_subnets(
         if names.first is None and values[names.each]:
             values[names.others] = fmean(values[names.each])
     notes = [x.notes for x in losses if x.notes]
-    values |= {name: fmean(float(x[name]) for x in notes) for name in (notes or [{}])[0]}
+    values |= {name: fmean(x[name] for x in notes) for name in (notes or [{}])[0]}
     return values
 
 

@@ -1,0 +1,169 @@
+"""What a batch adds to the gradients of an optimizer step, here and in the other processes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from todm_sb.dataio.pipeline import SpeechBatch
+from todm_sb.space import SearchSpace, SubnetConfig
+from todm_sb.supernet.losses import SubnetNumbers, to_host
+from todm_sb.supernet.objective import Objective
+from todm_sb.supernet.sandwich import sample_sandwich, sandwich_backward
+from todm_sb.training.accumulation import GradientAccumulation
+from todm_sb.training.distributed import all_reduce_gradients, all_reduce_sum
+from todm_sb.training.shared_part import SharedPart
+from todm_sb.training.watch import values_of_subnets
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A batch that was trained on.
+
+    Args:
+        subnets: that were trained, max first.
+        losses: of each.
+        utterances: of this process.
+        utterances_of_all: over all processes.
+        seconds: of audio, of this process.
+    """
+
+    subnets: list[SubnetConfig]
+    losses: list[SubnetNumbers]
+    utterances: int
+    utterances_of_all: int
+    seconds: float
+
+    def record(self, lr: float, gradient: dict[str, float]) -> dict[str, Any]:
+        """What :meth:`todm_sb.training.watch.Watch.record` takes down of it, for all processes.
+
+        Args:
+            lr: learning rate of the optimizer's next step.
+            gradient: see :func:`todm_sb.training.watch.values_of_gradient`.
+        """
+        return {
+            "values": {"lr": lr, **values_of_subnets(self.subnets, self.losses), **gradient},
+            "utterances": self.utterances_of_all,
+            "seconds": self.seconds * self.utterances_of_all / self.utterances,
+        }
+
+
+class SandwichStep:
+    """Gathers the gradients of the sandwich over batches and processes.
+
+    Args:
+        shared_part: computes what the subnets share, of a batch.
+        objective: how subnets are trained.
+        space: that they are drawn from.
+        n_random: random subnets, besides max and min.
+        warmup: optimizer steps in which max is trained alone.
+        micro_batches: see :func:`todm_sb.supernet.sandwich.sandwich_backward`.
+    """
+
+    def __init__(
+        self,
+        shared_part: SharedPart,
+        objective: Objective,
+        space: SearchSpace,
+        n_random: int,
+        warmup: int,
+        micro_batches: int,
+    ) -> None:
+        self.shared_part = shared_part
+        self.objective = objective
+        self.space = space
+        self.n_random = n_random
+        self.warmup = warmup
+        self.micro_batches = micro_batches
+        self.accumulation = GradientAccumulation()
+
+    @classmethod
+    def of(cls, modules: Any, hparams: Mapping[str, Any]) -> SandwichStep:
+        """That of a recipe.
+
+        Args:
+            modules: ``features`` and ``model``.
+            hparams: the recipe's keys; :class:`todm_sb.training.brain.TODMBrain` says which.
+        """
+        shared_part = SharedPart(
+            modules.features,
+            modules.model,
+            hparams["epoch_counter"],
+            hparams.get("wav_augment"),
+            hparams.get("feature_augment"),
+            hparams.get("augment_after", 0),
+        )
+        return cls(
+            shared_part,
+            hparams["objective"],
+            hparams["space"],
+            hparams["n_random"],
+            hparams["sandwich_warmup"],
+            hparams["micro_batches"],
+        )
+
+    def add(
+        self,
+        batch: SpeechBatch,
+        step: int,
+        rng: random.Random,
+        backward: Callable[[Tensor], None],
+        device: torch.device | str,
+    ) -> Trained | None:
+        """Adds this process's share of a batch's gradients; every process must call this.
+
+        Losses are means over the utterances of a process, gradients those over all.
+
+        Args:
+            batch: of this process, which may be empty.
+            step: optimizer steps so far.
+            rng: the same in every process.
+            backward: runs a loss backward.
+            device: of the model.
+
+        Returns:
+            None where the batch is empty.
+        """
+        subnets = self._draw(step, rng)
+        causal = rng.choice(self.shared_part.model.encoder.modes)
+        n = len(batch.id)
+        n_of_all = all_reduce_sum(n, device)
+        self.accumulation.count(n_of_all)
+        if n == 0:
+            if n_of_all:
+                self.shared_part.nothing()
+            return None
+        seconds = float(batch.duration.sum())
+        trunk, labels = self.shared_part(batch.to(device), causal, step)
+        losses = sandwich_backward(
+            self.shared_part.model,
+            self.objective,
+            trunk,
+            labels,
+            subnets,
+            partial(_backward_of_share, n / n_of_all, backward),
+            step,
+            self.micro_batches,
+        )
+        return Trained(subnets, to_host(losses), n, n_of_all, seconds)
+
+    def finish(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Makes of what was added the gradient of an optimizer step, the same in every process."""
+        parameters = list(parameters)
+        all_reduce_gradients(parameters)
+        self.accumulation.average(parameters)
+
+    def _draw(self, step: int, rng: random.Random) -> list[SubnetConfig]:
+        if step < self.warmup:
+            return [self.space.max]
+        return sample_sandwich(self.space, self.n_random, rng)
+
+
+def _backward_of_share(share: float, backward: Callable[[Tensor], None], loss: Tensor) -> None:
+    backward(share * loss)
