@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 
 import torch
 from torch import Tensor
@@ -36,9 +38,9 @@ class SubnetLosses:
         """Those of a batch from those of its parts, which have the same names."""
 
         def added(losses: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-            return {name: sum(part[name] for part in losses) for name in losses[0]}
+            return {name: reduce(add, (part[name] for part in losses)) for name in losses[0]}
 
-        total = sum(part.total for part in parts)
+        total = reduce(add, (part.total for part in parts))
         return cls(total, added([p.terms for p in parts]), added([p.notes for p in parts]))
 
 

@@ -79,7 +79,7 @@ class TODMBrain(sb.Brain):
         # By stage, those that the loaders were made of.
         self.datasets: dict[sb.Stage, Any] = {}
         # Of the stage that is under way, or was the last.
-        self.evaluation = Evaluation(self.modules.model, self.measured)
+        self.evaluation = self._evaluation(sb.Stage.VALID)
         if self.checkpointer is not None:
             decoding = decoding_of(vars(self.hparams), self.modules.model)
             self.wer_of = what_wer_is_of(
@@ -116,13 +116,7 @@ class TODMBrain(sb.Brain):
             if self.watch is not None:
                 self.watch.start()
         else:
-            validates = stage == sb.Stage.VALID
-            self.evaluation = Evaluation.of(
-                self.modules.model, self.measured, vars(self.hparams), self.tokenizer, validates
-            )
-            if rank() == 0:
-                undecodable = self._of_dataset(stage, "undecodable")
-                self.evaluation.errors.append_undecodable(undecodable)
+            self.evaluation = self._evaluation(stage)
 
     def make_dataloader(self, dataset: Any, stage: sb.Stage, **kwargs: Any) -> Any:
         """As SpeechBrain's, but a batch sampler is told the epoch, and so shuffles anew in each.
@@ -216,6 +210,14 @@ class TODMBrain(sb.Brain):
             self.scaler.scale(loss).backward()
 
     # Evaluation
+
+    def _evaluation(self, stage: sb.Stage) -> Evaluation:
+        model, hparams = self.modules.model, vars(self.hparams)
+        validates = stage == sb.Stage.VALID
+        evaluation = Evaluation.of(model, self.measured, hparams, self.tokenizer, validates)
+        if rank() == 0:
+            evaluation.errors.append_undecodable(self._of_dataset(stage, "undecodable"))
+        return evaluation
 
     def compute_forward(self, batch: SpeechBatch, stage: sb.Stage) -> tuple[Trunk, Labels]:
         """The trunk, once for all subnets measured."""

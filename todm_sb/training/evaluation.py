@@ -35,7 +35,7 @@ class Evaluation:
     Args:
         model: the supernet.
         measured: subnets and modes.
-        searcher: of the model; None where nothing is to be decoded.
+        searcher: of the model.
         tokenizer: turns label ids into words.
         objective: whose loss of the max subnet is wanted; None for error rates alone.
 
@@ -46,8 +46,8 @@ class Evaluation:
         self,
         model: Transducer,
         measured: Measured,
-        searcher: Searcher | None = None,
-        tokenizer: Any = None,
+        searcher: Searcher,
+        tokenizer: Any,
         objective: Objective | None = None,
     ) -> None:
         self.model = model
