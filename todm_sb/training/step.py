@@ -118,7 +118,10 @@ class SandwichStep:
     ) -> Trained | None:
         """Adds this process's share of a batch's gradients; every process must call this.
 
-        Losses are means over the utterances of a process, gradients those over all.
+        Losses are means over the utterances of a process; the gradient is the mean over those of
+        all processes and over the subnets. A sum over the subnets would be four times as large from
+        the step at which the sandwich starts, and be clipped until the optimizer has got used to
+        it; how large a gradient is does not matter to ScaledAdam otherwise, nor to Adam.
 
         Args:
             batch: of this process, which may be empty.
@@ -147,7 +150,7 @@ class SandwichStep:
             trunk,
             labels,
             subnets,
-            partial(_backward_of_share, n / n_of_all, backward),
+            partial(_backward_of_share, n / n_of_all / len(subnets), backward),
             step,
             self.micro_batches,
         )

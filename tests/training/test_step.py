@@ -1,0 +1,52 @@
+"""The gradient of a step, and what is told of a batch."""
+
+import random
+
+import pytest
+import torch
+from test_distributed import global_batch, make_brain
+
+from todm_sb.dataio.pipeline import SpeechBatch
+from todm_sb.supernet.sandwich import sample_sandwich, sandwich_backward
+
+WARMUP = 3
+
+
+def gradients(model):
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad(set_to_none=True)
+    return found
+
+
+@pytest.mark.parametrize(("at", "n_subnets"), [(WARMUP - 1, 1), (WARMUP, 3)])
+def test_the_gradient_of_a_step_is_the_mean_over_its_subnets(at, n_subnets):
+    brain = make_brain(torch.float64, accumulation=1)
+    model, batch = brain.modules["model"], SpeechBatch(global_batch(1, torch.float64))
+    subnets = sample_sandwich(brain.hparams.space, 1, random.Random(7))[:n_subnets]
+    trunk, labels = brain.sandwich.shared_part(batch, causal=False, step=at)
+    losses = sandwich_backward(model, brain.hparams.objective, trunk, labels, subnets, step=at)
+    expected = gradients(model)
+
+    trained = brain.sandwich.add(batch, at, random.Random(7), torch.Tensor.backward, "cpu")
+    got = gradients(model)
+    assert trained.subnets == subnets
+    assert [x.total for x in trained.losses] == pytest.approx([x.total.item() for x in losses])
+    assert got.keys() == expected.keys()
+    for name, total in expected.items():
+        torch.testing.assert_close(got[name], total / n_subnets, rtol=1e-5, atol=1e-7)
+
+
+def test_what_a_batch_tells_is_of_all_processes():
+    brain = make_brain(torch.float32, accumulation=1)
+    examples = global_batch(1, torch.float32)
+    trained = brain.sandwich.add(
+        SpeechBatch(examples), 0, random.Random(0), torch.Tensor.backward, "cpu"
+    )
+    seconds = sum(x["duration"] for x in examples)
+    record = trained.record(0.5, {"clipped": 0.0})
+    assert record["utterances"] == len(examples)
+    assert record["seconds"] == pytest.approx(seconds)
+    assert record["values"]["lr"] == 0.5
+    assert record["values"]["max"] == trained.losses[0].terms["transducer"]
+    other = {**vars(trained), "utterances_of_all": 3 * len(examples)}
+    assert type(trained)(**other).record(0.5, {})["seconds"] == pytest.approx(3 * seconds)
