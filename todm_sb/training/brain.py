@@ -221,7 +221,8 @@ class TODMBrain(sb.Brain):
 
     def compute_forward(self, batch: SpeechBatch, stage: sb.Stage) -> tuple[Trunk, Labels]:
         """The trunk, once for all subnets measured."""
-        return self.sandwich.shared_part(batch.to(self.device), self.modules.model.encoder.modes[0])
+        batch = batch.to(self.device, non_blocking=True)
+        return self.sandwich.shared_part(batch, self.modules.model.encoder.modes[0])
 
     def compute_objectives(
         self, predictions: tuple[Trunk, Labels], batch: SpeechBatch, stage: sb.Stage

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from speechbrain.augment.augmenter import Augmenter
 from torch import Tensor, nn
 
 from todm_sb.dataio.pipeline import SpeechBatch
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.supernet.trunk import Labels, Trunk
 from todm_sb.training.distributed import update_statistics_with_nothing
+
+Augment = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class SharedPart:
@@ -20,8 +23,9 @@ class SharedPart:
         features: see :class:`todm_sb.nnet.features.SpeechFeatures`.
         model: the supernet.
         epoch_counter: SpeechBrain's; after some epochs the features' statistics stay fixed.
-        wav_augment: SpeechBrain's Augmenter of waveforms, or None.
-        feature_augment: SpeechBrain's Augmenter of features, or None.
+        wav_augment: of waveforms and their relative lengths, such as
+            :class:`todm_sb.nnet.speed_perturb.SpeedPerturb` or SpeechBrain's Augmenter; or None.
+        feature_augment: the same of features, or None.
         augment_after: optimizer steps without augmentation.
     """
 
@@ -30,8 +34,8 @@ class SharedPart:
         features: nn.Module,
         model: Transducer,
         epoch_counter: Any,
-        wav_augment: Any = None,
-        feature_augment: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+        wav_augment: Augment | None = None,
+        feature_augment: Augment | None = None,
         augment_after: int = 0,
     ) -> None:
         self.features = features
@@ -56,8 +60,8 @@ class SharedPart:
         tokens, token_lens = batch.tokens
         if augment and self.wav_augment is not None:
             wavs, wav_lens = self.wav_augment(wavs, wav_lens)
-            tokens = self.wav_augment.replicate_labels(tokens)
-            token_lens = self.wav_augment.replicate_labels(token_lens)
+            if isinstance(self.wav_augment, Augmenter):  # it may have added copies
+                tokens, token_lens = map(self.wav_augment.replicate_labels, (tokens, token_lens))
         features, n_frames = self.features(wavs, wav_lens, epoch=self.epoch_counter.current)
         if augment and self.feature_augment is not None:
             features, _ = self.feature_augment(features, n_frames / features.shape[1])

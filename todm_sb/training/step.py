@@ -143,7 +143,7 @@ class SandwichStep:
                 self.shared_part.nothing()
             return None
         seconds = float(batch.duration.sum())
-        trunk, labels = self.shared_part(batch.to(device), causal, step)
+        trunk, labels = self.shared_part(batch.to(device, non_blocking=True), causal, step)
         losses = sandwich_backward(
             self.shared_part.model,
             self.objective,
