@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from todm_sb.losses.divergence import Divergence
 from todm_sb.losses.pruning import Band
 from todm_sb.nnet.joiner import Joiner
+from todm_sb.utils.products import exact_products
 
 # Logits held at once. 4 MiB in float32 stay near a CPU core; an accelerator wants large kernels.
 LOGITS_AT_ONCE = {"cpu": 1 << 20}
@@ -131,6 +132,7 @@ class _NodeValues(torch.autograd.Function):
     """The joiner's formula, ``log softmax(W tanh(e + p) + b)``, and its gradient by hand."""
 
     @staticmethod
+    @exact_products()
     def forward(
         ctx: torch.autograd.function.FunctionCtx,
         encoder: Tensor,
@@ -168,6 +170,7 @@ class _NodeValues(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @exact_products()
     def backward(
         ctx: torch.autograd.function.FunctionCtx, grad: Tensor, _: Tensor
     ) -> tuple[Tensor | None, ...]:

@@ -187,7 +187,8 @@ class ConformerEncoder(StackedEncoder):
         """The elastic part; see :meth:`todm_sb.nnet.encoders.Encoder.encode`."""
         mask = frame_mask(lengths, frames.shape[1])
         (positions,) = shared or self.shared(frames.shape[1])
-        x = torch.where(mask, frames, 0.0)
+        # Under autocast, on each device: the residual stream in the weights' precision.
+        x = torch.where(mask, frames, 0.0).to(self.norm.weight.dtype)
         for i, choices in self.layers.active(subnet):
             x = self.layers[i](x, mask, positions, **choices)
         return self.norm(x) * mask

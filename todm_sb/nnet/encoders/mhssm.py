@@ -237,7 +237,8 @@ class MHSSMEncoder(StackedEncoder):
         """The elastic part; see :meth:`todm_sb.nnet.encoders.Encoder.encode`. Where ``shared`` is
         given, it and not ``causal`` tells the mode."""
         mask = frame_mask(lengths, frames.shape[1], self.norm.weight.dtype)
-        x = frames
+        # Under autocast, on each device: the residual stream in the weights' precision.
+        x = frames.to(self.norm.weight.dtype)
         for i, choices in self.layers.active(subnet):
             layer = self.layers[i]
             n = len(layer.ssm.forward_ssms)

@@ -1,0 +1,42 @@
+"""Products that TF32 must not touch, and that the rest of the program is left as it is."""
+
+import pytest
+import torch
+
+from todm_sb.utils.products import exact_bmm, exact_products
+
+MATMUL = torch.backends.cuda.matmul
+
+
+@pytest.fixture(autouse=True, params=[False, True])
+def tf32(request):
+    """Switched on, as SpeechBrain does, or not."""
+    before, MATMUL.allow_tf32 = MATMUL.allow_tf32, request.param
+    yield request.param
+    MATMUL.allow_tf32 = before
+
+
+def test_it_is_off_inside_and_as_before_outside_even_after_an_error(tf32):
+    with exact_products():
+        assert not MATMUL.allow_tf32
+        with exact_products():
+            pass
+        assert not MATMUL.allow_tf32
+    assert MATMUL.allow_tf32 == tf32
+    with pytest.raises(KeyError), exact_products():
+        raise KeyError
+    assert MATMUL.allow_tf32 == tf32
+
+
+def test_the_product_and_its_gradient_are_those_of_the_definition(monkeypatch, tf32):
+    seen = []
+    bmm = torch.bmm
+    monkeypatch.setattr(torch, "bmm", lambda *x: seen.append(MATMUL.allow_tf32) or bmm(*x))
+    a = torch.randn(3, 2, 5, dtype=torch.double, requires_grad=True)
+    b = torch.randn(3, 5, 4, dtype=torch.double, requires_grad=True)
+    expected = (a.unsqueeze(3) * b.unsqueeze(1)).sum(2)
+    torch.testing.assert_close(exact_bmm(a, b), expected)
+    assert torch.autograd.gradcheck(exact_bmm, (a, b))
+    assert len(seen) > 2
+    assert not any(seen)
+    assert MATMUL.allow_tf32 == tf32
