@@ -46,6 +46,7 @@ from todm_sb.training.evaluation import (
 )
 from todm_sb.training.guard import GradientGuard
 from todm_sb.training.loss_names import means_of_step
+from todm_sb.training.pace import pace_of
 from todm_sb.training.precision import fp16_needs_a_gpu
 from todm_sb.training.searcher import decoding_of, searcher_of
 from todm_sb.training.seeding import seed_step
@@ -70,7 +71,8 @@ class TODMBrain(sb.Brain):
     ``micro_batches``, ``named_subnets``, ``max_symbols``, ``beam_size``, ``seed``,
     ``epoch_counter``, ``lr_annealing`` (:class:`todm_sb.optim.Eden`), ``train_logger``,
     ``output_folder``, ``avg_checkpoints``, ``valid_csv``; may have ``searcher``, ``wav_augment``,
-    ``feature_augment``, ``augment_after``, ``tensorboard_logger``. The recipes' YAMLs explain them.
+    ``feature_augment``, ``augment_after``, ``tensorboard_logger``, and ``reference_batch_seconds``
+    with ``max_batch_seconds`` (:mod:`todm_sb.training.pace`). The recipes' YAMLs explain them.
 
     All randomness of a step follows from the seed, the epoch and the step's number: a run that was
     killed and resumed goes on as if it had not been.
@@ -88,6 +90,8 @@ class TODMBrain(sb.Brain):
         """
         with fp16_needs_a_gpu():
             super().__init__(*args, **kwargs)
+        self.pace = pace_of(vars(self.hparams), self.grad_accumulation_factor, n_ranks())
+        self.grad_accumulation_factor = self.pace.grad_accumulation_factor
         self.noprogressbar |= not watched()
         self.tokenizer = tokenizer
         self.shared_part = SharedPart(
@@ -199,7 +203,7 @@ class TODMBrain(sb.Brain):
         self.on_fit_batch_start(batch, should_step)
         rng = seed_step(self.hparams.seed, self.hparams.epoch_counter.current, self.step)
         subnets = [self.hparams.space.max]
-        if self.optimizer_step >= self.hparams.sandwich_warmup:
+        if self.hparams.lr_annealing.batch >= self.hparams.sandwich_warmup:
             subnets = sample_sandwich(self.hparams.space, self.hparams.n_random, rng)
         causal = rng.choice(self.modules.model.encoder.modes)
         losses, share = self._backward_of_batch(batch, subnets, causal)
@@ -207,7 +211,7 @@ class TODMBrain(sb.Brain):
             all_reduce_gradients(self.modules.parameters())
             self.accumulation.average(self.modules.parameters())
             self.optimizers_step()
-            self.hparams.lr_annealing(self.optimizer)
+            self.hparams.lr_annealing(self.optimizer, self.pace.reference_batches)
         if losses:
             self._count_losses(losses, len(batch.id))
             if self.watch is not None and should_step:
@@ -244,8 +248,10 @@ class TODMBrain(sb.Brain):
             return [], 0.0
         # Losses are means over the utterances of a process, the gradient is that over all.
         share = n / n_of_all
+        # Reference batches so far; Eden keeps them in checkpoints.
+        batches = self.hparams.lr_annealing.batch
         with self.training_ctx:
-            trunk, labels = self.shared_part(batch.to(self.device), causal, self.optimizer_step)
+            trunk, labels = self.shared_part(batch.to(self.device), causal, batches)
             losses = sandwich_backward(
                 self.modules.model,
                 self.hparams.objective,
@@ -253,7 +259,7 @@ class TODMBrain(sb.Brain):
                 labels,
                 subnets,
                 partial(self._backward, share),
-                self.optimizer_step,
+                batches,
                 self.hparams.micro_batches,
             )
         return losses, share
