@@ -25,9 +25,10 @@ class Eden:
     where warmup rises linearly from ``warmup_start`` to 1 in the first ``warmup_batches`` batches.
 
     The interface is that of SpeechBrain's ``NoamScheduler``: call it once after each step of the
-    optimizer, with the number of batches that the step is worth. ``lr_initial`` is the base rate of the first parameter group; the other groups keep
-    the ratio to it that they had when the schedule first saw them. The ratio is kept in the group
-    (``"lr_ratio"``), and so in the optimizer's checkpoint; batch and epoch are in this one's own.
+    optimizer, with the number of batches that the step is worth. ``lr_initial`` is the base rate of
+    the first parameter group; the other groups keep the ratio to it that they had when the schedule
+    first saw them. The ratio is kept in the group (``"lr_ratio"``), and so in the optimizer's
+    checkpoint; batch and epoch are in this one's own.
 
     Args:
         lr_initial: base learning rate of the first parameter group.

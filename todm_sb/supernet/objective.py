@@ -110,8 +110,8 @@ class Term:
 
     Args:
         loss: in nats, the mean over utterances; None for a subnet that has none.
-        weight: a number, or what gives it after so many reference batches. Where it is 0 the loss is
-            not computed.
+        weight: a number, or what gives it after so many reference batches. Where it is 0 the loss
+            is not computed.
 
     Raises:
         ConfigError: if one of them is something else.

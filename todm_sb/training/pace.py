@@ -35,9 +35,7 @@ class Pace:
     reference_batches: float
 
 
-def pace_of(
-    settings: Mapping[str, Any], grad_accumulation_factor: int | str, n_ranks: int
-) -> Pace:
+def pace_of(settings: Mapping[str, Any], grad_accumulation_factor: int | str, n_ranks: int) -> Pace:
     """The pace of a training.
 
     Args:

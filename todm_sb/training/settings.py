@@ -66,7 +66,9 @@ def _made(value: Any, where: str) -> None:
 def _accumulation(value: Any, where: str) -> None:
     """``auto``, or so many batches."""
     if value != AUTO and (type(value) is not int or not 1 <= value <= 10**6):
-        raise ConfigError(f"{where} must be {AUTO} or an integer in 1..1000000, not {quoted(value)}")
+        raise ConfigError(
+            f"{where} must be {AUTO} or an integer in 1..1000000, not {quoted(value)}"
+        )
 
 
 # What train.py and the training loop cannot do without; the second half is of objects.
