@@ -92,7 +92,7 @@ search_space: {n_layers: 6, min_layers: 3, ffn_dims: [128, 256, 384], layer_drop
 pruning: !new:todm_sb.losses.pruning.Pruning
     s_range: 5
     simple_weight: 0.5
-    warmup_steps: 200
+    warmup_batches: 200
 objective: !new:todm_sb.supernet.objective.Objective
     ctc_weight: 0.5
     kd_weight: 0.01
@@ -116,7 +116,7 @@ lr_annealing: !new:todm_sb.optim.Eden
 # What the recipe's parts are made from, as a command line can override it.
 SETTINGS = {
     "search_space": SPACE,
-    "pruning": {"s_range": 5, "simple_weight": 0.5, "warmup_steps": 200},
+    "pruning": {"s_range": 5, "simple_weight": 0.5, "warmup_batches": 200},
     "objective": {
         "ctc_weight": 0.5,
         "kd_weight": 0.01,

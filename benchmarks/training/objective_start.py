@@ -35,7 +35,7 @@ WINDOW = 20
 STEPS = (100, 200, 250, 300, 400)
 
 AUGMENTED = "--augment_after=0"
-SIMPLE = {"s_range": 5, "by": "simple", "coverage": 0.0, "warmup_steps": 2000}
+SIMPLE = {"s_range": 5, "by": "simple", "coverage": 0.0, "warmup_batches": 2000}
 VARIANTS = {
     "default": [],
     # What supernet.yaml had up to commit 909ff9d: a band from the first step on, CTC weight 0.3.

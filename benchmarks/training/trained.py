@@ -49,4 +49,4 @@ def batches(
     )
     options = make_loader_kwargs(dataset, hparams["max_batch_seconds"], seed=0)
     for batch in islice(DataLoader(dataset, **options), n):
-        yield shared_part(batch, causal=False, step=0)
+        yield shared_part(batch, causal=False, batches=0)

@@ -369,11 +369,11 @@ def test_a_band_is_as_wide_as_it_takes_to_cover_the_alignments(rows_a_frame, wid
 
 
 def test_the_warm_up_moves_weight_from_the_simple_to_the_pruned_loss():
-    pruning = Pruning(simple_weight=0.5, warmup_steps=2000)
+    pruning = Pruning(simple_weight=0.5, warmup_batches=2000)
     assert pruning.weights(0) == (1.0, pytest.approx(0.1))
     assert pruning.weights(1000) == (pytest.approx(0.75), pytest.approx(0.55))
     assert pruning.weights(2000) == pruning.weights(9999) == pruning.weights(None) == (0.5, 1.0)
-    assert Pruning(warmup_steps=0).weights(0) == (0.5, 1.0)
+    assert Pruning(warmup_batches=0).weights(0) == (0.5, 1.0)
 
 
 def test_settings_out_of_range_are_refused():

@@ -309,7 +309,7 @@ def test_weights_that_depend_on_the_step_are_those_of_the_step(make_transducer):
     model = make_transducer(ctc=True)
     decaying = Objective(Schedule(1.0, 0.3, 10, 30), Schedule(0.0, 0.5, 0, 20))
     for at, ctc_weight, kd_weight in [(0, 1.0, 0.0), (15, 0.825, 0.375), (None, 0.3, 0.5)]:
-        got = step(model, decaying, SUBNETS, step=at), gradients(model)
+        got = step(model, decaying, SUBNETS, batches=at), gradients(model)
         expected = step(model, Objective(ctc_weight, kd_weight), SUBNETS), gradients(model)
         assert [x.total.item() for x in got[0]] == pytest.approx(
             [x.total.item() for x in expected[0]], rel=1e-6
@@ -520,7 +520,7 @@ def test_a_band_of_all_labels_adds_the_simple_loss_of_the_first_subnet_to_a_plai
     make_transducer,
 ):
     model = make_transducer(ctc=True, simple_joiner=True, dtype=torch.double)
-    pruning = Pruning(s_range=9, simple_weight=0.5, warmup_steps=100)
+    pruning = Pruning(s_range=9, simple_weight=0.5, warmup_batches=100)
     trunk = Trunk.compute(model, features(torch.double), LENGTHS, LABELS.ids)
     encoded = model.encoder.encode(trunk.frames, trunk.n_frames, SUBNETS[0], trunk.shared)
     simple, _ = prune(model, pruning, encoded, trunk, LABELS)
@@ -566,7 +566,7 @@ def test_one_band_of_the_first_subnet_serves_all(make_transducer, monkeypatch, b
 def test_where_no_band_covers_enough_the_lattice_is_whole(make_transducer, by):
     model = make_transducer(simple_joiner=True, ctc=True)
     whole = step(model, Objective(0.3, 0.7), SUBNETS)
-    options = {"s_range": 2, "by": by, "warmup_steps": 0}
+    options = {"s_range": 2, "by": by, "warmup_batches": 0}
     for coverage, same in [(0.9999, True), (0.0, False)]:
         pruning = Pruning(coverage=coverage, **options)
         losses = step(model, Objective(0.3, 0.7, pruning=pruning), SUBNETS)
@@ -588,9 +588,9 @@ def test_a_band_of_all_rows_by_the_max_subnet_changes_no_gradient(make_transduce
 
 def test_the_pruned_loss_warms_up_with_the_optimizers_steps(make_transducer):
     model = make_transducer(simple_joiner=True)
-    objective = Objective(kd_weight=0.0, pruning=Pruning(warmup_steps=10))
+    objective = Objective(kd_weight=0.0, pruning=Pruning(warmup_batches=10))
     for at, simple, pruned in [(0, 1.0, 0.1), (5, 0.75, 0.55), (10, 0.5, 1.0), (None, 0.5, 1.0)]:
-        first, second = step(model, objective, SUBNETS[:2], step=at)
+        first, second = step(model, objective, SUBNETS[:2], batches=at)
         total = simple * first.terms["simple"] + pruned * first.terms["transducer"]
         assert first.total.item() == pytest.approx(total.item(), rel=1e-6)
         alone = pruned * second.terms["transducer"].item()

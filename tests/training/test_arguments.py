@@ -199,3 +199,10 @@ def test_no_recipe_is_one_line(tmp_path):
     ):
         with pytest.raises(ConfigError, match=message):
             parse_arguments(argv)
+
+
+@pytest.mark.parametrize(("text", "factor"), [("auto", "auto"), ("12", 12), ("x", "x")])
+def test_gradients_may_be_gathered_as_long_as_it_takes(recipe, text, factor):
+    _, options = parse_arguments([str(recipe), f"--grad_accumulation_factor={text}"])
+    assert options.grad_accumulation_factor == factor
+    assert run_option_arguments(options) == [f"--grad_accumulation_factor={text}"]

@@ -11,7 +11,7 @@ def louder(features, lengths):
 
 
 @pytest.mark.parametrize(("options", "first"), [({}, 0), ({"augment_after": 3}, 3)])
-def test_augmentation_starts_after_so_many_steps_and_only_in_training(
+def test_augmentation_starts_after_so_many_batches_and_only_in_training(
     make_transducer, options, first
 ):
     model = make_transducer().eval()
@@ -28,6 +28,6 @@ def test_augmentation_starts_after_so_many_steps_and_only_in_training(
         tokens=(torch.tensor([[1, 2]]), torch.ones(1)),
     )
     plain = shared_part(batch, causal=False)[0].frames
-    for step in range(6):
-        frames = shared_part(batch, causal=False, step=step)[0].frames
-        assert frames.equal(plain) == (step < first)
+    for batches in range(6):
+        frames = shared_part(batch, causal=False, batches=batches)[0].frames
+        assert frames.equal(plain) == (batches < first)

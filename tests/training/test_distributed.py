@@ -52,7 +52,7 @@ class GivenFeatures(nn.Module):
         return self.normalizer(x.float(), lengths, epoch=epoch).to(x.dtype), n_frames
 
 
-def make_brain(dtype, accumulation, seed=0):
+def make_brain(dtype, accumulation, seed=0, **hparams):
     """A supernet of three layers that trains without augmentation or dropout."""
     torch.manual_seed(seed)
     space = SearchSpace.from_dict(SPACE)
@@ -86,6 +86,7 @@ def make_brain(dtype, accumulation, seed=0):
             "seed": 5,
             "epoch_counter": SimpleNamespace(current=1),
             "lr_annealing": schedule,
+            **hparams,
         },
         run_opts={
             "device": "cpu",
@@ -130,11 +131,14 @@ def share(examples, step, rank, n_ranks):
 
 def train(rank, n_ranks, dtype, accumulation):
     """Weights and statistics after 20 steps."""
-    brain = make_brain(dtype, accumulation, seed=rank)
+    # The schedule is that of one process whose batches are twice as long.
+    audio = {"max_batch_seconds": 20.0 / n_ranks, "reference_batch_seconds": 40.0}
+    brain = make_brain(dtype, accumulation, seed=rank, **audio)
     for brain.step in range(1, STEPS * accumulation + 1):
         examples = global_batch(brain.step, dtype)
         brain.fit_batch(SpeechBatch(share(examples, brain.step, rank, n_ranks)))
     norm = brain.modules["normalize"]
+    assert brain.hparams.lr_annealing.batch == STEPS * accumulation / 2
     return {
         **brain.modules["model"].state_dict(),
         "mean": norm.glob_mean,

@@ -145,7 +145,7 @@ def test_a_recipe_whose_searcher_cannot_search_is_refused_before_the_first_step(
 
 
 def test_weights_of_losses_may_depend_on_the_step_from_the_command_line(loaded):
-    schedule = "!new:todm_sb.supernet.schedule.Schedule {start: 1.0, end: 0.3, last_step: 100}"
+    schedule = "!new:todm_sb.supernet.schedule.Schedule {start: 1.0, end: 0.3, last_batch: 100}"
     objective = loaded(f"--objective={{ctc_weight: {schedule}}}")["objective"]
     assert [objective.ctc_weight(step) for step in (0, 50, 100)] == pytest.approx([1, 0.65, 0.3])
     assert objective.kd_weight > 0

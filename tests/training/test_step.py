@@ -23,8 +23,8 @@ def test_the_gradient_of_a_step_is_the_mean_over_its_subnets(at, n_subnets):
     brain = make_brain(torch.float64, accumulation=1)
     model, batch = brain.modules["model"], SpeechBatch(global_batch(1, torch.float64))
     subnets = sample_sandwich(brain.hparams.space, 1, random.Random(7))[:n_subnets]
-    trunk, labels = brain.sandwich.shared_part(batch, causal=False, step=at)
-    losses = sandwich_backward(model, brain.hparams.objective, trunk, labels, subnets, step=at)
+    trunk, labels = brain.sandwich.shared_part(batch, causal=False, batches=at)
+    losses = sandwich_backward(model, brain.hparams.objective, trunk, labels, subnets, batches=at)
     expected = gradients(model)
 
     trained = brain.sandwich.add(batch, at, random.Random(7), torch.Tensor.backward, "cpu")

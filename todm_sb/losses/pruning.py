@@ -45,7 +45,7 @@ class Pruning:
         predictor_smoothing: share of the predictor's logits alone in the simple lattice's
             log-probabilities ("lm_scale").
         encoder_smoothing: share of the encoder's logits with averaged predictor ("am_scale").
-        warmup_steps: optimizer steps over which the weight of the simple loss falls from 1 and
+        warmup_batches: reference batches over which the weight of the simple loss falls from 1 and
             that of the pruned loss rises from 0.1 to 1, since early bands are poor.
 
     Raises:
@@ -58,7 +58,7 @@ class Pruning:
     simple_weight: float = 0.5
     predictor_smoothing: float = 0.25
     encoder_smoothing: float = 0.0
-    warmup_steps: int = 2000
+    warmup_batches: float = 2000
 
     def __post_init__(self) -> None:
         if type(self.s_range) is not int or self.s_range < 2:
@@ -67,7 +67,7 @@ class Pruning:
             )
         if self.by not in CHOOSERS:
             raise ConfigError(f"by must be one of {CHOOSERS}, not {quoted(self.by)}")
-        for name in ("warmup_steps", "simple_weight"):
+        for name in ("warmup_batches", "simple_weight"):
             number(0, math.inf)(getattr(self, name), name)
         for name in ("predictor_smoothing", "encoder_smoothing", "coverage"):
             number(0, 1)(getattr(self, name), name)
@@ -99,11 +99,12 @@ class Pruning:
             s_range *= 2
         return None
 
-    def weights(self, step: int | None) -> tuple[float, float]:
-        """Weights of the simple and of the pruned loss at an optimizer step; None for the end."""
-        if step is None or step >= self.warmup_steps:
+    def weights(self, batches: float | None) -> tuple[float, float]:
+        """Weights of the simple and of the pruned loss after so many reference batches; None for
+        the end."""
+        if batches is None or batches >= self.warmup_batches:
             return self.simple_weight, 1.0
-        done = step / self.warmup_steps
+        done = batches / self.warmup_batches
         return 1.0 - done * (1.0 - self.simple_weight), 0.1 + 0.9 * done
 
 

@@ -17,7 +17,7 @@ from todm_sb.utils.schema import number, positive_or_infinite
 class Eden:
     """Eden schedule of Zipformer (arXiv:2310.11230, Sec. 3.5).
 
-    With t batches and e epochs done,
+    With t batches and e epochs done, both of which may be fractions,
 
         lr(t, e) = lr_initial * ((t² + lr_batches²) / lr_batches²)^(-1/4)
                               * ((e² + lr_epochs²) / lr_epochs²)^(-1/4) * warmup(t),
@@ -25,9 +25,10 @@ class Eden:
     where warmup rises linearly from ``warmup_start`` to 1 in the first ``warmup_batches`` batches.
 
     The interface is that of SpeechBrain's ``NoamScheduler``: call it once after each step of the
-    optimizer. ``lr_initial`` is the base rate of the first parameter group; the other groups keep
-    the ratio to it that they had when the schedule first saw them. The ratio is kept in the group
-    (``"lr_ratio"``), and so in the optimizer's checkpoint; batch and epoch are in this one's own.
+    optimizer, with the number of batches that the step is worth. ``lr_initial`` is the base rate of
+    the first parameter group; the other groups keep the ratio to it that they had when the schedule
+    first saw them. The ratio is kept in the group (``"lr_ratio"``), and so in the optimizer's
+    checkpoint; batch and epoch are in this one's own.
 
     Args:
         lr_initial: base learning rate of the first parameter group.
@@ -69,19 +70,20 @@ class Eden:
         self.lr_epochs = lr_epochs
         self.warmup_batches = warmup_batches
         self.warmup_start = warmup_start
-        self.batch = 0
+        self.batch: float = 0
         self.epoch: float = 0
 
-    def __call__(self, opt: Optimizer) -> tuple[float, float]:
-        """Count one more batch and set the rate of every parameter group.
+    def __call__(self, opt: Optimizer, batches: float = 1) -> tuple[float, float]:
+        """Count the batches of one more step and set the rate of every parameter group.
 
         Args:
             opt: the optimizer to steer.
+            batches: of the step; see :mod:`todm_sb.training.pace`.
 
         Returns:
             The rate of the first group before and after the call.
         """
-        self.batch += 1
+        self.batch += batches
         return self.apply(opt)
 
     def apply(self, opt: Optimizer) -> tuple[float, float]:

@@ -78,8 +78,8 @@ class Term:
 
     Args:
         loss: in nats, the mean over utterances; None for a subnet that has none.
-        weight: a number, or what gives it at an optimizer step. Where it is 0 the loss is not
-            computed.
+        weight: a number, or what gives it after so many reference batches. Where it is 0 the loss
+            is not computed.
 
     Raises:
         ConfigError: if one of them is something else.
@@ -101,7 +101,7 @@ class Objective:
     With pruning, one band serves all subnets of a step; where the max subnet's own joiner chooses
     it, all but the first.
 
-    A weight is a number, or what gives it at an optimizer step, such as
+    A weight is a number, or what gives it after so many reference batches of audio, such as
     :class:`todm_sb.supernet.schedule.Schedule`.
 
     Args:
@@ -169,14 +169,14 @@ class Objective:
 
     def _own_terms(self) -> dict[str, Term]:
         return {
-            "transducer": Term(_transducer, lambda step: self._lattice_weights(step)[1]),
-            "simple": Term(_simple, lambda step: self._lattice_weights(step)[0]),
+            "transducer": Term(_transducer, lambda batches: self._lattice_weights(batches)[1]),
+            "simple": Term(_simple, lambda batches: self._lattice_weights(batches)[0]),
             "ctc": Term(_ctc, self.ctc_weight),
             "kd": Term(_divergence, self.kd_weight),
         }
 
-    def _lattice_weights(self, step: int | None) -> tuple[float, float]:
-        return self.pruning.weights(step) if self._by == "simple" else (0.0, 1.0)
+    def _lattice_weights(self, batches: float | None) -> tuple[float, float]:
+        return self.pruning.weights(batches) if self._by == "simple" else (0.0, 1.0)
 
     def __call__(
         self,
@@ -185,7 +185,7 @@ class Objective:
         labels: Labels,
         subnet: SubnetConfig | None,
         lead: Lead | None = None,
-        step: int | None = None,
+        batches: float | None = None,
     ) -> tuple[SubnetLosses, Lead]:
         """Losses of one subnet.
 
@@ -195,7 +195,7 @@ class Objective:
             labels: of this batch.
             subnet: None for the max subnet.
             lead: None for the first subnet, which leads the others.
-            step: optimizer steps so far, for weights that depend on it; None for the end.
+            batches: reference batches so far, for weights that depend on it; None for the end.
 
         Returns:
             The losses, and what this subnet would lead others with.
@@ -206,7 +206,7 @@ class Objective:
         self.check(model)
         encoded = model.encoder.encode(trunk.frames, trunk.n_frames, subnet, trunk.shared)
         projected = model.joiner.project_encoder(encoded)
-        asked = self._by == "ctc" or at(self.ctc_weight, step)
+        asked = self._by == "ctc" or at(self.ctc_weight, batches)
         ctc = log_softmax(model.ctc_output(encoded)) if asked else None
         simple, band = None, lead and lead.band
         if lead is None:
@@ -219,12 +219,12 @@ class Objective:
             trunk.n_frames,
             labels.lengths,
             model.blank,
-            lead.teacher if lead and at(self.kd_weight, step) else None,
+            lead.teacher if lead and at(self.kd_weight, batches) else None,
             self.divergence,
             band,
         )
         outputs = Outputs(model, trunk, labels, encoded, ctc, lattice, simple)
-        losses = _weighted_sum(self.terms(), outputs, step)
+        losses = _weighted_sum(self.terms(), outputs, batches)
         occupancy, log_probs = lattice.occupancy, lattice.log_probs
         if self._by == "max" and lead is None:
             band = self.pruning.choose(occupancy, trunk.n_frames, labels.lengths)
@@ -247,11 +247,13 @@ class Objective:
         return None, None
 
 
-def _weighted_sum(terms: Mapping[str, Term], outputs: Outputs, step: int | None) -> SubnetLosses:
+def _weighted_sum(
+    terms: Mapping[str, Term], outputs: Outputs, batches: float | None
+) -> SubnetLosses:
     """The terms that weigh something and that the subnet has."""
     total, known = None, {}
     for name, term in terms.items():
-        weight = at(term.weight, step)
+        weight = at(term.weight, batches)
         loss = term.loss(outputs) if weight else None
         if loss is not None:
             known[name] = loss

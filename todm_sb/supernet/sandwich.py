@@ -39,7 +39,7 @@ def sandwich_backward(
     labels: Labels,
     subnets: Sequence[SubnetConfig],
     backward: Callable[[Tensor], None] = Tensor.backward,
-    step: int | None = None,
+    batches: float | None = None,
     micro_batches: int = 1,
 ) -> list[SubnetLosses]:
     """Adds the gradients of all subnets' losses to the parameters' ``grad``.
@@ -51,7 +51,7 @@ def sandwich_backward(
         labels: of this batch.
         subnets: the first leads the others.
         backward: runs a loss backward; the place to scale it.
-        step: optimizer steps so far, see :class:`Objective`.
+        batches: reference batches so far, see :class:`Objective`.
         micro_batches: parts of the batch that the subnets run on in turn.
 
     Returns:
@@ -71,7 +71,9 @@ def sandwich_backward(
         lead = None
         losses.append([])
         for subnet in subnets:
-            subnet_losses, own_lead = objective(model, part_trunk, part_labels, subnet, lead, step)
+            subnet_losses, own_lead = objective(
+                model, part_trunk, part_labels, subnet, lead, batches
+            )
             backward(share * subnet_losses.total)
             lead = lead or own_lead
             losses[-1].append(subnet_losses.detached(share))

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.schema import number
 
-# A number, or what gives it at an optimizer step; None stands for the end of training.
-Weight = float | Callable[[int | None], float]
+# A number, or what gives it after so many reference batches of audio (see
+# :mod:`todm_sb.training.pace`); None stands for the end of training.
+Weight = float | Callable[[float | None], float]
 
 _CHECK = number(0, math.inf)
 
@@ -20,45 +21,45 @@ class Schedule:
     """A weight that goes in a straight line from one value to another.
 
     Args:
-        start: the weight up to ``first_step``.
-        end: the weight from ``last_step`` on; None for ``start``, a constant.
-        first_step: optimizer step at which it begins to change.
-        last_step: optimizer step at which it has changed.
+        start: the weight up to ``first_batch``.
+        end: the weight from ``last_batch`` on; None for ``start``, a constant.
+        first_batch: reference batches after which it begins to change.
+        last_batch: reference batches after which it has changed.
 
     Raises:
-        ConfigError: on a value out of range, or a last step before the first.
+        ConfigError: on a value out of range, or a last batch before the first.
     """
 
     start: float
     end: float | None = None
-    first_step: int = 0
-    last_step: int = 0
+    first_batch: float = 0
+    last_batch: float = 0
 
     def __post_init__(self) -> None:
-        for name in ("start", "first_step", "last_step"):
+        for name in ("start", "first_batch", "last_batch"):
             _CHECK(getattr(self, name), name)
         if self.end is not None:
             _CHECK(self.end, "end")
-        if self.last_step < self.first_step:
+        if self.last_batch < self.first_batch:
             raise ConfigError(
-                f"last_step is {self.last_step}: no schedule ends before its first_step "
-                f"({self.first_step})"
+                f"last_batch is {self.last_batch}: no schedule ends before its first_batch "
+                f"({self.first_batch})"
             )
 
-    def __call__(self, step: int | None) -> float:
-        """The weight at an optimizer step; None for the end of training."""
+    def __call__(self, batches: float | None) -> float:
+        """The weight after so many reference batches; None for the end of training."""
         end = self.start if self.end is None else self.end
-        if step is None or step >= self.last_step:
+        if batches is None or batches >= self.last_batch:
             return end
-        if step <= self.first_step:
+        if batches <= self.first_batch:
             return self.start
-        done = (step - self.first_step) / (self.last_step - self.first_step)
+        done = (batches - self.first_batch) / (self.last_batch - self.first_batch)
         return self.start + done * (end - self.start)
 
 
-def at(weight: Weight, step: int | None) -> float:
-    """A weight at an optimizer step; None for the end of training."""
-    return weight(step) if callable(weight) else weight
+def at(weight: Weight, batches: float | None) -> float:
+    """A weight after so many reference batches; None for the end of training."""
+    return weight(batches) if callable(weight) else weight
 
 
 def check_weight(value: object, where: str) -> None:

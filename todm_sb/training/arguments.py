@@ -113,6 +113,8 @@ def _run_options(argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
         action.default = argparse.SUPPRESS
         if action.dest == "optimizer_step_limit":
             action.type = int  # SpeechBrain leaves it a string
+        if action.dest == "grad_accumulation_factor":
+            action.type = _integer_or_text  # it may be auto
     known = {option for action in parser._actions for option in action.option_strings}
     _refuse_twice(name for name in (a.partition("=")[0] for a in argv) if name in known)
     given, others = parser.parse_known_args(list(argv))
@@ -166,6 +168,13 @@ def _is_plain(node: Any) -> bool:
 
 def _holds_texts(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(x, str) for x in value)
+
+
+def _integer_or_text(text: str) -> int | str:
+    try:
+        return int(text)
+    except ValueError:
+        return text
 
 
 def _number(text: str) -> float | str:

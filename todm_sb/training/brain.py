@@ -20,6 +20,7 @@ from todm_sb.training.epoch_log import log_epoch, write_cost
 from todm_sb.training.evaluation import Evaluation, forms_to_measure, what_wer_is_of
 from todm_sb.training.guard import GradientGuard
 from todm_sb.training.loss_names import means_of_step
+from todm_sb.training.pace import pace_of
 from todm_sb.training.precision import fp16_needs_a_gpu
 from todm_sb.training.searcher import decoding_of
 from todm_sb.training.seeding import seed_step
@@ -44,7 +45,8 @@ class TODMBrain(sb.Brain):
     ``micro_batches``, ``named_subnets``, ``max_symbols``, ``beam_size``, ``seed``,
     ``epoch_counter``, ``lr_annealing`` (:class:`todm_sb.optim.Eden`), ``train_logger``,
     ``output_folder``, ``avg_checkpoints``, ``valid_csv``; may have ``searcher``, ``wav_augment``,
-    ``feature_augment``, ``augment_after``, ``tensorboard_logger``. The recipes' YAMLs explain them.
+    ``feature_augment``, ``augment_after``, ``tensorboard_logger``, and ``reference_batch_seconds``
+    with ``max_batch_seconds`` (:mod:`todm_sb.training.pace`). The recipes' YAMLs explain them.
 
     All randomness of a step follows from the seed, the epoch and the step's number: a run that was
     killed and resumed goes on as if it had not been.
@@ -62,6 +64,8 @@ class TODMBrain(sb.Brain):
         """
         with fp16_needs_a_gpu():
             super().__init__(*args, **kwargs)
+        self.pace = pace_of(vars(self.hparams), self.grad_accumulation_factor, n_ranks())
+        self.grad_accumulation_factor = self.pace.grad_accumulation_factor
         self.noprogressbar |= not watched()
         self.tokenizer = tokenizer
         self.sandwich = SandwichStep.of(self.modules, vars(self.hparams))
@@ -158,14 +162,14 @@ class TODMBrain(sb.Brain):
         self.on_fit_batch_start(batch, should_step)
         self.broken_audio.warn(batch.broken, "is left out")
         rng = seed_step(self.hparams.seed, self.hparams.epoch_counter.current, self.step)
+        # Reference batches so far; Eden keeps them in checkpoints.
+        batches = self.hparams.lr_annealing.batch
         with self.training_ctx:
-            trained = self.sandwich.add(
-                batch, self.optimizer_step, rng, self._backward, self.device
-            )
+            trained = self.sandwich.add(batch, batches, rng, self._backward, self.device)
         if should_step:
             self.sandwich.finish(self.modules.parameters())
             self.optimizers_step()
-            self.hparams.lr_annealing(self.optimizer)
+            self.hparams.lr_annealing(self.optimizer, self.pace.reference_batches)
         if trained is not None:
             for name, value in means_of_step(trained.losses).items():
                 self.train_losses.add(name, value, trained.utterances)

@@ -10,6 +10,10 @@ RENAMED: dict[str, str] = {
     r"\btodm_sb\.precision\.": "todm_sb.training.precision.",
     r"\btodm_sb\.supernet\.sandwich\.Objective\b": "todm_sb.supernet.objective.Objective",
     r"\bffn_dims: !apply:getattr(\s+- \S+\s+- )max_ffn_dims\b": r"sizes: !apply:getattr\1sizes",
+    # Without reference_batch_seconds, as then, a step is a reference batch.
+    r"(\.pruning\.Pruning\b[^!]*?)\bwarmup_steps(?=\s*:)": r"\1warmup_batches",
+    r"(\.schedule\.Schedule\b[^!]*?)\bfirst_step(?=\s*:)": r"\1first_batch",
+    r"(\.schedule\.Schedule\b[^!]*?)\blast_step(?=\s*:)": r"\1last_batch",
 }
 
 

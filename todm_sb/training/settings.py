@@ -28,6 +28,7 @@ from todm_sb.nnet.features import (
 from todm_sb.optim import ScaledAdam
 from todm_sb.space import SUBNET_NAME, SearchSpace
 from todm_sb.training.evaluation import own_subnets
+from todm_sb.training.pace import AUTO, pace_of
 from todm_sb.training.recipe import TAGGED, Recipe
 from todm_sb.training.searcher import searcher_of
 from todm_sb.utils.devices import usable_device
@@ -60,6 +61,14 @@ def _made(value: Any, where: str) -> None:
     """An object, which only a tag makes."""
     if value is not TAGGED:
         raise ConfigError(f"{where} must be an object (!new:, !name: or !ref), not {quoted(value)}")
+
+
+def _accumulation(value: Any, where: str) -> None:
+    """``auto``, or so many batches."""
+    if value != AUTO and (type(value) is not int or not 1 <= value <= 10**6):
+        raise ConfigError(
+            f"{where} must be {AUTO} or an integer in 1..1000000, not {quoted(value)}"
+        )
 
 
 # What train.py and the training loop cannot do without; the second half is of objects.
@@ -113,7 +122,8 @@ OPTIONAL: dict[str, Check] = {
     "n_layers": integer(1, 128),
     "ffn_dim": integer(1, 65536),
     "lr": positive,
-    "grad_accumulation_factor": integer(1, 10**6),
+    "reference_batch_seconds": nullable(positive),
+    "grad_accumulation_factor": _accumulation,
     "precision": _PRECISION,
     "eval_precision": _PRECISION,
     "max_grad_norm": positive_or_infinite,
@@ -144,8 +154,9 @@ def load_checked(recipe: Recipe, options: RunOptions | None = None) -> dict[str,
         usable_device(options.device)
     hparams = recipe.load()
     with recipe_errors(recipe.file):
-        norm = given.get("max_grad_norm", hparams.get("max_grad_norm", options.max_grad_norm))
-        check_parts(hparams, norm)
+        chosen = {**options.as_dict(), **hparams, **given}
+        check_parts(hparams, chosen["max_grad_norm"])
+        pace_of(hparams, chosen["grad_accumulation_factor"], 1)
     return hparams
 
 
@@ -264,5 +275,6 @@ def check_batches(n_batches: int, grad_accumulation_factor: int) -> None:
     if n_batches < grad_accumulation_factor:
         raise ConfigError(
             f"grad_accumulation_factor is {grad_accumulation_factor}, but an epoch has only "
-            f"{n_batches} batches (for each process): lower it or max_batch_seconds"
+            f"{n_batches} batches (for each process): lower it, max_batch_seconds or, where it is "
+            f"{AUTO}, reference_batch_seconds"
         )

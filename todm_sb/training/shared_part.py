@@ -26,7 +26,7 @@ class SharedPart:
         wav_augment: of waveforms and their relative lengths, such as
             :class:`todm_sb.nnet.speed_perturb.SpeedPerturb` or SpeechBrain's Augmenter; or None.
         feature_augment: the same of features, or None.
-        augment_after: optimizer steps without augmentation.
+        augment_after: reference batches of audio without augmentation.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class SharedPart:
         epoch_counter: Any,
         wav_augment: Augment | None = None,
         feature_augment: Augment | None = None,
-        augment_after: int = 0,
+        augment_after: float = 0,
     ) -> None:
         self.features = features
         self.model = model
@@ -46,16 +46,16 @@ class SharedPart:
         self.augment_after = augment_after
 
     def __call__(
-        self, batch: SpeechBatch, causal: bool, step: int | None = None
+        self, batch: SpeechBatch, causal: bool, batches: float | None = None
     ) -> tuple[Trunk, Labels]:
         """The trunk and the targets of a batch.
 
         Args:
             batch: on the model's device.
             causal: mode of the encoder.
-            step: optimizer steps so far; None where it is not for training.
+            batches: reference batches so far; None where it is not for training.
         """
-        augment = step is not None and step >= self.augment_after
+        augment = batches is not None and batches >= self.augment_after
         wavs, wav_lens = batch.sig
         tokens, token_lens = batch.tokens
         if augment and self.wav_augment is not None:

@@ -62,7 +62,7 @@ class SandwichStep:
         objective: how subnets are trained.
         space: that they are drawn from.
         n_random: random subnets, besides max and min.
-        warmup: optimizer steps in which max is trained alone.
+        warmup: reference batches in which max is trained alone.
         micro_batches: see :func:`todm_sb.supernet.sandwich.sandwich_backward`.
     """
 
@@ -72,7 +72,7 @@ class SandwichStep:
         objective: Objective,
         space: SearchSpace,
         n_random: int,
-        warmup: int,
+        warmup: float,
         micro_batches: int,
     ) -> None:
         self.shared_part = shared_part
@@ -111,7 +111,7 @@ class SandwichStep:
     def add(
         self,
         batch: SpeechBatch,
-        step: int,
+        batches: float,
         rng: random.Random,
         backward: Callable[[Tensor], None],
         device: torch.device | str,
@@ -125,7 +125,7 @@ class SandwichStep:
 
         Args:
             batch: of this process, which may be empty.
-            step: optimizer steps so far.
+            batches: reference batches so far; see :mod:`todm_sb.training.pace`.
             rng: the same in every process.
             backward: runs a loss backward.
             device: of the model.
@@ -133,7 +133,7 @@ class SandwichStep:
         Returns:
             None where the batch is empty.
         """
-        subnets = self._draw(step, rng)
+        subnets = self._draw(batches, rng)
         causal = rng.choice(self.shared_part.model.encoder.modes)
         n = len(batch.id)
         n_of_all = all_reduce_sum(n, device)
@@ -143,7 +143,7 @@ class SandwichStep:
                 self.shared_part.nothing()
             return None
         seconds = float(batch.duration.sum())
-        trunk, labels = self.shared_part(batch.to(device, non_blocking=True), causal, step)
+        trunk, labels = self.shared_part(batch.to(device, non_blocking=True), causal, batches)
         losses = sandwich_backward(
             self.shared_part.model,
             self.objective,
@@ -151,7 +151,7 @@ class SandwichStep:
             labels,
             subnets,
             partial(_backward_of_share, n / n_of_all / len(subnets), backward),
-            step,
+            batches,
             self.micro_batches,
         )
         return Trained(subnets, to_host(losses), n, n_of_all, seconds)
@@ -162,8 +162,8 @@ class SandwichStep:
         all_reduce_gradients(parameters)
         self.accumulation.average(parameters)
 
-    def _draw(self, step: int, rng: random.Random) -> list[SubnetConfig]:
-        if step < self.warmup:
+    def _draw(self, batches: float, rng: random.Random) -> list[SubnetConfig]:
+        if batches < self.warmup:
             return [self.space.max]
         return sample_sandwich(self.space, self.n_random, rng)
 

@@ -1,0 +1,61 @@
+"""How much audio an optimizer step takes: schedules count audio, not steps.
+
+The same 960 hours are ten thousand steps an epoch on one GPU and two hundred on 64. So what a
+recipe says of batches (Eden's ``lr_batches``, every warm-up, the start of the sandwich) is of
+reference batches: ``reference_batch_seconds`` of audio, however many steps they take.
+
+A step counts what its batches may hold at most, ``max_batch_seconds`` in each process, as icefall's
+Zipformer does for the schedules within its network. What they hold in truth differs by a few per
+cent, padding included, and in the last step of an epoch, which may lack batches of its group. For
+that, processes need not tell each other lengths, and a step is worth the same whatever is in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from todm_sb.utils.errors import ConfigError
+
+# As ``grad_accumulation_factor``: as many batches as come nearest to a reference batch.
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What makes up an optimizer step.
+
+    Args:
+        grad_accumulation_factor: batches that each process gathers gradients of.
+        reference_batches: that a step counts as, over all processes.
+    """
+
+    grad_accumulation_factor: int
+    reference_batches: float
+
+
+def pace_of(settings: Mapping[str, Any], grad_accumulation_factor: int | str, n_ranks: int) -> Pace:
+    """The pace of a training.
+
+    Args:
+        settings: of the recipe: ``max_batch_seconds`` and ``reference_batch_seconds``. Without the
+            latter, as in runs of earlier versions, each step counts as a reference batch.
+        grad_accumulation_factor: a number, or ``auto``.
+        n_ranks: processes that train together.
+
+    Raises:
+        ConfigError: if ``grad_accumulation_factor`` is ``auto``, and there is nothing to reach.
+    """
+    reference = settings.get("reference_batch_seconds")
+    if reference is None:
+        if grad_accumulation_factor == AUTO:
+            raise ConfigError(
+                f"grad_accumulation_factor is {AUTO}, but there is no reference_batch_seconds to "
+                "reach: give one of them as a number"
+            )
+        return Pace(grad_accumulation_factor, 1.0)
+    seconds = settings["max_batch_seconds"] * n_ranks
+    if grad_accumulation_factor == AUTO:
+        grad_accumulation_factor = max(1, round(reference / seconds))
+    return Pace(grad_accumulation_factor, grad_accumulation_factor * seconds / reference)
