@@ -1,4 +1,4 @@
-"""From CSV manifests to batches: datasets and batch samplers, SpeechBrain's.
+"""From CSV manifests to batches: SpeechBrain's datasets, and arguments for its data loaders.
 
 Processes of a data loader that are not forked get the dataset pickled: it holds no local function.
 """
@@ -16,10 +16,10 @@ import torch
 from sentencepiece import SentencePieceProcessor
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataset import DynamicItemDataset
-from speechbrain.dataio.sampler import DynamicBatchSampler
 from speechbrain.utils.data_pipeline import DynamicItem
 
 from todm_sb.dataio.audio import read_samples
+from todm_sb.dataio.batches import DurationBatches
 from todm_sb.dataio.check import Limits, check_manifest
 from todm_sb.dataio.faults import TRAIN, Report
 from todm_sb.dataio.text import words_of_text
@@ -150,24 +150,27 @@ class SpeechBatch(PaddedBatch):
 
 
 def make_loader_kwargs(
-    dataset: DynamicItemDataset, max_batch_seconds: float, seed: int, shuffle: bool = True
+    dataset: DynamicItemDataset,
+    max_batch_seconds: float,
+    seed: int,
+    shuffle: bool = True,
+    growth: float = 1.0,
 ) -> dict[str, Any]:
     """Arguments for a data loader with batches of similar durations (dynamic batching).
 
     Args:
         dataset: its items have a ``duration`` in seconds.
-        max_batch_seconds: audio of a batch, padding included; an utterance that is longer is a
-            batch of its own.
+        max_batch_seconds: bound on a batch's utterances times the longest of them, in seconds, once
+            they are augmented; an utterance that is longer is a batch of its own.
         seed: of the order, together with the epoch.
         shuffle: False gives the same batches, shortest first, in every epoch.
+        growth: how many times the audio of a batch can become by augmentation; see
+            :func:`todm_sb.dataio.batches.largest_growth`.
     """
-    sampler = DynamicBatchSampler(
-        dataset,
-        max_batch_length=max_batch_seconds,
-        num_buckets=20,
-        lengths_list=[dataset.data[name]["duration"] for name in dataset.data_ids],
-        shuffle=shuffle,
-        batch_ordering="random" if shuffle else "ascending",
-        seed=seed,
-    )
-    return {"batch_sampler": sampler, "collate_fn": SpeechBatch}
+    durations = [dataset.data[name]["duration"] for name in dataset.data_ids]
+    sampler = DurationBatches(durations, max_batch_seconds / growth, seed, shuffle)
+    return {
+        "batch_sampler": sampler,
+        "collate_fn": SpeechBatch,
+        "pin_memory": torch.cuda.is_available(),  # so that a batch goes over without waiting
+    }

@@ -10,6 +10,7 @@ from typing import Any
 import speechbrain as sb
 from speechbrain.utils.distributed import infer_device
 
+from todm_sb.dataio.batches import largest_growth
 from todm_sb.dataio.pipeline import make_loader_kwargs
 from todm_sb.dataio.split import read_splits
 from todm_sb.dataio.tokenizer import get_tokenizer
@@ -60,7 +61,10 @@ def train_and_test(hparams: dict[str, Any], run_opts: Any, begin: Callable[[], N
     splits = read_splits(hparams, tokenizer)
 
     def loader_kwargs(data: sb.dataio.dataset.DynamicItemDataset, shuffle: bool) -> dict:
-        options = make_loader_kwargs(data, hparams["max_batch_seconds"], hparams["seed"], shuffle)
+        growth = largest_growth(hparams.get("wav_augment")) if shuffle else 1.0
+        options = make_loader_kwargs(
+            data, hparams["max_batch_seconds"], hparams["seed"], shuffle, growth
+        )
         return {**options, "num_workers": hparams["num_workers"]}
 
     brain = TODMBrain(
