@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from speechbrain.lobes.features import Fbank
 from torch import Tensor, nn
 
-from todm_sb.nnet.kaldi_fbank import KaldiFbank
+from todm_sb.nnet.kaldi_fbank import KaldiFbank, whole_samples
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.schema import flag, integer, number, one_of
 
@@ -26,8 +26,33 @@ FBANK_OPTION_CHECKS = {"fbank_kind": one_of("speechbrain", "kaldi"), "snip_edges
 
 
 def samples_of(milliseconds: float, sample_rate: int) -> int:
-    """Samples of a window or hop, rounded as SpeechBrain rounds them."""
+    """Samples of a window or hop, rounded as SpeechBrain rounds them; Kaldi rounds down."""
     return round(sample_rate / 1000 * milliseconds)
+
+
+def hop_of(options: Mapping[str, Any]) -> int:
+    """Samples from frame to frame.
+
+    Args:
+        options: of :func:`make_fbank`.
+    """
+    return samples_of(options["hop_length"], options["sample_rate"])
+
+
+def check_hop(options: Mapping[str, Any]) -> None:
+    """Checks that every filterbank takes the hop for the same number of samples.
+
+    Args:
+        options: of :func:`make_fbank`.
+
+    Raises:
+        ConfigError: if they would round it to different ones.
+    """
+    rate, hop = options["sample_rate"], options["hop_length"]
+    if hop_of(options) != whole_samples(hop, rate):
+        raise ConfigError(
+            f"hop_length: {rate * hop / 1000:g} samples from frame to frame, not a whole number"
+        )
 
 
 def check_window(options: Mapping[str, Any]) -> None:

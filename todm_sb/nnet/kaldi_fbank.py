@@ -13,6 +13,11 @@ FLOOR = torch.finfo(torch.float32).eps
 PIECE = 4096
 
 
+def whole_samples(milliseconds: float, sample_rate: int) -> int:
+    """Samples of a window or hop, rounded as Kaldi rounds them: down."""
+    return int(sample_rate * milliseconds / 1000)
+
+
 class KaldiFbank(nn.Module):
     """The features of Kaldi's ``compute-fbank-feats`` without dither.
 
@@ -48,8 +53,8 @@ class KaldiFbank(nn.Module):
         snip_edges: bool = False,
     ) -> None:
         super().__init__()
-        self.window = int(sample_rate * win_length / 1000)
-        self.hop = int(sample_rate * hop_length / 1000)
+        self.window = whole_samples(win_length, sample_rate)
+        self.hop = whole_samples(hop_length, sample_rate)
         self.n_mels = n_mels
         self.snip_edges = snip_edges
         self.n_fft = 1 << (self.window - 1).bit_length()
