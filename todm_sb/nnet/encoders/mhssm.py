@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from todm_sb.nnet.block_operators import BLOCK, BlockOperators
 from todm_sb.nnet.elastic import ElasticFFN, copy_with
+from todm_sb.nnet.encoders.protocol import OnnxLayers
 from todm_sb.nnet.encoders.registry import register
 from todm_sb.nnet.encoders.stack import WIDTH, LayerStack, StackedEncoder, check_stacked
 from todm_sb.nnet.fft_convolution import longest_of_size
@@ -319,3 +320,26 @@ class MHSSMEncoder(StackedEncoder):
                 layers.append(s)
         mask = frame_mask(lengths, x.shape[1], self.norm.weight.dtype)
         return self.norm(x) * mask, lengths, EncoderState(subsampling, layers)
+
+    # In ONNX
+
+    def to_onnx(
+        self, build: OnnxLayers, x: str, states: Sequence[list[str]] | None = None
+    ) -> tuple[str, list[list[str]]]:
+        """The layers as ONNX nodes; see :class:`todm_sb.nnet.encoders.OnnxForm`."""
+        next_states = []
+        for i, layer in enumerate(self.layers):
+            name, ssm = f"layers.{i}", layer.ssm
+            directions = [ssm.forward_ssms]
+            if ssm.backward_ssms is not None:
+                directions.append(ssm.backward_ssms)
+            y = build.layer_norm(x, layer.norm_ssm, f"{name}.norm_ssm")
+            y = build.linear(y, ssm.w_in, f"{name}.ssm.w_in")
+            y, state = build.ssms(y, directions, f"{name}.ssm", states and states[i])
+            y = build.linear(build.gate(y), ssm.w_out, f"{name}.ssm.w_out")
+            next_states.append(state)
+            x = build.add(x, y)
+            y = build.layer_norm(x, layer.norm_ffn, f"{name}.norm_ffn")
+            y = build.silu(build.linear(y, layer.ffn.w_1, f"{name}.ffn.w_1"))
+            x = build.add(x, build.linear(y, layer.ffn.w_2, f"{name}.ffn.w_2"))
+        return build.layer_norm(x, self.norm, "norm"), next_states
