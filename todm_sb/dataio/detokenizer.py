@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sentencepiece import SentencePieceProcessor
@@ -45,7 +45,7 @@ class Detokenizer:
         pieces: by id; text, or the value of a byte.
     """
 
-    def __init__(self, pieces: Sequence[str | int]) -> None:
+    def __init__(self, pieces: Iterable[str | int]) -> None:
         self.pieces = list(pieces)
 
     @classmethod

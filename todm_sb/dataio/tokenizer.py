@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
@@ -28,6 +30,25 @@ OPTIONS = {
 }
 
 
+def tokenizer_path(hparams: Mapping[str, Any]) -> Path:
+    """Where a recipe's tokenizer is, once there is one.
+
+    Args:
+        hparams: with ``tokenizer_folder``, ``vocab_size`` and ``tokenizer_type``.
+    """
+    return _path(hparams["tokenizer_folder"], hparams["vocab_size"], hparams["tokenizer_type"])
+
+
+def tokenizer_of(hparams: Mapping[str, Any]) -> SentencePieceProcessor:
+    """The tokenizer of a recipe, trained on its first use; see :func:`get_tokenizer`.
+
+    Args:
+        hparams: with the keys of :func:`tokenizer_path`, and ``train_csv``.
+    """
+    keys = ("tokenizer_folder", "vocab_size", "train_csv", "tokenizer_type")
+    return get_tokenizer(*(hparams[key] for key in keys))
+
+
 def get_tokenizer(
     folder: str, vocab_size: int, train_csv: str, model_type: str = "unigram"
 ) -> SentencePieceProcessor:
@@ -46,7 +67,7 @@ def get_tokenizer(
     """
     if model_type not in TYPES:
         raise ConfigError(f"tokenizer_type must be one of {', '.join(TYPES)}, not {model_type!r}")
-    path = Path(folder) / f"{vocab_size}_{model_type}.model"
+    path = _path(folder, vocab_size, model_type)
     on_first(_train_if_absent, path, vocab_size, train_csv, model_type)
     tokenizer = load_tokenizer(path)
     check_tokenizer(tokenizer, vocab_size, str(path))
@@ -104,6 +125,10 @@ def encode(tokenizer: SentencePieceProcessor, transcript: str) -> list[int]:
     """Labels of a transcript; letters that the tokenizer does not know have none."""
     unknown = tokenizer.unk_id()
     return [label for label in tokenizer.encode_as_ids(transcript) if label != unknown]
+
+
+def _path(folder: str, vocab_size: int, model_type: str) -> Path:
+    return Path(folder) / f"{vocab_size}_{model_type}.model"
 
 
 def _train_if_absent(path: Path, vocab_size: int, train_csv: str, model_type: str) -> None:

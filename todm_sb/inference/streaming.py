@@ -174,6 +174,7 @@ class StreamingSubnetASR(SubnetASR):
         tokens = [h.tokens for h in hypotheses]
         return [*map(self._detokenizer.feed, context.texts, tokens)], tokens
 
+    @torch.no_grad()
     def _encode(self, context: StreamingContext, features: Tensor) -> tuple[Tensor, Tensor]:
         n_features = self._features.fbank.n_frames(context.n_samples)
         lengths = n_features.masked_fill(~context.ended, ENDLESS)

@@ -32,6 +32,9 @@ PATHS = re.compile(r".*_(folder|csv|file|dir|path)|manifests")
 # The recipe, relative to this one's folder, that one is like but for what it says itself.
 BASE = "base"
 
+# The recipe that a run was trained with, in its folder.
+RECIPE = "hyperparams.yaml"
+
 # Stands for a value that a tag makes, which is no plain setting.
 TAGGED = object()
 
