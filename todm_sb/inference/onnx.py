@@ -15,7 +15,7 @@ from todm_sb.utils.errors import ConfigError
 
 
 class OnnxASR:
-    """Reads speech with a folder that :func:`todm_sb.export.onnx.export_onnx` wrote.
+    """Transcribes speech with a folder that :func:`todm_sb.export.onnx.export_onnx` wrote.
 
     Args:
         folder: of the models.

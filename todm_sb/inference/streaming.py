@@ -1,4 +1,4 @@
-"""Reading speech while it is spoken, in the manner of SpeechBrain's ``StreamingASR``."""
+"""Transcribing speech while it is spoken, in the manner of SpeechBrain's ``StreamingASR``."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class StreamingSubnetASR(SubnetASR):
     def transcribe_chunk(
         self, context: StreamingContext, chunk: Tensor, chunk_len: Tensor | None = None
     ) -> list[str]:
-        """Reads the next chunk of each stream.
+        """Transcribes the next chunk of each stream.
 
         Args:
             context: what :meth:`make_streaming_context` returned; it is moved on.
@@ -115,7 +115,7 @@ class StreamingSubnetASR(SubnetASR):
         return [new + end for new, end in zip(words, ends, strict=True)]
 
     def transcribe_file_streaming(self, path: str, chunk_seconds: float = 0.32) -> Iterator[str]:
-        """Reads a file chunk by chunk, as if it came from a microphone.
+        """Transcribes a file chunk by chunk, as if it came from a microphone.
 
         Args:
             path: of the file.
