@@ -19,7 +19,7 @@ BLANK = 0
 TYPES = ("unigram", "bpe", "char")
 
 # As SpeechBrain trains its tokenizers.
-OPTIONS = {
+OPTIONS: dict[str, Any] = {
     "bos_id": -1,
     "eos_id": -1,
     "pad_id": -1,
@@ -145,7 +145,7 @@ def _train_if_absent(path: Path, vocab_size: int, train_csv: str, model_type: st
     if not any(texts):
         raise DataError(f"{train_csv} has no transcript to train the tokenizer from")
     # Of characters there are as many as the text has.
-    size = {} if model_type == "char" else {"vocab_size": vocab_size}
+    size: dict[str, Any] = {} if model_type == "char" else {"vocab_size": vocab_size}
     model = io.BytesIO()
     try:
         SentencePieceTrainer.train(

@@ -90,7 +90,7 @@ class OnnxASR:
         return self._detokenizer.text(ids)
 
 
-class _Identity(torch.nn.Identity):
+class _Identity(torch.nn.Module):
     def forward(self, features: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
         return features
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 from torchaudio.compliance.kaldi import get_mel_banks
+
+# One number, or one of each utterance.
+Count = TypeVar("Count", int, Tensor)
 
 PREEMPHASIS = 0.97
 # Kaldi's floor of a filter's energy.
@@ -42,6 +47,9 @@ class KaldiFbank(nn.Module):
             mirrored at its ends.
     """
 
+    filters: Tensor
+    povey: Tensor
+
     def __init__(
         self,
         sample_rate: int = 16000,
@@ -67,7 +75,7 @@ class KaldiFbank(nn.Module):
         povey = torch.hann_window(self.window, periodic=False).pow(0.85)
         self.register_buffer("povey", povey, persistent=False)
 
-    def n_frames(self, n_samples: int | Tensor) -> int | Tensor:
+    def n_frames(self, n_samples: Count) -> Count:
         """Frames of utterances of so many samples (integers)."""
         if self.snip_edges:
             return ((n_samples - self.window) // self.hop + 1) * (n_samples >= self.window)

@@ -182,7 +182,7 @@ class SubnetSearch:
                 if not (free := [c for c in missing if c.id not in running]):
                     time.sleep(PATIENCE)
                     continue
-                self._evaluate(by, lambda _, free=free: rng.choice(free))
+                self._evaluate(by, functools.partial(_one_of, free, rng))
             self._show(shown, len(configs))
 
     def _missing(self, configs: list[SubnetConfig]) -> list[SubnetConfig]:
@@ -219,3 +219,7 @@ class SubnetSearch:
             if config.id not in taken and self.task.allowed(config):
                 return config
         return None
+
+
+def _one_of(configs: list[SubnetConfig], rng: random.Random, _: object) -> SubnetConfig:
+    return rng.choice(configs)

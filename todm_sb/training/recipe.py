@@ -12,7 +12,7 @@ import copy
 import io
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,7 @@ def _with_base(file: Path, above: tuple[Path, ...] = ()) -> CommentedMap:
     if file.resolve() in above:
         raise ConfigError(f"{file} has itself as its {BASE}")
     tree = yaml_of().load(file.read_text(encoding="utf-8"))
-    if not isinstance(tree, dict):
+    if not isinstance(tree, CommentedMap):
         raise ConfigError(f"{file} is no recipe: its YAML is no mapping")
     base = tree.pop(BASE, None)
     if base is None:
@@ -144,7 +144,7 @@ def load_text(text: str, source: str | Path) -> dict[str, Any]:
         return load_hyperpyyaml(dump(tree), loader=texts.loader())
 
 
-def update(tree: CommentedMap, overrides: Mapping[str, Any]) -> None:
+def update(tree: MutableMapping[str, Any], overrides: Mapping[str, Any]) -> None:
     """Applies overrides: mappings key by key; all else, another tag too, replaces what was there.
 
     Args:

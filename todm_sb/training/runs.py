@@ -110,7 +110,7 @@ def relocate(text: str, run: Path) -> str:
     tree = yaml_of().load(text)
     trained_in = tree.get("output_folder")
     if not isinstance(trained_in, str):  # a reference, as the paths below it are
-        tree["output_folder"] = Text(run)
+        tree["output_folder"] = Text(str(run))
         return dump(tree)
     holder, holder_now = Path(trained_in).parent.parent, run.resolve().parent.parent
 
@@ -119,7 +119,7 @@ def relocate(text: str, run: Path) -> str:
             return Text(f"{run}{path[len(trained_in) :]}")
         if holder.name and f"{path}/".startswith(f"{holder}/"):
             beside = holder_now / Path(path).relative_to(holder)
-            return Text(beside) if beside.exists() else path
+            return Text(str(beside)) if beside.exists() else path
         return path
 
     return dump(replace_strings(tree, moved))
@@ -181,7 +181,8 @@ def dev_utterances(
         undecodable += batch.broken_words.values()
         if batch.id:
             wavs, wav_lens = batch.to(device).sig
-            yield Utterances(*features(wavs, wav_lens), batch.words)
+            found, n_frames = features(wavs, wav_lens)
+            yield Utterances(found, n_frames, batch.words)
     if undecodable:
         nothing = torch.empty(0, 0, hparams["model"].config["encoder"]["n_features"])
         yield Utterances(nothing, torch.empty(0, dtype=torch.long), [], undecodable)

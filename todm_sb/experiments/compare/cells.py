@@ -129,9 +129,9 @@ class Runs:
         data = root / "data" / str(cell.seed)
         own = {
             "seed": cell.seed,
-            "output_folder": Text(root / cell.id),
-            "manifests": Text(data / "manifests"),
-            "tokenizer_folder": Text(data / "tokenizer"),
+            "output_folder": Text(str(root / cell.id)),
+            "manifests": Text(str(data / "manifests")),
+            "tokenizer_folder": Text(str(data / "tokenizer")),
         }
         return merge(self.user, from_yaml(cell.overrides), own)
 

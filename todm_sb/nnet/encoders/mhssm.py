@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -172,7 +172,7 @@ class MHSSMEncoder(StackedEncoder):
         # What ``causal`` can be in forward and encode; first the mode that is meant by default.
         self.modes = (False, True) if dual_mode else (causal,)
         elastic = not isinstance(n_heads, int)
-        heads = list(n_heads) if elastic else [n_heads] * len(ffn_dims)
+        heads = [n_heads] * len(ffn_dims) if isinstance(n_heads, int) else list(n_heads)
         if len(heads) != len(ffn_dims):
             raise ValueError(f"{len(ffn_dims)} layers but n_heads of {len(heads)}")
         head_dim = head_dim or _head_dim(d_inner or 2 * d_model, max(heads))
@@ -263,7 +263,7 @@ class MHSSMEncoder(StackedEncoder):
         small.load_state_dict({name: weights[name] for name in small.state_dict()})
         return small.to(self.norm.weight).train(self.training)
 
-    def _arguments(self, **changes: object) -> dict[str, object]:
+    def _arguments(self, **changes: Any) -> dict[str, Any]:
         return {**{k: v for k, v in self.config.items() if k != "kind"}, **changes}
 
     # Chunk by chunk
@@ -335,7 +335,8 @@ class MHSSMEncoder(StackedEncoder):
                 directions.append(ssm.backward_ssms)
             y = build.layer_norm(x, layer.norm_ssm, f"{name}.norm_ssm")
             y = build.linear(y, ssm.w_in, f"{name}.ssm.w_in")
-            y, state = build.ssms(y, directions, f"{name}.ssm", states and states[i])
+            before = None if states is None else states[i]
+            y, state = build.ssms(y, directions, f"{name}.ssm", before)
             y = build.linear(build.gate(y), ssm.w_out, f"{name}.ssm.w_out")
             next_states.append(state)
             x = build.add(x, y)
