@@ -1,4 +1,4 @@
-"""Reading 10 minutes of speech chunk by chunk: delay, time a chunk, memory, and the same result.
+"""Transcribing 10 minutes chunk by chunk: delay, time a chunk, memory, and the same result.
 
     python benchmarks/streaming.py results/streaming/1234 results/streaming/1234/manifests/test.csv
 
@@ -37,7 +37,7 @@ ONSET = 0.1
 
 @torch.no_grad()
 def time_chunks(asr: StreamingSubnetASR, wav: Tensor, size: int) -> tuple[str, Tensor, list[float]]:
-    """Reads a stream.
+    """Transcribes a stream.
 
     Args:
         asr: the network.
@@ -60,7 +60,7 @@ def time_chunks(asr: StreamingSubnetASR, wav: Tensor, size: int) -> tuple[str, T
 
 def first_text_delay(asr: StreamingSubnetASR, wav: Tensor, size: int) -> float | None:
     """Seconds from the beginning of speech until a stream has given its first letters: until the
-    chunk has been spoken, and until it has been read.
+    chunk has been spoken, and until it has been decoded.
 
     Returns:
         None if there was no text before the end.

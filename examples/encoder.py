@@ -6,12 +6,11 @@ It is elastic in depth and FFN width, and goes through training, search, extract
 those of the package. Who loads its bundles imports this file first.
 """
 
-import copy
-
 import torch
 from torch import nn
 
 from todm_sb.nnet import ElasticFFN, LayerStack, StackedEncoder, register
+from todm_sb.nnet.elastic import copy_with
 from todm_sb.nnet.masking import frame_mask
 from todm_sb.nnet.subsampling import ConvSubsampling
 from todm_sb.utils.schema import integer, mapping, one_of, sequence
@@ -34,7 +33,7 @@ class ConvolutionLayer(nn.Module):
 
     def extract(self, ffn_dims=None):
         """A plain layer of this width."""
-        return copy.deepcopy(self, {id(self.ffn): self.ffn.extract(ffn_dims)})
+        return copy_with(self, {self.ffn: self.ffn.extract(ffn_dims)})
 
     def macs(self, n_frames, ffn_dims=None):
         """Multiply-accumulates of so many frames."""
@@ -55,14 +54,7 @@ class ConvolutionEncoder(StackedEncoder):
 
     def __init__(self, n_features, d_model, ffn_dims, kernel_size=15):
         super().__init__()
-        self.config = {
-            "kind": self.kind,
-            "n_features": n_features,
-            "d_model": d_model,
-            "ffn_dims": list(ffn_dims),
-            "kernel_size": kernel_size,
-        }
-        self.n_features, self.d_model = n_features, d_model
+        self.built_with(locals())
         self.subsampling = ConvSubsampling(n_features, d_model)
         self.layers = LayerStack(
             ConvolutionLayer(d_model, width, kernel_size) for width in ffn_dims

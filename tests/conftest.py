@@ -69,8 +69,62 @@ def make_transducer():
 
 
 @pytest.fixture
+def make_talkative(make_transducer):
+    """Networks that say a few labels a second in noise; arguments as of ``make_transducer``."""
+
+    def make(*args, **options):
+        model = make_transducer(*args, **options)
+        with torch.no_grad():
+            model.joiner.project_encoder.weight.mul_(4)
+            model.joiner.output.weight.mul_(3)
+            model.joiner.output.bias.zero_()
+            model.joiner.output.bias[model.blank] = 3
+        return model
+
+    return make
+
+
+@pytest.fixture
+def make_recogniser(char_tokenizer_path):
+    """Builds a recogniser of 8 kHz and 20 mel filters around a network."""
+    from sentencepiece import SentencePieceProcessor
+    from speechbrain.dataio.preprocess import AudioNormalizer
+    from speechbrain.processing.features import InputNormalization
+
+    from todm_sb.decoders.transducer import TransducerSearcher
+    from todm_sb.inference.asr import SubnetASR, WaveformEncoder
+    from todm_sb.nnet.features import SpeechFeatures, make_fbank
+
+    def make(
+        model,
+        fbank,
+        norm_type="global",
+        cls=SubnetASR,
+        tokenizer_path=char_tokenizer_path,
+        **searcher,
+    ):
+        normalize = InputNormalization(norm_type=norm_type).eval()
+        normalize.glob_mean, normalize.glob_std = torch.full((20,), -5.0), torch.full((20,), 3.0)
+        features = SpeechFeatures(make_fbank(8000, 20, 256, 25, 10, **fbank), normalize, 80).eval()
+        return cls(
+            modules={
+                "normalize": normalize,
+                "encoder": WaveformEncoder(features, model),
+                "decoder": TransducerSearcher(model, **searcher),
+            },
+            hparams={
+                "sample_rate": 8000,
+                "tokenizer": SentencePieceProcessor(model_file=str(tokenizer_path)),
+                "audio_normalizer": AudioNormalizer(8000),
+            },
+        )
+
+    return make
+
+
+@pytest.fixture
 def bundle_parts(make_transducer, char_tokenizer_path):
-    """What a bundle is written from: a supernet that reads labels in noise, and all it needs."""
+    """What a bundle is written from: a supernet that hears labels in noise, and all it needs."""
     from speechbrain.processing.features import InputNormalization
 
     from todm_sb.supernet import SearchSpace

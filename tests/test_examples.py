@@ -11,7 +11,7 @@ import torch
 
 from todm_sb.dataio import Row, write_csv
 from todm_sb.dataio.split import read_splits
-from todm_sb.dataio.tokenizer import get_tokenizer
+from todm_sb.dataio.tokenizer import tokenizer_of
 from todm_sb.decoders import greedy_search
 from todm_sb.nnet.encoders import Encoder
 from todm_sb.search.search import SubnetSearch
@@ -95,8 +95,7 @@ def test_a_new_corpus(tmp_path):
         recipe=ROOT / "examples" / "corpus.yaml",
     )
     (tmp_path / "run").mkdir()
-    keys = ("tokenizer_folder", "vocab_size", "train_csv", "tokenizer_type")
-    splits = read_splits(hparams, get_tokenizer(*(hparams[key] for key in keys)))
+    splits = read_splits(hparams, tokenizer_of(hparams))
     assert [len(splits.train), len(splits.valid), len(splits.tests["test"])] == [4, 4, 4]
 
 

@@ -3,7 +3,7 @@
 
     python benchmarks/training/band.py RUN [--batches 8]
 
-``RUN`` is a recipe's output folder; its newest checkpoint reads batches of the dev set without
+``RUN`` is a recipe's output folder; its newest checkpoint is given batches of the dev set without
 augmentation. Coverage is the share of the full lattice's occupancy (max subnet, its own joiner)
 that lies in the band; in brackets, by how many nats a label the loss in the band is larger, and how
 much of its own occupancy the chooser believes to be in the band.

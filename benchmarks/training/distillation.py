@@ -3,8 +3,8 @@
 
     python benchmarks/training/distillation.py RUN [--batches 8]
 
-``RUN`` is a recipe's output folder; its newest checkpoint reads batches of the dev set. For the min
-subnet and a random one a batch, prints the norm of the divergence's gradient (at weight 1) over
+``RUN`` is a recipe's output folder; its newest checkpoint is given batches of the dev set. For the
+min subnet and a random one a batch, prints the norm of the divergence's gradient (at weight 1) over
 that of transducer and CTC loss, and their cosine, by group of parameters.
 """
 

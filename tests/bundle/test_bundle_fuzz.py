@@ -1,10 +1,10 @@
 """Bundles damaged at random: each is refused with one line or, if nothing was damaged, loads."""
 
-import hashlib
 import json
 import random
 
 import pytest
+from forged import vouch_for
 from junk import mutated
 
 from todm_sb.bundle.bundle import read_bundle
@@ -49,16 +49,6 @@ def damaged(data, rng):
 def restore(folder, whole):
     for name, data in whole.items():
         (folder / name).write_bytes(data)
-
-
-def vouch_for(folder):
-    """Makes the recorded sizes and hashes those of the files, as an attacker would."""
-    manifest = json.loads((folder / "bundle.json").read_text())
-    for name in FILES:
-        data = (folder / name).read_bytes()
-        digest = hashlib.sha256(data).hexdigest()
-        manifest["files"][name] = {"bytes": len(data), "sha256": digest}
-    (folder / "bundle.json").write_text(json.dumps(manifest))
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from sentencepiece import SentencePieceProcessor
-from speechbrain.dataio.preprocess import AudioNormalizer
 from speechbrain.processing.features import InputNormalization
 
-from todm_sb.decoders.transducer import TransducerSearcher
-from todm_sb.inference.asr import SubnetASR, WaveformEncoder
-from todm_sb.nnet.features import SpeechFeatures, make_fbank
 from todm_sb.nnet.subsampling import ENDLESS
 from todm_sb.utils.errors import ConfigError
 
@@ -177,30 +172,13 @@ def test_the_joiner_gives_the_logits_of_a_node(make_transducer):
 
 
 @pytest.fixture
-def make_exported(make_transducer, char_tokenizer_path, tmp_path):
-    """A talkative network in PyTorch, and the folder that was written of it."""
+def make_exported(make_talkative, make_recogniser, char_tokenizer_path, tmp_path):
+    """A network in PyTorch, and the folder that was written of it."""
 
-    def make(predictor="stateless", max_symbols=1, seed=0, **encoder):
-        model = make_transducer(predictor, vocab_size=17, n_features=20, seed=seed, **encoder)
-        with torch.no_grad():
-            model.joiner.project_encoder.weight.mul_(4)
-            model.joiner.output.weight.mul_(3)
-            model.joiner.output.bias.zero_()
-            model.joiner.output.bias[0] = 3
-        normalize = normalisation(20)
-        features = SpeechFeatures(make_fbank(**FBANK), normalize, 80)
-        asr = SubnetASR(
-            modules={
-                "normalize": normalize,
-                "encoder": WaveformEncoder(features, model),
-                "decoder": TransducerSearcher(model, max_symbols=max_symbols),
-            },
-            hparams={
-                "sample_rate": RATE,
-                "tokenizer": SentencePieceProcessor(model_file=str(char_tokenizer_path)),
-                "audio_normalizer": AudioNormalizer(RATE),
-            },
-        )
+    def make(predictor="stateless", max_symbols=1, **encoder):
+        model = make_talkative(predictor, vocab_size=17, n_features=20, **encoder)
+        asr = make_recogniser(model, {"fbank_kind": "kaldi"}, max_symbols=max_symbols)
+        normalize = asr.mods.normalize
         export_onnx(tmp_path, model, normalize, char_tokenizer_path, FBANK, max_symbols)
         return asr, tmp_path
 

@@ -2,14 +2,8 @@
 
 import pytest
 import torch
-from sentencepiece import SentencePieceProcessor
-from speechbrain.dataio.preprocess import AudioNormalizer
-from speechbrain.processing.features import InputNormalization
 
-from todm_sb.decoders.transducer import TransducerSearcher
 from todm_sb.inference import StreamingSubnetASR, SubnetASR
-from todm_sb.inference.asr import WaveformEncoder
-from todm_sb.nnet.features import SpeechFeatures, make_fbank
 
 RATE = 8000
 FBANKS = {
@@ -20,30 +14,15 @@ FBANKS = {
 
 
 @pytest.fixture
-def make_asr(make_transducer, char_tokenizer_path):
+def make_asr(make_transducer, make_recogniser):
     """Recognisers that say something in any sound, and in silence too."""
 
-    def make(fbank="snip_edges", norm_type="global", beam_size=1, cls=SubnetASR, max_symbols=2):
+    def make(fbank="snip_edges", norm_type="global", beam_size=1, cls=SubnetASR):
         model = make_transducer("lstm", vocab_size=17, n_features=20, causal=True)
         with torch.no_grad():
             model.joiner.output.bias[model.blank] -= 5
-        normalize = InputNormalization(norm_type=norm_type).eval()
-        normalize.glob_mean, normalize.glob_std = torch.full((20,), -5.0), torch.full((20,), 3.0)
-        features = SpeechFeatures(
-            make_fbank(RATE, 20, 256, 25, 10, **FBANKS[fbank]), normalize, 80
-        ).eval()
-        return cls(
-            modules={
-                "normalize": normalize,
-                "encoder": WaveformEncoder(features, model),
-                "decoder": TransducerSearcher(model, beam_size, max_symbols),
-            },
-            hparams={
-                "sample_rate": RATE,
-                "tokenizer": SentencePieceProcessor(model_file=str(char_tokenizer_path)),
-                "audio_normalizer": AudioNormalizer(RATE),
-            },
-        )
+        sizes = {"beam_size": beam_size, "max_symbols": 2}
+        return make_recogniser(model, FBANKS[fbank], norm_type, cls, **sizes)
 
     return make
 

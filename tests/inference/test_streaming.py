@@ -7,14 +7,9 @@ import threading
 import pytest
 import soundfile
 import torch
-from sentencepiece import SentencePieceProcessor
-from speechbrain.dataio.preprocess import AudioNormalizer
-from speechbrain.processing.features import InputNormalization
 
-from todm_sb.decoders.transducer import TransducerSearcher
+from todm_sb.dataio.tokenizer import load_tokenizer
 from todm_sb.inference import StreamingSubnetASR, SubnetASR
-from todm_sb.inference.asr import WaveformEncoder
-from todm_sb.nnet.features import SpeechFeatures, make_fbank
 from todm_sb.nnet.ssm import DiagonalSSM
 from todm_sb.utils.errors import ConfigError, DataError
 
@@ -22,40 +17,25 @@ RATE = 8000
 
 
 @pytest.fixture
-def make_asr(make_transducer, char_tokenizer_path):
+def make_asr(make_talkative, make_recogniser, char_tokenizer_path):
     def make(
         predictor="lstm",
         fbank=None,
         norm_type="global",
         beam_size=1,
-        cls=None,
+        cls=StreamingSubnetASR,
         tokenizer_path=char_tokenizer_path,
         **encoder,
     ):
-        tokenizer = SentencePieceProcessor(model_file=str(tokenizer_path))
-        options = {"causal": True, "n_features": 20, **encoder}
-        model = make_transducer(predictor, vocab_size=tokenizer.vocab_size(), **options)
-        with torch.no_grad():
-            # Speech of a few labels a second, from noise.
-            model.joiner.project_encoder.weight.mul_(4)
-            model.joiner.output.weight.mul_(3)
-            model.joiner.output.bias.zero_()
-            model.joiner.output.bias[0] = 3
-        fbank = fbank or {"fbank_kind": "kaldi", "snip_edges": True}
-        normalize = InputNormalization(norm_type=norm_type)
-        normalize.glob_mean, normalize.glob_std = torch.full((20,), -5.0), torch.full((20,), 3.0)
-        features = SpeechFeatures(make_fbank(RATE, 20, 256, 25, 10, **fbank), normalize, 80)
-        return (cls or StreamingSubnetASR)(
-            modules={
-                "normalize": normalize,
-                "encoder": WaveformEncoder(features, model),
-                "decoder": TransducerSearcher(model, beam_size),
-            },
-            hparams={
-                "sample_rate": RATE,
-                "tokenizer": tokenizer,
-                "audio_normalizer": AudioNormalizer(RATE),
-            },
+        vocab_size = load_tokenizer(tokenizer_path).vocab_size()
+        options = {"causal": True, "n_features": 20, "vocab_size": vocab_size, **encoder}
+        return make_recogniser(
+            make_talkative(predictor, **options),
+            fbank or {"fbank_kind": "kaldi", "snip_edges": True},
+            norm_type,
+            cls,
+            tokenizer_path,
+            beam_size=beam_size,
         )
 
     return make
@@ -239,3 +219,12 @@ def test_chunks_that_do_not_fit_are_refused(make_asr):
             asr.transcribe_chunk(context, torch.zeros(2, 80), torch.tensor(lengths))
     with pytest.raises(DataError, match="does not exist"):
         next(asr.transcribe_file_streaming("missing.wav"))
+
+
+def test_what_a_stream_carries_on_holds_no_graph(make_asr):
+    asr = make_asr(look_ahead=1)
+    context = asr.make_streaming_context()
+    asr.transcribe_chunk(context, speech(0.5))
+    asr.finish(context)
+    layers = [state for states in context.encoder.layers for state in states]
+    assert not any(x.requires_grad for x in (*context.encoder.subsampling, *layers))

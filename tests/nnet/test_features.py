@@ -3,7 +3,7 @@ import torch
 from speechbrain.lobes.features import Fbank
 from torch import nn
 
-from todm_sb.nnet.features import SpeechFeatures, make_fbank, samples_of
+from todm_sb.nnet.features import SpeechFeatures, check_hop, hop_of, make_fbank, samples_of
 from todm_sb.utils.errors import ConfigError
 
 
@@ -90,3 +90,14 @@ def test_frames_are_counted_before_there_is_audio_as_they_are_of_it(options):
         _, (found,) = extractor(torch.randn(1, n), torch.ones(1))
         assert extractor.n_frames(n) == found
     assert extractor.n_frames(torch.tensor(numbers)).tolist() == [*map(extractor.n_frames, numbers)]
+
+
+@pytest.mark.parametrize(("rate", "hop"), [(16000, 10), (22050, 10), (16000, 12.5), (8000, 10.05)])
+def test_a_hop_that_passes_is_that_of_every_filterbank(rate, hop):
+    options = {"sample_rate": rate, "n_mels": 20, "n_fft": 1024, "win_length": 25}
+    options["hop_length"] = hop
+    check_hop(options)
+    kaldi, speechbrain = (make_fbank(**options, fbank_kind=k) for k in ("kaldi", "speechbrain"))
+    assert kaldi.hop == speechbrain.compute_STFT.hop_length == hop_of(options)
+    with pytest.raises(ConfigError, match=r"hop_length: 0\.9 samples"):
+        check_hop({**options, "hop_length": 900 / rate})

@@ -3,7 +3,6 @@
 So does SpeechBrain's Conformer, and the MH-SSM with SSM heads as an elastic dimension.
 """
 
-import copy
 import json
 import logging
 
@@ -13,7 +12,7 @@ from tiny import arguments, call, tiny_model
 from torch import nn
 
 from todm_sb.inference import StreamingSubnetASR, SubnetASR
-from todm_sb.nnet.elastic import ElasticFFN
+from todm_sb.nnet.elastic import ElasticFFN, copy_with
 from todm_sb.nnet.encoders import Encoder, LayerStack, StackedEncoder, register
 from todm_sb.nnet.masking import frame_mask
 from todm_sb.space import SubnetConfig
@@ -52,7 +51,7 @@ class ToyLayer(nn.Module):
         return x + self.ffn(self.norm(x), ffn_dims)
 
     def extract(self, ffn_dims=None):
-        return copy.deepcopy(self, {id(self.ffn): self.ffn.extract(ffn_dims)})
+        return copy_with(self, {self.ffn: self.ffn.extract(ffn_dims)})
 
     def macs(self, n_frames, ffn_dims=None):
         return self.ffn.macs(n_frames, ffn_dims)
@@ -73,13 +72,7 @@ class ToyEncoder(StackedEncoder):
 
     def __init__(self, n_features, d_model, ffn_dims):
         super().__init__()
-        self.config = {
-            "kind": self.kind,
-            "n_features": n_features,
-            "d_model": d_model,
-            "ffn_dims": list(ffn_dims),
-        }
-        self.n_features, self.d_model = n_features, d_model
+        self.built_with(locals())
         self.subsampling = FrameStacking(n_features, d_model)
         self.layers = LayerStack(ToyLayer(d_model, width) for width in ffn_dims)
 

@@ -1,11 +1,10 @@
 """Subnets that a browser can run."""
 
 import pytest
-import torch
 
 
 @pytest.fixture
-def web_folder(make_transducer, char_tokenizer_path, tmp_path):
+def web_folder(make_talkative, char_tokenizer_path, tmp_path):
     """Two subnets that talk: Kaldi's features and labels without state; SpeechBrain's features,
     an LSTM, and several labels a frame."""
     pytest.importorskip("onnx", reason="needs the extra onnx")
@@ -19,12 +18,7 @@ def web_folder(make_transducer, char_tokenizer_path, tmp_path):
     fbank = {"sample_rate": 8000, "n_mels": 20, "n_fft": 200, "win_length": 25, "hop_length": 10}
     normalize = InputNormalization(norm_type="sentence").eval()
     for predictor, kind, max_symbols in (("stateless", "kaldi", 1), ("lstm", "speechbrain", 3)):
-        model = make_transducer(predictor, vocab_size=17, n_features=20)
-        with torch.no_grad():
-            model.joiner.project_encoder.weight.mul_(4)
-            model.joiner.output.weight.mul_(3)
-            model.joiner.output.bias.zero_()
-            model.joiner.output.bias[0] = 3
+        model = make_talkative(predictor, vocab_size=17, n_features=20)
         export_web(
             tmp_path / "web" / predictor,
             BundledSubnet(predictor, config, {"params": 1234}, {"WER": 5.0}),

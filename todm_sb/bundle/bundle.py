@@ -39,7 +39,7 @@ from todm_sb.bundle.manifest import (
     FileRecord,
     Manifest,
 )
-from todm_sb.nnet.features import SpeechFeatures, make_fbank, samples_of
+from todm_sb.nnet.features import SpeechFeatures, hop_of, make_fbank
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.space import SearchSpace, SubnetConfig
 from todm_sb.supernet import count_parameters
@@ -325,5 +325,4 @@ def _load_features(settings: dict[str, Any]) -> tuple[InputNormalization, Speech
         fbank = make_fbank(**options)
     except (AssertionError, RuntimeError) as error:
         raise ConfigError(f"features: the filterbank refuses {options} ({error})") from None
-    hop = samples_of(settings["hop_length"], settings["sample_rate"])
-    return normalize, SpeechFeatures(fbank, normalize, hop).eval()
+    return normalize, SpeechFeatures(fbank, normalize, hop_of(settings)).eval()

@@ -103,7 +103,7 @@ class BundledSubnet:
     Args:
         name: to choose it by.
         config: the subnet, by the layers of the supernet it was trained in.
-        cost: as of :class:`todm_sb.supernet.cost.Costs`; ``params`` is always there, ``latency``
+        cost: as of :class:`todm_sb.search.costs.Costs`; ``params`` is always there, ``latency``
             (seconds) where it was measured.
         error_rates: percentages by name, such as ``WER`` and ``CER``.
         scored: what the error rates are of: ``utterances``, ``words``, ``undecodable`` (of the

@@ -28,7 +28,7 @@ from todm_sb.dataio.faults import (
     read_faults,
     write_faults,
 )
-from todm_sb.dataio.manifest import Row, is_current, mark_current, read_lines
+from todm_sb.dataio.manifest import is_current, mark_current, read_lines, row_of
 from todm_sb.dataio.text import words_of_text
 from todm_sb.utils.files import sha256_of
 from todm_sb.utils.folders import files_digest
@@ -95,7 +95,7 @@ def check_manifest(
         # Silence is decoded as anything else is.
         unsound = [f for f in unsound if purpose == TRAIN or f.cause != SILENT]
     sound = _without(lines, unsound)
-    rows = [Row(**{**row, "duration": float(row["duration"])}) for _, row in sound]
+    rows = [row_of(row) for _, row in sound]
     if purpose == TRAIN:
         return Report(str(path), rows, sorted(faults + unsound, key=lambda fault: fault.line))
     words = {line: row["wrds"] for line, row in lines}
@@ -113,7 +113,8 @@ def _without(lines: Lines, faults: Iterable[Fault]) -> Lines:
 
 def _line_faults(lines: Lines, limits: Limits) -> list[Fault]:
     """What is no utterance, whatever it would be for."""
-    faults, first_line = [], {}
+    faults: list[Fault] = []
+    first_line: dict[str, int] = {}
     for line, row in lines:
         found = line_fault(row, limits)
         if found is None and row["ID"] in first_line:

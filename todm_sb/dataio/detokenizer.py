@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sentencepiece import SentencePieceProcessor
@@ -22,7 +22,7 @@ WORD_MARK = "\u2581"
 BLANK_NAME, UNKNOWN_NAME = "<blk>", "<unk>"
 UNKNOWN_TEXT = " \u2047 "
 
-_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Detokenizer:
         pieces: by id; text, or the value of a byte.
     """
 
-    def __init__(self, pieces: Sequence[str | int]) -> None:
+    def __init__(self, pieces: Iterable[str | int]) -> None:
         self.pieces = list(pieces)
 
     @classmethod
@@ -135,8 +135,8 @@ def _piece_of_name(name: str) -> str | int:
 
 
 def _byte(name: str) -> str | int:
-    """A byte below 128 is a character by itself."""
-    value = int(_BYTE.fullmatch(name)[1], 16)
+    """The byte of a name that :data:`_BYTE` matches; below 128 it is a character by itself."""
+    value = int(name[len("<0x") : -1], 16)
     return value if value >= 128 else chr(value)
 
 

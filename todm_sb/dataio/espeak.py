@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import _ctypes
 import ctypes
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -144,5 +145,5 @@ def _fresh_library() -> Iterator[tuple[ctypes.CDLL, str]]:
 
 def _unload(library: ctypes.CDLL) -> None:
     """Takes a shared library out of the process, and its static variables with it."""
-    close = getattr(_ctypes, "dlclose", None) or _ctypes.FreeLibrary  # the latter on Windows
-    close(library._handle)
+    close = "FreeLibrary" if sys.platform == "win32" else "dlclose"
+    getattr(_ctypes, close)(library._handle)

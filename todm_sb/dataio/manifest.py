@@ -13,7 +13,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -89,9 +89,21 @@ def read_csv(path: str | Path) -> list[Row]:
     """
     lines = read_lines(path)
     try:
-        return [Row(**{**row, "duration": float(row["duration"])}) for _, row in lines]
+        return [row_of(cells) for _, cells in lines]
     except (TypeError, ValueError) as error:
         raise DataError(f"manifest {path} was not written by the preparation ({error})") from None
+
+
+def row_of(cells: Mapping[str | None, Any]) -> Row:
+    """The utterance of a line of :func:`read_lines`.
+
+    Raises:
+        ValueError: if its duration is no number, or it has more cells than there are columns.
+    """
+    if None in cells:
+        raise ValueError("a line has more cells than the header")
+    columns = {column.name: cells[column.name] for column in fields(Row)}
+    return Row(**{**columns, "duration": float(cells["duration"])})
 
 
 def read_lines(path: str | Path) -> list[tuple[int, dict[str | None, Any]]]:
@@ -171,8 +183,9 @@ def is_current(path: str | Path, options: dict[str, Any]) -> bool:
     """
     record = _record_of(path)
     # Through JSON and back, so that a tuple compares equal to the list it was stored as.
-    same = record is not None and record.get("made_from") == json.loads(json.dumps(options))
-    return same and record["sha256"] == _sha256(path)
+    if record is None or record.get("made_from") != json.loads(json.dumps(options)):
+        return False
+    return record["sha256"] == _sha256(path)
 
 
 def refuse_changed(path: str | Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
@@ -17,7 +19,7 @@ BLANK = 0
 TYPES = ("unigram", "bpe", "char")
 
 # As SpeechBrain trains its tokenizers.
-OPTIONS = {
+OPTIONS: dict[str, Any] = {
     "bos_id": -1,
     "eos_id": -1,
     "pad_id": -1,
@@ -26,6 +28,25 @@ OPTIONS = {
     "character_coverage": 1.0,
     "add_dummy_prefix": True,
 }
+
+
+def tokenizer_path(hparams: Mapping[str, Any]) -> Path:
+    """Where a recipe's tokenizer is, once there is one.
+
+    Args:
+        hparams: with ``tokenizer_folder``, ``vocab_size`` and ``tokenizer_type``.
+    """
+    return _path(hparams["tokenizer_folder"], hparams["vocab_size"], hparams["tokenizer_type"])
+
+
+def tokenizer_of(hparams: Mapping[str, Any]) -> SentencePieceProcessor:
+    """The tokenizer of a recipe, trained on its first use; see :func:`get_tokenizer`.
+
+    Args:
+        hparams: with the keys of :func:`tokenizer_path`, and ``train_csv``.
+    """
+    keys = ("tokenizer_folder", "vocab_size", "train_csv", "tokenizer_type")
+    return get_tokenizer(*(hparams[key] for key in keys))
 
 
 def get_tokenizer(
@@ -46,7 +67,7 @@ def get_tokenizer(
     """
     if model_type not in TYPES:
         raise ConfigError(f"tokenizer_type must be one of {', '.join(TYPES)}, not {model_type!r}")
-    path = Path(folder) / f"{vocab_size}_{model_type}.model"
+    path = _path(folder, vocab_size, model_type)
     on_first(_train_if_absent, path, vocab_size, train_csv, model_type)
     tokenizer = load_tokenizer(path)
     check_tokenizer(tokenizer, vocab_size, str(path))
@@ -106,6 +127,10 @@ def encode(tokenizer: SentencePieceProcessor, transcript: str) -> list[int]:
     return [label for label in tokenizer.encode_as_ids(transcript) if label != unknown]
 
 
+def _path(folder: str, vocab_size: int, model_type: str) -> Path:
+    return Path(folder) / f"{vocab_size}_{model_type}.model"
+
+
 def _train_if_absent(path: Path, vocab_size: int, train_csv: str, model_type: str) -> None:
     """Writes the model whole, and only if it fits."""
     if path.exists():
@@ -120,7 +145,7 @@ def _train_if_absent(path: Path, vocab_size: int, train_csv: str, model_type: st
     if not any(texts):
         raise DataError(f"{train_csv} has no transcript to train the tokenizer from")
     # Of characters there are as many as the text has.
-    size = {} if model_type == "char" else {"vocab_size": vocab_size}
+    size: dict[str, Any] = {} if model_type == "char" else {"vocab_size": vocab_size}
     model = io.BytesIO()
     try:
         SentencePieceTrainer.train(

@@ -63,8 +63,8 @@ def beam_search(
         raise ValueError(f"nbest ({nbest}) must be in 1..beam_size ({beam_size})")
     networks = search_networks(model)
     # Longest first: the utterances that still run are always the first rows.
-    lengths, order = n_frames.to(encoded.device).sort(descending=True, stable=True)
-    lengths = lengths.tolist()
+    falling, order = n_frames.to(encoded.device).sort(descending=True, stable=True)
+    lengths = falling.tolist()
     projected = networks.project_encoder(encoded)[order]
     search = _Search(networks, fusion, max_symbols, state_beam)
     beam = search.start(len(encoded), beam_size, encoded.device)
@@ -79,7 +79,7 @@ def beam_search(
 
 
 class _Beam(NamedTuple):
-    """Hypotheses, (utterances, hypotheses) each; one with a score of minus infinity is none.
+    """Hypotheses, (N utterances, H hypotheses) each; one with a score of minus infinity is none.
 
     Args:
         scores: log-probabilities.
@@ -97,13 +97,14 @@ class _Beam(NamedTuple):
 
     def merged(self, count: int) -> _Beam:
         """The best label sequences, each with the sum of its hypotheses."""
-        order = self.scores.argsort(dim=1, descending=True, stable=True)
-        scores, hashes, *others = (x.gather(1, order) for x in self)
-        same = (hashes.unsqueeze(1) == hashes.unsqueeze(2)) & scores.isfinite().unsqueeze(1)
-        sums = scores.unsqueeze(1).masked_fill(~same, -math.inf).logsumexp(-1)
+        order = self.scores.argsort(dim=1, descending=True, stable=True)  # (N, H)
+        scores, hashes, *others = (x.gather(1, order) for x in self)  # (N, H) each
+        same = hashes.unsqueeze(1) == hashes.unsqueeze(2)  # (N, H, H)
+        same = same & scores.isfinite().unsqueeze(1)
+        sums = scores.unsqueeze(1).masked_fill(~same, -math.inf).logsumexp(-1)  # (N, H)
         # The best of equal ones stands for all: those after it drop out.
         sums = sums.masked_fill(same.tril(-1).any(-1), -math.inf)
-        sums, at = sums.topk(count, dim=1)
+        sums, at = sums.topk(count, dim=1)  # (N, count)
         return _Beam(sums, *(x.gather(1, at) for x in (hashes, *others)))
 
 

@@ -30,7 +30,7 @@ class CTCSearcher(Searcher):
                 "CTCSearcher needs a CTC head: set the model's ctc: True (exported networks have "
                 "none: they need TransducerSearcher)"
             )
-        self.model = model
+        self.output, self.blank = model.ctc_output, model.blank
 
     @torch.no_grad()
     def search(self, encoded: Tensor, n_frames: Tensor) -> list[list[Hypothesis]]:
@@ -39,13 +39,13 @@ class CTCSearcher(Searcher):
         A label's frame is the first of its repeats. A score is the log-probability of the best
         alignment, blanks and repeats among it.
         """
-        logits = self.model.ctc_output(encoded)  # (batch, T, V)
+        logits = self.output(encoded)  # (batch, T, V)
         dtype = torch.promote_types(logits.dtype, torch.float32)
         log_probs, labels = logits.log_softmax(-1, dtype=dtype).max(-1)  # (batch, T) each
         own = frame_mask(n_frames, encoded.shape[1]).squeeze(-1)
         repeats = torch.zeros_like(own)
         repeats[:, 1:] = labels[:, 1:] == labels[:, :-1]
-        rows, frames = (own & ~repeats & (labels != self.model.blank)).nonzero(as_tuple=True)
+        rows, frames = (own & ~repeats & (labels != self.blank)).nonzero(as_tuple=True)
         scores = log_probs.where(own, 0).sum(1)
         found = [Hypothesis([], [], [], score) for score in scores.tolist()]
         columns = (rows, labels[rows, frames], frames, log_probs[rows, frames])

@@ -41,7 +41,7 @@ class GreedyState(NamedTuple):
     ) -> GreedyState:
         """Before the first frame; the device is by default that of a :class:`Transducer`."""
         networks = search_networks(model)
-        if device is None:
+        if device is None and isinstance(model, Transducer):
             device = model.joiner.output.weight.device
         outputs, state = networks.predict(torch.full((batch,), networks.blank, device=device))
         return cls(outputs, state, torch.zeros(batch, dtype=torch.long, device=device))

@@ -26,7 +26,7 @@ class ShallowFusion:
         self.blank = blank
 
     def predict(self, labels: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Reads one label.
+        """Takes one label.
 
         Args:
             labels: (batch,).

@@ -25,7 +25,7 @@ class SearchNetworks(Protocol):
         """(batch, T, d_model) -> (batch, T, d_encoder)."""
 
     def predict(self, labels: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Reads one label.
+        """Takes one label.
 
         Args:
             labels: (batch,) integers; blank is the start symbol.

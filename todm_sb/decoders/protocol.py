@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
@@ -17,6 +18,7 @@ class Searcher(Protocol):
     model. A class derived from this needs :meth:`search` alone.
     """
 
+    @abstractmethod
     def search(self, encoded: Tensor, n_frames: Tensor) -> list[list[Hypothesis]]:
         """Searches a batch.
 
@@ -27,7 +29,6 @@ class Searcher(Protocol):
         Returns:
             The hypotheses of each utterance, best first, at least one.
         """
-        ...
 
     def greedy(self) -> Searcher:
         """The fast one of its kind, which validates after each epoch and compares subnets."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from speechbrain.nnet.linear import Linear
@@ -38,8 +39,8 @@ class SpeechBrainNetworks:
 
     def __init__(
         self,
-        decode_network_lst: Sequence[nn.Module],
-        tjoint: nn.Module,
+        decode_network_lst: Sequence[Any],
+        tjoint: Any,
         classifier_network: Sequence[nn.Module],
         blank_id: int,
     ) -> None:
@@ -140,8 +141,8 @@ class TransducerBeamSearcher(TransducerSearcher):
 
     def __init__(
         self,
-        decode_network_lst: Sequence[nn.Module],
-        tjoint: nn.Module,
+        decode_network_lst: Sequence[Any],
+        tjoint: Any,
         classifier_network: Sequence[nn.Module],
         blank_id: int,
         beam_size: int = 4,

@@ -69,7 +69,7 @@ class TransducerSearcher(nn.Module):
         if self.beam_size == 1:
             return [[h] for h in greedy_search(networks, encoded, n_frames, self.max_symbols)]
         fusion = None
-        if self.lm_weight > 0:
+        if self.lm is not None and self.lm_weight > 0:
             fusion = ShallowFusion(self.lm, self.lm_weight, networks.blank)
         return beam_search(
             networks,

@@ -18,9 +18,9 @@ from todm_sb.export.onnx_networks import (
     predictor_model,
     streaming_encoder_model,
 )
+from todm_sb.nnet.encoders import onnx_form
 from todm_sb.nnet.predictor import StatelessPredictor
 from todm_sb.nnet.transducer import Transducer
-from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.ownership import new_export
 
 # sherpa-onnx's name for offline transducers whose encoder takes features and lengths.
@@ -76,8 +76,7 @@ def write_models(
     max_symbols: int,
 ) -> list[str]:
     """As :func:`export_onnx`, into a folder that is there and empty, as part of an export."""
-    if model.encoder.kind != "mhssm":
-        raise ConfigError(f"encoders of the kind {model.encoder.kind} cannot be exported to ONNX")
+    onnx_form(model.encoder)
     tokens = tokens_of(SentencePieceProcessor(model_file=str(tokenizer_path)))
     metadata = {
         "model_type": MODEL_TYPE,

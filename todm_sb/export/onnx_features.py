@@ -30,8 +30,10 @@ def features_model(
     g = Graph()
     samples = g.input("samples", "float", ["N", "S"])
     module = make_fbank(**fbank)
-    compute = _kaldi if isinstance(module, KaldiFbank) else _speechbrain
-    x, n_frames = compute(g, samples, module)
+    if isinstance(module, KaldiFbank):
+        x, n_frames = _kaldi(g, samples, module)
+    else:
+        x, n_frames = _speechbrain(g, samples, module)
     g.output("x", x, "float", ["N", "T", fbank["n_mels"]])
     g.output("x_lens", g("Expand", n_frames, g.size(samples, 0)), "int64", ["N"])
     return g.model("features", metadata)
@@ -54,8 +56,8 @@ def _kaldi(g: Graph, samples: str, module: KaldiFbank) -> tuple[str, str]:
         at = g("Min", at, g("Sub", g("Sub", there_and_back, 1), at))
     windows = g("Gather", samples, at, axis=1)
     windows = g("Sub", windows, g("ReduceMean", windows, axes=[-1]))
-    first, others = g.slice(windows, 2, 0, 1), g.slice(windows, 2, 0, window - 1)
-    previous = g("Concat", first, others, axis=2)
+    begin, others = g.slice(windows, 2, 0, 1), g.slice(windows, 2, 0, window - 1)
+    previous = g("Concat", begin, others, axis=2)
     windows = g("Mul", g("Sub", windows, g("Mul", previous, PREEMPHASIS)), module.povey)
     energy = g("MatMul", _power(g, windows, window, module.n_fft), _filters(g, module.filters))
     return g("Log", g("Max", energy, FLOOR)), n_frames

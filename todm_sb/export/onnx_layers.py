@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from torch import nn
 
 from todm_sb.export.graph import Graph
-from todm_sb.nnet.ssm import DiagonalSSM, MultiHeadSSM
+from todm_sb.nnet.ssm import DiagonalSSM
 
 END = np.iinfo(np.int64).max
 
@@ -72,42 +73,62 @@ class Blocks:
         return cls(length, g.size(x, 0), n_frames, n_blocks)
 
 
-def multi_head_ssm(
-    g: Graph,
-    x: str,
-    mask: str | None,
-    blocks: Blocks,
-    module: MultiHeadSSM,
-    name: str,
-    states: list[str] | None = None,
-) -> tuple[str, list[str]]:
-    """:class:`MultiHeadSSM` on (batch, T, d_model).
+@dataclass(frozen=True)
+class EncoderLayers:
+    """The layers of an encoder, added to its graph: see
+    :class:`todm_sb.nnet.encoders.OnnxLayers`.
 
     Args:
         g: the graph.
-        x: frames.
-        mask: (batch, T, 1), None where no frame is padding.
         blocks: of the frames.
-        module: holds the weights.
-        name: of the weights.
-        states: for a stream, a state (batch, channels, 2 N) of each stacked SSM.
-
-    Returns:
-        Frames, and for a stream the next states.
+        mask: (batch, T, 1), None where no frame is padding.
     """
-    y, next_states = linear(g, x, module.w_in, f"{name}.w_in"), []
-    backward_ssms = module.backward_ssms or [None] * len(module.forward_ssms)
-    for i, (forward, backward) in enumerate(zip(module.forward_ssms, backward_ssms, strict=True)):
-        y = gelu(g, y) if i else y
-        y = y if mask is None else g("Mul", y, mask)
-        directions = [Operators.of(g, forward, f"{name}.forward_ssms.{i}", blocks.length)]
-        if backward is not None:
-            names = f"{name}.backward_ssms.{i}"
-            directions.append(Operators.of(g, backward, names, blocks.length))
-        y, state = ssm(g, y, blocks, directions, states and states[i])
-        next_states.append(state)
-    values, gates = g("Split", y, axis=2, outputs=2)
-    return linear(g, g("Mul", values, gelu(g, gates)), module.w_out, f"{name}.w_out"), next_states
+
+    g: Graph
+    blocks: Blocks
+    mask: str | None = None
+
+    def add(self, x: str, y: str) -> str:
+        """Their sum."""
+        return self.g("Add", x, y)
+
+    def silu(self, x: str) -> str:
+        """x sigmoid(x)"""
+        return silu(self.g, x)
+
+    def linear(self, x: str, module: nn.Linear, name: str) -> str:
+        """Over the last axis."""
+        return linear(self.g, x, module, name)
+
+    def layer_norm(self, x: str, module: nn.LayerNorm, name: str) -> str:
+        """Over the last axis."""
+        return layer_norm(self.g, x, module, name)
+
+    def ssms(
+        self,
+        x: str,
+        directions: Sequence[Sequence[DiagonalSSM]],
+        name: str,
+        states: list[str] | None = None,
+    ) -> tuple[str, list[str | None]]:
+        """Stacked SSMs on (batch, T, channels), and for a stream the next states."""
+        g, next_states = self.g, []
+        for i, modules in enumerate(zip(*directions, strict=True)):
+            x = gelu(g, x) if i else x
+            x = x if self.mask is None else g("Mul", x, self.mask)
+            names = [f"{name}.{direction}_ssms.{i}" for direction in ("forward", "backward")]
+            operators = [
+                Operators.of(g, module, own, self.blocks.length)
+                for module, own in zip(modules, names, strict=False)
+            ]
+            x, state = ssm(g, x, self.blocks, operators, states and states[i])
+            next_states.append(state)
+        return x, next_states
+
+    def gate(self, x: str) -> str:
+        """The first half of the channels, times the second's GELU."""
+        values, gates = self.g("Split", x, axis=2, outputs=2)
+        return self.g("Mul", values, gelu(self.g, gates))
 
 
 @dataclass(frozen=True)

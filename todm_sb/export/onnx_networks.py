@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import onnx
 import torch
@@ -14,13 +12,13 @@ from todm_sb.export.graph import Graph
 from todm_sb.export.onnx_layers import (
     END,
     Blocks,
+    EncoderLayers,
     frame_mask,
     layer_norm,
     linear,
-    multi_head_ssm,
     silu,
 )
-from todm_sb.nnet.encoders import streaming
+from todm_sb.nnet.encoders import onnx_form, streaming
 from todm_sb.nnet.predictor import LSTMPredictor, StatelessPredictor
 from todm_sb.nnet.subsampling import KERNEL, ConvSubsampling
 from todm_sb.nnet.transducer import Transducer
@@ -50,6 +48,10 @@ def encoder_model(
         normalize: of the features; by global statistics or by each utterance's own.
         metadata: written into the file.
         block: frames of a block.
+
+    Raises:
+        ConfigError: if the encoder is of a kind that has no ONNX form, or the features are
+            normalised in another way.
     """
     g = Graph()
     x = g.input("x", "float", ["N", "T", model.encoder.subsampling.n_features])
@@ -63,7 +65,8 @@ def encoder_model(
         lengths = g("Div", g("Add", lengths, stride - 1), stride)
     x = _project(g, x, subsampling)
     mask = frame_mask(g, lengths, g.size(x, 1))
-    x, _ = _layers(g, x, mask, model, Blocks.of(g, x, block))
+    build = EncoderLayers(g, Blocks.of(g, x, block), mask)
+    x, _ = onnx_form(model.encoder).to_onnx(build, x)
     x = g("Mul", x, mask)
     x = linear(g, x, model.joiner.project_encoder, "joiner.project_encoder")
     g.output("encoder_out", x, "float", ["N", "T_out", _d_joint(model)])
@@ -92,11 +95,11 @@ def streaming_encoder_model(
         block: frames of a block.
 
     Raises:
-        ConfigError: if the network is not causal, or normalises whole utterances.
+        ConfigError: if the network is not causal, has no ONNX form, or normalises whole utterances.
     """
     if normalize.norm_type != "global":
         raise ConfigError("features that are normalised over utterances cannot be streamed")
-    streaming(model.encoder)
+    initial = streaming(model.encoder).initial_state(1)
     g = Graph()
     subsampling = model.encoder.subsampling
     x = g.input("x", "float", ["N", "T", subsampling.n_features])
@@ -105,14 +108,13 @@ def streaming_encoder_model(
     next_state = [("next_seen", g("Add", seen, g.size(x, 1)), "int64", ["N"])]
     x = g("Unsqueeze", _normalise(g, x, lengths, normalize), [1])
     x, lengths, seen, next_contexts = _subsample_chunk(g, x, lengths, seen, subsampling)
-    ssms = [list(layer.ssm.forward_ssms) for layer in model.encoder.layers]
-    shapes = [[["N", len(ssm.D), 2 * ssm.state_size] for ssm in group] for group in ssms]
+    shapes = [[["N", *state.shape[1:]] for state in group] for group in initial.layers]
     states = [
         [g.input(f"ssm_{layer}_{i}", "float", shape) for i, shape in enumerate(group)]
         for layer, group in enumerate(shapes)
     ]
     blocks = Blocks.of(g, x, block)
-    x, next_states = _layers(g, x, None, model, blocks, states)
+    x, next_states = onnx_form(model.encoder).to_onnx(EncoderLayers(g, blocks), x, states)
     next_state += next_contexts
     for layer, group in enumerate(next_states):
         for i, state in enumerate(group):
@@ -236,29 +238,6 @@ def _project(g: Graph, x: str, module: ConvSubsampling) -> str:
     x = g("Transpose", x, perm=[0, 2, 1, 3])
     x = g("Reshape", x, [0, 0, module.projection.in_features])
     return layer_norm(g, linear(g, x, module.projection, "projection"), module.norm, "input_norm")
-
-
-def _layers(
-    g: Graph,
-    x: str,
-    mask: str | None,
-    model: Transducer,
-    blocks: Blocks,
-    states: Sequence[list[str]] | None = None,
-) -> tuple[str, list[list[str]]]:
-    next_states = []
-    for i, layer in enumerate(model.encoder.layers):
-        name = f"layers.{i}"
-        y = layer_norm(g, x, layer.norm_ssm, f"{name}.norm_ssm")
-        y, state = multi_head_ssm(
-            g, y, mask, blocks, layer.ssm, f"{name}.ssm", states and states[i]
-        )
-        next_states.append(state)
-        x = g("Add", x, y)
-        y = layer_norm(g, x, layer.norm_ffn, f"{name}.norm_ffn")
-        y = silu(g, linear(g, y, layer.ffn.w_1, f"{name}.ffn.w_1"))
-        x = g("Add", x, linear(g, y, layer.ffn.w_2, f"{name}.ffn.w_2"))
-    return layer_norm(g, x, model.encoder.norm, "norm"), next_states
 
 
 def _lstm(g: Graph, x: str, predictor: LSTMPredictor) -> tuple[str, dict[str, str]]:

@@ -260,10 +260,11 @@ def _searches(run: Path, checkpoint: str, causal: bool) -> list[SearchResult]:
     found = {path: SearchResult.load(path) for path in paths if path.is_file()}
     ours = {path: x for path, x in found.items() if x.checkpoint == checkpoint}
     newest = max(ours, key=lambda path: path.stat().st_mtime, default=None)
+    dev_set = None if newest is None else ours[newest].dev_set
     for path, result in found.items():
         if path not in ours:
             logger.warning("%s is of other weights than the run's best: it is left out", path)
-        elif result.dev_set != ours[newest].dev_set:
+        elif result.dev_set != dev_set:
             logger.warning("%s is of another dev set than %s: it is left out", path, newest)
             del ours[path]
     return list(ours.values())

@@ -10,12 +10,12 @@ import onnxruntime
 import torch
 
 from todm_sb.dataio.detokenizer import Detokenizer
-from todm_sb.nnet.features import SpeechFeatures, make_fbank, samples_of
+from todm_sb.nnet.features import SpeechFeatures, hop_of, make_fbank
 from todm_sb.utils.errors import ConfigError
 
 
 class OnnxASR:
-    """Reads speech with a folder that :func:`todm_sb.export.onnx.export_onnx` wrote.
+    """Transcribes speech with a folder that :func:`todm_sb.export.onnx.export_onnx` wrote.
 
     Args:
         folder: of the models.
@@ -38,9 +38,8 @@ class OnnxASR:
         self.max_symbols = int(metadata["max_symbols"])
         fbank = json.loads(metadata["fbank"])
         self.sample_rate = fbank["sample_rate"]
-        hop = samples_of(fbank["hop_length"], self.sample_rate)
         # The graph normalises.
-        self._features = SpeechFeatures(make_fbank(**fbank), _Identity(), hop)
+        self._features = SpeechFeatures(make_fbank(**fbank), _Identity(), hop_of(fbank))
         self._states = [x for x in self.decoder.get_inputs() if x.name != "y"]
         self._context = self.decoder.get_inputs()[0].shape[1]
 
@@ -91,7 +90,7 @@ class OnnxASR:
         return self._detokenizer.text(ids)
 
 
-class _Identity(torch.nn.Identity):
+class _Identity(torch.nn.Module):
     def forward(self, features: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
         return features
 

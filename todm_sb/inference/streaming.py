@@ -1,4 +1,4 @@
-"""Reading speech while it is spoken, in the manner of SpeechBrain's ``StreamingASR``."""
+"""Transcribing speech while it is spoken, in the manner of SpeechBrain's ``StreamingASR``."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class StreamingSubnetASR(SubnetASR):
             pending=torch.zeros(n_streams, 0, device=device),
             n_samples=torch.zeros(n_streams, dtype=torch.long, device=device),
             ended=torch.zeros(n_streams, dtype=torch.bool, device=device),
-            encoder=self._model.encoder.initial_state(n_streams),
+            encoder=self._encoder.initial_state(n_streams),
             decoder=GreedyState.initial(self._model, n_streams),
             texts=[TextState() for _ in range(n_streams)],
         )
@@ -81,7 +81,7 @@ class StreamingSubnetASR(SubnetASR):
     def transcribe_chunk(
         self, context: StreamingContext, chunk: Tensor, chunk_len: Tensor | None = None
     ) -> list[str]:
-        """Reads the next chunk of each stream.
+        """Transcribes the next chunk of each stream.
 
         Args:
             context: what :meth:`make_streaming_context` returned; it is moved on.
@@ -106,16 +106,14 @@ class StreamingSubnetASR(SubnetASR):
             The last words of each.
         """
         context.ended[:] = True
-        encoder = self._model.encoder
-        ahead = context.pending.new_zeros(
-            len(context.ended), encoder.look_ahead, encoder.n_features
-        )
+        n_frames, n_features = self._encoder.look_ahead, self._model.encoder.n_features
+        ahead = context.pending.new_zeros(len(context.ended), n_frames, n_features)
         words, _ = self.decode_chunk(context, *self._encode(context, ahead))
         ends = map(self._detokenizer.end, context.texts)
         return [new + end for new, end in zip(words, ends, strict=True)]
 
     def transcribe_file_streaming(self, path: str, chunk_seconds: float = 0.32) -> Iterator[str]:
-        """Reads a file chunk by chunk, as if it came from a microphone.
+        """Transcribes a file chunk by chunk, as if it came from a microphone.
 
         Args:
             path: of the file.
@@ -174,10 +172,11 @@ class StreamingSubnetASR(SubnetASR):
         tokens = [h.tokens for h in hypotheses]
         return [*map(self._detokenizer.feed, context.texts, tokens)], tokens
 
+    @torch.no_grad()
     def _encode(self, context: StreamingContext, features: Tensor) -> tuple[Tensor, Tensor]:
         n_features = self._features.fbank.n_frames(context.n_samples)
         lengths = n_features.masked_fill(~context.ended, ENDLESS)
-        encoded, n_frames, context.encoder = self._model.encoder.chunk(
+        encoded, n_frames, context.encoder = self._encoder.chunk(
             features, context.encoder, lengths, operators=self._operators
         )
         return encoded, n_frames
@@ -217,7 +216,8 @@ class StreamingSubnetASR(SubnetASR):
         """Takes a network; what all chunks of all streams share is computed here, once."""
         if True in model.encoder.modes:
             model = model.causal_form()
-            self._operators = streaming(model.encoder).operators()
+            self._encoder = streaming(model.encoder)
+            self._operators = self._encoder.operators()
         super()._use(model)
 
     @property

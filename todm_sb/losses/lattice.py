@@ -79,9 +79,9 @@ def two_channel_loss(
 def _only_alignment(arcs: Tensor, n_frames: Tensor, n_labels: Tensor) -> tuple[Tensor, Tensor]:
     """Loss, and its gradient at the arcs, of utterances of at most one frame or of no label: all
     labels in the first frame, then blanks. Others' are to be ignored."""
-    T, rows = arcs.shape[1:3]
+    T, n_rows = arcs.shape[1:3]
     own = frame_mask(n_frames, T)
-    row, last = torch.arange(rows, device=arcs.device), n_labels[:, None, None]
+    row, last = torch.arange(n_rows, device=arcs.device), n_labels[:, None, None]
     taken = torch.stack([own & (row == last), own & (row < last)], -1)
     loss = -arcs.where(taken, 0).sum((1, 2, 3))
     return loss.masked_fill((n_frames == 0) & (n_labels > 0), torch.inf), -taken.float()

@@ -61,18 +61,17 @@ class Nodes:
         band = Band(self.band.start[:, first:end], self.band.width)
         return Nodes(self.following, self.blank, band, self.divergence)
 
-    def select(self, rows: Tensor) -> Tensor:
+    def select(self, predictor: Tensor) -> Tensor:
         """(batch, U + 1, d) -> (batch, T or 1, S, d): what belongs to each node's row."""
-        return rows.unsqueeze(1) if self.band is None else self.band.select(rows)
+        return predictor.unsqueeze(1) if self.band is None else self.band.select(predictor)
 
-    def gather_back(self, grad: Tensor, rows: Tensor) -> None:
-        """Adds (batch, T, S, d), one frame's rows after the other's, up in (batch, U + 1, d)."""
+    def gather_back(self, grad: Tensor, total: Tensor) -> None:
+        """Adds (batch, T, S, d), one frame's rows after the other's, to (batch, U + 1, d)."""
         if self.band is None:
-            rows += grad.sum(1)
+            total += grad.sum(1)
         else:
-            rows.flatten(0, 1).index_add_(
-                0, self.band.flat_rows(rows.shape[1]).flatten(), grad.flatten(0, 2)
-            )
+            at = self.band.flat_rows(total.shape[1]).flatten()
+            total.flatten(0, 1).index_add_(0, at, grad.flatten(0, 2))
 
     def labels(self, n_frames: int) -> Tensor:
         """(batch * n_frames * S,), the label after each node."""
@@ -146,12 +145,12 @@ class _NodeValues(torch.autograd.Function):
         n_channels = 2 if teacher is None else 3 + nodes.divergence.n_notes
         values = work.log_probs.new_empty(*encoder.shape[:2], nodes.width, n_channels)
         for chunk in work.chunks():
-            rows = chunk.nodes.select(predictor)
-            log_q = work.log_softmax(chunk, chunk.of(encoder), rows)
+            predicted = chunk.nodes.select(predictor)
+            log_q = work.log_softmax(chunk, chunk.of(encoder), predicted)
             labels = chunk.labels
             found = [log_q[:, nodes.blank], log_q.gather(1, labels.unsqueeze(1)).squeeze(1)]
             if teacher is not None:
-                log_p = work.teacher_log_probs(chunk, teacher, rows)
+                log_p = work.teacher_log_probs(chunk, teacher, predicted)
                 found += nodes.divergence.at_nodes(log_q, log_p, labels, nodes.blank)
             here = chunk.of(values)
             here.copy_(torch.stack(found, -1).view_as(here))
@@ -183,12 +182,12 @@ class _NodeValues(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight, dtype=accurate)
         grad_bias = torch.zeros_like(bias, dtype=accurate)
         for chunk in work.chunks():
-            rows = chunk.nodes.select(predictor)
-            log_p = None if teacher is None else work.teacher_log_probs(chunk, teacher, rows)
+            predicted = chunk.nodes.select(predictor)
+            log_p = None if teacher is None else work.teacher_log_probs(chunk, teacher, predicted)
             if not work.holds:
-                work.log_softmax(chunk, chunk.of(encoder), rows)
+                work.log_softmax(chunk, chunk.of(encoder), predicted)
             elif not work.holds_joint:
-                work.join(chunk, chunk.of(encoder), rows)
+                work.join(chunk, chunk.of(encoder), predicted)
             node_grad = chunk.of(grad).reshape(chunk.size, -1)
             grad_logits = work.grad_logits(chunk, log_p, node_grad)
             grad_bias += grad_logits.sum(0)
@@ -214,18 +213,18 @@ class _Chunk:
 
     Args:
         frames: first frame and end.
-        rows: first of its nodes and end, in an order of chunks.
+        place: first of its nodes and end, in an order of chunks.
         nodes: what is looked at in them.
     """
 
     frames: slice
-    rows: slice
+    place: slice
     nodes: Nodes
 
     @property
     def size(self) -> int:
         """Number n of nodes."""
-        return self.rows.stop - self.rows.start
+        return self.place.stop - self.place.start
 
     @property
     def labels(self) -> Tensor:
@@ -281,40 +280,42 @@ class _Workspace:
         """The chunks, first frames first."""
         for first in range(0, self.n_frames, self.frames):
             end = min(first + self.frames, self.n_frames)
-            rows = slice(first * self.nodes_a_frame, end * self.nodes_a_frame)
-            yield _Chunk(slice(first, end), rows, self.nodes.part(first, end))
+            place = slice(first * self.nodes_a_frame, end * self.nodes_a_frame)
+            yield _Chunk(slice(first, end), place, self.nodes.part(first, end))
 
     def joint_of(self, chunk: _Chunk) -> Tensor:
         """(n, d_joint), ``tanh(e + p)``."""
-        return self.joint[chunk.rows if self.holds_joint else slice(chunk.size)]
+        return self.joint[chunk.place if self.holds_joint else slice(chunk.size)]
 
     def log_probs_of(self, chunk: _Chunk) -> Tensor:
         """(n, V)."""
-        return self.log_probs[chunk.rows if self.holds else slice(chunk.size)]
+        return self.log_probs[chunk.place if self.holds else slice(chunk.size)]
 
-    def join(self, chunk: _Chunk, encoder: Tensor, rows: Tensor) -> None:
+    def join(self, chunk: _Chunk, encoder: Tensor, predicted: Tensor) -> None:
         """Fills :meth:`joint_of`; arguments as of :meth:`log_softmax`."""
-        _join(encoder, rows, self.joint_of(chunk))
+        _join(encoder, predicted, self.joint_of(chunk))
 
-    def log_softmax(self, chunk: _Chunk, encoder: Tensor, rows: Tensor) -> Tensor:
+    def log_softmax(self, chunk: _Chunk, encoder: Tensor, predicted: Tensor) -> Tensor:
         """(n, V), log-probabilities of the chunk's nodes; they and the joint are kept.
 
         Args:
             chunk: where they go.
             encoder: (batch, frames, d_joint).
-            rows: (batch, frames or 1, S, d_joint).
+            predicted: (batch, frames or 1, S, d_joint), the predictor's for each node.
         """
-        return self._log_softmax(encoder, rows, self.joint_of(chunk), self.log_probs_of(chunk))
+        return self._log_softmax(encoder, predicted, self.joint_of(chunk), self.log_probs_of(chunk))
 
-    def teacher_log_probs(self, chunk: _Chunk, teacher: TeacherNodes, rows: Tensor) -> Tensor:
-        """(n, V), the teacher's; ``rows`` as of :meth:`log_softmax`."""
+    def teacher_log_probs(self, chunk: _Chunk, teacher: TeacherNodes, predicted: Tensor) -> Tensor:
+        """(n, V), the teacher's; ``predicted`` as of :meth:`log_softmax`."""
         if teacher.log_probs is not None:
-            return teacher.log_probs[chunk.rows]
-        joint = torch.empty_like(self.joint_of(chunk))
-        return self._log_softmax(chunk.of(teacher.encoder), rows, joint, self.scratch[: chunk.size])
+            return teacher.log_probs[chunk.place]
+        joint, out = torch.empty_like(self.joint_of(chunk)), self.scratch[: chunk.size]
+        return self._log_softmax(chunk.of(teacher.encoder), predicted, joint, out)
 
-    def _log_softmax(self, encoder: Tensor, rows: Tensor, joint: Tensor, out: Tensor) -> Tensor:
-        _join(encoder, rows, joint)
+    def _log_softmax(
+        self, encoder: Tensor, predicted: Tensor, joint: Tensor, out: Tensor
+    ) -> Tensor:
+        _join(encoder, predicted, joint)
         logits = torch.addmm(self.bias, joint, self.weight.T, out=self.logits[: len(joint)])
         return torch.log_softmax(logits, -1, dtype=out.dtype, out=out)
 
@@ -343,7 +344,7 @@ class _Workspace:
         return grad.sub_((grad * joint).mul_(joint))
 
 
-def _join(encoder: Tensor, rows: Tensor, out: Tensor) -> None:
+def _join(encoder: Tensor, predicted: Tensor, out: Tensor) -> None:
     """``tanh(e + p)`` of (batch, frames, d) and (batch, frames or 1, S, d) into (n, d)."""
-    shape = (*encoder.shape[:2], rows.shape[2], encoder.shape[2])
-    torch.add(encoder.unsqueeze(2), rows, out=out.view(shape)).tanh_()
+    shape = (*encoder.shape[:2], predicted.shape[2], encoder.shape[2])
+    torch.add(encoder.unsqueeze(2), predicted, out=out.view(shape)).tanh_()

@@ -140,9 +140,9 @@ class Band:
         first = n_rows * torch.arange(len(self.start), device=self.start.device)
         return first[:, None, None] + self.rows
 
-    def select(self, rows: Tensor) -> Tensor:
+    def select(self, predictor: Tensor) -> Tensor:
         """(batch, U + 1, d) -> (batch, T, width, d): what belongs to each node's row."""
-        return rows.flatten(0, 1)[self.flat_rows(rows.shape[1])]
+        return predictor.flatten(0, 1)[self.flat_rows(predictor.shape[1])]
 
 
 def choose_band(occupancy: Tensor, n_frames: Tensor, n_labels: Tensor, s_range: int) -> Band:
@@ -245,8 +245,8 @@ def simple_lattice(
         mean = mean + pruning.predictor_smoothing * alone
     if pruning.encoder_smoothing:
         own = torch.arange(predictor.shape[1], device=n_labels.device) <= n_labels.unsqueeze(1)
-        rows = log_softmax(predictor)[own]
-        average = rows.logsumexp(0) - math.log(len(rows))
+        log_probs = log_softmax(predictor)[own]  # (rows of the batch, V)
+        average = log_probs.logsumexp(0) - math.log(len(log_probs))
         alone = _arcs(log_softmax(encoder + average), following, blank)
         mean = mean + pruning.encoder_smoothing * alone
     return two_channel_loss(mean, n_frames, n_labels)
@@ -268,7 +268,7 @@ def _arcs(frames: Tensor, following: Tensor, blank: int) -> Tensor:
     return torch.stack([frames[..., blank, None].expand_as(label), label], -1)
 
 
-def _row_arcs(rows: Tensor, following: Tensor, blank: int) -> Tensor:
+def _row_arcs(predictor: Tensor, following: Tensor, blank: int) -> Tensor:
     """(batch, U + 1, V) -> (batch, 1, U + 1, 2): a row's values of blank and its next label."""
-    label = rows.gather(2, following.unsqueeze(-1)).squeeze(-1)
-    return torch.stack([rows[..., blank], label], -1).unsqueeze(1)
+    label = predictor.gather(2, following.unsqueeze(-1)).squeeze(-1)
+    return torch.stack([predictor[..., blank], label], -1).unsqueeze(1)

@@ -117,7 +117,9 @@ def lattice_loss(
         The losses of each utterance.
     """
     nodes = Nodes(following_labels(labels, n_labels, blank), blank, band, divergence)
-    teacher_nodes = teacher and TeacherNodes(teacher.encoder, teacher.log_probs)
+    teacher_nodes = None
+    if teacher is not None:
+        teacher_nodes = TeacherNodes(teacher.encoder, teacher.log_probs)
     values, log_probs = node_values(joiner, encoder, predictor, nodes, teacher_nodes)
     arcs = values[..., :2]
     if band is not None:
@@ -125,7 +127,7 @@ def lattice_loss(
     loss, occupancy = two_channel_loss(arcs, n_frames, n_labels)
     if band is not None:
         occupancy = band.take(occupancy)
-    if teacher is None:
+    if teacher is None or divergence is None:
         return LatticeLoss(loss, None, occupancy, log_probs)
     weights = teacher.node_weights
     notes = divergence.summary(values[..., 3:].detach(), weights)

@@ -82,7 +82,8 @@ class BlockOperators(NamedTuple):
         length = u.shape[2]
         y = torch.bmm(u, self.within[:, :length, :length])
         y = torch.baddbmm(y, state, self.read[..., :length])
-        kept = complex_mul(*state.chunk(2, dim=-1), self.decay_re[length], self.decay_im[length])
+        s_re, s_im = state.chunk(2, dim=-1)
+        kept = complex_mul(s_re, s_im, self.decay_re[length], self.decay_im[length])
         write = self.write[:, self.write.shape[1] - length :]
         return y, torch.baddbmm(torch.cat(kept, dim=-1), u, write)
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from speechbrain.lobes.features import Fbank
 from torch import Tensor, nn
 
-from todm_sb.nnet.kaldi_fbank import KaldiFbank
+from todm_sb.nnet.kaldi_fbank import Count, KaldiFbank, whole_samples
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.schema import flag, integer, number, one_of
 
@@ -26,8 +26,33 @@ FBANK_OPTION_CHECKS = {"fbank_kind": one_of("speechbrain", "kaldi"), "snip_edges
 
 
 def samples_of(milliseconds: float, sample_rate: int) -> int:
-    """Samples of a window or hop, rounded as SpeechBrain rounds them."""
+    """Samples of a window or hop, rounded as SpeechBrain rounds them; Kaldi rounds down."""
     return round(sample_rate / 1000 * milliseconds)
+
+
+def hop_of(options: Mapping[str, Any]) -> int:
+    """Samples from frame to frame.
+
+    Args:
+        options: of :func:`make_fbank`.
+    """
+    return samples_of(options["hop_length"], options["sample_rate"])
+
+
+def check_hop(options: Mapping[str, Any]) -> None:
+    """Checks that every filterbank takes the hop for the same number of samples.
+
+    Args:
+        options: of :func:`make_fbank`.
+
+    Raises:
+        ConfigError: if they would round it to different ones.
+    """
+    rate, hop = options["sample_rate"], options["hop_length"]
+    if hop_of(options) != whole_samples(hop, rate):
+        raise ConfigError(
+            f"hop_length: {rate * hop / 1000:g} samples from frame to frame, not a whole number"
+        )
 
 
 def check_window(options: Mapping[str, Any]) -> None:
@@ -53,7 +78,7 @@ def empty_filters(fbank: nn.Module) -> int:
     if isinstance(fbank, KaldiFbank):
         weights = fbank.filters.T
     else:
-        banks = fbank.compute_fbanks
+        banks: Any = fbank.compute_fbanks
         distance = (banks.all_freqs_mat - banks.f_central[:, None]).abs()
         weights = (1 - distance / banks.band[:, None]).clamp(min=0)
     return int((weights.sum(1) == 0).sum())
@@ -87,6 +112,7 @@ def make_fbank(
         ConfigError: on an unknown kind, or on ``snip_edges`` without Kaldi's.
     """
     options = dict(locals())
+    fbank: Any  # its ``options`` are no parameter or module
     if fbank_kind == "kaldi":
         fbank = KaldiFbank(sample_rate, n_mels, win_length, hop_length, snip_edges=snip_edges)
     elif fbank_kind != "speechbrain":
@@ -120,11 +146,11 @@ class SpeechFeatures(nn.Module):
 
     def __init__(self, fbank: nn.Module, normalizer: nn.Module, hop: int) -> None:
         super().__init__()
-        self.fbank = fbank
-        self.normalizer = normalizer
+        self.fbank: Any = fbank
+        self.normalizer: Any = normalizer
         self.hop = int(hop)  # a YAML's arithmetic makes 200.0 of 16000 * 12.5 // 1000
 
-    def n_frames(self, n_samples: int | Tensor) -> int | Tensor:
+    def n_frames(self, n_samples: Count) -> Count:
         """Frames of utterances of so many samples (integers); 0 where there is no sample."""
         if isinstance(self.fbank, KaldiFbank):
             return self.fbank.n_frames(n_samples)

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 from torchaudio.compliance.kaldi import get_mel_banks
+
+# One number, or one of each utterance.
+Count = TypeVar("Count", int, Tensor)
 
 PREEMPHASIS = 0.97
 # Kaldi's floor of a filter's energy.
 FLOOR = torch.finfo(torch.float32).eps
 # Windows that are computed together.
 PIECE = 4096
+
+
+def whole_samples(milliseconds: float, sample_rate: int) -> int:
+    """Samples of a window or hop, rounded as Kaldi rounds them: down."""
+    return int(sample_rate * milliseconds / 1000)
 
 
 class KaldiFbank(nn.Module):
@@ -37,6 +47,9 @@ class KaldiFbank(nn.Module):
             mirrored at its ends.
     """
 
+    filters: Tensor
+    povey: Tensor
+
     def __init__(
         self,
         sample_rate: int = 16000,
@@ -48,8 +61,8 @@ class KaldiFbank(nn.Module):
         snip_edges: bool = False,
     ) -> None:
         super().__init__()
-        self.window = int(sample_rate * win_length / 1000)
-        self.hop = int(sample_rate * hop_length / 1000)
+        self.window = whole_samples(win_length, sample_rate)
+        self.hop = whole_samples(hop_length, sample_rate)
         self.n_mels = n_mels
         self.snip_edges = snip_edges
         self.n_fft = 1 << (self.window - 1).bit_length()
@@ -62,7 +75,7 @@ class KaldiFbank(nn.Module):
         povey = torch.hann_window(self.window, periodic=False).pow(0.85)
         self.register_buffer("povey", povey, persistent=False)
 
-    def n_frames(self, n_samples: int | Tensor) -> int | Tensor:
+    def n_frames(self, n_samples: Count) -> Count:
         """Frames of utterances of so many samples (integers)."""
         if self.snip_edges:
             return ((n_samples - self.window) // self.hop + 1) * (n_samples >= self.window)

@@ -75,7 +75,7 @@ class LSTMPredictor(nn.Module):
         return zeros, zeros
 
     def forward(self, labels: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Reads labels one after another.
+        """Takes labels one after another.
 
         Args:
             labels: (batch, U) integers.
@@ -94,7 +94,7 @@ class LSTMPredictor(nn.Module):
         return y, (h.transpose(0, 1), c.transpose(0, 1))
 
     def step(self, labels: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Reads one label, as searches do; several times faster than :meth:`forward`.
+        """Takes one label, as searches do; several times faster than :meth:`forward`.
 
         Args:
             labels: (batch,) integers.
@@ -150,7 +150,7 @@ class StatelessPredictor(nn.Module):
         return (torch.full((batch, self.context - 1), self.blank, device=device),)
 
     def forward(self, labels: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Reads labels; arguments and results as of :meth:`LSTMPredictor.forward`."""
+        """Takes labels; arguments and results as of :meth:`LSTMPredictor.forward`."""
         (past,) = self.initial_state(len(labels)) if state is None else state
         seen = torch.cat([past, labels], dim=1)
         x = F.dropout(self.embedding(seen), self.dropout, self.training)
@@ -158,6 +158,6 @@ class StatelessPredictor(nn.Module):
         return y, (seen[:, seen.shape[1] - self.context + 1 :],)
 
     def step(self, labels: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Reads one label; arguments and results as of :meth:`LSTMPredictor.step`."""
+        """Takes one label; arguments and results as of :meth:`LSTMPredictor.step`."""
         y, state = self.forward(labels.unsqueeze(1), state)
         return y.squeeze(1), state

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -17,13 +17,18 @@ from todm_sb.nnet.predictor import LSTMPredictor, StatelessPredictor
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.schema import anything, flag, integer, mapping, number, one_of
 
+Module = TypeVar("Module", bound=nn.Module)
+
 # Share of blanks that an untrained network expects; an alignment has about ten frames a label.
 BLANK_PRIOR = 0.9
 
 # Parts that only training needs, and the arguments that ask for them.
 AUXILIARIES = {"ctc_output": "ctc", "simple_joiner": "simple_joiner"}
 
-PREDICTORS = {"lstm": LSTMPredictor, "stateless": StatelessPredictor}
+PREDICTORS: dict[str, type[LSTMPredictor | StatelessPredictor]] = {
+    "lstm": LSTMPredictor,
+    "stateless": StatelessPredictor,
+}
 
 # Far beyond any network that speech needs, and small enough to be harmless.
 WIDTH = integer(1, 65536)
@@ -101,7 +106,7 @@ class Transducer(nn.Module):
         for output in (
             self.joiner.output,
             self.ctc_output,
-            self.simple_joiner and self.simple_joiner.encoder,
+            None if self.simple_joiner is None else self.simple_joiner.encoder,
         ):
             if output is not None:
                 _expect_blank(output, self.blank)
@@ -147,7 +152,7 @@ def _expect_blank(output: nn.Linear, blank: int) -> None:
     output.bias[blank] = math.log(BLANK_PRIOR / (1 - BLANK_PRIOR) * n_labels)
 
 
-def _build(name: str, cls: type[nn.Module], options: dict[str, Any]) -> nn.Module:
+def _build(name: str, cls: type[Module], options: dict[str, Any]) -> Module:
     try:
         return cls(**options)
     except (TypeError, ValueError) as error:

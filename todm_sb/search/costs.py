@@ -27,7 +27,7 @@ class Costs:
     def __call__(self, config: SubnetConfig) -> dict[str, float]:
         """``params`` and ``macs`` (numbers), ``bytes`` and ``bytes_int8`` of the weights, and
         ``latency`` (seconds) where it was measured."""
-        costs = {
+        costs: dict[str, float] = {
             "params": count_parameters(self.supernet, config),
             "macs": count_macs(self.supernet, config, self.n_features),
             "bytes": count_bytes(self.supernet, config),

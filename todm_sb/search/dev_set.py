@@ -18,7 +18,7 @@ from todm_sb.utils.errors import DataError
 
 @dataclass(frozen=True)
 class Utterances:
-    """A batch to be read.
+    """A batch to be decoded.
 
     Args:
         features: (batch, feature frames, bins).
@@ -88,14 +88,14 @@ class DevSet:
         Args:
             config: the subnet.
         """
-        read: list[list[str]] = []
+        heard: list[list[str]] = []
         for frames, n_frames in self.batches:
             shared = self.shared[self.model.encoder.shareable(frames.shape[1])]
             encoded = self.model.encoder.encode(frames, n_frames, config, shared)
             found = self.searcher.search(encoded, n_frames)
-            read += [self.words_of(best.tokens) for best, *_ in found]
-        read += [[] for _ in self.undecodable]
-        return accumulatable_wer_stats(self.words + self.undecodable, read)["WER"]
+            heard += [self.words_of(best.tokens) for best, *_ in found]
+        heard += [[] for _ in self.undecodable]
+        return accumulatable_wer_stats(self.words + self.undecodable, heard)["WER"]
 
 
 def speech(batches: Iterable[Utterances], n_features: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
@@ -34,8 +35,8 @@ def draw_png(result: SearchResult, path: Path) -> None:
     for i, budget in enumerate(result.budgets):
         axes.axvline(_scaled(result, budget), color="0.7", linestyle=":", zorder=0)
         best = [result.best(budget)]
-        label = None if i else "best within a budget"
-        axes.plot(*_xy(result, best), "*", color="tab:red", markersize=12, label=label)
+        once = None if i else "best within a budget"
+        axes.plot(*_xy(result, best), "*", color="tab:red", markersize=12, label=once)
     axes.set(xlabel=_axis_label(result), ylabel="word error rate on the dev set, %")
     axes.grid(alpha=0.3)
     axes.legend()
@@ -89,7 +90,7 @@ def _xy(result: SearchResult, subnets: list[Evaluated]) -> tuple[list[float], li
     return costs, [subnet.wer for subnet in subnets]
 
 
-def _hoverable(result: SearchResult, subnets: list[Evaluated]) -> dict[str, list]:
+def _hoverable(result: SearchResult, subnets: list[Evaluated]) -> dict[str, Any]:
     x, y = _xy(result, subnets)
     texts = [
         "<br>".join(

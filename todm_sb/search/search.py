@@ -62,8 +62,8 @@ class SubnetSearch:
         costs: of a subnet, by name; see :class:`Evaluated`.
         cost: which of them to search by.
         seconds: of audio, that MACs and latency are meant for.
-        budgets: in the unit of the cost. The largest bounds the search; max and min are read all
-            the same.
+        budgets: in the unit of the cost. The largest bounds the search; max and min are
+            evaluated all the same.
         seed: of what the algorithm draws, and of the random baseline.
         algorithm: see :func:`todm_sb.search.proposers.proposer_class`.
 
@@ -98,12 +98,12 @@ class SubnetSearch:
         self._first = self.proposer.first()
 
     def run(self, n: int, baselines: bool = True, progressbar: bool = True) -> SearchResult:
-        """Searches until ``n`` subnets have been read, by all workers and earlier runs together.
+        """Searches until ``n`` subnets have been evaluated, by all workers and runs together.
 
         Args:
             n: evaluations of the algorithm, and of each baseline; fewer where the space or the
                 budgets do not hold so many.
-            baselines: whether to read the baselines' subnets too.
+            baselines: whether to evaluate the baselines' subnets too.
             progressbar: show the best error rate within each budget so far.
 
         Raises:
@@ -115,11 +115,11 @@ class SubnetSearch:
         with self.study.connected():
             self._check_limit()
             self._search(n, progressbar)
-            # What a worker that died had claimed of the first subnets is still to be read.
-            self._read_all(self._first[:n], SEARCH, progressbar)
+            # What a worker that died had claimed of the first subnets is still to be evaluated.
+            self._evaluate_all(self._first[:n], SEARCH, progressbar)
             if not baselines:
                 return self.result({})
-            self._read_all(
+            self._evaluate_all(
                 [*dict.fromkeys(itertools.chain(*lists.values()))], BASELINE, progressbar
             )
             return self.result(lists)
@@ -172,8 +172,8 @@ class SubnetSearch:
             by, propose, self.error_rate, self._cost, self.task.limit, quota
         )
 
-    def _read_all(self, configs: list[SubnetConfig], by: str, progressbar: bool) -> None:
-        """Waits, and works, until each subnet has been read, here or by another worker."""
+    def _evaluate_all(self, configs: list[SubnetConfig], by: str, progressbar: bool) -> None:
+        """Waits, and works, until each subnet has been evaluated, here or by another worker."""
         rng = random.Random()
         with bar(total=len(configs), show=progressbar, desc=by, unit="subnet") as shown:
             while missing := self._missing(configs):
@@ -182,7 +182,7 @@ class SubnetSearch:
                 if not (free := [c for c in missing if c.id not in running]):
                     time.sleep(PATIENCE)
                     continue
-                self._evaluate(by, lambda _, free=free: rng.choice(free))
+                self._evaluate(by, functools.partial(_one_of, free, rng))
             self._show(shown, len(configs))
 
     def _missing(self, configs: list[SubnetConfig]) -> list[SubnetConfig]:
@@ -219,3 +219,7 @@ class SubnetSearch:
             if config.id not in taken and self.task.allowed(config):
                 return config
         return None
+
+
+def _one_of(configs: list[SubnetConfig], rng: random.Random, _: object) -> SubnetConfig:
+    return rng.choice(configs)

@@ -72,21 +72,21 @@ class Trunk:
             n_frames,
             model.encoder.shared(frames.shape[1], causal),
             model.joiner.project_predictor(outputs),
-            model.simple_joiner and model.simple_joiner.predictor(outputs),
+            None if model.simple_joiner is None else model.simple_joiner.predictor(outputs),
         )
 
     def cut(self) -> Trunk:
         """The same values as leaves of a graph of their own, to gather gradients in."""
 
-        def leaf(x: Tensor | None) -> Tensor | None:
-            return None if x is None else x.detach().requires_grad_(x.requires_grad)
+        def leaf(x: Tensor) -> Tensor:
+            return x.detach().requires_grad_(x.requires_grad)
 
         return Trunk(
             leaf(self.frames),
             self.n_frames,
             tuple(map(leaf, self.shared)),
             leaf(self.predictor),
-            leaf(self.simple_predictor),
+            None if self.simple_predictor is None else leaf(self.simple_predictor),
         )
 
     def rows(self, part: slice | Tensor, n_labels: int) -> Trunk:
@@ -112,9 +112,11 @@ class Trunk:
         pairs = [
             (tensor, leaf.grad)
             for tensor, leaf in zip(self._tensors(), leaves._tensors(), strict=True)
-            if leaf is not None and leaf.grad is not None
+            if leaf.grad is not None
         ]
-        torch.autograd.backward(*zip(*pairs, strict=True))
+        tensors, gradients = zip(*pairs, strict=True)
+        torch.autograd.backward(tensors, gradients)
 
-    def _tensors(self) -> list[Tensor | None]:
-        return [self.frames, self.predictor, self.simple_predictor, *self.shared]
+    def _tensors(self) -> list[Tensor]:
+        simple = [] if self.simple_predictor is None else [self.simple_predictor]
+        return [self.frames, self.predictor, *simple, *self.shared]

@@ -48,8 +48,8 @@ def parse_arguments(argv: Sequence[str]) -> tuple[Recipe, RunOptions]:
     overrides = CommentedMap()
     for key, text in _pairs(others, present):
         if key not in present:
-            options = [option.name for option in fields(RunOptions)]
-            near = difflib.get_close_matches(key, [*present, *options], 1)
+            known = [*present, *(option.name for option in fields(RunOptions))]
+            near = difflib.get_close_matches(key, known, 1)
             hint = f"; do you mean --{near[0]}?" if near else ""
             raise ConfigError(f"{recipe.file} has no key {quoted(key)}{hint}")
         overrides[key] = value_of(key, text, present[key])

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,7 @@ def keep(checkpointer: Checkpointer, **kept: Any) -> None:
         checkpointer.add_recoverable(name, x, type(x).load, type(x).save, optional_load=True)
 
 
-def broken(path: Path, recoverables: set[str] = frozenset()) -> str | None:
+def broken(path: Path, recoverables: Collection[str] = ()) -> str | None:
     """What is wrong with a checkpoint; None if nothing is.
 
     A checkpoint without sums (SpeechBrain's own, or one whose deletion was broken off) must have

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from speechbrain.processing.features import (
@@ -135,12 +135,12 @@ def all_reduce_gradients(parameters: Iterable[nn.Parameter]) -> None:
     has_gradient = torch.tensor([p.grad is not None for p in parameters], device=device).int()
     distributed.all_reduce(has_gradient)
     used = [p for p, n in zip(parameters, has_gradient.tolist(), strict=True) if n]
-    for p in used:
-        if p.grad is None:
-            p.grad = torch.zeros_like(p)
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in used]
+    for p, gradient in zip(used, gradients, strict=True):
+        p.grad = gradient
     # All pieces are under way before the first is waited for.
     sums = []
-    for bucket in _buckets([p.grad for p in used]):
+    for bucket in _buckets(gradients):
         flat = torch.cat([gradient.flatten() for gradient in bucket])
         sums.append((bucket, flat, distributed.all_reduce(flat, async_op=True)))
     for bucket, flat, work in sums:
@@ -187,6 +187,19 @@ def update_statistics_with_nothing(
     normalizer.count, normalizer.glob_mean, normalizer.glob_std = count, mean, variance.sqrt()
 
 
+class BatchSampler(Protocol):
+    """What deals out batches of indices in an order of each epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tells the epoch."""
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """The batches."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+
 class RankBatches(Sampler):
     """Deals the batches of a sampler out to the processes, one after the other.
 
@@ -197,7 +210,7 @@ class RankBatches(Sampler):
             dealt once.
     """
 
-    def __init__(self, batches: Sampler, even: bool) -> None:
+    def __init__(self, batches: BatchSampler, even: bool) -> None:
         self.batches = batches
         self.even = even
 

@@ -15,16 +15,16 @@ import speechbrain as sb
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from todm_sb.dataio.tokenizer import tokenizer_path
 from todm_sb.training import provenance
 from todm_sb.training.identity import (
     TOKENIZER,
     differences,
     identity_of,
     read_identity,
-    tokenizer_path,
     write_identity,
 )
-from todm_sb.training.recipe import Recipe
+from todm_sb.training.recipe import RECIPE, Recipe
 from todm_sb.training.runs import load_hparams
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.files import write_atomic
@@ -33,8 +33,7 @@ from todm_sb.utils.processes import on_first
 
 logger = logging.getLogger(__name__)
 
-RECIPE = "hyperparams.yaml"
-# SpeechBrain's first words in it.
+# SpeechBrain's first words in a run's recipe.
 GENERATED = "# Generated "
 # What training writes over; with neither the lock's file nor that beginning they are another's.
 OVERWRITTEN = (RECIPE, "train.py")

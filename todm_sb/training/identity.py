@@ -16,6 +16,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from todm_sb.dataio.tokenizer import tokenizer_path
 from todm_sb.nnet.features import make_fbank
 from todm_sb.utils.errors import ConfigError, quoted
 from todm_sb.utils.files import sha256_of, write_atomic
@@ -105,12 +106,6 @@ def read_identity(folder: Path) -> dict[str, Any] | None:
 def write_identity(folder: Path, identity: dict[str, Any]) -> None:
     """Writes ``identity.json``."""
     write_atomic(folder / FILE, json.dumps(identity, indent=1) + "\n")
-
-
-def tokenizer_path(hparams: dict[str, Any]) -> Path:
-    """Where a run's tokenizer is, once there is one."""
-    name = f"{hparams['vocab_size']}_{hparams['tokenizer_type']}.model"
-    return Path(hparams["tokenizer_folder"]) / name
 
 
 def _flat(prefix: str, value: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import copy
 import io
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,9 @@ PATHS = re.compile(r".*_(folder|csv|file|dir|path)|manifests")
 
 # The recipe, relative to this one's folder, that one is like but for what it says itself.
 BASE = "base"
+
+# The recipe that a run was trained with, in its folder.
+RECIPE = "hyperparams.yaml"
 
 # Stands for a value that a tag makes, which is no plain setting.
 TAGGED = object()
@@ -115,7 +118,7 @@ def _with_base(file: Path, above: tuple[Path, ...] = ()) -> CommentedMap:
     if file.resolve() in above:
         raise ConfigError(f"{file} has itself as its {BASE}")
     tree = yaml_of().load(file.read_text(encoding="utf-8"))
-    if not isinstance(tree, dict):
+    if not isinstance(tree, CommentedMap):
         raise ConfigError(f"{file} is no recipe: its YAML is no mapping")
     base = tree.pop(BASE, None)
     if base is None:
@@ -141,7 +144,7 @@ def load_text(text: str, source: str | Path) -> dict[str, Any]:
         return load_hyperpyyaml(dump(tree), loader=texts.loader())
 
 
-def update(tree: CommentedMap, overrides: Mapping[str, Any]) -> None:
+def update(tree: MutableMapping[str, Any], overrides: Mapping[str, Any]) -> None:
     """Applies overrides: mappings key by key; all else, another tag too, replaces what was there.
 
     Args:

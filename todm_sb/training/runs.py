@@ -16,14 +16,14 @@ from todm_sb.dataio.faults import EVALUATE
 from todm_sb.dataio.fingerprint import dev_set_id
 from todm_sb.dataio.pipeline import SpeechDataset, make_loader_kwargs
 from todm_sb.dataio.split import read_split
-from todm_sb.dataio.tokenizer import get_tokenizer, load_tokenizer
+from todm_sb.dataio.tokenizer import load_tokenizer, tokenizer_of, tokenizer_path
 from todm_sb.nnet.encoders import check_space
 from todm_sb.search.dev_set import Utterances
 from todm_sb.training.broken_audio import COUNTS_AS_DELETED, BrokenAudioLog
 from todm_sb.training.checkpoints import recover_average
-from todm_sb.training.identity import TOKENIZER, read_identity, tokenizer_path
+from todm_sb.training.identity import TOKENIZER, read_identity
 from todm_sb.training.legacy import modernise
-from todm_sb.training.recipe import dump, load_text, replace_strings, yaml_of
+from todm_sb.training.recipe import RECIPE, dump, load_text, replace_strings, yaml_of
 from todm_sb.utils.errors import ConfigError, TODMError, quoted, recipe_errors
 from todm_sb.utils.files import sha256_of
 
@@ -57,8 +57,7 @@ def load_run(run: Path, causal: bool = False) -> dict[str, Any]:
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"{run}: the checkpoint is of another network or search space than hyperparams.yaml "
-            f"({reason})"
+            f"{run}: the checkpoint is of another network or search space than {RECIPE} ({reason})"
         ) from None
     try:
         check_space(hparams["space"], hparams["model"].encoder)
@@ -81,9 +80,9 @@ def load_hparams(run: Path) -> dict[str, Any]:
     Raises:
         ConfigError: if it is no such folder, or its YAML cannot be loaded.
     """
-    hparams_file = run / "hyperparams.yaml"
+    hparams_file = run / RECIPE
     if not hparams_file.is_file():
-        raise ConfigError(f"{run} is no output_folder of train.py: it holds no hyperparams.yaml")
+        raise ConfigError(f"{run} is no output_folder of train.py: it holds no {RECIPE}")
     with recipe_errors(hparams_file):
         text = relocate(modernise(hparams_file.read_text(encoding="utf-8")), run)
         tree = yaml_of().load(text)
@@ -111,7 +110,7 @@ def relocate(text: str, run: Path) -> str:
     tree = yaml_of().load(text)
     trained_in = tree.get("output_folder")
     if not isinstance(trained_in, str):  # a reference, as the paths below it are
-        tree["output_folder"] = Text(run)
+        tree["output_folder"] = Text(str(run))
         return dump(tree)
     holder, holder_now = Path(trained_in).parent.parent, run.resolve().parent.parent
 
@@ -120,7 +119,7 @@ def relocate(text: str, run: Path) -> str:
             return Text(f"{run}{path[len(trained_in) :]}")
         if holder.name and f"{path}/".startswith(f"{holder}/"):
             beside = holder_now / Path(path).relative_to(holder)
-            return Text(beside) if beside.exists() else path
+            return Text(str(beside)) if beside.exists() else path
         return path
 
     return dump(replace_strings(tree, moved))
@@ -182,7 +181,8 @@ def dev_utterances(
         undecodable += batch.broken_words.values()
         if batch.id:
             wavs, wav_lens = batch.to(device).sig
-            yield Utterances(*features(wavs, wav_lens), batch.words)
+            found, n_frames = features(wavs, wav_lens)
+            yield Utterances(found, n_frames, batch.words)
     if undecodable:
         nothing = torch.empty(0, 0, hparams["model"].config["encoder"]["n_features"])
         yield Utterances(nothing, torch.empty(0, dtype=torch.long), [], undecodable)
@@ -198,8 +198,7 @@ def run_tokenizer(hparams: dict[str, Any]) -> Any:
         ConfigError: see :func:`trained_tokenizer`.
     """
     trained_tokenizer(Path(hparams["output_folder"]), hparams)
-    keys = ("tokenizer_folder", "vocab_size", "train_csv", "tokenizer_type")
-    return get_tokenizer(*(hparams[key] for key in keys))
+    return tokenizer_of(hparams)
 
 
 def trained_tokenizer(run: Path, hparams: dict[str, Any]) -> Path:

@@ -21,8 +21,10 @@ from todm_sb.nnet.features import (
     FBANK_CHECKS,
     FBANK_OPTION_CHECKS,
     SpeechFeatures,
+    check_hop,
     check_window,
     empty_filters,
+    hop_of,
     make_fbank,
 )
 from todm_sb.optim import ScaledAdam
@@ -186,9 +188,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 def _check_features(settings: Mapping[str, Any]) -> None:
     if not settings.keys() >= FBANK_CHECKS.keys():
         return
-    hop = settings["sample_rate"] * settings["hop_length"] / 1000
-    if int(hop) != round(hop):
-        raise ConfigError(f"hop_length: {hop:g} samples from frame to frame, not a whole number")
+    check_hop(settings)
     check_window(settings)
     options = {k: settings[k] for k in (*FBANK_CHECKS, *FBANK_OPTION_CHECKS) if k in settings}
     empty = empty_filters(make_fbank(**options))
@@ -257,7 +257,7 @@ def check_parts(hparams: Mapping[str, Any], max_grad_norm: float) -> None:
 def _check_hop(features: SpeechFeatures) -> None:
     """Lengths in frames are counted by the one, the frames made by the other."""
     options = getattr(features.fbank, "options", None)
-    hop = round(options["sample_rate"] * options["hop_length"] / 1000) if options else features.hop
+    hop = hop_of(options) if options else features.hop
     if features.hop != hop or hop < 1:
         raise ConfigError(f"features: a hop of {features.hop} samples, but {hop} of its fbank")
 

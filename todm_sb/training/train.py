@@ -13,7 +13,7 @@ from speechbrain.utils.distributed import infer_device
 from todm_sb.dataio.batches import largest_growth
 from todm_sb.dataio.pipeline import make_loader_kwargs
 from todm_sb.dataio.split import read_splits
-from todm_sb.dataio.tokenizer import get_tokenizer
+from todm_sb.dataio.tokenizer import tokenizer_of
 from todm_sb.training.arguments import parse_arguments
 from todm_sb.training.brain import TODMBrain
 from todm_sb.training.distributed import join, leave
@@ -52,12 +52,7 @@ def train_and_test(hparams: dict[str, Any], run_opts: Any, begin: Callable[[], N
     """
     for prepare in hparams["prepare"]:
         on_first(prepare)
-    tokenizer = get_tokenizer(
-        hparams["tokenizer_folder"],
-        hparams["vocab_size"],
-        hparams["train_csv"],
-        hparams["tokenizer_type"],
-    )
+    tokenizer = tokenizer_of(hparams)
     splits = read_splits(hparams, tokenizer)
 
     def loader_kwargs(data: sb.dataio.dataset.DynamicItemDataset, shuffle: bool) -> dict:

@@ -19,7 +19,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
 
 from todm_sb.experiments.compare.overrides import as_arguments, from_yaml, merge, resolved_options
-from todm_sb.training.recipe import Recipe, dump
+from todm_sb.training.recipe import RECIPE, Recipe, dump
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.files import write_atomic
 from todm_sb.utils.locks import FolderInUseError, FolderLock, is_locked
@@ -129,9 +129,9 @@ class Runs:
         data = root / "data" / str(cell.seed)
         own = {
             "seed": cell.seed,
-            "output_folder": Text(root / cell.id),
-            "manifests": Text(data / "manifests"),
-            "tokenizer_folder": Text(data / "tokenizer"),
+            "output_folder": Text(str(root / cell.id)),
+            "manifests": Text(str(data / "manifests")),
+            "tokenizer_folder": Text(str(data / "tokenizer")),
         }
         return merge(self.user, from_yaml(cell.overrides), own)
 
@@ -168,7 +168,7 @@ class Runs:
             return State.OTHER_OPTIONS
         if is_locked(folder):
             return State.RUNNING
-        if not (folder / "hyperparams.yaml").exists():
+        if not (folder / RECIPE).exists():
             return State.NEW
         written = ["cost.json", *(f"{kind}_{s}.json" for kind in RESULTS for s in self.splits)]
         done = all((folder / name).exists() for name in written)
@@ -178,7 +178,7 @@ class Runs:
         """How the options that a cell ran with differ from those wanted; None if they do not."""
         record = self.folder(cell) / "options.json"
         if not record.exists():
-            started = (self.folder(cell) / "hyperparams.yaml").exists()
+            started = (self.folder(cell) / RECIPE).exists()
             return "it was not made by a comparison" if started else None
         was, wanted = json.loads(record.read_text(encoding="utf-8")), self.options(cell)
         for key in [*wanted, *was]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
 
-from todm_sb.dataio.tokenizer import get_tokenizer
+from todm_sb.dataio.tokenizer import tokenizer_of
 from todm_sb.experiments.compare.cells import Cell, Runs
 from todm_sb.experiments.compare.overrides import merge
 from todm_sb.training.recipe import Recipe
@@ -31,9 +31,4 @@ def prepare_data(runs: Runs, cell: Cell) -> None:
     hparams = load_for_planning(runs.recipe(cell))
     for prepare in hparams["prepare"]:
         prepare()
-    get_tokenizer(
-        hparams["tokenizer_folder"],
-        hparams["vocab_size"],
-        hparams["train_csv"],
-        hparams["tokenizer_type"],
-    )
+    tokenizer_of(hparams)

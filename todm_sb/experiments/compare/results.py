@@ -84,7 +84,8 @@ def read_tested(folder: Path, split: str, subnet: SubnetConfig | None = None) ->
                 dict(zip(keys, errors, strict=True)),
                 {key: result[key] for key in SCORED_KEYS if key in result},
             )
-    raise DataError(f"{folder} has no results of the subnet {subnet.to_json()}: delete the folder")
+    name = "max" if subnet is None else subnet.to_json()
+    raise DataError(f"{folder} has no results of the subnet {name}: delete the folder")
 
 
 Pair = tuple[Tested, Tested]
@@ -110,21 +111,23 @@ def compare_error_rates(pairs_of: Mapping[int, Sequence[Pair]]) -> dict[str, Any
     if any(a.words != b.words for a, b in pairs):
         raise DataError("two runs were not tested on the same utterances: delete one of them")
     words = sum(sum(a.words.values()) for a, _ in pairs)
-    ours, theirs = errors = _errors(pairs)
+    ours, theirs = _errors(pairs)
+
+    def of_seed(found: Sequence[Pair]) -> float | None:
+        ours, theirs = _errors(found)
+        return relative_difference(ours, theirs, n_resamples=1).to_dict()["value"]
+
     return {
         "WER": 100 * ours.sum() / words,
         "WER of the other": 100 * theirs.sum() / words,
-        "relative difference": relative_difference(*errors).to_dict(),
-        "by seed": {
-            str(seed): relative_difference(*_errors(found), n_resamples=1).to_dict()["value"]
-            for seed, found in pairs_of.items()
-        },
+        "relative difference": relative_difference(ours, theirs).to_dict(),
+        "by seed": {str(seed): of_seed(found) for seed, found in pairs_of.items()},
     }
 
 
 def _errors(pairs: Sequence[Pair]) -> NDArray[np.int64]:
     """(2, utterances), our and their errors, added up where pairs share an utterance's name."""
-    totals = [Counter(), Counter()]
+    totals: list[Counter[str]] = [Counter(), Counter()]
     for pair in pairs:
         for total, tested in zip(totals, pair, strict=True):
             total.update(tested.errors)

@@ -17,6 +17,7 @@ from todm_sb.search.pareto import SearchResult
 from todm_sb.space import SearchSpace
 from todm_sb.training import provenance
 from todm_sb.training.curves import TrainingHistory
+from todm_sb.training.recipe import RECIPE
 from todm_sb.training.results import results_table
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.own_files import write_own
@@ -114,7 +115,7 @@ def _runs(folder: Path) -> Iterator[str]:
 
 def _search_space(run: Path) -> str:
     # Nothing of the recipe is built: only this key is read.
-    path = run / "hyperparams.yaml"
+    path = run / RECIPE
     if not path.exists():
         return ""
     space = YAML().load(path.read_text(encoding="utf-8")).get("search_space")

@@ -5,9 +5,12 @@ from todm_sb.nnet.encoders.mhssm import MHSSMEncoder
 from todm_sb.nnet.encoders.protocol import (
     DualMode,
     Encoder,
+    OnnxForm,
+    OnnxLayers,
     Streaming,
     causal_form,
     check_space,
+    onnx_form,
     streaming,
 )
 from todm_sb.nnet.encoders.registry import KINDS, build_encoder, check_encoder, register
@@ -21,12 +24,15 @@ __all__ = [
     "Encoder",
     "LayerStack",
     "MHSSMEncoder",
+    "OnnxForm",
+    "OnnxLayers",
     "StackedEncoder",
     "Streaming",
     "build_encoder",
     "causal_form",
     "check_encoder",
     "check_space",
+    "onnx_form",
     "register",
     "streaming",
 ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from todm_sb.nnet.block_operators import BLOCK, BlockOperators
 from todm_sb.nnet.elastic import ElasticFFN, copy_with
+from todm_sb.nnet.encoders.protocol import OnnxLayers
 from todm_sb.nnet.encoders.registry import register
 from todm_sb.nnet.encoders.stack import WIDTH, LayerStack, StackedEncoder, check_stacked
 from todm_sb.nnet.fft_convolution import longest_of_size
@@ -171,7 +172,7 @@ class MHSSMEncoder(StackedEncoder):
         # What ``causal`` can be in forward and encode; first the mode that is meant by default.
         self.modes = (False, True) if dual_mode else (causal,)
         elastic = not isinstance(n_heads, int)
-        heads = list(n_heads) if elastic else [n_heads] * len(ffn_dims)
+        heads = [n_heads] * len(ffn_dims) if isinstance(n_heads, int) else list(n_heads)
         if len(heads) != len(ffn_dims):
             raise ValueError(f"{len(ffn_dims)} layers but n_heads of {len(heads)}")
         head_dim = head_dim or _head_dim(d_inner or 2 * d_model, max(heads))
@@ -263,7 +264,7 @@ class MHSSMEncoder(StackedEncoder):
         small.load_state_dict({name: weights[name] for name in small.state_dict()})
         return small.to(self.norm.weight).train(self.training)
 
-    def _arguments(self, **changes: object) -> dict[str, object]:
+    def _arguments(self, **changes: Any) -> dict[str, Any]:
         return {**{k: v for k, v in self.config.items() if k != "kind"}, **changes}
 
     # Chunk by chunk
@@ -320,3 +321,27 @@ class MHSSMEncoder(StackedEncoder):
                 layers.append(s)
         mask = frame_mask(lengths, x.shape[1], self.norm.weight.dtype)
         return self.norm(x) * mask, lengths, EncoderState(subsampling, layers)
+
+    # In ONNX
+
+    def to_onnx(
+        self, build: OnnxLayers, x: str, states: Sequence[list[str]] | None = None
+    ) -> tuple[str, list[list[str]]]:
+        """The layers as ONNX nodes; see :class:`todm_sb.nnet.encoders.OnnxForm`."""
+        next_states = []
+        for i, layer in enumerate(self.layers):
+            name, ssm = f"layers.{i}", layer.ssm
+            directions = [ssm.forward_ssms]
+            if ssm.backward_ssms is not None:
+                directions.append(ssm.backward_ssms)
+            y = build.layer_norm(x, layer.norm_ssm, f"{name}.norm_ssm")
+            y = build.linear(y, ssm.w_in, f"{name}.ssm.w_in")
+            before = None if states is None else states[i]
+            y, state = build.ssms(y, directions, f"{name}.ssm", before)
+            y = build.linear(build.gate(y), ssm.w_out, f"{name}.ssm.w_out")
+            next_states.append(state)
+            x = build.add(x, y)
+            y = build.layer_norm(x, layer.norm_ffn, f"{name}.norm_ffn")
+            y = build.silu(build.linear(y, layer.ffn.w_1, f"{name}.ffn.w_1"))
+            x = build.add(x, build.linear(y, layer.ffn.w_2, f"{name}.ffn.w_2"))
+        return build.layer_norm(x, self.norm, "norm"), next_states

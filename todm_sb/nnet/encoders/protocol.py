@@ -7,7 +7,7 @@ asks for it with a function that refuses the others by name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -135,6 +135,84 @@ class Streaming(Protocol):
         self, features: Tensor, state: Any, lengths: Tensor, operators: Any = None
     ) -> tuple[Tensor, Tensor, Any]:
         """(batch, L, n_features), any L -> (batch, n, d_model), lengths (batch,), next state."""
+
+
+class OnnxLayers(Protocol):
+    """Adds layers to an ONNX graph, in which values are known by their names.
+
+    Weights are named by ``name``. See :mod:`todm_sb.export.onnx_layers`, which has it.
+    """
+
+    def add(self, x: str, y: str) -> str:
+        """Their sum."""
+
+    def silu(self, x: str) -> str:
+        """x sigmoid(x)"""
+
+    def linear(self, x: str, module: nn.Linear, name: str) -> str:
+        """Over the last axis."""
+
+    def layer_norm(self, x: str, module: nn.LayerNorm, name: str) -> str:
+        """Over the last axis."""
+
+    def ssms(
+        self,
+        x: str,
+        directions: Sequence[Sequence[nn.Module]],
+        name: str,
+        states: list[str] | None = None,
+    ) -> tuple[str, list[str]]:
+        """Stacked SSMs on (batch, T, channels), padded frames silenced, a GELU between two.
+
+        Args:
+            x: frames.
+            directions: of the forward SSMs, and of the backward ones where there are any: each is
+                a :class:`todm_sb.nnet.ssm.DiagonalSSM`.
+            name: of the weights.
+            states: for a stream, those of each of the forward SSMs.
+
+        Returns:
+            Frames, and for a stream the next states.
+        """
+
+    def gate(self, x: str) -> str:
+        """(batch, T, 2 channels) -> (batch, T, channels): the first half, times the second's
+        GELU."""
+
+
+@runtime_checkable
+class OnnxForm(Protocol):
+    """An encoder of convolutional subsampling that can be exported to ONNX.
+
+    One that is causal has a streaming form, too, whose state is that of :class:`Streaming`, with
+    ``layers``: the states of each layer's SSMs.
+    """
+
+    def to_onnx(
+        self, build: OnnxLayers, x: str, states: Sequence[list[str]] | None = None
+    ) -> tuple[str, list[list[str]]]:
+        """Adds what :meth:`Encoder.encode` computes of all layers.
+
+        Args:
+            build: the graph.
+            x: (batch, T', d_model), subsampled frames.
+            states: for a stream, those of each layer.
+
+        Returns:
+            Frames (batch, T', d_model), of any value where they are padded, and for a stream the
+            next states.
+        """
+
+
+def onnx_form(encoder: Encoder) -> OnnxForm:
+    """The encoder, as one that can be exported to ONNX.
+
+    Raises:
+        ConfigError: if it cannot.
+    """
+    if not isinstance(encoder, OnnxForm):
+        raise ConfigError(f"encoders of the kind {encoder.kind} cannot be exported to ONNX")
+    return encoder
 
 
 def causal_form(encoder: Encoder) -> Encoder:

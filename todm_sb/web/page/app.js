@@ -1,4 +1,4 @@
-// The page: choose a subnet, give it audio, see what it reads and what that costs.
+// The page: choose a subnet, give it audio, see what it hears and what that costs.
 
 import { decode } from "./audio.js";
 import { describe, megabytes, seconds, shares, title } from "./figures.js";
@@ -10,7 +10,7 @@ const at = (id) => document.getElementById(id);
 const recorder = new Recorder();
 let models = [];
 let recognizer = null;
-let last = null; // the audio that the next subnet is to read, and its name
+let last = null; // the audio that the next subnet is to transcribe, and its name
 
 function say(text, state = "") {
   at("status").textContent = text;
@@ -38,7 +38,7 @@ function show(values) {
   for (const [id, text] of Object.entries(values)) at(id).textContent = text;
 }
 
-// What was read before must not pass for what is asked now, whatever becomes of that.
+// What was transcribed before must not pass for what is asked now, whatever becomes of that.
 function forget() {
   at("result").hidden = true;
   show({ text: "", tokens: "", parts: "", seconds: "", took: "", rtf: "" });
@@ -69,13 +69,13 @@ async function load() {
   showPageMemory();
 }
 
-// Another subnet reads the same audio: that is how they are compared.
+// Another subnet transcribes the same audio: that is how they are compared.
 async function change() {
   await load();
-  if (last) await read(...last);
+  if (last) await transcribe(...last);
 }
 
-async function read(blob, name) {
+async function transcribe(blob, name) {
   forget();
   last = null;
   if (!recognizer) throw new Error("No subnet is loaded: choose another");
@@ -115,7 +115,7 @@ function press(on) {
 async function record() {
   if (recorder.active) {
     press(false);
-    await busy("Reading", async () => read(await recorder.stop(), "the recording"));
+    await busy("Transcribing", async () => transcribe(await recorder.stop(), "the recording"));
     return;
   }
   await busy("Waiting for the microphone", () => recorder.start());
@@ -144,6 +144,6 @@ at("record").addEventListener("click", record);
 at("file").addEventListener("click", ({ target }) => (target.value = ""));
 at("file").addEventListener("change", ({ target }) => {
   const [file] = target.files;
-  if (file) busy(`Reading ${file.name}`, () => read(file, file.name));
+  if (file) busy(`Transcribing ${file.name}`, () => transcribe(file, file.name));
 });
 busy("Loading the subnet", start);

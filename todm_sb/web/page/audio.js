@@ -1,6 +1,6 @@
 // Files as samples.
 
-// The mean of the channels at the sampling rate that the network reads.
+// The mean of the channels at the sampling rate that the network takes.
 export async function decode(blob, sampleRate, name) {
   // A context decodes to its own rate; nothing is rendered with it.
   const context = new OfflineAudioContext(1, 1, sampleRate);

@@ -24,7 +24,7 @@ export async function greedySearch({ decoder, joiner, maxSymbols }, encoded) {
   return tokens;
 }
 
-// Reads the labels: what the joiner takes, and what to feed next, where labels still have to go in.
+// Finds the labels: what the joiner takes, and what to feed next, where labels still have to go in.
 async function step(decoder, feeds) {
   const { decoder_out: output, ...states } = await decoder.run(feeds);
   const next = Object.entries(states).map(([name, state]) => [name.replace(/^next_/, ""), state]);
