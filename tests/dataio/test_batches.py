@@ -14,7 +14,7 @@ from speechbrain.augment.time_domain import SpeedPerturb
 from speechbrain.dataio.dataloader import SaveableDataLoader
 
 from todm_sb.dataio.batches import MAX_PADDING, DurationBatches, cut, largest_growth, split
-from todm_sb.nnet.speed_perturb import SpeedPerturb
+from todm_sb.nnet.speed_perturb import SpeedPerturb as OurSpeedPerturb
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from batches import BOUNDS, librispeech_960, padded, train_clean_5
@@ -229,4 +229,4 @@ def test_growth_is_the_most_that_the_augmenter_makes_of_a_batch(options, expecte
     if most > 1:
         assert most == pytest.approx(expected, rel=1e-3)
     assert largest_growth(None) == 1
-    assert largest_growth(SpeedPerturb([90, 110])) == pytest.approx(1 / 0.9)
+    assert largest_growth(OurSpeedPerturb([90, 110])) == pytest.approx(1 / 0.9)
