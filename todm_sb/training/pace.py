@@ -49,13 +49,13 @@ def pace_of(settings: Mapping[str, Any], grad_accumulation_factor: int | str, n_
     """
     reference = settings.get("reference_batch_seconds")
     if reference is None:
-        if grad_accumulation_factor == AUTO:
+        if not isinstance(grad_accumulation_factor, int):
             raise ConfigError(
-                f"grad_accumulation_factor is {AUTO}, but there is no reference_batch_seconds to "
+                f"grad_accumulation_factor is {grad_accumulation_factor}, but there is no reference_batch_seconds to "
                 "reach: give one of them as a number"
             )
         return Pace(grad_accumulation_factor, 1.0)
     seconds = settings["max_batch_seconds"] * n_ranks
-    if grad_accumulation_factor == AUTO:
+    if not isinstance(grad_accumulation_factor, int):
         grad_accumulation_factor = max(1, round(reference / seconds))
     return Pace(grad_accumulation_factor, grad_accumulation_factor * seconds / reference)
