@@ -31,8 +31,8 @@ from todm_sb.nnet.ssm_kernel import Modes
 # instead of 2.4 nats a label.
 INITIAL_C = 0.25 * math.sqrt(0.5)
 
-# SSMs of each direction whose spectra are made at once; elsewhere all of them. A CPU wants the tables
-# of powers to stay in its cache, an accelerator few launches.
+# SSMs of each direction whose spectra are made at once; elsewhere all of them. A CPU wants the
+# tables of powers to stay in its cache, an accelerator few launches.
 SSMS_AT_ONCE = {"cpu": 1}
 
 

@@ -159,10 +159,11 @@ class ScaledAdam(Optimizer):
             with torch.enable_grad():
                 loss = closure()
 
-        active = []
-        for group in self.param_groups:
-            if params := [p for p in group["params"] if p.grad is not None and p.numel() > 0]:
-                active.append((group, params))
+        active = [
+            (group, params)
+            for group in self.param_groups
+            if (params := [p for p in group["params"] if p.grad is not None and p.numel() > 0])
+        ]
         grad_norms = self._grad_norms(active)
 
         if not all(map(math.isfinite, grad_norms)):
