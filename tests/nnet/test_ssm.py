@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from todm_sb.nnet.fft_convolution import fft_convolve, fft_size, kernel_spectrum
-from todm_sb.nnet.ssm import DiagonalSSM, MultiHeadSSM, gate_heads, spread_pairs
+from todm_sb.nnet.ssm import DiagonalSSM, MultiHeadSSM, gate_heads, spectra_of, spread_pairs
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 
@@ -321,6 +321,40 @@ def test_given_spectra_change_nothing(make_multi_head):
     module = make_multi_head(n_stack=2)
     x, mask = torch.randn(2, 9, 5, dtype=torch.double), torch.ones(2, 9, 1, dtype=torch.double)
     assert torch.equal(module(x, mask, module.spectra(9)), module(x, mask))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("at_once", [1, 2, 3, 6])
+@pytest.mark.parametrize("length", [1, 2, 37])
+def test_spectra_made_at_once_are_those_made_one_by_one_to_the_last_bit(
+    scatter_parameters, monkeypatch, length, at_once, causal
+):
+    """And so are the gradients. Modules differ in channels, and have two SSMs in sequence each.
+
+    Numbers fill vector registers: what is left over is computed by other instructions."""
+    monkeypatch.setattr("todm_sb.nnet.ssm.SSMS_AT_ONCE", {"cpu": at_once})
+    modules = [
+        scatter_parameters(MultiHeadSSM(5, n_heads=2, d_inner=d_inner, state_size=4, n_stack=2))
+        for d_inner in (16, 64, 32)
+    ]
+    ssms = [
+        (forward, None if causal else backward)
+        for module in modules
+        for forward, backward in zip(module.forward_ssms, module.backward_ssms, strict=True)
+    ]
+    expected = [
+        kernel_spectrum(forward.kernel(length), backward and backward.kernel(length), length)
+        for forward, backward in ssms
+    ]
+    got = spectra_of(modules, length, causal)
+    params = [p for pair in ssms for ssm in pair if ssm for p in ssm.parameters()]
+    grads = [torch.randn_like(spectrum) for spectrum in expected]
+    for one, other in zip(got, expected, strict=True):
+        assert torch.equal(one, other)
+    of_each = torch.autograd.grad(expected, params, grads)
+    assert all(grad.abs().max() > 0 for grad in of_each) or length == 1
+    for one, other in zip(torch.autograd.grad(got, params, grads), of_each, strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("n_stack", [1, 2])

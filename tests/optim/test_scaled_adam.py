@@ -247,6 +247,26 @@ def test_every_step_equals_the_definition(options, steps, branches, chunk, monke
     assert reference.seen == branches
 
 
+@pytest.mark.parametrize("dots", [scaled_adam._dots, scaled_adam._batched_dots])
+def test_scalar_products_are_sums_of_products(dots):
+    """Also where the terms cancel, to the rounding of the terms."""
+    params, grads = make_params(), make_grads(0)
+    params.append(torch.randn(30_000, dtype=torch.float64))
+    grads.append(torch.randn(30_000, dtype=torch.float64))
+    for p, grad, got in zip(params, grads, dots(params, grads), strict=True):
+        terms = (p.detach() * grad).flatten().tolist()
+        assert abs(got.item() - math.fsum(terms)) <= 1e-12 * math.fsum(map(abs, terms))
+
+
+def test_the_batched_scalar_products_of_accelerators_lead_to_the_same_steps(monkeypatch):
+    params, twin = make_params(), make_params()
+    run(ScaledAdam(params), params, range(12))
+    monkeypatch.setattr(scaled_adam, "_dots", scaled_adam._batched_dots)
+    run(ScaledAdam(twin), twin, range(12))
+    for p, other in zip(params, twin, strict=True):
+        torch.testing.assert_close(p, other, rtol=1e-11, atol=1e-11)
+
+
 def test_float32_stays_close_to_the_definition():
     params = make_params(torch.float32)
     reference = Reference(params)

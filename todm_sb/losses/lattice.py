@@ -4,12 +4,40 @@ two numbers a node (Graves 2012, arXiv:1211.3711).
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 import torchaudio
 from torch import Tensor
 
 from todm_sb.nnet.masking import frame_mask
+
+
+class HostLengths(NamedTuple):
+    """The lengths of a batch where Python reads them without waiting for the device.
+
+    Args:
+        n_frames: frames of each utterance.
+        n_labels: labels of each utterance.
+    """
+
+    n_frames: list[int]
+    n_labels: list[int]
+
+    @classmethod
+    def read(cls, n_frames: Tensor, n_labels: Tensor) -> HostLengths:
+        """From (batch,) integers each; a device is waited for once."""
+        return cls(*torch.stack([n_frames, n_labels.to(n_frames.device)]).tolist())
+
+    @property
+    def longest(self) -> tuple[int, int]:
+        """The most frames and the most labels of an utterance; 0 where there is none."""
+        return max(self.n_frames, default=0), max(self.n_labels, default=0)
+
+    def rows(self, part: slice) -> HostLengths:
+        """Those of some utterances."""
+        return HostLengths(self.n_frames[part], self.n_labels[part])
 
 
 def log_softmax(logits: Tensor) -> Tensor:
@@ -39,7 +67,7 @@ def valid_nodes(n_frames: Tensor, n_labels: Tensor, T: int, rows: Tensor) -> Ten
 
 
 def two_channel_loss(
-    log_probs: Tensor, n_frames: Tensor, n_labels: Tensor
+    log_probs: Tensor, n_frames: Tensor, n_labels: Tensor, host: HostLengths | None = None
 ) -> tuple[Tensor, Tensor]:
     """Transducer loss from two log-probabilities a node.
 
@@ -53,15 +81,16 @@ def two_channel_loss(
         n_frames: (batch,), integer frames, at most T. Without any, no label can be explained, and
             the loss is infinite, or 0 where there is none; the gradient is zero.
         n_labels: (batch,), integer labels, at most U.
+        host: both of them once more; None to read them.
 
     Returns:
         (batch,), negative log-likelihood in nats, and (batch, T, U + 1), the occupancy of each
         node, without gradient.
     """
+    longest = (host or HostLengths.read(n_frames, n_labels)).longest
     n_frames, n_labels = (x.to(log_probs.device) for x in (n_frames, n_labels))
     arcs = log_probs.detach().float()
     loss, gradient = _only_alignment(arcs, n_frames, n_labels)
-    longest = torch.stack([n_frames, n_labels]).amax(1).tolist() if len(arcs) else (0, 0)
     if longest[0] > 1 and longest[1] > 0:
         several = (n_frames > 1) & (n_labels > 0)
         within = slice(None), slice(longest[0]), slice(longest[1] + 1)

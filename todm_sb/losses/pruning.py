@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from todm_sb.losses.lattice import following_labels, log_softmax, two_channel_loss
+from todm_sb.losses.lattice import HostLengths, following_labels, log_softmax, two_channel_loss
 from todm_sb.utils.errors import ConfigError, quoted
 from todm_sb.utils.schema import number
 
@@ -79,13 +79,20 @@ class Pruning:
                 f"({self.encoder_smoothing}) are shares: together at most 1"
             )
 
-    def choose(self, occupancy: Tensor, n_frames: Tensor, n_labels: Tensor) -> Band | None:
+    def choose(
+        self,
+        occupancy: Tensor,
+        n_frames: Tensor,
+        n_labels: Tensor,
+        host: HostLengths | None = None,
+    ) -> Band | None:
         """The narrowest band of ``s_range``, twice that, ... rows that covers enough.
 
         Args:
             occupancy: (batch, T, U + 1), how probable it is that an alignment passes each node.
             n_frames: (batch,), integer frames of each utterance.
             n_labels: (batch,), integer labels of each utterance.
+            host: both of them once more; None to read them from the device.
 
         Returns:
             The band; None where only the full lattice would do.
@@ -93,7 +100,7 @@ class Pruning:
         s_range, n_rows = self.s_range, occupancy.shape[2]
         wanted = self.coverage * occupancy.sum()
         while s_range < n_rows:
-            band = choose_band(occupancy, n_frames, n_labels, s_range)
+            band = choose_band(occupancy, n_frames, n_labels, s_range, host)
             if not self.coverage or band.take(occupancy).sum() >= wanted:
                 return band
             s_range *= 2
@@ -145,7 +152,13 @@ class Band:
         return predictor.flatten(0, 1)[self.flat_rows(predictor.shape[1])]
 
 
-def choose_band(occupancy: Tensor, n_frames: Tensor, n_labels: Tensor, s_range: int) -> Band:
+def choose_band(
+    occupancy: Tensor,
+    n_frames: Tensor,
+    n_labels: Tensor,
+    s_range: int,
+    host: HostLengths | None = None,
+) -> Band:
     """The rows of each frame that alignments pass most, made into a passable band.
 
     Each frame asks for the ``s_range`` rows of the largest summed occupancy (section 3.2 of the
@@ -158,13 +171,15 @@ def choose_band(occupancy: Tensor, n_frames: Tensor, n_labels: Tensor, s_range: 
         n_frames: (batch,), integer frames of each utterance.
         n_labels: (batch,), integer labels of each utterance.
         s_range: rows a frame; widened where U labels do not fit into T steps of such a band.
+        host: the lengths once more; None to read them from the device.
 
     Returns:
         The band, at most U + 1 wide.
     """
     T, n_rows = occupancy.shape[1:]
     # A frame can climb width - 1 rows: U <= T (width - 1).
-    labels_a_frame = int((-(-n_labels // n_frames.clamp(min=1))).max())
+    lengths = zip(*(host or HostLengths.read(n_frames, n_labels)), strict=True)
+    labels_a_frame = max((-(-labels // max(frames, 1)) for frames, labels in lengths), default=0)
     width = min(max(s_range, labels_a_frame + 1), n_rows)
     climb = width - 1
     summed = F.pad(occupancy.cumsum(-1), (1, 0))  # (batch, T, U + 2)
@@ -182,7 +197,12 @@ def choose_band(occupancy: Tensor, n_frames: Tensor, n_labels: Tensor, s_range: 
 
 
 def ctc_lattice(
-    log_probs: Tensor, labels: Tensor, n_frames: Tensor, n_labels: Tensor, blank: int
+    log_probs: Tensor,
+    labels: Tensor,
+    n_frames: Tensor,
+    n_labels: Tensor,
+    blank: int,
+    host: HostLengths | None = None,
 ) -> Tensor:
     """Where the alignments of a CTC head pass the transducer's lattice.
 
@@ -194,12 +214,14 @@ def ctc_lattice(
         n_frames: (batch,), integer frames of each utterance.
         n_labels: (batch,), integer labels of each utterance.
         blank: id of blank.
+        host: the lengths once more; None to read them from the device.
 
     Returns:
         (batch, T, U + 1), the occupancy of each node, without gradient.
     """
     following = following_labels(labels, n_labels, blank)
-    return two_channel_loss(_arcs(log_probs.detach(), following, blank), n_frames, n_labels)[1]
+    arcs = _arcs(log_probs.detach(), following, blank)
+    return two_channel_loss(arcs, n_frames, n_labels, host)[1]
 
 
 def simple_lattice(
@@ -210,6 +232,7 @@ def simple_lattice(
     n_labels: Tensor,
     blank: int,
     pruning: Pruning,
+    host: HostLengths | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Transducer loss of a joiner that adds logits, smoothed.
 
@@ -225,6 +248,7 @@ def simple_lattice(
         n_labels: (batch,), integer labels of each utterance.
         blank: id of blank.
         pruning: the shares.
+        host: the lengths once more; None to read them from the device.
 
     Returns:
         (batch,), the loss in nats, and (batch, T, U + 1), the occupancy of each node.
@@ -245,11 +269,12 @@ def simple_lattice(
         mean = mean + pruning.predictor_smoothing * alone
     if pruning.encoder_smoothing:
         own = torch.arange(predictor.shape[1], device=n_labels.device) <= n_labels.unsqueeze(1)
-        log_probs = log_softmax(predictor)[own]  # (rows of the batch, V)
-        average = log_probs.logsumexp(0) - math.log(len(log_probs))
+        # Masked, not selected: how many there are would have to be known on the host.
+        log_probs = log_softmax(predictor).masked_fill(~own.unsqueeze(-1), -torch.inf)
+        average = log_probs.flatten(0, 1).logsumexp(0) - own.sum().log()
         alone = _arcs(log_softmax(encoder + average), following, blank)
         mean = mean + pruning.encoder_smoothing * alone
-    return two_channel_loss(mean, n_frames, n_labels)
+    return two_channel_loss(mean, n_frames, n_labels, host)
 
 
 def _log_sum_exp_of_sums(encoder: Tensor, predictor: Tensor) -> Tensor:

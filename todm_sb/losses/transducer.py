@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from todm_sb.losses.divergence import Divergence
-from todm_sb.losses.lattice import following_labels, two_channel_loss, valid_nodes
+from todm_sb.losses.lattice import HostLengths, following_labels, two_channel_loss, valid_nodes
 from todm_sb.losses.nodes import Nodes, TeacherNodes, node_values
 from todm_sb.losses.pruning import Band
 from todm_sb.nnet.joiner import Joiner
@@ -98,6 +98,7 @@ def lattice_loss(
     teacher: Teacher | None = None,
     divergence: Divergence | None = None,
     band: Band | None = None,
+    host: HostLengths | None = None,
 ) -> LatticeLoss:
     """Transducer loss and, with a teacher, distillation.
 
@@ -112,6 +113,7 @@ def lattice_loss(
         teacher: None for no distillation.
         divergence: how the teacher's nodes are compared; needed with a teacher.
         band: the nodes that alignments may pass; None for all.
+        host: the lengths once more; None to read them from the device.
 
     Returns:
         The losses of each utterance.
@@ -124,7 +126,7 @@ def lattice_loss(
     arcs = values[..., :2]
     if band is not None:
         arcs = band.spread(arcs, predictor.shape[1])
-    loss, occupancy = two_channel_loss(arcs, n_frames, n_labels)
+    loss, occupancy = two_channel_loss(arcs, n_frames, n_labels, host)
     if band is not None:
         occupancy = band.take(occupancy)
     if teacher is None or divergence is None:

@@ -24,11 +24,16 @@ from torch import Tensor, nn
 from todm_sb.nnet.block_operators import BLOCK, BlockOperators, complex_mul
 from todm_sb.nnet.elastic import copy_with
 from todm_sb.nnet.fft_convolution import fft_convolve, fft_macs, fft_size, kernel_spectrum
+from todm_sb.nnet.ssm_kernel import Modes
 
 # S4D draws C with unit variance. A quarter of that keeps the slow heads' sums over time from
 # drowning the residual stream: on connected digits, CTC alone, the loss after 160 steps is 1.5
 # instead of 2.4 nats a label.
 INITIAL_C = 0.25 * math.sqrt(0.5)
+
+# SSMs of each direction whose spectra are made at once; elsewhere all of them. A CPU wants the
+# tables of powers to stay in its cache, an accelerator few launches.
+SSMS_AT_ONCE = {"cpu": 1}
 
 
 class DiagonalSSM(nn.Module):
@@ -85,51 +90,20 @@ class DiagonalSSM(nn.Module):
         """Number N of complex modes a channel."""
         return self.C.shape[1]
 
-    def discretise(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Zero-order hold with B = 1 (S4D; C carries B).
+    @property
+    def modes(self) -> Modes:
+        """The parameters that the kernel is made of."""
+        return Modes(
+            self.log_dt_centre, self.log_dt, self.log_decay, self.frequency, self.C, self.D
+        )
 
-        Returns:
-            ``(log_r, theta, c_re, c_im)``, each (channels, N): ``w = exp(log_r + i theta)`` and
-            ``c = C (w - 1) / A``.
-        """
-        dt = torch.exp(self.log_dt_centre + self.log_dt).unsqueeze(-1)
-        a_re = -0.5 * torch.exp(self.log_decay)
-        modes = torch.arange(self.state_size, device=dt.device, dtype=dt.dtype)
-        a_im = math.pi * (modes + self.frequency)
-        log_r, theta = dt * a_re, dt * a_im
-        # w - 1 without cancellation for small dt.
-        wm1_re = torch.expm1(log_r) * torch.cos(theta) - 2 * torch.sin(theta / 2).square()
-        wm1_im = torch.exp(log_r) * torch.sin(theta)
-        # (w - 1) / A, with 1 / A = conj(A) / |A|^2.
-        norm = a_re.square() + a_im.square()
-        b_re = (wm1_re * a_re + wm1_im * a_im) / norm
-        b_im = (wm1_im * a_re - wm1_re * a_im) / norm
-        c_re, c_im = self.C.unbind(-1)
-        return log_r, theta, c_re * b_re - c_im * b_im, c_re * b_im + c_im * b_re
+    def discretise(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """See :meth:`Modes.discretise`."""
+        return self.modes.discretise()
 
     def kernel(self, length: int) -> Tensor:
-        """The convolution kernel, K[0] including D.
-
-        With ``l = i + block * j`` the powers factor as ``w^l = w^i * w^(block j)``: two short
-        tables of powers and one real matrix product replace N * length complex exponentials a
-        channel.
-
-        Args:
-            length: number of taps L.
-
-        Returns:
-            (channels, L)
-        """
-        log_r, theta, c_re, c_im = self.discretise()
-        w = torch.polar(torch.exp(log_r), theta)
-        block = 1 << (length.bit_length() // 2)  # about the root of length
-        inner = geometric(torch.ones_like(w), w, block)
-        outer = geometric(torch.complex(2 * c_re, 2 * c_im), inner[-1] * w, -(-length // block))
-        # Re(a b) is the scalar product of the parts of conj(a) and b.
-        kernel = torch.bmm(parts(outer.conj()), parts(inner).transpose(1, 2))
-        kernel = kernel.flatten(1)[:, :length]
-        kernel[:, 0] += self.D
-        return kernel
+        """(channels, length), see :meth:`Modes.kernel`."""
+        return self.modes.kernel(length)
 
     def initial_state(self, batch: int) -> Tensor:
         """The zero state: (batch, channels, 2 N), real parts of the modes before imaginary."""
@@ -171,20 +145,6 @@ class DiagonalSSM(nn.Module):
         """
         operators = operators or self.block_operators(min(u.shape[1], BLOCK))
         return operators(u, state)
-
-
-def geometric(first: Tensor, ratio: Tensor, n: int) -> Tensor:
-    """``first * ratio ** i`` for i below n, by doubling: (n, *first.shape)."""
-    table = first.unsqueeze(0)
-    while len(table) < n:
-        table = torch.cat([table, ratio * table[: n - len(table)]])
-        ratio = ratio * ratio
-    return table
-
-
-def parts(table: Tensor) -> Tensor:
-    """Complex (n, channels, N) -> real (channels, n, 2 N), real and imaginary parts in turn."""
-    return torch.view_as_real(table.resolve_conj()).flatten(2).transpose(0, 1)
 
 
 class MultiHeadSSM(nn.Module):
@@ -252,12 +212,7 @@ class MultiHeadSSM(nn.Module):
         Returns:
             ``n_stack`` complex tensors (d_inner, fft_size(length) // 2 + 1).
         """
-        backward_ssms = (not causal and self.backward_ssms) or [None] * len(self.forward_ssms)
-        with torch.autocast(self.w_in.weight.device.type, enabled=False):
-            return [
-                kernel_spectrum(fwd.kernel(length), bwd and bwd.kernel(length), length)
-                for fwd, bwd in zip(self.forward_ssms, backward_ssms, strict=True)
-            ]
+        return spectra_of([self], length, causal)
 
     def forward(
         self,
@@ -374,6 +329,40 @@ class MultiHeadSSM(nn.Module):
                 y, s = ssm.chunk(F.gelu(y) if i else y, s, operators and operators[i])
                 next_state.append(s)
         return self.w_out(gate_heads(y)), next_state
+
+
+def spectra_of(modules: Sequence[MultiHeadSSM], length: int, causal: bool = False) -> list[Tensor]:
+    """Kernel spectra of several modules, of all at once where kernel launches cost.
+
+    Args:
+        modules: of the same number of modes.
+        length: frames.
+        causal: leave out the backward SSMs, if there are any.
+
+    Returns:
+        What :meth:`MultiHeadSSM.spectra` returns of each, one after the other.
+    """
+    forward, backward = [], []
+    for module in modules:
+        forward += module.forward_ssms
+        backward += (not causal and module.backward_ssms) or ()
+    device = forward[0].D.device
+    at_once = SSMS_AT_ONCE.get(device.type, len(forward))
+    spectra: list[Tensor] = []
+    with torch.autocast(device.type, enabled=False):
+        for i in range(0, len(forward), at_once):
+            spectra += _spectra(forward[i : i + at_once], backward[i : i + at_once], length)
+    return spectra
+
+
+def _spectra(
+    forward: list[DiagonalSSM], backward: list[DiagonalSSM], length: int
+) -> tuple[Tensor, ...]:
+    """Spectra of SSMs of each direction, which are as many or, of the second, none."""
+    sizes = [len(ssm.D) for ssm in forward]
+    kernels = Modes.joined([ssm.modes for ssm in (*forward, *backward)]).kernel(length)
+    past, future = kernels[: sum(sizes)], kernels[sum(sizes) :]
+    return kernel_spectrum(past, future if backward else None, length).split(sizes)
 
 
 def spread_pairs(n_heads: int) -> list[int]:

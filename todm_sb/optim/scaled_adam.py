@@ -75,7 +75,7 @@ class ScaledAdam(Optimizer):
 
     All numbers a checkpoint needs are in ``state_dict()``: a tensor's in its state, the clipping
     history in its group. The step reads one small vector, the gradient norms, back from the
-    device (whether to skip the step is the host's decision), and the change of sizes two more.
+    device (whether to skip the step is the host's decision), and the change of sizes one more.
 
     Args:
         params: parameters, named parameters or parameter groups, as for any torch optimizer.
@@ -159,16 +159,17 @@ class ScaledAdam(Optimizer):
             with torch.enable_grad():
                 loss = closure()
 
-        active = []
-        for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None and p.numel() > 0]
-            if params:
-                active.append((group, params, self._grad_norm(group, params)))
+        active = [
+            (group, params)
+            for group in self.param_groups
+            if (params := [p for p in group["params"] if p.grad is not None and p.numel() > 0])
+        ]
+        grad_norms = self._grad_norms(active)
 
-        if not all(math.isfinite(norm) for _, _, norm in active):
+        if not all(map(math.isfinite, grad_norms)):
             logger.warning("ScaledAdam: a gradient is not finite; this step is skipped")
             return loss
-        for group, params, norm in active:
+        for (group, params), norm in zip(active, grad_norms, strict=True):
             clip = _clip_factor(group, norm)
             for step, chunk in self._chunks(params):
                 self._update(group, chunk, step, clip)
@@ -206,17 +207,21 @@ class ScaledAdam(Optimizer):
             for group in self.param_groups
         ]
 
-    def _grad_norm(self, group: dict[str, Any], params: list[Tensor]) -> float:
-        """Norm of r·g over a group, before clipping; gives new parameters their state."""
-        if any(p.grad.is_sparse for p in params):
+    def _grad_norms(self, active: list[tuple[dict[str, Any], list[Tensor]]]) -> list[float]:
+        """Norm of r·g over each group, before clipping; gives new parameters their state."""
+        if any(p.grad.is_sparse for _, params in active for p in params):
             raise RuntimeError("ScaledAdam does not support sparse gradients")
-        new = [p for p in params if p not in self.state]
-        for p, rms in zip(new, _rms(new), strict=True):
-            self.state[p] = _new_state(p, rms, group["size_update_period"])
-        norms = _norms([p.grad for p in params])
-        # Scalars have no r.
-        rms = [self.state[p].get("param_rms", group["scalar_lr_scale"]) for p in params]
-        return math.hypot(*(r * norm for r, norm in zip(rms, norms, strict=True)))
+        new = [(p, group) for group, params in active for p in params if p not in self.state]
+        grads = [p.grad for _, params in active for p in params]
+        found = iter(_norms([*(p for p, _ in new), *grads]))
+        for p, group in new:
+            self.state[p] = _new_state(p, _rms(next(found), p), group["size_update_period"])
+        grad_norms = []
+        for group, params in active:
+            # Scalars have no r.
+            rms = [self.state[p].get("param_rms", group["scalar_lr_scale"]) for p in params]
+            grad_norms.append(math.hypot(*(r * next(found) for r in rms)))
+        return grad_norms
 
     def _chunks(self, params: list[Tensor]) -> Iterator[tuple[int, list[Tensor]]]:
         """Lists of tensors that one batched call can serve, with the step they have reached."""
@@ -283,17 +288,17 @@ class ScaledAdam(Optimizer):
         """Note h of this step and, once a period, renew r and add (1 - β1)·θ·s to Δ."""
         period = group["size_update_period"]
         phase = step % period
-        # No batched dot product exists; the elements are in the cache for the calls that follow.
-        h = [
-            torch.dot(p.reshape(-1), grad.reshape(-1))
-            for p, grad in zip(params, grads, strict=True)
-        ]
+        h = _dots(params, grads)
         torch._foreach_mul_(h, clip)
         torch._foreach_copy_([state["scale_grads"][phase] for state in states], h)
         if phase < period - 1:
             return
 
-        rms = _rms(params)
+        # One transfer for both: (tensors, P) and (tensors, 1).
+        h = torch.stack([state["scale_grads"] for state in states])
+        norms = torch.stack(torch._foreach_norm(params))
+        measured = torch.cat([h, norms.unsqueeze(1)], 1).to("cpu", torch.float64)
+        rms = list(map(_rms, measured[:, -1].tolist(), params))
         for state, r in zip(states, rms, strict=True):
             state["param_rms"] = r
         if step == 0:  # reached with a period of 1 only; the release starts s one step later
@@ -304,8 +309,7 @@ class ScaledAdam(Optimizer):
         bias2 = 1 - beta2 ** ((step + 1) // period)
         r = torch.tensor(rms, dtype=torch.float64)
         w = torch.tensor([state["scale_exp_avg_sq"] for state in states], dtype=torch.float64)
-        h = torch.stack([state["scale_grads"] for state in states])  # (tensors, P)
-        h = h.to("cpu", torch.float64)
+        h = measured[:, :-1]
         w.lerp_(h.square().mean(dim=1), 1 - beta2)
         for state, value in zip(states, w.tolist(), strict=True):
             state["scale_exp_avg_sq"] = value
@@ -347,10 +351,29 @@ def _norms(tensors: list[Tensor]) -> list[float]:
     return torch.stack([norm.to(norms[0].device) for norm in norms]).tolist()
 
 
-def _rms(tensors: list[Tensor]) -> list[float]:
-    """Root mean squares of tensors."""
-    pairs = zip(_norms(tensors), tensors, strict=True)
-    return [norm / math.sqrt(t.numel()) for norm, t in pairs]
+def _rms(norm: float, tensor: Tensor) -> float:
+    """Root mean square of a tensor of so large a 2-norm."""
+    return norm / math.sqrt(tensor.numel())
+
+
+def _dots(params: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
+    """Scalar products, one a tensor."""
+    if params[0].device.type != "cpu":
+        return _batched_dots(params, grads)
+    # The elements stay in the cache for the calls that follow.
+    pairs = zip(params, grads, strict=True)
+    return [torch.dot(p.reshape(-1), grad.reshape(-1)) for p, grad in pairs]
+
+
+def _batched_dots(params: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
+    """The same in few kernel launches: of batched sums torch has those of absolute values alone,
+    and the sum of x is twice that of max(x, 0), less that of abs(x)."""
+    products = torch._foreach_mul(params, grads)
+    absolute = torch._foreach_norm(products, 1)
+    torch._foreach_clamp_min_(products, 0.0)
+    positive = torch._foreach_norm(products, 1)
+    torch._foreach_add_(positive, positive)
+    return list(torch._foreach_sub(positive, absolute))
 
 
 def _clip_factor(group: dict[str, Any], norm: float) -> float:

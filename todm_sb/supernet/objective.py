@@ -19,7 +19,7 @@ from torch import Tensor
 
 from todm_sb.losses.distillation import AlphaDivergence
 from todm_sb.losses.divergence import Divergence
-from todm_sb.losses.lattice import log_softmax
+from todm_sb.losses.lattice import HostLengths, log_softmax
 from todm_sb.losses.pruning import Band, Pruning, ctc_lattice, simple_lattice
 from todm_sb.losses.transducer import (
     NODE_WEIGHTS,
@@ -61,6 +61,7 @@ class Outputs:
         ctc: (batch, T, V), log-probabilities of the CTC head; None where it is not asked.
         lattice: transducer loss and divergence of each utterance.
         simple: transducer loss of the simple joiner; None but for the first subnet, with pruning.
+        host: the lengths of trunk and labels, on the host.
     """
 
     model: Transducer
@@ -70,6 +71,7 @@ class Outputs:
     ctc: Tensor | None
     lattice: LatticeLoss
     simple: Tensor | None
+    host: HostLengths
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,7 @@ class Objective:
         subnet: SubnetConfig | None,
         lead: Lead | None = None,
         batches: float | None = None,
+        host: HostLengths | None = None,
     ) -> tuple[SubnetLosses, Lead]:
         """Losses of one subnet.
 
@@ -196,6 +199,7 @@ class Objective:
             subnet: None for the max subnet.
             lead: None for the first subnet, which leads the others.
             batches: reference batches so far, for weights that depend on it; None for the end.
+            host: the lengths of trunk and labels; None to read them from the device.
 
         Returns:
             The losses, and what this subnet would lead others with.
@@ -204,13 +208,14 @@ class Objective:
             ConfigError: if the model lacks the head that a loss needs.
         """
         self.check(model)
+        host = host or HostLengths.read(trunk.n_frames, labels.lengths)
         encoded = model.encoder.encode(trunk.frames, trunk.n_frames, subnet, trunk.shared)
         projected = model.joiner.project_encoder(encoded)
         asked = self._by == "ctc" or at(self.ctc_weight, batches)
         ctc = log_softmax(model.ctc_output(encoded)) if asked else None
         simple, band = None, lead and lead.band
         if lead is None:
-            simple, band = self._first_band(model, trunk, labels, encoded, ctc)
+            simple, band = self._first_band(model, trunk, labels, encoded, ctc, host)
         lattice = lattice_loss(
             model.joiner,
             projected,
@@ -222,12 +227,13 @@ class Objective:
             lead.teacher if lead and at(self.kd_weight, batches) else None,
             self.divergence,
             band,
+            host,
         )
-        outputs = Outputs(model, trunk, labels, encoded, ctc, lattice, simple)
+        outputs = Outputs(model, trunk, labels, encoded, ctc, lattice, simple, host)
         losses = _weighted_sum(self.terms(), outputs, batches)
         occupancy, log_probs = lattice.occupancy, lattice.log_probs
         if self._by == "max" and lead is None:
-            band = self.pruning.choose(occupancy, trunk.n_frames, labels.lengths)
+            band = self.pruning.choose(occupancy, trunk.n_frames, labels.lengths, host)
             if band is not None:
                 # Students come to other nodes than the teacher: what it held of them is no use.
                 occupancy, log_probs = band.take(occupancy), None
@@ -235,15 +241,21 @@ class Objective:
         return losses, Lead(Teacher(projected.detach(), node_weight, log_probs), band)
 
     def _first_band(
-        self, model: Transducer, trunk: Trunk, labels: Labels, encoded: Tensor, ctc: Tensor | None
+        self,
+        model: Transducer,
+        trunk: Trunk,
+        labels: Labels,
+        encoded: Tensor,
+        ctc: Tensor | None,
+        host: HostLengths,
     ) -> tuple[Tensor | None, Band | None]:
         """The simple joiner's loss, if there is one, and the band the first subnet runs in."""
         if self._by == "simple":
-            return prune(model, self.pruning, encoded, trunk, labels)
+            return prune(model, self.pruning, encoded, trunk, labels, host)
         if self._by == "ctc":
             lengths = trunk.n_frames, labels.lengths
-            occupancy = ctc_lattice(ctc, labels.ids, *lengths, model.blank)
-            return None, self.pruning.choose(occupancy, *lengths)
+            occupancy = ctc_lattice(ctc, labels.ids, *lengths, model.blank, host)
+            return None, self.pruning.choose(occupancy, *lengths, host)
         return None, None
 
 
@@ -270,8 +282,8 @@ def _simple(outputs: Outputs) -> Tensor | None:
 
 
 def _ctc(outputs: Outputs) -> Tensor:
-    blank = outputs.model.blank
-    return ctc_loss(outputs.ctc, outputs.trunk.n_frames, outputs.labels, blank).mean()
+    lengths = outputs.trunk.n_frames, outputs.labels
+    return ctc_loss(outputs.ctc, *lengths, outputs.model.blank, outputs.host).mean()
 
 
 def _divergence(outputs: Outputs) -> Tensor | None:
@@ -280,7 +292,12 @@ def _divergence(outputs: Outputs) -> Tensor | None:
 
 
 def prune(
-    model: Transducer, pruning: Pruning, encoded: Tensor, trunk: Trunk, labels: Labels
+    model: Transducer,
+    pruning: Pruning,
+    encoded: Tensor,
+    trunk: Trunk,
+    labels: Labels,
+    host: HostLengths | None = None,
 ) -> tuple[Tensor, Band | None]:
     """The simple joiner's loss, the mean over utterances, and the band that it chooses."""
     loss, occupancy = simple_lattice(
@@ -291,17 +308,25 @@ def prune(
         labels.lengths,
         model.blank,
         pruning,
+        host,
     )
-    return loss.mean(), pruning.choose(occupancy, trunk.n_frames, labels.lengths)
+    return loss.mean(), pruning.choose(occupancy, trunk.n_frames, labels.lengths, host)
 
 
-def ctc_loss(log_probs: Tensor, n_frames: Tensor, labels: Labels, blank: int) -> Tensor:
+def ctc_loss(
+    log_probs: Tensor,
+    n_frames: Tensor,
+    labels: Labels,
+    blank: int,
+    host: HostLengths | None = None,
+) -> Tensor:
     """CTC loss of each utterance in nats: (batch,); 0 where the labels need more frames."""
+    host = host or HostLengths.read(n_frames, labels.lengths)
     return F.ctc_loss(
         log_probs.transpose(0, 1),
         labels.ids,
-        n_frames,
-        labels.lengths,
+        host.n_frames,
+        host.n_labels,
         blank,
         reduction="none",
         zero_infinity=True,

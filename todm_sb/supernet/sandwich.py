@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor
 
+from todm_sb.losses.lattice import HostLengths
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.space import SearchSpace, SubnetConfig
 from todm_sb.supernet.losses import SubnetLosses
@@ -64,15 +65,18 @@ def sandwich_backward(
         raise ConfigError(f"micro_batches must be at least 1, not {micro_batches}")
     leaves = trunk.cut()
     batch = len(trunk.frames)
+    host_of_all = HostLengths.read(trunk.n_frames, labels.lengths)
     losses: list[list[SubnetLosses]] = []
     for part, share in _parts(batch, micro_batches):
-        part_labels = labels.rows(part)
-        part_trunk = leaves.rows(part, part_labels.ids.shape[1])
+        host = host_of_all.rows(part)
+        n_frames, n_labels = host.longest
+        part_labels = labels.rows(part, n_labels)
+        part_trunk = leaves.rows(part, n_labels, n_frames)
         lead = None
         losses.append([])
         for subnet in subnets:
             subnet_losses, own_lead = objective(
-                model, part_trunk, part_labels, subnet, lead, batches
+                model, part_trunk, part_labels, subnet, lead, batches, host
             )
             backward(share * subnet_losses.total)
             lead = lead or own_lead

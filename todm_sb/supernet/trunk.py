@@ -23,10 +23,16 @@ class Labels:
     ids: Tensor
     lengths: Tensor
 
-    def rows(self, part: slice | Tensor) -> Labels:
-        """Those of some utterances, without padding that none of them needs."""
+    def rows(self, part: slice | Tensor, longest: int | None = None) -> Labels:
+        """Those of some utterances, without padding that none of them needs.
+
+        Args:
+            part: the utterances.
+            longest: labels of the one with the most; None to read it from the device.
+        """
         lengths = self.lengths[part]
-        return Labels(self.ids[part, : lengths.max()], lengths)
+        longest = int(lengths.max()) if longest is None else longest
+        return Labels(self.ids[part, :longest], lengths)
 
 
 @dataclass(frozen=True)
@@ -89,17 +95,19 @@ class Trunk:
             None if self.simple_predictor is None else leaf(self.simple_predictor),
         )
 
-    def rows(self, part: slice | Tensor, n_labels: int) -> Trunk:
+    def rows(self, part: slice | Tensor, n_labels: int, longest: int | None = None) -> Trunk:
         """What the subnets share for some utterances, without padding that none of them needs.
 
         Args:
             part: the utterances.
             n_labels: of the one with the most.
+            longest: frames of the one with the most; None to read it from the device.
         """
         n_frames, nodes = self.n_frames[part], (part, slice(n_labels + 1))
+        longest = int(n_frames.max()) if longest is None else longest
         return replace(
             self,
-            frames=self.frames[part, : n_frames.max()],
+            frames=self.frames[part, :longest],
             n_frames=n_frames,
             predictor=self.predictor[nodes],
             simple_predictor=None

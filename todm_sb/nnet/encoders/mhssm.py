@@ -15,7 +15,7 @@ from todm_sb.nnet.encoders.registry import register
 from todm_sb.nnet.encoders.stack import WIDTH, LayerStack, StackedEncoder, check_stacked
 from todm_sb.nnet.fft_convolution import longest_of_size
 from todm_sb.nnet.masking import frame_mask
-from todm_sb.nnet.ssm import MultiHeadSSM
+from todm_sb.nnet.ssm import MultiHeadSSM, spectra_of
 from todm_sb.nnet.subsampling import ConvSubsampling
 from todm_sb.space import SubnetConfig
 from todm_sb.space.dimensions import FFN, HEADS
@@ -220,8 +220,7 @@ class MHSSMEncoder(StackedEncoder):
             Of each layer ``n_stack`` complex tensors (d_inner, bins); see
             :meth:`MultiHeadSSM.spectra`.
         """
-        spectra = (layer.ssm.spectra(n_frames, causal) for layer in self.layers)
-        return tuple(spectrum for of_layer in spectra for spectrum in of_layer)
+        return tuple(spectra_of([layer.ssm for layer in self.layers], n_frames, causal))
 
     def shareable(self, n_frames: int) -> int:
         """The most frames whose spectra are of the same size: those of more frames serve fewer."""
