@@ -22,10 +22,10 @@ from todm_sb.utils.errors import ConfigError
 
 def rewrite(folder, change=None, **files):
     """Changes a bundle's files, makes sizes and hashes fit, and then changes its JSON."""
+    names = {"weights": "weights.safetensors", "tokenizer": "tokenizer.model"}
     for name, content in files.items():
-        name = {"weights": "weights.safetensors", "tokenizer": "tokenizer.model"}[name]
-        (folder / name).write_bytes(content)
-    vouch_for(folder)
+        (folder / names[name]).write_bytes(content)
+    vouch_for(folder, [names[name] for name in files])
     if change is not None:
         data = json.loads((folder / "bundle.json").read_text())
         change(data)

@@ -112,7 +112,7 @@ def test_the_sandwich_starts_after_so_much_audio(seconds, factor, first):
     brain = make_brain(
         torch.float32, factor, max_batch_seconds=seconds, reference_batch_seconds=12.0
     )
-    brain.hparams.space = Counted.from_dict(SPACE)
+    brain.sandwich.space = Counted.from_dict(SPACE)
     step = None
     for brain.step in range(1, STEPS):
         Counted.drawn, begun = 0, brain.optimizer_step

@@ -49,7 +49,13 @@ def test_speechbrains_bars_of_training_are_for_terminals_too(
 
     modules = {"features": None, "model": make_transducer()}
     space = SearchSpace(1, 1, ffn_dims=(8,))
-    hparams = {"space": space, "named_subnets": {}, "epoch_counter": None}
+    hparams = {
+        "space": space,
+        "named_subnets": {},
+        "epoch_counter": None,
+        "objective": None,
+        **dict.fromkeys(("n_random", "sandwich_warmup", "micro_batches"), 1),
+    }
     monkeypatch.setattr("sys.stderr", stream())
     for asked, shown in [({}, shows), ({"noprogressbar": True}, False)]:
         brain = TODMBrain(modules, None, hparams, run_opts={"device": "cpu", **asked})

@@ -104,17 +104,16 @@ class LatencyTable:
         """
         every = tuple(range(space.n_layers))
         depths = [layers for layers in (every, every[::2], every[1::2]) if layers]
-        largest = {key: values[-1] for key, values in space.choices}
         smaller = [(key, choice) for key, values in space.choices for choice in values[:-1]]
-        variants: dict[tuple[str, int] | None, dict[str, int]]
-        variants = {None: largest, **{(key, c): {**largest, key: c} for key, c in smaller}}
+        largest = {key: values[-1] for key, values in space.choices}
+        variants: dict[tuple[str, int] | None, dict[str, int]] = {None: largest}
+        variants |= {(key, choice): {**largest, key: choice} for key, choice in smaller}
         configs = [
             (name, SubnetConfig(layers, **{key: [c] * len(layers) for key, c in choice.items()}))
             for name, choice in variants.items()
             for layers in depths
         ]
         networks = [extract_subnet(supernet, config) for _, config in configs]
-        # The least times of the layers of each network, and of its rest.
         least = [[math.inf] * (len(config.layers) + 1) for _, config in configs]
         with _one_thread():
             for i, network in itertools.chain(*repeats * [list(enumerate(networks))]):

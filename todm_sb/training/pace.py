@@ -51,8 +51,8 @@ def pace_of(settings: Mapping[str, Any], grad_accumulation_factor: int | str, n_
     if reference is None:
         if not isinstance(grad_accumulation_factor, int):
             raise ConfigError(
-                f"grad_accumulation_factor is {grad_accumulation_factor}, but there is no reference_batch_seconds to "
-                "reach: give one of them as a number"
+                f"grad_accumulation_factor is {grad_accumulation_factor}, but there is no "
+                "reference_batch_seconds to reach: give one of them as a number"
             )
         return Pace(grad_accumulation_factor, 1.0)
     seconds = settings["max_batch_seconds"] * n_ranks
