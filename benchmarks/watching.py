@@ -10,9 +10,11 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import soundfile
 import torch
@@ -57,15 +59,21 @@ class Stopwatch:
         return timed
 
 
-def time_watching(watch: Stopwatch) -> None:
+@contextmanager
+def time_watching(watch: Stopwatch) -> Iterator[None]:
     """Puts the stopwatch around all of watching, in whichever module it is called."""
-    for owner, name in METHODS:
-        setattr(owner, name, watch.around(getattr(owner, name)))
-    for work in WATCHING:
-        timed = watch.around(work)
-        for module_name, module in list(sys.modules.items()):
-            if module_name.startswith("todm_sb.") and vars(module).get(work.__name__) is work:
-                setattr(module, work.__name__, timed)
+    with ExitStack() as patches:
+        for owner, name in METHODS:
+            patches.enter_context(patch.object(owner, name, watch.around(getattr(owner, name))))
+        modules = [module for name, module in sys.modules.items() if name.startswith("todm_sb.")]
+        for work in WATCHING:
+            for module in modules:
+                if vars(module).get(work.__name__) is work:
+                    patches.enter_context(patch.object(module, work.__name__, watch.around(work)))
+        yield
+    not_called = {work.__name__ for work in WATCHING} | {name for _, name in METHODS}
+    not_called -= watch.timed
+    assert not not_called, f"a step does without {not_called}"
 
 
 def make_brain(folder: str, precision: str = "fp32") -> TODMBrain:
@@ -130,16 +138,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         brain = make_brain(folder)
         extra, step = Stopwatch(), Stopwatch()
-        time_watching(extra)
-        fit_batch = step.around(brain.fit_batch)
         batches = [make_batch(brain.hparams.vocab_size) for _ in range(4)]
-        for brain.step in range(1, steps + 3):
-            if brain.step == 3:  # two to warm up
-                extra.seconds = step.seconds = 0.0
-            fit_batch(batches[brain.step % len(batches)])
-        expected = {x.__name__ for x in WATCHING} | {name for _, name in METHODS}
-        not_timed = expected - extra.timed
-        assert not not_timed, f"the step does not call {not_timed}"
+        with time_watching(extra):
+            fit_batch = step.around(brain.fit_batch)
+            for brain.step in range(1, steps + 3):
+                if brain.step == 3:  # two to warm up
+                    extra.seconds = step.seconds = 0.0
+                fit_batch(batches[brain.step % len(batches)])
         per_step = [1e3 * x.seconds / steps for x in (extra, step)]
         audio = 1e3 * seconds_of_audio_checks(folder)
     shapes = f"mini.yaml, B {B}, {SECONDS} s, U {U}"
