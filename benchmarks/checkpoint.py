@@ -12,13 +12,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from hyperpyyaml import load_hyperpyyaml
 from measure import MB, Row, print_table, time_in_turn
 from speechbrain.utils.checkpoints import Checkpointer
 from torch import nn
 from torch.optim import Optimizer
 
 from todm_sb.training.checkpoints import SafeCheckpointer, broken
+from todm_sb.training.recipe import Recipe
 
 RECIPE = Path(__file__).parents[1] / "recipes/LibriSpeech/todm/hparams/supernet.yaml"
 # Between checkpoints within an epoch, as docs/reliability.md advises.
@@ -27,9 +27,7 @@ INTERVAL_MINUTES = 15
 
 def make(folder: str) -> tuple[nn.Module, Optimizer]:
     """The recipe's network, and its optimizer with all of its state."""
-    with RECIPE.open(encoding="utf-8") as file:
-        overrides = {"data_folder": folder, "output_folder": folder, "tensorboard_logger": None}
-        hparams = load_hyperpyyaml(file, overrides)
+    hparams = Recipe(RECIPE, {"data_folder": folder, "output_folder": folder}).load()
     model = hparams["model"]
     optimizer = hparams["opt_class"](model.parameters())
     for p in model.parameters():

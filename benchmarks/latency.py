@@ -2,14 +2,16 @@
 
     python benchmarks/latency.py [--subnets 20] [--seconds 10] [--rounds 10]
 
-The mini recipe's network and one of d_model 256, untrained. One thread; the table and the subnets
-are measured in turn, and every time is the least over the rounds.
+The mini recipe's network and one of d_model 256, untrained, elastic in FFN width, and in SSM heads
+too. One thread; the table and the subnets are measured in turn, and every time is the least over
+the rounds.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+from statistics import fmean
 
 import torch
 
@@ -18,9 +20,13 @@ from todm_sb.search.latency import LatencyTable, time_utterance
 from todm_sb.supernet import SearchSpace, extract_subnet
 
 FEATURES_A_SECOND, BINS = 100, 80
+HEADS = (2, 4, 8)
+SMALL, LARGE = (128, 256, 384), (256, 512, 768, 1024)
 NETWORKS = {
-    "d_model 144, 6 layers": (144, SearchSpace(6, 3, ffn_dims=(128, 256, 384))),
-    "d_model 256, 10 layers": (256, SearchSpace(10, 4, ffn_dims=(256, 512, 768, 1024))),
+    "d_model 144, 6 layers": (144, SearchSpace(6, 3, ffn_dims=SMALL)),
+    "d_model 144, heads elastic": (144, SearchSpace(6, 3, ffn_dims=SMALL, n_heads=HEADS)),
+    "d_model 256, 10 layers": (256, SearchSpace(10, 4, ffn_dims=LARGE)),
+    "d_model 256, heads elastic": (256, SearchSpace(10, 4, ffn_dims=LARGE, n_heads=HEADS)),
 }
 
 
@@ -32,8 +38,8 @@ def make_supernet(d_model: int, space: SearchSpace) -> Transducer:
         encoder={
             "n_features": BINS,
             "d_model": d_model,
-            "sizes": space.sizes,
             "n_heads": 8,
+            **space.sizes,
             "state_size": 8,
             "channels": [16, 32],
             "time_strides": [2, 3],
@@ -43,12 +49,17 @@ def make_supernet(d_model: int, space: SearchSpace) -> Transducer:
 
 
 def least(tables: list[LatencyTable]) -> LatencyTable:
-    """The least of each entry."""
-    layers = tuple(
-        {width: min(layer[width] for layer in of_layer) for width in of_layer[0]}
-        for of_layer in zip(*(table.layers for table in tables), strict=True)
+    """The least time of each layer, whole and with each choice, and of the rest."""
+    layers = tuple(map(min, zip(*(table.layers for table in tables), strict=True)))
+
+    def saved(i: int, key: str, choice: int) -> float:
+        return layers[i] - min(t.layers[i] - t.savings[i][key][choice] for t in tables)
+
+    savings = tuple(
+        {key: {choice: saved(i, key, choice) for choice in of} for key, of in layer.items()}
+        for i, layer in enumerate(tables[0].savings)
     )
-    return LatencyTable(min(table.rest for table in tables), layers)
+    return LatencyTable(min(table.rest for table in tables), layers, savings)
 
 
 def main() -> None:
@@ -62,8 +73,8 @@ def main() -> None:
     features = torch.randn(1, int(args.seconds * FEATURES_A_SECOND), BINS)
     rng = random.Random(0)
 
-    print("| network | subnets | their times, ms | mean error % | largest error % |")
-    print("| --- | ---: | ---: | ---: | ---: |")
+    print("| network | subnets | their times, ms | mean error % | its mean size | largest |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for name, (d_model, space) in NETWORKS.items():
         supernet = make_supernet(d_model, space)
         configs = [space.random(rng) for _ in range(args.subnets)]
@@ -73,11 +84,12 @@ def main() -> None:
             tables.append(LatencyTable.measure(supernet, space, features, repeats=1))
             times.append(time_utterance(networks, features, repeats=1))
         table = least(tables)
-        times = [min(column) for column in zip(*times, strict=True)]
+        times = list(map(min, zip(*times, strict=True)))
         errors = [table(c) / t - 1 for c, t in zip(configs, times, strict=True)]
         print(
             f"| {name} | {len(configs)} | {1e3 * min(times):.1f} to {1e3 * max(times):.1f} "
-            f"| {100 * sum(errors) / len(errors):+.1f} | {100 * max(errors, key=abs):+.1f} |",
+            f"| {100 * fmean(errors):+.1f} | {100 * fmean(map(abs, errors)):.1f} "
+            f"| {100 * max(errors, key=abs):+.1f} |",
             flush=True,
         )
     print(f"\n{args.seconds:g} s of audio, one thread, torch {torch.__version__}")

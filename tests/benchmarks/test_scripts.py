@@ -1,0 +1,120 @@
+"""Every benchmark script can be loaded; those that need little run, at toy size."""
+
+import runpy
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "benchmarks"
+SCRIPTS = sorted([*FOLDER.glob("*.py"), *FOLDER.glob("training/*.py")])
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """Loads a script as it would be started, up to its ``main``; what it imports of its folder
+    does not stay, as there are other modules of these names."""
+    known = set(sys.modules)
+
+    def load_script(name):
+        path = FOLDER / name
+        monkeypatch.syspath_prepend(path.parent)
+        return runpy.run_path(str(path), run_name="benchmark")
+
+    yield load_script
+    for name in set(sys.modules) - known:
+        if Path(getattr(sys.modules[name], "__file__", None) or "/").is_relative_to(FOLDER):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def run(load, monkeypatch, capsys):
+    """Runs a script with arguments; returns the rows of its tables as lists of cells."""
+    threads = torch.get_num_threads()
+
+    def run_script(name, *arguments):
+        main = load(name)["main"]
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        main()
+        lines = capsys.readouterr().out.splitlines()
+        return [[c.strip() for c in x.strip("|").split("|")] for x in lines if x.startswith("|")]
+
+    yield run_script
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_can_be_loaded(load, script):
+    load(script.relative_to(FOLDER))
+
+
+def test_a_benchmark_tells_errors_of_the_latency_table(run):
+    _, _, *rows = run("latency.py", "--subnets=2", "--seconds=0.5", "--rounds=1")
+    assert [cells[1] for cells in rows] == ["2"] * 4
+    assert all(abs(float(cells[-1])) < 1000 for cells in rows)
+
+
+def test_the_least_of_latency_tables_is_the_least_of_each_time(load):
+    module = load("latency.py")
+    of = module["LatencyTable"]
+    tables = [
+        of(3.0, (10.0,), ({"ffn_dims": {4: 2.0, 8: 0.0}},)),  # 8 seconds with 4 hidden units
+        of(2.0, (9.0,), ({"ffn_dims": {4: 0.5, 8: 0.0}},)),  # 8.5
+    ]
+    assert module["least"](tables) == of(2.0, (9.0,), ({"ffn_dims": {4: 1.0, 8: 0.0}},))
+
+
+@pytest.fixture
+def small_batches(load, monkeypatch):
+    """Batches of one short utterance."""
+    monkeypatch.syspath_prepend(FOLDER)
+    watching = import_module("watching")
+    for name, value in (("B", 1), ("SECONDS", 0.7), ("U", 2)):
+        monkeypatch.setattr(watching, name, value)
+
+
+def test_watching_is_timed_within_a_step(run, small_batches):
+    _, _, cells = run("watching.py", "--steps=1")
+    watching, step = (float(cell.removesuffix(" ms")) for cell in cells[2:4])
+    assert 0 < watching < step
+
+
+def test_both_precisions_take_a_step(run, small_batches):
+    _, _, cells = run("precision.py", "--repeats=1")
+    assert all(float(cell.removesuffix(" ms")) > 0 for cell in cells[2:4])
+
+
+def test_rms_of_the_parameters_of_each_checkpoint_by_kind(run, tmp_path):
+    for epoch in (1, 2):
+        folder = tmp_path / f"save/CKPT+{epoch}"
+        folder.mkdir(parents=True)
+        (folder / "CKPT.yaml").write_text(f"epoch: {epoch}\n")
+        weights = {"a.log_dt": torch.full((3,), -2.0 * epoch), "b.log_dt": torch.ones(2)}
+        torch.save(weights, folder / "model.ckpt")
+    # No other kind has a row.
+    _, _, first, _, _, second = run("training/parameter_rms.py", tmp_path)
+    assert first == ["log_dt", "2", "1 to 2"]
+    assert second == ["log_dt", "2", "1 to 4"]
+
+
+def test_rms_of_no_training_is_refused(run, tmp_path):
+    with pytest.raises(SystemExit, match="has no checkpoint"):
+        run("training/parameter_rms.py", tmp_path)
+
+
+def test_versions_take_turns_at_their_own_work(load, tmp_path):
+    checkouts, log = [tmp_path / name for name in ("ours", "peer")], tmp_path / "log"
+    for checkout in checkouts:
+        (checkout / "benchmarks").mkdir(parents=True)
+        (checkout / "benchmarks" / "scaled_adam.py").write_text(
+            "class ScaledAdam:\n    def __init__(self, params): pass\n"
+            f"    def step(self): open({str(log)!r}, 'a').write('{checkout.name} ')\n"
+            "def make_params(): pass\n"
+        )
+    row = load("versions.py")["compare"]("optimizer", checkouts, 2)
+    assert log.read_text().split() == ["ours", "peer"] * 3  # one to warm up
+    assert row.ours > 0
+    assert row.peer > 0
