@@ -74,11 +74,11 @@ class Graph:
 
     def body(self, name: str, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.GraphProto:
         """The graph as the body of a loop over float values."""
-        infos = [
+        taken, given = (
             [helper.make_tensor_value_info(x, TensorProto.FLOAT, None) for x in names]
             for names in (inputs, outputs)
-        ]
-        return helper.make_graph(self.nodes, name, *infos, list(self.constants.values()))
+        )
+        return helper.make_graph(self.nodes, name, taken, given, list(self.constants.values()))
 
     def output(self, name: str, value: str, kind: str, shape: Sequence[int | str]) -> None:
         """Declares an output and the value that it gets."""
@@ -108,15 +108,16 @@ class Graph:
         """Length of an axis, as a tensor of one integer."""
         return self("Gather", self("Shape", x), [axis])
 
-    def slice(self, x: str, axis: int, begin: Value, end: Value, step: int = 1) -> str:
+    def slice(self, x: str, axis: int, begin: str | int, end: str | int, step: int = 1) -> str:
         """Part of an axis; ``begin`` and ``end`` are tensors of one integer, or integers."""
-        begin, end = (v if isinstance(v, str) else [v] for v in (begin, end))
-        return self("Slice", x, begin, end, [axis], [step])
+        ends = (v if isinstance(v, str) else [v] for v in (begin, end))
+        return self("Slice", x, *ends, [axis], [step])
 
-    def shape(self, *sizes: Value) -> str:
+    def shape(self, *sizes: str | int) -> str:
         """A shape of integers and one-integer tensors."""
-        if all(isinstance(size, int) for size in sizes):
-            return self.constant(sizes)
+        known = [size for size in sizes if isinstance(size, int)]
+        if len(known) == len(sizes):
+            return self.constant(known)
         return self(
             "Concat", *(size if isinstance(size, str) else [size] for size in sizes), axis=0
         )

@@ -76,14 +76,14 @@ def write_models(
     max_symbols: int,
 ) -> list[str]:
     """As :func:`export_onnx`, into a folder that is there and empty, as part of an export."""
-    onnx_form(model.encoder)
+    subsampling = onnx_form(model.encoder).subsampling
     tokens = tokens_of(SentencePieceProcessor(model_file=str(tokenizer_path)))
     metadata = {
         "model_type": MODEL_TYPE,
         "version": "1",
         "model_author": "todm_sb",
-        "subsampling_factor": str(math.prod(model.encoder.subsampling.time_strides)),
-        "look_ahead": str(model.encoder.subsampling.look_ahead),
+        "subsampling_factor": str(math.prod(subsampling.time_strides)),
+        "look_ahead": str(subsampling.look_ahead),
         "max_symbols": str(max_symbols),
         "fbank": json.dumps(fbank),
     }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,12 +107,13 @@ class EncoderLayers:
     def ssms(
         self,
         x: str,
-        directions: Sequence[Sequence[DiagonalSSM]],
+        directions: Sequence[Iterable[DiagonalSSM]],
         name: str,
         states: list[str] | None = None,
-    ) -> tuple[str, list[str | None]]:
+    ) -> tuple[str, list[str]]:
         """Stacked SSMs on (batch, T, channels), and for a stream the next states."""
-        g, next_states = self.g, []
+        g = self.g
+        next_states: list[str] = []
         for i, modules in enumerate(zip(*directions, strict=True)):
             x = gelu(g, x) if i else x
             x = x if self.mask is None else g("Mul", x, self.mask)
@@ -121,8 +122,10 @@ class EncoderLayers:
                 Operators.of(g, module, own, self.blocks.length)
                 for module, own in zip(modules, names, strict=False)
             ]
-            x, state = ssm(g, x, self.blocks, operators, states and states[i])
-            next_states.append(state)
+            before = None if states is None else states[i]
+            x, state = ssm(g, x, self.blocks, operators, before)
+            if state is not None:
+                next_states.append(state)
         return x, next_states
 
     def gate(self, x: str) -> str:
@@ -158,7 +161,7 @@ class Operators:
     def of(cls, g: Graph, module: DiagonalSSM, name: str, length: int) -> Operators:
         """Adds the operators of an SSM."""
         exact = copy.deepcopy(module).double()
-        steps = (exact.log_dt_centre + exact.log_dt).exp().unsqueeze(-1)
+        steps = (exact.get_buffer("log_dt_centre") + exact.log_dt).exp().unsqueeze(-1)
         dt = g.constant(steps, f"{name}.dt")
         # c is in proportion to dt, which spans decades: without it, the constants have one scale.
         c_re, c_im = (
@@ -215,11 +218,11 @@ def ssm(
     reads = [g.slice(directions[0].read, 2, 1, length + 1)]
     if len(directions) == 2:
         reads.append(g.slice(directions[1].read, 2, length - 1, -END, -1))
-    states, reads = (
+    states, read = (
         parts[0] if len(parts) == 1 else g("Concat", *parts, axis=axis)
         for parts, axis in ((before, 2), (reads, 1))
     )
-    y = g("Add", within, g("MatMul", states, reads))
+    y = g("Add", within, g("MatMul", states, read))
     y = g("Reshape", y, g.shape(channels, blocks.batch, -1))
     y = g.slice(g("Transpose", y, perm=[1, 2, 0]), 1, 0, blocks.n_frames)
     y = g("Add", y, g("Mul", u, directions[0].skip))
@@ -236,6 +239,7 @@ def _write_in(g: Graph, directions: list[Operators], length: int) -> list[str]:
     """(C, L, L), the Toeplitz matrix, and (C, L, 2 N) of each direction: what a block's frames
     add to the state after the block (forward) or before it (backward)."""
     forward = directions[0]
+    future: str | np.ndarray | None
     if len(directions) == 2:
         # Its first tap is for the frame before.
         future = g.slice(directions[1].taps, 1, length - 2, -END, -1) if length > 1 else None

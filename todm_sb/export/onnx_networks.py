@@ -53,11 +53,12 @@ def encoder_model(
         ConfigError: if the encoder is of a kind that has no ONNX form, or the features are
             normalised in another way.
     """
+    encoder = onnx_form(model.encoder)
+    subsampling = encoder.subsampling
     g = Graph()
-    x = g.input("x", "float", ["N", "T", model.encoder.subsampling.n_features])
+    x = g.input("x", "float", ["N", "T", subsampling.n_features])
     lengths = g.input("x_lens", "int64", ["N"])
     x = g("Unsqueeze", _normalise(g, x, lengths, normalize), [1])
-    subsampling = model.encoder.subsampling
     left, right = subsampling.time_padding
     for i, stride in enumerate(subsampling.time_strides):
         mask = g("Unsqueeze", frame_mask(g, lengths, g.size(x, 2)), [1])
@@ -65,8 +66,7 @@ def encoder_model(
         lengths = g("Div", g("Add", lengths, stride - 1), stride)
     x = _project(g, x, subsampling)
     mask = frame_mask(g, lengths, g.size(x, 1))
-    build = EncoderLayers(g, Blocks.of(g, x, block), mask)
-    x, _ = onnx_form(model.encoder).to_onnx(build, x)
+    x, _ = encoder.to_onnx(EncoderLayers(g, Blocks.of(g, x, block), mask), x)
     x = g("Mul", x, mask)
     x = linear(g, x, model.joiner.project_encoder, "joiner.project_encoder")
     g.output("encoder_out", x, "float", ["N", "T_out", _d_joint(model)])
@@ -100,8 +100,9 @@ def streaming_encoder_model(
     if normalize.norm_type != "global":
         raise ConfigError("features that are normalised over utterances cannot be streamed")
     initial = streaming(model.encoder).initial_state(1)
+    encoder = onnx_form(model.encoder)
+    subsampling = encoder.subsampling
     g = Graph()
-    subsampling = model.encoder.subsampling
     x = g.input("x", "float", ["N", "T", subsampling.n_features])
     lengths = g.input("x_lens", "int64", ["N"])
     seen = g.input("seen", "int64", ["N"])
@@ -114,7 +115,7 @@ def streaming_encoder_model(
         for layer, group in enumerate(shapes)
     ]
     blocks = Blocks.of(g, x, block)
-    x, next_states = onnx_form(model.encoder).to_onnx(EncoderLayers(g, blocks), x, states)
+    x, next_states = encoder.to_onnx(EncoderLayers(g, blocks), x, states)
     next_state += next_contexts
     for layer, group in enumerate(next_states):
         for i, state in enumerate(group):
@@ -136,16 +137,16 @@ def _subsample_chunk(
     next_contexts = []
     n_bins = module.n_features
     for i, stride in enumerate(module.time_strides):
-        shape = [module.convs[i].in_channels, f"K_{i}", n_bins]
-        context = g.input(f"context_{i}", "float", ["N", *shape])
+        channels = module.convolutions()[i].in_channels
+        context = g.input(f"context_{i}", "float", ["N", channels, f"K_{i}", n_bins])
+        kept = ["N", channels, f"next_K_{i}", n_bins]
         n_bins = -(-n_bins // 2)
         mask = g("Unsqueeze", frame_mask(g, g("Sub", lengths, seen), g.size(x, 2)), [1])
         x = g("Concat", context, g("Mul", x, mask), axis=2)
         y = _convolve(g, x, module, i, (0, 0))
         used = g("Mul", g.size(y, 2), [stride])
-        kept = [shape[0], f"next_K_{i}", shape[2]]
         kept_frames = g.slice(x, 2, used, END)
-        next_contexts.append((f"next_context_{i}", kept_frames, "float", ["N", *kept]))
+        next_contexts.append((f"next_context_{i}", kept_frames, "float", kept))
         # Rounded towards zero, not down, where no frame has come yet.
         left = module.time_padding[0]
         seen = g("Max", g("Div", g("Add", seen, left - KERNEL + stride), stride), 0)
@@ -156,7 +157,7 @@ def _subsample_chunk(
 
 def initial_states(model: Transducer, batch: int) -> dict[str, np.ndarray]:
     """What the inputs of :func:`streaming_encoder_model` start from, by name."""
-    state = model.encoder.initial_state(batch)
+    state = streaming(model.encoder).initial_state(batch)
     seen, *contexts = state.subsampling
     named = {"seen": seen, **{f"context_{i}": context for i, context in enumerate(contexts)}}
     for layer, group in enumerate(state.layers):
@@ -180,16 +181,18 @@ def predictor_model(model: Transducer) -> onnx.ModelProto:
     weight = g.constant(predictor.embedding.weight, "predictor.embedding.weight")
     x = g("Gather", weight, labels)
     states: dict[str, str] = {}
+    state_shape: list[int | str] = []
     if isinstance(predictor, StatelessPredictor):
         # One output frame: the convolution is a weighted sum over the labels.
         taps = g.constant(predictor.conv.weight.squeeze(1).T, "predictor.conv.weight")
         y = g("Relu", g("ReduceSum", g("Mul", x, taps), [1], keepdims=0))
     else:
         y, states = _lstm(g, x, predictor)
+        state_shape = ["N", predictor.lstm.num_layers, predictor.d_model]
     y = linear(g, y, model.joiner.project_predictor, "joiner.project_predictor")
     g.output("decoder_out", y, "float", ["N", _d_joint(model)])
     for name, state in states.items():
-        g.output(name, state, "float", ["N", predictor.lstm.num_layers, predictor.d_model])
+        g.output(name, state, "float", state_shape)
     sizes = {"vocab_size": model.joiner.vocab_size, "context_size": context}
     return g.model("decoder", {key: str(size) for key, size in sizes.items()})
 
@@ -227,7 +230,7 @@ def _normalise(g: Graph, x: str, lengths: str, normalize: InputNormalization) ->
 def _convolve(
     g: Graph, x: str, module: ConvSubsampling, i: int, time_padding: tuple[int, int]
 ) -> str:
-    conv = module.convs[i]
+    conv = module.convolutions()[i]
     weights = (g.constant(getattr(conv, p), f"convs.{i}.{p}") for p in ("weight", "bias"))
     before, after = time_padding
     strides = [module.time_strides[i], conv.stride[1]]
@@ -243,7 +246,7 @@ def _project(g: Graph, x: str, module: ConvSubsampling) -> str:
 def _lstm(g: Graph, x: str, predictor: LSTMPredictor) -> tuple[str, dict[str, str]]:
     lstm = predictor.lstm
     n_layers, d_model = lstm.num_layers, lstm.hidden_size
-    shape = ["N", n_layers, d_model]
+    shape: list[int | str] = ["N", n_layers, d_model]
     h, c = (g("Transpose", g.input(s, "float", shape), perm=[1, 0, 2]) for s in ("h", "c"))
     x = g("Transpose", x, perm=[1, 0, 2])
     new_h, new_c = [], []

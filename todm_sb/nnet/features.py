@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from speechbrain.lobes.features import Fbank
 from torch import Tensor, nn
 
-from todm_sb.nnet.kaldi_fbank import Count, KaldiFbank, whole_samples
+from todm_sb.nnet.kaldi_fbank import KaldiFbank, whole_samples
+from todm_sb.nnet.masking import Count
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.schema import flag, integer, number, one_of
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import torch
 from torch import Tensor, nn
 from torchaudio.compliance.kaldi import get_mel_banks
 
-# One number, or one of each utterance.
-Count = TypeVar("Count", int, Tensor)
+from todm_sb.nnet.masking import Count
 
 PREEMPHASIS = 0.97
 # Kaldi's floor of a filter's energy.

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor
+
+# Of one utterance, or of each of a batch.
+Count = TypeVar("Count", int, Tensor)
 
 
 def frame_mask(lengths: Tensor, n_frames: int, dtype: torch.dtype = torch.bool) -> Tensor:

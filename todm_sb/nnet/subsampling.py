@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from todm_sb.nnet.masking import frame_mask
+from todm_sb.nnet.masking import Count, frame_mask
 
 KERNEL = 3
 
@@ -14,7 +14,7 @@ KERNEL = 3
 ENDLESS = 2**40
 
 
-def _output_length(length: int | Tensor, stride: int) -> int | Tensor:
+def _output_length(length: Count, stride: int) -> Count:
     """Frames that a convolution gives of so many frames: one for each stride, also a last part."""
     return (length + stride - 1) // stride
 
@@ -74,7 +74,11 @@ class ConvSubsampling(nn.Module):
         self.projection = nn.Linear(channels[-1] * n_features, d_model)
         self.norm = nn.LayerNorm(d_model)
 
-    def output_lengths(self, lengths: Tensor) -> Tensor:
+    def convolutions(self) -> list[nn.Conv2d]:
+        """The convolutions, in order."""
+        return [conv for conv in self.convs if isinstance(conv, nn.Conv2d)]
+
+    def output_lengths(self, lengths: Count) -> Count:
         """Output frames of utterances of so many feature frames (integers)."""
         for stride in self.time_strides:
             lengths = _output_length(lengths, stride)
@@ -97,7 +101,7 @@ class ConvSubsampling(nn.Module):
             Frames (batch, T', d_model) and their lengths; padded frames hold no meaning.
         """
         x = features.unsqueeze(1)
-        for conv, stride in zip(self.convs, self.time_strides, strict=True):
+        for conv, stride in zip(self.convolutions(), self.time_strides, strict=True):
             mask = frame_mask(lengths, x.shape[2], x.dtype).unsqueeze(1)
             x = F.silu(conv(F.pad(x * mask, (0, 0, *self.time_padding))))
             lengths = _output_length(lengths, stride)
@@ -106,7 +110,7 @@ class ConvSubsampling(nn.Module):
     def macs(self, n_features: int) -> int:
         """Multiply-accumulates of an utterance of so many feature frames, padding included."""
         macs, bins = 0, self.n_features
-        for conv, stride in zip(self.convs, self.time_strides, strict=True):
+        for conv, stride in zip(self.convolutions(), self.time_strides, strict=True):
             n_features, bins = -(-n_features // stride), -(-bins // 2)
             macs += n_features * bins * conv.weight.numel()
         return macs + n_features * self.projection.weight.numel()
@@ -123,7 +127,7 @@ class ConvSubsampling(nn.Module):
         weight = self.projection.weight
         seen = torch.zeros(batch, dtype=torch.long, device=weight.device)
         n_bins, contexts = self.n_features, []
-        for conv in self.convs:
+        for conv in self.convolutions():
             contexts.append(weight.new_zeros(batch, conv.in_channels, self.time_padding[0], n_bins))
             n_bins = -(-n_bins // 2)
         return seen, *contexts
@@ -149,7 +153,9 @@ class ConvSubsampling(nn.Module):
         seen, *contexts = state
         new_state = [seen + features.shape[1]]
         x = features.unsqueeze(1)
-        for conv, stride, context in zip(self.convs, self.time_strides, contexts, strict=True):
+        for conv, stride, context in zip(
+            self.convolutions(), self.time_strides, contexts, strict=True
+        ):
             mask = frame_mask(lengths - seen, x.shape[2], x.dtype).unsqueeze(1)
             x = torch.cat([context, x * mask], dim=2)
             n_new = max(0, (x.shape[2] - KERNEL) // stride + 1)

@@ -7,11 +7,13 @@ asks for it with a function that refuses the others by name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from todm_sb.nnet.ssm import DiagonalSSM
+from todm_sb.nnet.subsampling import ConvSubsampling
 from todm_sb.space import DIMENSIONS, SearchSpace, SubnetConfig
 from todm_sb.utils.errors import ConfigError
 
@@ -158,7 +160,7 @@ class OnnxLayers(Protocol):
     def ssms(
         self,
         x: str,
-        directions: Sequence[Sequence[nn.Module]],
+        directions: Sequence[Iterable[DiagonalSSM]],
         name: str,
         states: list[str] | None = None,
     ) -> tuple[str, list[str]]:
@@ -166,8 +168,7 @@ class OnnxLayers(Protocol):
 
         Args:
             x: frames.
-            directions: of the forward SSMs, and of the backward ones where there are any: each is
-                a :class:`todm_sb.nnet.ssm.DiagonalSSM`.
+            directions: the forward SSMs, and the backward ones where there are any.
             name: of the weights.
             states: for a stream, those of each of the forward SSMs.
 
@@ -187,6 +188,10 @@ class OnnxForm(Protocol):
     One that is causal has a streaming form, too, whose state is that of :class:`Streaming`, with
     ``layers``: the states of each layer's SSMs.
     """
+
+    @property
+    def subsampling(self) -> ConvSubsampling:
+        """What comes before :meth:`to_onnx`."""
 
     def to_onnx(
         self, build: OnnxLayers, x: str, states: Sequence[list[str]] | None = None
