@@ -8,6 +8,9 @@ A step counts what its batches may hold at most, ``max_batch_seconds`` in each p
 Zipformer does for the schedules within its network. What they hold in truth differs by a few per
 cent, padding included, and in the last step of an epoch, which may lack batches of its group. For
 that, processes need not tell each other lengths, and a step is worth the same whatever is in it.
+
+Eden counts the reference batches and keeps them in checkpoints: a run that goes on with another
+number of processes goes on from the audio that it has had.
 """
 
 from __future__ import annotations
@@ -35,13 +38,13 @@ class Pace:
     reference_batches: float
 
 
-def pace_of(settings: Mapping[str, Any], grad_accumulation_factor: int | str, n_ranks: int) -> Pace:
+def pace_of(settings: Mapping[str, Any], factor: int | str, n_ranks: int) -> Pace:
     """The pace of a training.
 
     Args:
         settings: of the recipe: ``max_batch_seconds`` and ``reference_batch_seconds``. Without the
             latter, as in runs of earlier versions, each step counts as a reference batch.
-        grad_accumulation_factor: a number, or ``auto``.
+        factor: ``grad_accumulation_factor``, a number or ``auto``.
         n_ranks: processes that train together.
 
     Raises:
@@ -49,13 +52,12 @@ def pace_of(settings: Mapping[str, Any], grad_accumulation_factor: int | str, n_
     """
     reference = settings.get("reference_batch_seconds")
     if reference is None:
-        if not isinstance(grad_accumulation_factor, int):
+        if isinstance(factor, str):
             raise ConfigError(
-                f"grad_accumulation_factor is {grad_accumulation_factor}, but there is no "
-                "reference_batch_seconds to reach: give one of them as a number"
+                f"grad_accumulation_factor is {AUTO}, but there is no reference_batch_seconds to "
+                "reach: give one of them as a number"
             )
-        return Pace(grad_accumulation_factor, 1.0)
+        return Pace(factor, 1.0)
     seconds = settings["max_batch_seconds"] * n_ranks
-    if not isinstance(grad_accumulation_factor, int):
-        grad_accumulation_factor = max(1, round(reference / seconds))
-    return Pace(grad_accumulation_factor, grad_accumulation_factor * seconds / reference)
+    n = max(1, round(reference / seconds)) if isinstance(factor, str) else factor
+    return Pace(n, n * seconds / reference)
