@@ -50,7 +50,7 @@ def test_batches_are_full_and_pad_less_than_5_percent(name, max_seconds):
     seconds = padded(durations, batches)
     assert seconds.max() <= max_seconds
     assert seconds.sum() < 1.05 * durations.sum()
-    # Full batches of 3,000 s would be 7, and pad 10 % of train-clean-5.
+    # Filled to the brim, batches of 3,000 s would be 8 and pad 10 % of train-clean-5.
     if (name, max_seconds) != ("train-clean-5", 3000):
         assert seconds.mean() > 0.9 * max_seconds
     longest = seconds / [len(batch) for batch in batches]
