@@ -1,6 +1,6 @@
 """An accelerator that is none: a device ``far`` whose tensors lie in the memory of the CPU.
 
-It finds, without a GPU, tensors that are on the wrong device, and counts what costs on a right one::
+It finds, without a GPU, tensors on the wrong device, and counts what costs on the right one::
 
     from pretended import FAR, pretended_device
 
@@ -8,7 +8,7 @@ It finds, without a GPU, tensors that are on the wrong device, and counts what c
         step = prepare(model.to(FAR))
         ledger.clear()
         step()
-        print(ledger.launches.total(), ledger.waits.total())
+        print(ledger.launches.total(), ledger.reads.total())
 
 Operators between devices fail as on CUDA: all but copies, numbers (no dimension) in pointwise
 operators, and indices. Each result is computed by the CPU's kernel, hence equal to the CPU's. As on
@@ -65,7 +65,7 @@ INDEXING = {
 FREE = {aten.detach.default, aten.alias.default, aten._unsafe_view.default, aten.lift_fresh.default}
 
 
-class MixedDevices(RuntimeError):
+class MixedDevicesError(RuntimeError):
     """An operator got tensors of several devices."""
 
 
@@ -75,28 +75,27 @@ class Ledger:
 
     Args:
         launches: operators that compute, views not counted. A batched one counts once.
-        waits: for which the host waits until all that was launched is done: results that it reads,
-            and copies to the device that do not say ``non_blocking``.
+        reads: results that the host has to know: it waits until all that was launched is done.
+        writes: copies to the device that are not ``non_blocking``: it waits, too, as far as the
+            device is behind.
     """
 
     launches: Counter[tuple[str, str]] = field(default_factory=Counter)
-    waits: Counter[tuple[str, str]] = field(default_factory=Counter)
+    reads: Counter[tuple[str, str]] = field(default_factory=Counter)
+    writes: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def clear(self) -> None:
         """Begins anew."""
-        self.launches.clear()
-        self.waits.clear()
-
-    def launch(self, what: str) -> None:
-        """Counts a launch, by the code that asked for it."""
-        self.launches[what, _place()] += 1
-
-    def wait(self, what: str) -> None:
-        """Counts a wait, likewise."""
-        self.waits[what, _place()] += 1
+        for counter in (self.launches, self.reads, self.writes):
+            counter.clear()
 
 
 _ledger = Ledger()
+
+
+def _note(counter: Counter[tuple[str, str]], what: str) -> None:
+    """Counts what happened, by the code that asked for it."""
+    counter[what, _place()] += 1
 
 
 def _place() -> str:
@@ -164,7 +163,7 @@ def _map(change: Callable[[Tensor], Any], x: Any) -> Any:
     """The same with its tensors changed, in lists, tuples and mappings too."""
     if isinstance(x, Tensor):
         return change(x)
-    if isinstance(x, list | tuple):
+    if isinstance(x, (list, tuple)):
         return type(x)([_map(change, y) for y in x])
     if isinstance(x, dict):
         return {name: _map(change, y) for name, y in x.items()}
@@ -209,31 +208,33 @@ def _check_devices(func: Any, near: list[Tensor]) -> None:
     are_numbers = torch.Tag.pointwise in func.tags or func is aten.masked_fill_.Tensor
     wrong = [tuple(x.shape) for x in near if x.dim() or not are_numbers]
     if wrong:
-        raise MixedDevices(f"{func}: tensors on {FAR} and on the CPU, the latter of shapes {wrong}")
+        raise MixedDevicesError(
+            f"{func}: tensors on {FAR} and on the CPU, the latter of shapes {wrong}"
+        )
 
 
 def _count(func: Any, args: tuple, kwargs: dict[str, Any], near: list[Tensor]) -> None:
     """Takes down what an operator costs."""
     if not func.is_view and func not in FREE:
-        _ledger.launch(str(func))
+        _note(_ledger.launches, str(func))
     if func in READS:
-        _ledger.wait(f"reads {READS[func]}")
+        _note(_ledger.reads, READS[func])
     elif func is aten._to_copy.default:
         if not _is_far(kwargs.get("device", FAR)):
-            _ledger.wait("reads a tensor")
+            _note(_ledger.reads, "a tensor")
         elif near and not kwargs.get("non_blocking"):
-            _ledger.wait("writes a tensor")
+            _note(_ledger.writes, "a tensor")
     elif func is aten.copy_.default and near:
         if near[0] is args[0]:
-            _ledger.wait("reads a tensor")
+            _note(_ledger.reads, "a tensor")
         elif not (args[2] if len(args) > 2 else kwargs.get("non_blocking")):
-            _ledger.wait("writes a tensor")
+            _note(_ledger.writes, "a tensor")
     elif func in INDEXING:
         indices = [x for x in args[1] if x is not None]
         if any(x.dtype in (torch.bool, torch.uint8) for x in indices):
-            _ledger.wait("reads nonzero of an index")
+            _note(_ledger.reads, "nonzero of an index")
         if any(not isinstance(x, FarTensor) for x in indices):
-            _ledger.wait("writes an index")
+            _note(_ledger.writes, "an index")
 
 
 def _compute(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -269,7 +270,7 @@ def _transducer_loss(logits: Tensor, targets: Tensor, n: Tensor, u: Tensor, *opt
     if int(n.max()) < 2 or int(u.max()) < 1:
         raise ValueError("rnnt_loss: the kernel leaves one frame, or no label, unwritten")
     for _ in range(2):  # of each kind of length
-        _ledger.wait("reads lengths of rnnt_loss")
+        _note(_ledger.reads, "lengths of rnnt_loss")
     return torch.ops.torchaudio.rnnt_loss_forward(logits, targets, n, u, *options)
 
 
@@ -301,7 +302,7 @@ class _LSTM(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, options: tuple, *inputs: Tensor) -> tuple[Tensor, ...]:
-        _ledger.launch("aten.lstm.input")
+        _note(_ledger.launches, "aten.lstm.input")
         near = [x.near.detach().requires_grad_(x.requires_grad) for x in inputs]
         x, h, c, *weights = near
         with torch.enable_grad():
@@ -310,7 +311,7 @@ class _LSTM(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        _ledger.launch("aten.lstm.input backward")
+        _note(_ledger.launches, "aten.lstm.input backward")
         inputs, outputs = ctx.graph
         wanted = [x for x in inputs if x.requires_grad]
         with torch.enable_grad():
@@ -322,7 +323,7 @@ def _lstm(x: Tensor, state: list[Tensor], weights: list[Tensor], *options: Any) 
     return _LSTM.apply(options, x, *state, *weights)
 
 
-# Autocast, whose rules each device registers for itself: CUDA's, of the operators that are used here.
+# Autocast, whose rules each device registers for itself: CUDA's, of the operators used here
 
 IN_LOWER_PRECISION = (
     *("linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "conv1d", "conv2d", "lstm_cell"),
@@ -412,7 +413,7 @@ def _empty_strided(size, stride, dtype=None, layout=None, device=None, pin_memor
 
 def _copy_from(source: Tensor, target: Tensor, non_blocking: bool = False) -> Tensor:
     if not isinstance(source, FarTensor) and not non_blocking:
-        _ledger.wait("writes a list")
+        _note(_ledger.writes, "a list")
     _to_near(target).copy_(_to_near(source))
     return target
 

@@ -32,7 +32,9 @@ NARROW = {
 }
 
 
-def make_brain(folder: Path, device: str, recipe: str = "supernet.yaml", **changes: Any) -> TODMBrain:
+def make_brain(
+    folder: Path, device: str, recipe: str = "supernet.yaml", **changes: Any
+) -> TODMBrain:
     """A brain of the recipe, ready for the steps of its second epoch.
 
     Args:
@@ -58,7 +60,9 @@ def make_brain(folder: Path, device: str, recipe: str = "supernet.yaml", **chang
     return brain
 
 
-def make_batch(vocab_size: int, seconds: tuple[float, ...] = (2.0, 1.3, 1.7), seed: int = 0) -> SpeechBatch:
+def make_batch(
+    vocab_size: int, seconds: tuple[float, ...] = (2.0, 1.3, 1.7), seed: int = 0
+) -> SpeechBatch:
     """Noise with random labels, three a second.
 
     Args:
