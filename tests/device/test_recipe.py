@@ -1,4 +1,4 @@
-"""A whole run of the mini recipe on another device: trained, broken off, resumed, tested, searched."""
+"""A whole run of the mini recipe on another device: trained, resumed, tested, searched."""
 
 import json
 import sys
