@@ -12,6 +12,7 @@ from torch import Tensor
 from todm_sb.decoders.hypothesis import Hypothesis
 from todm_sb.decoders.language_model import ShallowFusion
 from todm_sb.decoders.networks import SearchNetworks, search_networks
+from todm_sb.decoders.selection import first_places
 from todm_sb.decoders.trails import Trails
 from todm_sb.nnet.predictor import State
 from todm_sb.nnet.transducer import Transducer
@@ -164,10 +165,10 @@ class _Search:
 
         Shapes: N utterances, H hypotheses (the beam), V symbols, k labels of this frame so far.
         """
-        beam_size = beam.scores.shape[1]
+        beam_size, n_here = beam.scores.shape[1], beam.scores.numel()
         done, here = [], beam  # each field (N, H)
         for _ in range(self.max_symbols - 1):
-            log_probs, gains = self._symbols(here, frame)  # (N, H, V) each
+            log_probs, gains = self._symbols(here, frame, n_here)  # (N, H, V) each
             blank = gains[..., self.networks.blank]  # (N, H), a view
             done.append(here._replace(scores=here.scores + blank))  # k + 1 beams of (N, H)
             blank.fill_(-math.inf)
@@ -176,39 +177,47 @@ class _Search:
             best = best.topk(beam_size, dim=1).values  # (N, H)
             floor = torch.maximum(best[:, -1:], best[:, :1] - self.state_beam)  # (N, 1)
             out = here.scores <= floor  # (N, H)
-            if out.all():
+            here = here._replace(scores=here.scores.masked_fill(out, -math.inf))
+            here, n_here = self._predict(here)
+            if not n_here:
                 break
-            here = self._predict(here._replace(scores=here.scores.masked_fill(out, -math.inf)))
         else:
             # A sequence is reached by blank from itself and by its last label from its front;
             # twice the beam holds both ways of as many sequences as the beam keeps: (N, 2 H).
-            done.append(self._extensions(here, *self._symbols(here, frame), 2 * beam_size, t))
+            symbols = self._symbols(here, frame, n_here)
+            done.append(self._extensions(here, *symbols, 2 * beam_size, t))
         if len(done) == 1 and self.max_symbols > 1:
             return done[0]  # no labels: (N, H)
         columns = zip(*done, strict=True)
         beam = _Beam(*(torch.cat(x, dim=1) for x in columns))  # (N, all of done)
-        beam = self._predict(beam.merged(beam_size))  # (N, H)
+        beam, _ = self._predict(beam.merged(beam_size))  # (N, H)
         for memory in self.memories:
             memory.keep(beam.rows.flatten())  # (N H,)
         rows = torch.arange(beam.rows.numel(), device=beam.rows.device)
         return beam._replace(rows=rows.view_as(beam.rows))
 
-    def _symbols(self, beam: _Beam, frame: Tensor) -> tuple[Tensor, Tensor]:
+    def _symbols(self, beam: _Beam, frame: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """What the next symbols have: log-probabilities, and what they add to the scores.
 
         Both are (utterances, hypotheses, V), minus infinity for a hypothesis that is none.
+
+        Args:
+            beam: the hypotheses.
+            frame: see :meth:`advance`.
+            count: how many of them to ask about, those with a score first.
         """
-        utterance, hypothesis = (beam.scores > -math.inf).nonzero(as_tuple=True)
-        rows = beam.rows[utterance, hypothesis]
+        at = first_places(beam.scores > -math.inf, count)
+        rows = beam.rows.flatten()[at]
         outputs, *fused = (memory.outputs[rows] for memory in self.memories)
+        utterance = at // beam.scores.shape[1]
         logits = self.networks.join(frame[utterance], outputs.unsqueeze(1)).flatten(0, 2)
         log_probs = logits.float().log_softmax(-1)
         log_probs.masked_fill_(log_probs.isnan(), -math.inf)
 
         def at_hypotheses(x: Tensor) -> Tensor:
-            y = x.new_full((*beam.scores.shape, x.shape[-1]), -math.inf)
-            y[utterance, hypothesis] = x
-            return y
+            y = x.new_full((beam.scores.numel(), x.shape[-1]), -math.inf)
+            y[at] = x
+            return y.view(*beam.scores.shape, -1)
 
         gains = at_hypotheses(sum(fused, log_probs))
         return at_hypotheses(log_probs) if fused else gains, gains
@@ -227,17 +236,22 @@ class _Search:
         hashes = torch.where(is_blank, hashes, hashes * _HASH + label)
         return _Beam(scores, hashes, torch.where(is_blank, trails, longer), rows, label)
 
-    def _predict(self, beam: _Beam) -> _Beam:
-        """The same hypotheses, the memories' states those after their last labels."""
-        new = (beam.pending != self.networks.blank) & (beam.scores > -math.inf)
-        labels, rows = beam.pending[new], beam.rows[new]
-        if len(labels) == 0:
-            return beam
+    def _predict(self, beam: _Beam) -> tuple[_Beam, int]:
+        """The same hypotheses, the memories' states those after their last labels; and how many
+        there are."""
+        alive = beam.scores > -math.inf
+        new = (beam.pending != self.networks.blank) & alive
+        # The only time in a turn that the host waits for the device.
+        n_alive, n_new = torch.stack([alive.sum(), new.sum()]).tolist()
+        if not n_new:
+            return beam, n_alive
         begin = len(self.memories[0].outputs)
+        at, rows = first_places(new, n_new), beam.rows.flatten()
         for memory in self.memories:
-            memory.extend(rows, labels)
-        behind = torch.arange(begin, begin + len(labels), device=rows.device)
-        return beam._replace(
-            rows=beam.rows.masked_scatter(new, behind),
+            memory.extend(rows[at], beam.pending.flatten()[at])
+        behind = torch.arange(begin, begin + n_new, device=rows.device)
+        beam = beam._replace(
+            rows=rows.index_copy(0, at, behind).view_as(beam.rows),
             pending=torch.full_like(beam.pending, self.networks.blank),
         )
+        return beam, n_alive

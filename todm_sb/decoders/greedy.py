@@ -9,6 +9,7 @@ from torch import Tensor
 
 from todm_sb.decoders.hypothesis import Hypothesis
 from todm_sb.decoders.networks import SearchNetworks, search_networks
+from todm_sb.decoders.selection import first_places
 from todm_sb.nnet.predictor import State
 from todm_sb.nnet.transducer import Transducer
 
@@ -92,79 +93,85 @@ def greedy_chunk(
         The new labels of each stream, with frames counted from its beginning, and the next state.
     """
     networks = search_networks(model)
-    batch, device = len(encoded), encoded.device
-    projected = networks.project_encoder(encoded)
     outputs, predictor = state.outputs.clone(), tuple(s.clone() for s in state.predictor)
-    # Where each utterance stands is known here and not on the device: whether it found a label
-    # has to be known here in each turn anyhow.
-    ends = n_frames.tolist()
-    frame, emitted_here = [0] * batch, [0] * batch
-    turns = []
-    while running := [i for i in range(batch) if frame[i] < ends[i]]:
-        window = max(NODES // len(running), MIN_WINDOW)
-        spans = {i: range(frame[i], min(frame[i] + window, ends[i])) for i in running}
-        nodes = torch.tensor([(i, t) for i, span in spans.items() for t in span], device=device)
-        rows, frames = nodes.unbind(1)
-        logits = networks.join(projected[rows, frames].unsqueeze(1), outputs[rows].unsqueeze(1))
-        logits = logits.flatten(0, 2)
-        is_label = logits.amax(-1) > logits[:, networks.blank]
-        first = _first_labels(is_label.tolist(), spans)
-        for i, span in spans.items():
-            t = first[i].frame if i in first else span.stop
-            emitted_here[i] = (i in first) + (emitted_here[i] if t == frame[i] else 0)
-            frame[i] = t
-            if emitted_here[i] == max_symbols:
-                frame[i], emitted_here[i] = t + 1, 0
-        if not first:
+    projected = networks.project_encoder(encoded)
+    search = _Frames(n_frames.to(encoded.device), max_symbols)
+    n_running, found = int((n_frames > 0).sum()), []
+    while n_running:
+        rows = first_places(search.running(), n_running)
+        ahead, own = search.ahead(rows, max(NODES // n_running, MIN_WINDOW))
+        at = ahead.clamp(max=encoded.shape[1] - 1)
+        logits = networks.join(projected[rows.unsqueeze(1), at], outputs[rows].unsqueeze(1))
+        logits = logits.squeeze(2)  # (running, window, V)
+        is_label = (logits.amax(-1) > logits[..., networks.blank]) & own
+        has_label = search.go_on(rows, ahead, is_label)
+        # The only time in a turn that the host waits for the device.
+        n_running, n_found = torch.stack([search.running().sum(), has_label.sum()]).tolist()
+        if not n_found:
             continue
-        chosen = logits[[label.node for label in first.values()]]
+        among = first_places(has_label, n_found)
+        rows, first = rows[among], is_label[among].byte().argmax(1)
+        chosen = logits[among, first]
         labels = chosen.argmax(-1)
         log_probs = chosen.float().log_softmax(-1).gather(1, labels.unsqueeze(1)).squeeze(1)
-        turns.append((first, labels, log_probs))
-        rows = torch.tensor(list(first), device=device)
+        found.append((rows, labels, state.n_frames[rows] + ahead[among, first], log_probs))
         outputs[rows], new = networks.predict(labels, tuple(s[rows] for s in predictor))
         for s, s_new in zip(predictor, new, strict=True):
             s[rows] = s_new
     after = GreedyState(outputs, predictor, state.n_frames + n_frames)
-    return _hypotheses(turns, state.n_frames.tolist()), after
+    return _hypotheses(found, len(encoded)), after
 
 
-class _FirstLabel(NamedTuple):
-    """The frame of an utterance's next label, and which of the nodes looked at has it."""
-
-    frame: int
-    node: int
-
-
-def _first_labels(is_label: list[bool], spans: dict[int, range]) -> dict[int, _FirstLabel]:
-    """The first label of each utterance that has one.
+class _Frames:
+    """Where each utterance stands.
 
     Args:
-        is_label: of the nodes, utterance after utterance.
-        spans: the frames of each utterance's nodes.
+        ends: (batch,), integer frames.
+        max_symbols: labels a frame at most.
     """
-    first, begin = {}, 0
-    for i, span in spans.items():
-        ahead = is_label[begin : begin + len(span)]
-        if True in ahead:
-            offset = ahead.index(True)
-            first[i] = _FirstLabel(span[offset], begin + offset)
-        begin += len(span)
-    return first
+
+    def __init__(self, ends: Tensor, max_symbols: int) -> None:
+        self.ends = ends
+        self.max_symbols = max_symbols
+        self.frame, self.emitted_here = torch.zeros_like(ends), torch.zeros_like(ends)
+
+    def running(self) -> Tensor:
+        """(batch,), which utterances are not at their end."""
+        return self.frame < self.ends
+
+    def ahead(self, rows: Tensor, window: int) -> tuple[Tensor, Tensor]:
+        """(rows, window), the next frames, and which of them the utterance has."""
+        ahead = self.frame[rows].unsqueeze(1) + torch.arange(window, device=rows.device)
+        return ahead, ahead < self.ends[rows].unsqueeze(1)
+
+    def go_on(self, rows: Tensor, ahead: Tensor, is_label: Tensor) -> Tensor:
+        """Goes to the first label of each, or behind what was looked at.
+
+        Args:
+            rows: (rows,).
+            ahead: of :meth:`ahead`.
+            is_label: (rows, window).
+
+        Returns:
+            (rows,), which of them have a label.
+        """
+        has_label = is_label.any(1)
+        first = ahead.gather(1, is_label.byte().argmax(1, keepdim=True)).squeeze(1)
+        frame = torch.where(has_label, first, ahead[:, -1] + 1)
+        stays = frame == self.frame[rows]
+        emitted = torch.where(stays, self.emitted_here[rows], 0) + has_label
+        full = emitted == self.max_symbols
+        self.frame[rows] = frame + full
+        self.emitted_here[rows] = emitted.masked_fill(full, 0)
+        return has_label
 
 
-def _hypotheses(
-    turns: list[tuple[dict[int, _FirstLabel], Tensor, Tensor]], frames_before: list[int]
-) -> list[Hypothesis]:
-    """Sorts what was emitted in each turn by utterance."""
-    hypotheses = [Hypothesis([], [], []) for _ in frames_before]
-    if not turns:
-        return hypotheses
-    first, labels, log_probs = zip(*turns, strict=True)
-    places = [(i, label.frame) for turn in first for i, label in turn.items()]
-    columns = torch.cat(labels).tolist(), torch.cat(log_probs).tolist()
-    for (i, frame), label, log_prob in zip(places, *columns, strict=True):
-        hypotheses[i].tokens.append(label)
-        hypotheses[i].frames.append(frames_before[i] + frame)
-        hypotheses[i].log_probs.append(log_prob)
+def _hypotheses(found: list[tuple[Tensor, ...]], batch: int) -> list[Hypothesis]:
+    """Sorts what was emitted in each turn, (row, label, frame, log-probability), by utterance."""
+    hypotheses = [Hypothesis([], [], []) for _ in range(batch)]
+    columns = [torch.cat(column).tolist() for column in zip(*found, strict=True)]
+    for row, label, frame, log_prob in zip(*columns, strict=True):
+        hypotheses[row].tokens.append(label)
+        hypotheses[row].frames.append(frame)
+        hypotheses[row].log_probs.append(log_prob)
     return hypotheses
