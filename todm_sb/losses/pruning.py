@@ -13,6 +13,7 @@ band is made as wide as it takes to cover them, or left out.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -127,7 +128,7 @@ class Band:
     start: Tensor
     width: int
 
-    @property
+    @functools.cached_property
     def rows(self) -> Tensor:
         """(batch, T, width), the row of each node."""
         return self.start.unsqueeze(-1) + torch.arange(self.width, device=self.start.device)

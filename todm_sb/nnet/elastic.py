@@ -66,9 +66,12 @@ class ElasticFFN(nn.Module):
             ValueError: if the width does not fit.
         """
         width = self._check(width)
-        hidden = F.silu(F.linear(x, self.w_1.weight[:width], self.w_1.bias[:width]))
+        w_1, b_1, w_2 = self.w_1.weight, self.w_1.bias, self.w_2.weight
+        if width < self.d_hidden:  # slices are copied into zeros in the backward pass
+            w_1, b_1, w_2 = w_1[:width], b_1[:width], w_2[:, :width]
+        hidden = F.silu(F.linear(x, w_1, b_1))
         hidden = F.dropout(hidden, self.dropout_of(width), self.training)
-        return F.linear(hidden, self.w_2.weight[:, :width], self.w_2.bias)
+        return F.linear(hidden, w_2, self.w_2.bias)
 
     def extract(self, width: int | None = None) -> ElasticFFN:
         """A standalone layer of this width, equal in outputs and in its dropout.

@@ -70,7 +70,7 @@ def _transpose(x: Tensor) -> Tensor:
     if x.device.type != "cpu":
         return x.transpose(1, 2).contiguous()
     out = x.new_empty(x.shape[0], x.shape[2], x.shape[1])
-    for matrix, transposed in zip(x, out, strict=True):
+    for matrix, transposed in zip(x.contiguous(), out, strict=True):
         transposed.copy_(matrix.t())
     return out
 
@@ -78,7 +78,7 @@ def _transpose(x: Tensor) -> Tensor:
 def _inverse(spectrum: Tensor, length: int) -> Tensor:
     """Spectra (batch, channels, n / 2 + 1) -> their first frames (batch, length, channels)."""
     n = 2 * (spectrum.shape[-1] - 1)
-    return _transpose(torch.fft.irfft(spectrum, n)[..., :length].contiguous())
+    return _transpose(torch.fft.irfft(spectrum, n)[..., :length])
 
 
 class _FFTConvolution(torch.autograd.Function):
@@ -109,7 +109,7 @@ class _FFTConvolution(torch.autograd.Function):
             # Not by einsum, which makes a batched product of 1 x B and B x 1 matrices of it: on
             # GPUs as many of them as there are channels and frequencies, on a CPU twice the time.
             grad_kernel = (u_spectrum.conj() * grad_spectrum).sum(0) * (2 / n)
-            grad_kernel[:, :: n // 2] /= 2
+            grad_kernel[:, :: n // 2].div_(2)
         if ctx.needs_input_grad[0]:
             grad_u = _inverse(grad_spectrum * spectrum.conj(), grad.shape[1])
         return grad_u, grad_kernel
