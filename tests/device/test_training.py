@@ -133,7 +133,7 @@ def test_validation_is_that_of_the_cpu(ledger, tmp_path, char_tokenizer_path):
         brain.modules.eval()
         brain.on_stage_start(Stage.VALID, 1)
         losses.append(float(brain.evaluate_batch(make_batch(17), Stage.VALID)))
-        errors.append(brain.errors.by_rate_and_name())
+        errors.append(brain.evaluation.errors.by_rate_and_name())
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     assert errors[0] == errors[1]
 
