@@ -120,9 +120,9 @@ def test_counts_widths_and_places_are_uniform():
     assert_uniform(torch.bincount(widths).tolist()[1:])
     starts = bands[widths == 3].int().argmax(1)
     assert_uniform(torch.bincount(starts, minlength=6).tolist())
-    # Masks of one bin each are seldom on one of a thousand.
+    # Masks of one bin each are seldom on one of three hundred.
     augment = SpecAugment(freq_count=(0, 2), freq_width=(1, 1), time_count=(0, 0))
-    bins = run(augment, torch.ones(6000, 1, 1000), [1] * 6000)[:, 0] == 0
+    bins = run(augment, torch.ones(6000, 1, 300), [1] * 6000)[:, 0] == 0
     assert_uniform(torch.bincount(bins.sum(1)).tolist())
 
 
