@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
@@ -17,6 +18,7 @@ class Searcher(Protocol):
     model. A class derived from this needs :meth:`search` alone.
     """
 
+    @abstractmethod
     def search(self, encoded: Tensor, n_frames: Tensor) -> list[list[Hypothesis]]:
         """Searches a batch.
 
