@@ -1,14 +1,11 @@
 """An elastic dimension of one's own: its name, a layer that obeys it, an encoder that has it.
 
 The dimension here is how many of a convolution's taps are active, those in its middle. A recipe's
-search space knows it once this file is imported, in a ``train.py`` of one's own:
+search space knows it once this file is imported, with this file's folder on PYTHONPATH:
 
-    import dimension
-    from todm_sb.training.train import main
-
-
-    python my_train.py hparams/mini.yaml --search_space='{kernel_sizes: [3, 7, 15]}' \\
+    todm-sb --import dimension train hparams/mini.yaml --search_space='{kernel_sizes: [3, 7, 15]}' \\
         --model='{encoder: {kind: elastic_convolution}}'
+    todm-sb --import dimension search results/mini/1234
 """
 
 import copy

@@ -57,3 +57,25 @@ def test_the_version_is_the_packages(capsys):
     with pytest.raises(SystemExit):
         main(["--version"])
     assert capsys.readouterr().out == f"{__version__}\n"
+
+
+@pytest.mark.parametrize("form", [["--import", "own_of_mine"], ["--import=own_of_mine"]])
+def test_modules_of_ones_own_are_imported_before_the_subcommand(
+    half_done, form, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "own_of_mine.py").write_text("print('imported')", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_of_mine", raising=False)
+    assert main([*form, "--import=json", "half-done", "here"]) == FAILED
+    assert capsys.readouterr().out == "imported\nhere\n"
+    sys.modules.pop("own_of_mine")
+
+
+@pytest.mark.parametrize("argv", [["--import", "nobody", "half-done", "here"], ["--import"]])
+def test_a_module_that_is_not_there_is_wrong_usage(half_done, argv, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(argv)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "--import" in said
+    assert "Traceback" not in said

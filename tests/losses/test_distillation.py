@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from todm_sb.losses.distillation import AlphaDivergence, three_classes
+from todm_sb.losses.divergence import Divergence
 
 UNCLIPPED = 1e30
 ALPHAS = [-1, 0, 0.5, 1, 2]
@@ -287,3 +288,9 @@ def test_the_divergence_of_three_classes_is_the_formula_on_their_probabilities(a
 def test_settings_without_sense_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         AlphaDivergence(**options)
+
+
+def test_a_divergence_without_one_of_its_methods_cannot_be_made():
+    lacking = type("Lacking", (Divergence,), {"value": AlphaDivergence.value})
+    with pytest.raises(TypeError, match="gradient"):
+        lacking()

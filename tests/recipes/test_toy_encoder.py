@@ -94,8 +94,8 @@ HEADS = {
 
 
 def model_of(kind):
-    """Override of the tiny recipe, whose model is in dual mode, by another kind."""
-    encoder = {"kind": kind, "d_model": 16, "n_heads": 4, "channels": [4, 4], "dual_mode": True}
+    """Override of the tiny recipe, whose keys are of the MH-SSM, by another kind."""
+    encoder = {"kind": kind, "d_model": 16, "n_heads": 4, "channels": [4, 4], "state_size": 4}
     return json.dumps({"d_joint": 24, "encoder": encoder, "predictor": {"d_model": 16}})
 
 
@@ -187,7 +187,7 @@ def test_keys_of_another_kind_are_left_out_with_one_line(caplog):
 
     options = {"kind": "toy", "n_features": 4, "d_model": 6, "sizes": {"ffn_dims": [5]}}
     with caplog.at_level(logging.WARNING):
-        build_encoder({**options, "state_size": 8, "dual_mode": True})
+        build_encoder({**options, "state_size": 8, "dual_mode": False})
     assert caplog.messages == ["encoder: toy has no dual_mode, state_size; left out"]
 
 

@@ -3,6 +3,7 @@
 import itertools
 import math
 import random
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -153,3 +154,51 @@ def test_studies_of_before_there_was_a_choice_are_of_nsga2(tmp_path):
     study.agree({"cost": "params", "algorithm": "nsga2"}, dict)
     with pytest.raises(ConfigError, match=r"of another algorithm \(nsga2, not local\)"):
         study.agree({"cost": "params", "algorithm": "local"}, dict)
+
+
+class Own:
+    """An algorithm of a user's own; each test takes something away."""
+
+    name = "own"
+
+    def __init__(self, task):
+        self.task = task
+
+    def first(self):
+        return []
+
+    def candidates(self, trial, rng):
+        return iter([SMALL.max])
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "message"),
+    [
+        ("nobody", "give one of nsga2"),
+        ("nobody.X", "'nobody' cannot be imported"),
+        ("json.Nope", "no such class"),
+        ("json.dumps", "no such class"),
+        (".X", "give one of nsga2"),
+        ("json.JSONDecoder", "lacks name"),
+        ("own_proposers.NoCandidates", "lacks candidates"),
+        ("own_proposers.NoTask", "made of a Task alone"),
+    ],
+)
+def test_what_is_no_algorithm_is_refused_in_one_line(algorithm, message, monkeypatch):
+    own = SimpleNamespace(
+        NoCandidates=type("NoCandidates", (), {"name": "x", "first": Own.first}),
+        NoTask=type("NoTask", (Own,), {"__init__": lambda self: None}),
+    )
+    monkeypatch.setitem(sys.modules, "own_proposers", own)
+    with pytest.raises(ConfigError, match=message) as refused:
+        proposer_class(algorithm)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("method", ["first", "candidates"])
+def test_a_proposal_outside_the_space_is_refused_by_its_name(tmp_path, monkeypatch, method):
+    outside = SearchSpace(9, 9, ffn_dims=(7,)).max
+    proposes = type("Strange", (Own,), {method: lambda self, *_: [outside]})
+    monkeypatch.setitem(sys.modules, "own_proposers", SimpleNamespace(Strange=proposes))
+    with pytest.raises(ConfigError, match="outside the search space"):
+        search(tmp_path, "own_proposers.Strange", n=2)

@@ -332,3 +332,10 @@ def test_a_subnet_outside_the_space_is_refused_in_one_line(outside):
             use()
         assert outside.to_json() in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_a_dimension_that_is_null_does_not_vary():
+    plain = {"n_layers": 4, "min_layers": 2, "n_heads": [2, 4]}
+    assert SearchSpace.from_dict({**plain, "ffn_dims": None}) == SearchSpace.from_dict(plain)
+    with pytest.raises(ConfigError, match="n_layers"):
+        SearchSpace.from_dict({**plain, "n_layers": None})

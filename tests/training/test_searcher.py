@@ -149,3 +149,20 @@ def test_weights_of_losses_may_depend_on_the_step_from_the_command_line(loaded):
     objective = loaded(f"--objective={{ctc_weight: {schedule}}}")["objective"]
     assert [objective.ctc_weight(step) for step in (0, 50, 100)] == pytest.approx([1, 0.65, 0.3])
     assert objective.kd_weight > 0
+
+
+class _NoSearch(Searcher):
+    def __init__(self, model):
+        self.model = model
+
+
+class _Failing(OneLabel):
+    def __init__(self, model):
+        raise AttributeError("no such\nattribute")
+
+
+@pytest.mark.parametrize(("make", "word"), [(_NoSearch, "search"), (_Failing, "no such")])
+def test_a_class_that_makes_no_searcher_is_refused_before_the_first_step(make, word):
+    with pytest.raises(ConfigError, match=f"searcher: .*{word}") as refused:
+        searcher_of({"searcher": make}, None)
+    assert "\n" not in str(refused.value)

@@ -10,8 +10,10 @@ from io import TextIOWrapper
 
 from todm_sb import __version__
 from todm_sb.utils.errors import one_line_errors
+from todm_sb.utils.own_modules import import_own
 
 OK, FAILED = 0, 1
+OWN = "--import"
 
 # Only the subcommand that is called is imported: help does not wait for PyTorch.
 COMMANDS: dict[str, str] = {
@@ -43,14 +45,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="todm-sb", description="Speech recognition by subnets.")
     parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument(
+        OWN,
+        metavar="MODULE",
+        action="append",
+        help="first, and as often as needed: a module of your own that registers encoders or "
+        "dimensions",
+    )
+    with one_line_errors():
+        given = _import_own(argv)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
-        if name in argv[:1]:
+        if name in given[:1]:
             with one_line_errors():
                 module = import_module(f"todm_sb.cli.{name.replace('-', '_')}")
                 if hasattr(module, "main"):  # its command line is its own: keys of a recipe
-                    return module.main(argv[1:])
+                    return module.main(given[1:])
             module.add_arguments(command)
             command.set_defaults(run=module.run)
     arguments = parser.parse_args(argv)
@@ -59,3 +70,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     with one_line_errors():
         return arguments.run(arguments)
+
+
+def _import_own(argv: Sequence[str]) -> Sequence[str]:
+    """Imports what ``--import`` names at the beginning.
+
+    Returns:
+        The arguments after it.
+    """
+    while argv[:1]:
+        option, equals, module = argv[0].partition("=")
+        if option != OWN or not (equals or argv[1:]):
+            break
+        import_own(module if equals else argv[1], OWN)
+        argv = argv[1 if equals else 2 :]
+    return argv

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
@@ -25,10 +26,12 @@ class Divergence(Protocol):
     # Numbers that are kept of each node besides the value.
     n_notes: int = 0
 
+    @abstractmethod
     def value(self, log_q: Tensor, log_p: Tensor, labels: Tensor, blank: int) -> Tensor:
         """(...), the divergence at each node, in nats."""
         ...
 
+    @abstractmethod
     def gradient(self, log_q: Tensor, log_p: Tensor, labels: Tensor, blank: int) -> Tensor:
         """(..., V), the gradient of each node's value at ``log_q``, whatever autograd says of
         :meth:`value`; up to what is the same for all labels, which a softmax does not hand on. It

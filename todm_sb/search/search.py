@@ -68,7 +68,8 @@ class SubnetSearch:
         algorithm: see :func:`todm_sb.search.proposers.proposer_class`.
 
     Raises:
-        ConfigError: if a budget is below the smallest subnet, or there is no such algorithm.
+        ConfigError: if a budget is below the smallest subnet, there is no such algorithm, or what
+            it proposes is outside the space.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class SubnetSearch:
         limit = max(self.budgets, default=math.inf)
         self.task = Task(space, study, self._cost, limit, seed)
         self.proposer = proposer_class(algorithm)(self.task)
-        self._first = self.proposer.first()
+        self._first = [space.check(config) for config in self.proposer.first()]
 
     def run(self, n: int, baselines: bool = True, progressbar: bool = True) -> SearchResult:
         """Searches until ``n`` subnets have been evaluated, by all workers and runs together.
@@ -216,8 +217,9 @@ class SubnetSearch:
         candidates = itertools.islice(self.proposer.candidates(trial, rng), DRAWS)
         others = (self.space.random(rng) for _ in range(DRAWS))
         for config in itertools.chain(candidates, others):
-            if config.id not in taken and self.task.allowed(config):
-                return config
+            whole = self.space.check(config)
+            if whole.id not in taken and self.task.allowed(whole):
+                return whole
         return None
 
 

@@ -71,7 +71,8 @@ class SearchSpace:
 
     @classmethod
     def from_dict(cls, data: Any) -> SearchSpace:
-        """From plain types, as in a recipe's YAML.
+        """From plain types, as in a recipe's YAML. A dimension that is null does not vary: so a
+        recipe leaves out one that its base has.
 
         Raises:
             ConfigError: if it is no mapping, or on an unknown or missing key, naming it.
@@ -86,7 +87,7 @@ class SearchSpace:
         missing = [key for key in needed if key not in data]
         if missing:
             raise ConfigError(f"search space: {missing[0]!r} is missing")
-        return cls(**data)
+        return cls(**{k: v for k, v in data.items() if v is not None or k not in DIMENSIONS})
 
     def to_dict(self) -> dict[str, Any]:
         """Inverse of :meth:`from_dict`."""

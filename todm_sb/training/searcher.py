@@ -28,8 +28,11 @@ def searcher_of(hparams: Mapping[str, Any], model: Transducer) -> Searcher:
     built = isinstance(make, Searcher) and not isinstance(make, type)
     try:
         searcher = make(model) if callable(make) and not built else None
-    except TypeError as error:  # an argument that it does not have
-        raise ConfigError(f"searcher: {error}") from None
+    except ConfigError:
+        raise
+    except Exception as error:  # it is any code; an argument that it does not have, say
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"searcher: {reason}") from error
     if not isinstance(searcher, Searcher):
         raise ConfigError(
             f"searcher cannot be {quoted(make)}: name a class, such as "

@@ -38,14 +38,29 @@ def their_name(name):
     return f"norm.{name}" if name.startswith("norm.") else name
 
 
-@torch.no_grad()
-def test_the_max_subnet_is_speechbrains_encoder(encoder):
-    theirs = Theirs(3, 8, 12, 2, kernel_size=5).eval()
+def speechbrains(encoder):
+    """SpeechBrain's encoder with the weights of one whose layers are alike."""
+    (width,) = set(encoder.dimensions["ffn_dims"])
+    theirs = Theirs(len(encoder.layers), 8, width, 2, kernel_size=5)
     ours = {k: v for k, v in encoder.state_dict().items() if k.startswith(("layers.", "norm."))}
     theirs.load_state_dict({their_name(name): value for name, value in ours.items()})
-    frames = torch.randn(2, 11, 8)
+    return theirs.train(encoder.training)
+
+
+@pytest.mark.parametrize(
+    "subnet",
+    [None, SubnetConfig((1,), ffn_dims=(12,)), SubnetConfig((0, 2), ffn_dims=(5, 5))],
+    ids=["max", "one layer", "narrow"],
+)
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("training", [False, True])
+@torch.no_grad()
+def test_a_subnet_is_speechbrains_encoder_of_its_size(encoder, subnet, batch, training):
+    encoder.train(training)
+    theirs = speechbrains(encoder.extract(subnet) if subnet else encoder)
+    frames = torch.randn(batch, 11, 8)
     expected, *_ = theirs(frames, pos_embs=encoder.shared(11)[0])
-    got = encoder.encode(frames, torch.tensor([11, 11]))
+    got = encoder.encode(frames, torch.tensor([11] * batch), subnet)
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from torch import Tensor, nn
@@ -58,7 +58,17 @@ class LayerStack(nn.ModuleList):
 
     Args:
         layers: see :class:`ElasticLayer`.
+
+    Raises:
+        TypeError: if one is none.
     """
+
+    def __init__(self, layers: Iterable[nn.Module] = ()) -> None:
+        super().__init__(layers)
+        for layer in self:
+            for name in ("extract", "macs"):
+                if not callable(getattr(layer, name, None)):
+                    raise TypeError(f"{type(layer).__name__}, a layer of it, lacks {name}")
 
     if TYPE_CHECKING:  # a layer has methods that nn.Module does not declare
 

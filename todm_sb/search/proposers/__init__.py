@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
+import inspect
 
 from todm_sb.search.proposers.protocol import Proposer, Task
 from todm_sb.utils.errors import ConfigError, quoted
+from todm_sb.utils.own_modules import import_own
 
 __all__ = ["ALGORITHMS", "Proposer", "Task", "proposer_class"]
 
@@ -24,13 +25,21 @@ def proposer_class(algorithm: str) -> type[Proposer]:
         algorithm: one of :data:`ALGORITHMS`, or ``module.Class`` of one's own.
 
     Raises:
-        ConfigError: if there is none of that name.
+        ConfigError: if there is none of that name, or what is there is no :class:`Proposer`.
     """
+    known = f"give one of {', '.join(ALGORITHMS)}, or the module.Class of your own"
     module, _, name = ALGORITHMS.get(algorithm, algorithm).rpartition(".")
+    if not module:
+        raise ConfigError(f"no search algorithm {quoted(algorithm)}: {known}")
+    of = f"search algorithm {quoted(algorithm)}"
+    found = getattr(import_own(module, of), name, None)
+    if not inspect.isclass(found):
+        raise ConfigError(f"{of}: there is no such class: {known}")
+    for needed in ("name", "first", "candidates"):
+        if not hasattr(found, needed):
+            raise ConfigError(f"{of} lacks {needed}: see todm_sb.search.proposers.Proposer")
     try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"no search algorithm {quoted(algorithm)} ({error}): give one of "
-            f"{', '.join(ALGORITHMS)}, or the module.Class of your own"
-        ) from None
+        inspect.signature(found).bind(None)
+    except TypeError as error:
+        raise ConfigError(f"{of} has to be made of a Task alone: {error}") from None
+    return found
