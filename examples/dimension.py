@@ -3,8 +3,8 @@
 The dimension here is how many of a convolution's taps are active, those in its middle. A recipe's
 search space knows it once this file is imported, with this file's folder on PYTHONPATH:
 
-    todm-sb --import dimension train hparams/mini.yaml --search_space='{kernel_sizes: [3, 7, 15]}' \\
-        --model='{encoder: {kind: elastic_convolution}}'
+    todm-sb --import dimension train hparams/mini.yaml \\
+        --search_space='{kernel_sizes: [3, 7, 15]}' --model='{encoder: {kind: elastic_convolution}}'
     todm-sb --import dimension search results/mini/1234
 """
 

@@ -44,7 +44,9 @@ def make_brain(
         changes: of its keys, over those of :data:`NARROW`; or of SpeechBrain's options.
     """
     options = {"precision": "fp32"}
-    options |= {k: changes.pop(k) for k in ("precision", "grad_accumulation_factor") if k in changes}
+    options |= {
+        k: changes.pop(k) for k in ("precision", "grad_accumulation_factor") if k in changes
+    }
     overrides = {**NARROW, "output_folder": str(folder), **changes}
     torch.manual_seed(0)
     hparams = Recipe(HPARAMS / recipe, overrides).load()

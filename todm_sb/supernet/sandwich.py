@@ -20,6 +20,7 @@ from torch import Tensor
 from todm_sb.losses.lattice import HostLengths
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.space import SearchSpace, SubnetConfig
+from todm_sb.supernet.gradients import GradientSum
 from todm_sb.supernet.losses import SubnetLosses
 from todm_sb.supernet.objective import Objective
 from todm_sb.supernet.trunk import Labels, Trunk
@@ -66,7 +67,7 @@ def sandwich_backward(
     leaves = trunk.cut()
     batch = len(trunk.frames)
     host_of_all = HostLengths.read(trunk.n_frames, labels.lengths)
-    losses: list[list[SubnetLosses]] = []
+    gradients, losses = GradientSum(model.parameters()), []
     for part, share in _parts(batch, micro_batches):
         host = host_of_all.rows(part)
         n_frames, n_labels = host.longest
@@ -79,9 +80,11 @@ def sandwich_backward(
                 model, part_trunk, part_labels, subnet, lead, batches, host
             )
             backward(share * subnet_losses.total)
+            gradients.take()
             lead = lead or own_lead
             losses[-1].append(subnet_losses.detached(share))
     trunk.backward(leaves)
+    gradients.give()
     return [SubnetLosses.sum(parts) for parts in zip(*losses, strict=True)]
 
 
