@@ -106,8 +106,7 @@ class LatencyTable:
         depths = [layers for layers in (every, every[::2], every[1::2]) if layers]
         largest = {key: values[-1] for key, values in space.choices}
         smaller = [(key, choice) for key, values in space.choices for choice in values[:-1]]
-        variants: dict[tuple[str, int] | None, dict[str, int]]
-        variants = {None: largest, **{(key, c): {**largest, key: c} for key, c in smaller}}
+        variants = {None: largest} | {(key, c): {**largest, key: c} for key, c in smaller}
         configs = [
             (name, SubnetConfig(layers, **{key: [c] * len(layers) for key, c in choice.items()}))
             for name, choice in variants.items()
