@@ -323,6 +323,12 @@ def _lstm(x: Tensor, state: list[Tensor], weights: list[Tensor], *options: Any) 
     return _LSTM.apply(options, x, *state, *weights)
 
 
+def _silu_backward(grad: Tensor, x: Tensor) -> Tensor:
+    """One operator, as CUDA has it; other devices get it in pieces."""
+    _note(_ledger.launches, "aten.silu_backward.default")
+    return FarTensor(aten.silu_backward(grad.near, x.near))
+
+
 # Autocast, whose rules each device registers for itself: CUDA's, of the operators used here
 
 IN_LOWER_PRECISION = (
@@ -430,6 +436,7 @@ def _register() -> None:
     _ATEN.impl("empty_strided", _empty_strided, "PrivateUse1")
     _ATEN.impl("_copy_from", _copy_from, "PrivateUse1")
     _ATEN.impl("lstm.input", _lstm, "AutogradPrivateUse1")
+    _ATEN.impl("silu_backward", _silu_backward, "AutogradPrivateUse1")
     _ALL.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
     for names, lower in ((IN_LOWER_PRECISION, True), (IN_FLOAT32, False)):
         for name in names:

@@ -190,7 +190,9 @@ class _Search:
             return done[0]  # no labels: (N, H)
         columns = zip(*done, strict=True)
         beam = _Beam(*(torch.cat(x, dim=1) for x in columns))  # (N, all of done)
-        beam, _ = self._predict(beam.merged(beam_size))  # (N, H)
+        beam = beam.merged(beam_size)  # (N, H)
+        if n_here:  # else no label is pending
+            beam, _ = self._predict(beam)
         for memory in self.memories:
             memory.keep(beam.rows.flatten())  # (N H,)
         rows = torch.arange(beam.rows.numel(), device=beam.rows.device)

@@ -100,6 +100,16 @@ def test_shared_positions_change_nothing(encoder):
     assert torch.equal(encoder.encode(frames, lengths, SUBNET, shared), expected)
 
 
+@torch.no_grad()
+def test_positions_of_more_frames_serve_a_part_of_the_batch(encoder):
+    frames, lengths = encoder.subsampling(torch.randn(3, 37, 6), LENGTHS)
+    shared, part = encoder.shared(frames.shape[1]), frames[1:, : lengths[1]]
+    expected = encoder.encode(part, lengths[1:], SUBNET)
+    assert len(expected[0]) < frames.shape[1]
+    got = encoder.encode(part, lengths[1:], SUBNET, shared)
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_both_feed_forward_layers_have_the_dropout_of_their_width():
     encoder = ConformerEncoder(6, 8, [12, 6], n_heads=2, dropout=0.4)
     for layer, width in zip(encoder.layers, (12, 6), strict=True):

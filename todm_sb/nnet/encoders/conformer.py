@@ -187,6 +187,9 @@ class ConformerEncoder(StackedEncoder):
         """The elastic part; see :meth:`todm_sb.nnet.encoders.Encoder.encode`."""
         mask = frame_mask(lengths, frames.shape[1])
         (positions,) = shared or self.shared(frames.shape[1])
+        # Those of more frames reach as much too far on either side.
+        beyond = (positions.shape[1] + 1) // 2 - frames.shape[1]
+        positions = positions[:, beyond : positions.shape[1] - beyond]
         # Under autocast, on each device: the residual stream in the weights' precision.
         x = torch.where(mask, frames, 0.0).to(self.norm.weight.dtype)
         for i, choices in self.layers.active(subnet):

@@ -78,8 +78,8 @@ class Encoder(Protocol):
                 other depends on them.
             lengths: (batch,), integer frames of each utterance.
             subnet: None for the max subnet.
-            shared: what :meth:`shared` returned for T' frames and this mode, or None to compute
-                what is needed.
+            shared: what :meth:`shared` returned for this mode and T' frames or more (a part of
+                a batch can be shorter than the whole), or None to compute what is needed.
             causal: run a dual-mode network as a causal one.
 
         Returns:
