@@ -66,7 +66,8 @@ class ElasticFFN(nn.Module):
             ValueError: if the width does not fit.
         """
         width = self._check(width)
-        w_1, b_1, w_2 = self.w_1.weight, self.w_1.bias, self.w_2.weight
+        parts: tuple[Tensor, ...] = self.w_1.weight, self.w_1.bias, self.w_2.weight
+        w_1, b_1, w_2 = parts
         if width < self.d_hidden:  # slices are copied into zeros in the backward pass
             w_1, b_1, w_2 = w_1[:width], b_1[:width], w_2[:, :width]
         hidden = F.silu(F.linear(x, w_1, b_1))
