@@ -43,10 +43,8 @@ def make_brain(
         recipe: a YAML of the recipe's.
         changes: of its keys, over those of :data:`NARROW`; or of SpeechBrain's options.
     """
-    options = {"precision": "fp32"}
-    options |= {
-        k: changes.pop(k) for k in ("precision", "grad_accumulation_factor") if k in changes
-    }
+    options: dict[str, Any] = {"precision": "fp32", "grad_accumulation_factor": 1}
+    options |= {key: changes.pop(key) for key in options.keys() & changes.keys()}
     overrides = {**NARROW, "output_folder": str(folder), **changes}
     torch.manual_seed(0)
     hparams = Recipe(HPARAMS / recipe, overrides).load()
