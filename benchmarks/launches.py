@@ -12,6 +12,8 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections import Counter
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import torch
@@ -36,7 +38,8 @@ def copy_of(ledger: Ledger) -> Ledger:
 
 def of_step(ledger: Ledger, **changes: object) -> Ledger:
     """What the second step asks; the first makes the optimizer's state."""
-    with tempfile.TemporaryDirectory() as folder:
+    # The brain tells a line a minute.
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
         brain = make_brain(Path(folder), FAR, **changes)
         brain.on_fit_start()
         for brain.step in (1, 2):

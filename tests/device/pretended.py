@@ -21,6 +21,7 @@ says whether there is one. To be imported before the first backward; outside of
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 from collections import Counter
@@ -104,13 +105,55 @@ def _place() -> str:
     frame = sys._current_frames().get(threading.main_thread().ident)
     found = "elsewhere"
     while frame is not None:
-        name = frame.f_code.co_filename
-        if "/todm_sb/" in name:
-            return f"todm_sb/{name.rpartition('/todm_sb/')[2]}:{frame.f_lineno}"
-        if found == "elsewhere" and "/site-packages/" in name and "/torch/" not in name:
-            found = f"{name.rpartition('/site-packages/')[2]}:{frame.f_lineno}"
+        own, name = _short_name(frame.f_code.co_filename)
+        if own:
+            return f"{name}:{frame.f_lineno}"
+        if name and found == "elsewhere":
+            found = f"{name}:{frame.f_lineno}"
         frame = frame.f_back
     return found
+
+
+@functools.cache
+def _short_name(file: str) -> tuple[bool, str]:
+    """Whether a file is this project's, and how to name it; nothing for those that say little."""
+    if "/todm_sb/" in file:
+        return True, f"todm_sb/{file.rpartition('/todm_sb/')[2]}"
+    if "/site-packages/" in file and "/torch/" not in file:
+        return False, file.rpartition("/site-packages/")[2]
+    return False, ""
+
+
+@dataclass(frozen=True)
+class _Operator:
+    """What is to be known of an operator."""
+
+    name: str
+    compute: Callable[..., Any]
+    is_free: bool
+    takes_numbers: bool
+    reads: str | None
+    copies: bool
+    indexes: bool
+
+    @classmethod
+    def of(cls, func: Any) -> _Operator:
+        """Looked up once: hashing an operator takes longer than what is done with it."""
+        if id(func) not in _operators:
+            takes_numbers = torch.Tag.pointwise in func.tags or func is aten.masked_fill_.Tensor
+            _operators[id(func)] = cls(
+                str(func),
+                _SUBSTITUTES.get(func, func),
+                func.is_view or func in FREE,
+                takes_numbers,
+                READS.get(func),
+                func in COPIES,
+                func in INDEXING,
+            )
+        return _operators[id(func)]
+
+
+_operators: dict[int, _Operator] = {}
 
 
 class FarTensor(Tensor):
@@ -182,9 +225,10 @@ def _run(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     any_far, device = len(near) < len(tensors), kwargs.get("device")
     if not any_far and not _is_far(device):
         return func(*args, **kwargs)
-    _check_devices(func, near if any_far else [])
-    _count(func, args, kwargs, near)
-    result = _compute(func, args, kwargs)
+    operator = _Operator.of(func)
+    _check_devices(operator, near if any_far else [])
+    _count(operator, func, args, kwargs, near)
+    result = _compute(operator, args, kwargs)
     if func is aten._local_scalar_dense.default or (device is not None and not _is_far(device)):
         return result
     if func is aten.copy_.default and not isinstance(args[0], FarTensor):
@@ -201,24 +245,23 @@ def _to_near(x: Tensor) -> Tensor:
     return x.near if isinstance(x, FarTensor) else x
 
 
-def _check_devices(func: Any, near: list[Tensor]) -> None:
+def _check_devices(operator: _Operator, near: list[Tensor]) -> None:
     """Refuses tensors of the CPU among those of the device, as CUDA does."""
-    if func in COPIES or func in INDEXING:
+    if not near or operator.copies or operator.indexes:
         return
-    are_numbers = torch.Tag.pointwise in func.tags or func is aten.masked_fill_.Tensor
-    wrong = [tuple(x.shape) for x in near if x.dim() or not are_numbers]
+    wrong = [tuple(x.shape) for x in near if x.dim() or not operator.takes_numbers]
     if wrong:
         raise MixedDevicesError(
-            f"{func}: tensors on {FAR} and on the CPU, the latter of shapes {wrong}"
+            f"{operator.name}: tensors on {FAR} and on the CPU, the latter of shapes {wrong}"
         )
 
 
-def _count(func: Any, args: tuple, kwargs: dict[str, Any], near: list[Tensor]) -> None:
+def _count(operator: _Operator, func: Any, args: tuple, kwargs: dict, near: list[Tensor]) -> None:
     """Takes down what an operator costs."""
-    if not func.is_view and func not in FREE:
-        _note(_ledger.launches, str(func))
-    if func in READS:
-        _note(_ledger.reads, READS[func])
+    if not operator.is_free:
+        _note(_ledger.launches, operator.name)
+    if operator.reads:
+        _note(_ledger.reads, operator.reads)
     elif func is aten._to_copy.default:
         if not _is_far(kwargs.get("device", FAR)):
             _note(_ledger.reads, "a tensor")
@@ -229,7 +272,7 @@ def _count(func: Any, args: tuple, kwargs: dict[str, Any], near: list[Tensor]) -
             _note(_ledger.reads, "a tensor")
         elif not (args[2] if len(args) > 2 else kwargs.get("non_blocking")):
             _note(_ledger.writes, "a tensor")
-    elif func in INDEXING:
+    elif operator.indexes:
         indices = [x for x in args[1] if x is not None]
         if any(x.dtype in (torch.bool, torch.uint8) for x in indices):
             _note(_ledger.reads, "nonzero of an index")
@@ -237,13 +280,14 @@ def _count(func: Any, args: tuple, kwargs: dict[str, Any], near: list[Tensor]) -
             _note(_ledger.writes, "an index")
 
 
-def _compute(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+def _compute(operator: _Operator, args: tuple, kwargs: dict[str, Any]) -> Any:
     """The result, on the CPU."""
-    kwargs = {k: v for k, v in kwargs.items() if k != "pin_memory"}
-    if kwargs.get("device") is not None:
-        kwargs["device"] = torch.device("cpu")
+    if kwargs:
+        kwargs = {k: v for k, v in kwargs.items() if k != "pin_memory"}
+        if kwargs.get("device") is not None:
+            kwargs["device"] = torch.device("cpu")
     args, kwargs = _map(_to_near, (args, kwargs))
-    return _SUBSTITUTES.get(func, func)(*args, **kwargs)
+    return operator.compute(*args, **kwargs)
 
 
 class _Mode(TorchDispatchMode):

@@ -10,7 +10,7 @@ import torch
 
 from todm_sb.dataio.tokenizer import load_tokenizer
 from todm_sb.inference import StreamingSubnetASR, SubnetASR
-from todm_sb.nnet.ssm import DiagonalSSM
+from todm_sb.nnet.ssm_kernel import Modes
 from todm_sb.utils.errors import ConfigError, DataError
 
 RATE = 8000
@@ -171,7 +171,7 @@ def test_what_depends_on_the_weights_alone_is_computed_once_a_network(make_asr, 
     def refuse(_):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(DiagonalSSM, "discretise", refuse)
+    monkeypatch.setattr(Modes, "discretise", refuse)
     assert stream(asr, wavs, n_samples, 1600)[0] == expected
     with pytest.raises(AssertionError, match="computed again"):  # as a whole file needs it
         asr.transcribe_batch(wavs, torch.ones(1))

@@ -123,27 +123,38 @@ def test_a_neighbourhood_that_is_known_gives_way_to_random_subnets(tmp_path):
     assert [*proposer_class("local")(task).candidates(trial, random.Random(0))] == []
 
 
-def one_after_another(task):
+class OneAfterAnother:
     """An algorithm that nobody but this file knows."""
-    return SimpleNamespace(
-        name="one after another",
-        first=lambda: [],
-        candidates=lambda trial, rng: iter(SMALL.neighbours(SMALL.max)),
-    )
 
+    name = "one after another"
 
-one_after_another.name = "one after another"
+    def __init__(self, task):
+        self.space = task.space
+
+    def first(self):
+        return []
+
+    def candidates(self, trial, rng):
+        return iter(self.space.neighbours(self.space.max))
 
 
 def test_an_algorithm_of_ones_own_is_named_by_its_place(tmp_path):
-    study, result = search(tmp_path, f"{__name__}.one_after_another", space=SMALL, n=3)
+    study, result = search(tmp_path, f"{__name__}.OneAfterAnother", space=SMALL, n=3)
     assert found(study) == SMALL.neighbours(SMALL.max)[:3]
     assert [*result.methods] == ["one after another"]
 
 
-@pytest.mark.parametrize("name", ["nsga3", "no.such.Class", "todm_sb.search.proposers.None_", ""])
-def test_an_unknown_algorithm_is_refused(name):
-    with pytest.raises(ConfigError, match=r"no search algorithm .*nsga2, random, local") as caught:
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nsga3", "no search algorithm .*nsga2, random, local"),
+        ("", "no search algorithm .*nsga2, random, local"),
+        ("no.such.Class", "search algorithm 'no.such.Class': .* cannot be imported"),
+        ("todm_sb.search.proposers.None_", "there is no such class: give one of nsga2, random"),
+    ],
+)
+def test_an_unknown_algorithm_is_refused(name, message):
+    with pytest.raises(ConfigError, match=message) as caught:
         proposer_class(name)
     assert "\n" not in str(caught.value)
 
