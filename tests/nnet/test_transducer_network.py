@@ -112,7 +112,10 @@ def test_the_bias_towards_blank_can_be_learned():
         ({"encoder": {"n_features": 6, "d_model": 8}}, r"encoder: .*ffn_dims"),
         ({"encoder": {**config()["encoder"], "d_modle": 8}}, r"encoder: .*d_modle"),
         ({"encoder": {**config()["encoder"], "n_heads": 3}}, r"encoder: .*multiple of heads"),
-        ({"encoder": {**config()["encoder"], "channels": [1]}}, r"encoder: mhssm: 1 channels but 2"),
+        (
+            {"encoder": {**config()["encoder"], "channels": [1]}},
+            r"encoder: mhssm: 1 channels but 2",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_part(changes, message):
