@@ -114,7 +114,7 @@ def test_the_bias_towards_blank_can_be_learned():
         ({"encoder": {**config()["encoder"], "n_heads": 3}}, r"encoder: .*multiple of heads"),
         (
             {"encoder": {**config()["encoder"], "channels": [1]}},
-            r"encoder: mhssm: 1 channels but 2",
+            r"encoder: mhssm: 1 channels",
         ),
     ],
 )
