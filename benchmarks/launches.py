@@ -40,7 +40,7 @@ def of_step(ledger: Ledger, **changes: object) -> Ledger:
     """What the second step asks; the first, of max alone, makes the optimizer's state."""
     # The brain tells a line a minute.
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
-        brain = make_brain(Path(folder), FAR, sandwich_warmup=1, **changes)
+        brain = make_brain(Path(folder), FAR, sandwich_warmup=0.1, **changes)
         brain.on_fit_start()
         for brain.step in (1, 2):
             batch = make_batch(brain.hparams.vocab_size, seed=brain.step)

@@ -14,6 +14,7 @@ import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +32,9 @@ KEYS = (
     *("lr", "lr_annealing", "number_of_epochs", "sandwich_warmup"),
     *("max_batch_seconds", "reference_batch_seconds", "grad_accumulation_factor"),
 )
+
+
+RECIPE = Path(__file__).parents[1] / "recipes/LibriSpeech/todm/hparams/supernet.yaml"
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ def row_of(argv: Sequence[str], n_ranks: int, hours: float, fill: float) -> dict
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("recipe", help="the YAML")
+    parser.add_argument("recipe", nargs="?", default=str(RECIPE), help="the YAML")
     parser.add_argument("--gpus", type=int, nargs="+", default=[1, 4, 8, 64])
     parser.add_argument("--hours", type=float, default=960.9, help="of training data")
     parser.add_argument("--fill", type=float, default=0.9, help="share of a batch that is audio")

@@ -20,13 +20,14 @@ def step(tmp_path_factory):
     if not AVAILABLE:
         pytest.skip("this PyTorch has no backends in Python")
     with pretended_device() as ledger:
-        brain = make_brain(tmp_path_factory.mktemp("run"), FAR, sandwich_warmup=1)
+        brain = make_brain(tmp_path_factory.mktemp("run"), FAR, sandwich_warmup=0.1)
         brain.on_fit_start()
         for brain.step in (1, 2):
             batch = make_batch(brain.hparams.vocab_size, seed=brain.step)
             ledger.clear()
             brain.fit_batch(batch)
         assert len(brain.hparams.model.encoder.layers) == 16
+        assert brain.train_losses.means()["kd"] > 0  # there were students
         return Counter(ledger.launches), Counter(ledger.reads)
 
 
