@@ -3,10 +3,12 @@
 import torch
 from torch import nn
 
+from todm_sb.supernet import gradients as module
 from todm_sb.supernet.gradients import GradientSum
 
 
-def test_it_is_the_sum_that_autograd_makes():
+def test_it_is_the_sum_that_autograd_makes(monkeypatch):
+    monkeypatch.setattr(module, "LEFT_TO_AUTOGRAD", {})
     weights = [nn.Parameter(torch.randn(4)) for _ in range(4)]
     weights[0].grad = torch.ones(4)  # of an earlier batch
 
@@ -32,3 +34,15 @@ def test_it_is_the_sum_that_autograd_makes():
     gradients.give()
     for w, total in zip(weights, expected, strict=True):
         assert (w.grad is None and total is None) or torch.equal(w.grad, total)
+
+
+def test_on_a_cpu_autograd_adds_in_place():
+    weight = nn.Parameter(torch.randn(4))
+    gradients = GradientSum([weight])
+    (2 * weight).sum().backward()
+    gradients.take()
+    first = weight.grad
+    (3 * weight).sum().backward()
+    gradients.give()
+    assert weight.grad is first
+    assert weight.grad.tolist() == [5.0] * 4

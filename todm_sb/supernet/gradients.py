@@ -7,6 +7,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+# Where a launch costs nothing, and memory that is written for the first time does: autograd, which
+# adds in place, takes a seventh less time for a step of the mini recipe.
+LEFT_TO_AUTOGRAD = {"cpu"}
+
 
 class GradientSum:
     """Adds up the parameters' gradients over several backward passes, of all at once: autograd adds
@@ -19,7 +23,7 @@ class GradientSum:
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
-        self.parameters = list(parameters)
+        self.parameters = [p for p in parameters if p.device.type not in LEFT_TO_AUTOGRAD]
         self.sums: dict[int, Tensor] = {}
         self.take()
 
