@@ -27,6 +27,9 @@ from todm_sb.utils.errors import ConfigError
 # Runs of a network in a row; the first fills the caches.
 RUNS = 4
 
+# Bytes of the block that makes the allocator keep twice as much.
+KEPT = 30 << 20
+
 
 @dataclass(frozen=True)
 class LatencyTable:
@@ -115,7 +118,7 @@ class LatencyTable:
         ]
         networks = [extract_subnet(supernet, config) for _, config in configs]
         least = [[math.inf] * (len(config.layers) + 1) for _, config in configs]
-        with _one_thread():
+        with _steady():
             for i, network in itertools.chain(*repeats * [list(enumerate(networks))]):
                 for run in range(RUNS):
                     times = _time_layers(network, features, max_symbols)
@@ -167,7 +170,7 @@ def time_utterance(
         max_symbols: see :func:`todm_sb.decoders.greedy.greedy_search`.
     """
     best = [math.inf] * len(networks)
-    with _one_thread():
+    with _steady():
         for i, network in itertools.chain(*repeats * [list(enumerate(networks))]):
             for run in range(RUNS):
                 start = time.thread_time()
@@ -198,9 +201,15 @@ def _time_layers(network: Transducer, features: Tensor, max_symbols: int) -> lis
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def _steady() -> Iterator[None]:
+    """One thread, and memory that stays the process's when it is freed."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    # glibc gives the top of the heap back as soon as that much of it is free as twice the largest
+    # block that was freed so far, up to 32 MiB (mallopt(3), M_TRIM_THRESHOLD). By the accident of
+    # what else lies there, a network would then fetch its memory anew in each run, page by page,
+    # or not: up to a third of its time.
+    torch.empty(KEPT, dtype=torch.uint8)
     try:
         yield
     finally:
