@@ -22,11 +22,15 @@ from todm_sb.utils.errors import ConfigError, one_line_errors
 
 def weights(output):
     """Final weights of a run, from its last checkpoint."""
-    newest = max((output / "save").glob("CKPT*"), key=lambda p: p.stat().st_mtime)
-    return {
-        name: torch.load(newest / f"{name}.ckpt", weights_only=False)
-        for name in ("model", "optimizer", "normalize")
-    }
+    names = "model", "optimizer", "normalize"
+    # A process that was killed while it deleted an old one has left a part of that.
+    whole = [
+        folder
+        for folder in (output / "save").glob("CKPT*")
+        if all((folder / f"{name}.ckpt").exists() for name in names)
+    ]
+    newest = max(whole, key=lambda p: p.stat().st_mtime)
+    return {name: torch.load(newest / f"{name}.ckpt", weights_only=False) for name in names}
 
 
 def same(a, b):

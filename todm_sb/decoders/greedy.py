@@ -96,7 +96,8 @@ def greedy_chunk(
     outputs, predictor = state.outputs.clone(), tuple(s.clone() for s in state.predictor)
     projected = networks.project_encoder(encoded)
     search = _Frames(n_frames.to(encoded.device), max_symbols)
-    n_running, found = int((n_frames > 0).sum()), []
+    n_running = int((n_frames > 0).sum())
+    found: list[tuple[Tensor, ...]] = []
     while n_running:
         rows = first_places(search.running(), n_running)
         ahead, own = search.ahead(rows, max(NODES // n_running, MIN_WINDOW))

@@ -67,7 +67,8 @@ def sandwich_backward(
     leaves = trunk.cut()
     batch = len(trunk.frames)
     host_of_all = HostLengths.read(trunk.n_frames, labels.lengths)
-    gradients, losses = GradientSum(model.parameters()), []
+    gradients = GradientSum(model.parameters())
+    losses: list[list[SubnetLosses]] = []
     for part, share in _parts(batch, micro_batches):
         host = host_of_all.rows(part)
         n_frames, n_labels = host.longest

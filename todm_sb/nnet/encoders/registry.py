@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -133,7 +133,7 @@ def _whole(kind: str, encoder: Any) -> Encoder:
             f"encoder: {kind} {what}: see todm_sb.nnet.encoders.Encoder, or derive it from "
             "StackedEncoder"
         )
-    return encoder
+    return cast(Encoder, encoder)
 
 
 def check_encoder(value: Any, where: str) -> None:

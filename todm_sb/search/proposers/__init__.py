@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import cast
 
 from todm_sb.search.proposers.protocol import Proposer, Task
 from todm_sb.utils.errors import ConfigError, quoted
@@ -42,4 +43,4 @@ def proposer_class(algorithm: str) -> type[Proposer]:
         inspect.signature(found).bind(None)
     except TypeError as error:
         raise ConfigError(f"{of} has to be made of a Task alone: {error}") from None
-    return found
+    return cast(type[Proposer], found)
