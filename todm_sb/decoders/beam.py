@@ -216,9 +216,11 @@ class _Search:
         log_probs.masked_fill_(log_probs.isnan(), -math.inf)
 
         def at_hypotheses(x: Tensor) -> Tensor:
-            y = x.new_full((beam.scores.numel(), x.shape[-1]), -math.inf)
-            y[at] = x
-            return y.view(*beam.scores.shape, -1)
+            if count < beam.scores.numel():
+                y = x.new_full((beam.scores.numel(), x.shape[-1]), -math.inf)
+                y[at] = x
+                x = y
+            return x.view(*beam.scores.shape, -1)
 
         gains = at_hypotheses(sum(fused, log_probs))
         return at_hypotheses(log_probs) if fused else gains, gains
