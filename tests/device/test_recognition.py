@@ -111,6 +111,14 @@ def test_a_recogniser_reads_what_it_reads_on_the_cpu(ledger, bundle):
     assert min(map(len, expected[1])) > 0
 
 
+def test_a_bundle_is_the_same_from_any_device(ledger, bundle, bundle_parts, tmp_path):
+    model = bundle_parts["model"].to(FAR)
+    write_bundle(tmp_path / "far", **{**bundle_parts, "model": model})
+    for path in bundle.iterdir():
+        assert (tmp_path / "far" / path.name).read_bytes() == path.read_bytes()
+    assert model.joiner.output.weight.device.type == FAR
+
+
 @pytest.mark.parametrize("dual_mode", [False, True])
 def test_a_stream_reads_what_it_reads_on_the_cpu(
     ledger, bundle_parts, make_transducer, tmp_path, dual_mode
