@@ -43,5 +43,7 @@ def test_a_run_is_that_of_the_cpu(ledger, tmp_path):
         assert of_far["WER"] == pytest.approx(of_near["WER"])
 
     for cost in ("params", "latency"):
+        ledger.clear()
         call("search", tmp_path / FAR, "--evaluations", 3, "--device", FAR, "--cost", cost)
         assert SearchResult.load(tmp_path / FAR / "search" / cost / "pareto.json").subnets
+        assert ledger.launches

@@ -58,9 +58,17 @@ def test_a_search_finds_what_it_finds_on_the_cpu(ledger, model, name):
     expected = SEARCHERS[name](model).search(encoded, n_frames)
     assert any(hypotheses[0].tokens for hypotheses in expected)
     far = copy.deepcopy(model).to(FAR)
-    same(SEARCHERS[name](far).search(encoded.to(FAR), n_frames.to(FAR)), expected)
-    tokens = TransducerSearcher(far)(encoded.to(FAR), (n_frames / 20).to(FAR))[0]
-    assert tokens == TransducerSearcher(model)(encoded, n_frames / 20)[0]
+    for lengths in (n_frames.to(FAR), n_frames):  # those of the CPU will do, too
+        same(SEARCHERS[name](far).search(encoded.to(FAR), lengths), expected)
+
+
+def test_lengths_as_fractions_may_be_on_either_device(ledger, make_transducer):
+    model = make_transducer("stateless")
+    encoded, n_frames = frames_of(model)
+    expected = TransducerSearcher(model)(encoded, n_frames / 20)[0]
+    far = copy.deepcopy(model).to(FAR)
+    for fractions in (n_frames / 20, (n_frames / 20).to(FAR)):
+        assert TransducerSearcher(far)(encoded.to(FAR), fractions)[0] == expected
 
 
 class CountedNetworks(TransducerNetworks):

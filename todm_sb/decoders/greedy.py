@@ -94,8 +94,8 @@ def greedy_chunk(
     """
     networks = search_networks(model)
     outputs, predictor = state.outputs.clone(), tuple(s.clone() for s in state.predictor)
-    projected = networks.project_encoder(encoded)
-    here = _Places.initial(n_frames.to(encoded.device))
+    projected, n_frames = networks.project_encoder(encoded), n_frames.to(encoded.device)
+    here = _Places.initial(n_frames)
     n_running, longest, found = int((n_frames > 0).sum()), encoded.shape[1], []
     while n_running:
         if n_running < len(here.rows):
