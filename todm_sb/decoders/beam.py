@@ -64,7 +64,7 @@ def beam_search(
         raise ValueError(f"nbest ({nbest}) must be in 1..beam_size ({beam_size})")
     networks = search_networks(model)
     # Longest first: the utterances that still run are always the first rows.
-    lengths, order = n_frames.to(encoded.device).sort(descending=True, stable=True)
+    lengths, order = n_frames.sort(descending=True, stable=True)
     lengths = lengths.tolist()
     projected = networks.project_encoder(encoded)[order]
     search = _Search(networks, fusion, max_symbols, state_beam)
