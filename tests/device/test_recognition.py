@@ -4,6 +4,7 @@ CPU, and wait for it once a turn."""
 import copy
 
 import pytest
+import soundfile
 import torch
 from pretended import FAR
 
@@ -12,6 +13,7 @@ from todm_sb.decoders.ctc import CTCSearcher
 from todm_sb.decoders.networks import TransducerNetworks
 from todm_sb.decoders.transducer import TransducerSearcher
 from todm_sb.inference import StreamingSubnetASR, SubnetASR
+from todm_sb.nnet.kaldi_fbank import KaldiFbank
 from todm_sb.search.dev_set import DevSet, Utterances, speech
 from todm_sb.supernet import SearchSpace
 
@@ -58,9 +60,17 @@ def test_a_search_finds_what_it_finds_on_the_cpu(ledger, model, name):
     expected = SEARCHERS[name](model).search(encoded, n_frames)
     assert any(hypotheses[0].tokens for hypotheses in expected)
     far = copy.deepcopy(model).to(FAR)
-    same(SEARCHERS[name](far).search(encoded.to(FAR), n_frames.to(FAR)), expected)
-    tokens = TransducerSearcher(far)(encoded.to(FAR), (n_frames / 20).to(FAR))[0]
-    assert tokens == TransducerSearcher(model)(encoded, n_frames / 20)[0]
+    for lengths in (n_frames.to(FAR), n_frames):  # those of the CPU will do, too
+        same(SEARCHERS[name](far).search(encoded.to(FAR), lengths), expected)
+
+
+def test_lengths_as_fractions_may_be_on_either_device(ledger, make_transducer):
+    model = make_transducer("stateless")
+    encoded, n_frames = frames_of(model)
+    expected = TransducerSearcher(model)(encoded, n_frames / 20)[0]
+    far = copy.deepcopy(model).to(FAR)
+    for fractions in (n_frames / 20, (n_frames / 20).to(FAR)):
+        assert TransducerSearcher(far)(encoded.to(FAR), fractions)[0] == expected
 
 
 class CountedNetworks(TransducerNetworks):
@@ -109,6 +119,33 @@ def test_a_recogniser_reads_what_it_reads_on_the_cpu(ledger, bundle):
     expected = near.transcribe_batch(wavs, lens)
     assert far.transcribe_batch(wavs, lens) == expected
     assert min(map(len, expected[1])) > 0
+
+
+@pytest.mark.parametrize("snip_edges", [False, True])
+def test_features_are_those_of_the_cpu(ledger, snip_edges):
+    wavs, n_samples = torch.randn(2, 4000), torch.tensor([4000, 1234])
+    near = KaldiFbank(8000, 20, snip_edges=snip_edges)
+    features, n_frames = copy.deepcopy(near).to(FAR)(wavs.to(FAR), n_samples.to(FAR))
+    expected, n_expected = near(wavs, n_samples)
+    assert n_frames.tolist() == n_expected.tolist()
+    torch.testing.assert_close(features.cpu(), expected)
+
+
+def test_a_file_is_loaded_and_read_on_the_device(ledger, bundle, tmp_path):
+    path = str(tmp_path / "noise.wav")
+    soundfile.write(path, 0.1 * torch.randn(8000).numpy(), 8000)  # to be resampled
+    near, far = (SubnetASR.from_bundle(bundle, run_opts={"device": d}) for d in DEVICES)
+    assert far.load_audio(path).device.type == FAR
+    torch.testing.assert_close(far.load_audio(path).cpu(), near.load_audio(path))
+    assert far.transcribe_file(path) == near.transcribe_file(path) != ""
+
+
+def test_a_bundle_is_the_same_from_any_device(ledger, bundle, bundle_parts, tmp_path):
+    model = bundle_parts["model"].to(FAR)
+    write_bundle(tmp_path / "far", **{**bundle_parts, "model": model})
+    for path in bundle.iterdir():
+        assert (tmp_path / "far" / path.name).read_bytes() == path.read_bytes()
+    assert model.joiner.output.weight.device.type == FAR
 
 
 @pytest.mark.parametrize("dual_mode", [False, True])

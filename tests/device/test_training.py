@@ -10,6 +10,7 @@ from recipe_step import make_batch, make_brain
 from speechbrain import Stage
 
 from todm_sb.losses.distillation import AlphaDivergence
+from todm_sb.losses.lattice import two_channel_loss
 from todm_sb.losses.pruning import Pruning
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.optim import ScaledAdam
@@ -85,6 +86,15 @@ def test_a_sandwich_has_the_gradients_of_the_cpu(
         assert (p.grad is None) == (q.grad is None), name
         if p.grad is not None:
             torch.testing.assert_close(q.grad.cpu(), p.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_the_lattice_takes_lengths_of_either_device(ledger):
+    arcs = torch.randn(3, 4, 3, 2).log_softmax(-1)
+    lengths = torch.tensor([4, 3, 1]), torch.tensor([2, 0, 1])
+    for at in ("cpu", FAR):
+        found = two_channel_loss(arcs.to(FAR), *(n.to(at) for n in lengths))
+        for got, expected in zip(found, two_channel_loss(arcs, *lengths), strict=True):
+            torch.testing.assert_close(got.cpu(), expected)
 
 
 SMALL = {"search_space": {"n_layers": 2, "min_layers": 1}, "vocab_size": 17}

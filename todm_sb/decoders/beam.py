@@ -64,7 +64,7 @@ def beam_search(
         raise ValueError(f"nbest ({nbest}) must be in 1..beam_size ({beam_size})")
     networks = search_networks(model)
     # Longest first: the utterances that still run are always the first rows.
-    falling, order = n_frames.to(encoded.device).sort(descending=True, stable=True)
+    falling, order = n_frames.sort(descending=True, stable=True)
     lengths = falling.tolist()
     projected = networks.project_encoder(encoded)[order]
     search = _Search(networks, fusion, max_symbols, state_beam)
@@ -217,9 +217,11 @@ class _Search:
         log_probs.masked_fill_(log_probs.isnan(), -math.inf)
 
         def at_hypotheses(x: Tensor) -> Tensor:
-            y = x.new_full((beam.scores.numel(), x.shape[-1]), -math.inf)
-            y[at] = x
-            return y.view(*beam.scores.shape, -1)
+            if count < beam.scores.numel():
+                y = x.new_full((beam.scores.numel(), x.shape[-1]), -math.inf)
+                y[at] = x
+                x = y
+            return x.view(*beam.scores.shape, -1)
 
         gains = at_hypotheses(sum(fused, log_probs))
         return at_hypotheses(log_probs) if fused else gains, gains

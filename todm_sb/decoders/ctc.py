@@ -42,7 +42,7 @@ class CTCSearcher(Searcher):
         logits = self.output(encoded)  # (batch, T, V)
         dtype = torch.promote_types(logits.dtype, torch.float32)
         log_probs, labels = logits.log_softmax(-1, dtype=dtype).max(-1)  # (batch, T) each
-        own = frame_mask(n_frames, encoded.shape[1]).squeeze(-1)
+        own = frame_mask(n_frames.to(encoded.device), encoded.shape[1]).squeeze(-1)
         repeats = torch.zeros_like(own)
         repeats[:, 1:] = labels[:, 1:] == labels[:, :-1]
         rows, frames = (own & ~repeats & (labels != self.blank)).nonzero(as_tuple=True)

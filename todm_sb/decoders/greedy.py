@@ -42,7 +42,7 @@ class GreedyState(NamedTuple):
     ) -> GreedyState:
         """Before the first frame; the device is by default that of a :class:`Transducer`."""
         networks = search_networks(model)
-        if device is None and isinstance(model, Transducer):
+        if device is None:
             device = model.joiner.output.weight.device
         outputs, state = networks.predict(torch.full((batch,), networks.blank, device=device))
         return cls(outputs, state, torch.zeros(batch, dtype=torch.long, device=device))
@@ -94,28 +94,31 @@ def greedy_chunk(
     """
     networks = search_networks(model)
     outputs, predictor = state.outputs.clone(), tuple(s.clone() for s in state.predictor)
-    projected = networks.project_encoder(encoded)
-    search = _Frames(n_frames.to(encoded.device), max_symbols)
-    n_running = int((n_frames > 0).sum())
-    found: list[tuple[Tensor, ...]] = []
+    projected, n_frames = networks.project_encoder(encoded), n_frames.to(encoded.device)
+    here = _Places.initial(n_frames)
+    n_running, longest, found = int((n_frames > 0).sum()), encoded.shape[1], []
     while n_running:
-        rows = first_places(search.running(), n_running)
-        ahead, own = search.ahead(rows, max(NODES // n_running, MIN_WINDOW))
-        at = ahead.clamp(max=encoded.shape[1] - 1)
-        logits = networks.join(projected[rows.unsqueeze(1), at], outputs[rows].unsqueeze(1))
-        logits = logits.squeeze(2)  # (running, window, V)
-        is_label = (logits.amax(-1) > logits[..., networks.blank]) & own
-        has_label = search.go_on(rows, ahead, is_label)
+        if n_running < len(here.rows):
+            here = here.select(first_places(here.left() > 0, n_running))
+        ahead = here.ahead(min(longest, max(NODES // n_running, MIN_WINDOW)))  # (running, window)
+        at = here.rows.unsqueeze(1), ahead.clamp(max=encoded.shape[1] - 1)
+        logits = networks.join(projected[at], outputs[here.rows].unsqueeze(1)).squeeze(2)
+        is_label = logits.amax(-1) > logits[..., networks.blank]
+        # The first of several largest ones, hence the first label.
+        has_label, first = (is_label & (ahead < here.ends.unsqueeze(1))).max(1)
+        frame = here.frame + torch.where(has_label, first, ahead.shape[1])
+        rows, here = here.rows, here.go_to(frame, has_label, max_symbols)
         # The only time in a turn that the host waits for the device.
-        n_running, n_found = torch.stack([search.running().sum(), has_label.sum()]).tolist()
+        left = here.left()
+        figures = (left > 0).sum(), left.max(), has_label.sum()
+        n_running, longest, n_found = torch.stack(figures).tolist()
         if not n_found:
             continue
         among = first_places(has_label, n_found)
-        rows, first = rows[among], is_label[among].byte().argmax(1)
-        chosen = logits[among, first]
+        rows, chosen = rows[among], logits[among, first[among]]
         labels = chosen.argmax(-1)
         log_probs = chosen.float().log_softmax(-1).gather(1, labels.unsqueeze(1)).squeeze(1)
-        found.append((rows, labels, state.n_frames[rows] + ahead[among, first], log_probs))
+        found.append((rows, labels, state.n_frames[rows] + frame[among], log_probs))
         outputs[rows], new = networks.predict(labels, tuple(s[rows] for s in predictor))
         for s, s_new in zip(predictor, new, strict=True):
             s[rows] = s_new
@@ -123,48 +126,50 @@ def greedy_chunk(
     return _hypotheses(found, len(encoded)), after
 
 
-class _Frames:
-    """Where each utterance stands.
+class _Places(NamedTuple):
+    """Where some utterances stand; every tensor is (utterances,).
 
     Args:
-        ends: (batch,), integer frames.
-        max_symbols: labels a frame at most.
+        rows: of the batch.
+        ends: their integer frames.
+        frame: the next to look at.
+        emitted: labels there so far.
     """
 
-    def __init__(self, ends: Tensor, max_symbols: int) -> None:
-        self.ends = ends
-        self.max_symbols = max_symbols
-        self.frame, self.emitted_here = torch.zeros_like(ends), torch.zeros_like(ends)
+    rows: Tensor
+    ends: Tensor
+    frame: Tensor
+    emitted: Tensor
 
-    def running(self) -> Tensor:
-        """(batch,), which utterances are not at their end."""
-        return self.frame < self.ends
+    @classmethod
+    def initial(cls, ends: Tensor) -> _Places:
+        """All of a batch, at the beginning."""
+        zeros = torch.zeros_like(ends)
+        return cls(torch.arange(len(ends), device=ends.device), ends, zeros, zeros)
 
-    def ahead(self, rows: Tensor, window: int) -> tuple[Tensor, Tensor]:
-        """(rows, window), the next frames, and which of them the utterance has."""
-        ahead = self.frame[rows].unsqueeze(1) + torch.arange(window, device=rows.device)
-        return ahead, ahead < self.ends[rows].unsqueeze(1)
+    def left(self) -> Tensor:
+        """Frames up to the end; 0 or less where there is none."""
+        return self.ends - self.frame
 
-    def go_on(self, rows: Tensor, ahead: Tensor, is_label: Tensor) -> Tensor:
-        """Goes to the first label of each, or behind what was looked at.
+    def select(self, among: Tensor) -> _Places:
+        """Some of them."""
+        return _Places(*(x[among] for x in self))
+
+    def ahead(self, window: int) -> Tensor:
+        """(utterances, window), the next frames."""
+        return self.frame.unsqueeze(1) + torch.arange(window, device=self.rows.device)
+
+    def go_to(self, frame: Tensor, has_label: Tensor, max_symbols: int) -> _Places:
+        """The same at other frames, or behind them where these have all the labels they may.
 
         Args:
-            rows: (rows,).
-            ahead: of :meth:`ahead`.
-            is_label: (rows, window).
-
-        Returns:
-            (rows,), which of them have a label.
+            frame: of each.
+            has_label: whether it emits a label there.
+            max_symbols: labels a frame at most.
         """
-        has_label = is_label.any(1)
-        first = ahead.gather(1, is_label.byte().argmax(1, keepdim=True)).squeeze(1)
-        frame = torch.where(has_label, first, ahead[:, -1] + 1)
-        stays = frame == self.frame[rows]
-        emitted = torch.where(stays, self.emitted_here[rows], 0) + has_label
-        full = emitted == self.max_symbols
-        self.frame[rows] = frame + full
-        self.emitted_here[rows] = emitted.masked_fill(full, 0)
-        return has_label
+        emitted = self.emitted * (frame == self.frame) + has_label
+        full = emitted == max_symbols
+        return self._replace(frame=frame + full, emitted=emitted.masked_fill(full, 0))
 
 
 def _hypotheses(found: list[tuple[Tensor, ...]], batch: int) -> list[Hypothesis]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -16,6 +17,8 @@ def first_places(mask: Tensor, count: int) -> Tensor:
         count: places wanted: if more than are true, others follow.
 
     Returns:
-        (count,), in rising order of the true ones.
+        (count,), the true ones first; those, and all where all are wanted, in rising order.
     """
+    if count == mask.numel():
+        return torch.arange(count, device=mask.device)
     return mask.flatten().byte().argsort(descending=True, stable=True)[:count]
