@@ -75,10 +75,13 @@ def _transpose(x: Tensor) -> Tensor:
     return out
 
 
-def _inverse(spectrum: Tensor, length: int) -> Tensor:
-    """Spectra (batch, channels, n / 2 + 1) -> their first frames (batch, length, channels)."""
+def _inverse(spectrum: Tensor, length: int, norm: str) -> Tensor:
+    """Spectra (batch, channels, n / 2 + 1) -> their first frames (batch, length, channels).
+
+    ``norm`` tells which way divides by n, as of torch's FFTs.
+    """
     n = 2 * (spectrum.shape[-1] - 1)
-    return _transpose(torch.fft.irfft(spectrum, n)[..., :length])
+    return _transpose(torch.fft.irfft(spectrum, n, norm=norm)[..., :length])
 
 
 class _FFTConvolution(torch.autograd.Function):
@@ -93,7 +96,7 @@ class _FFTConvolution(torch.autograd.Function):
         n = 2 * (spectrum.shape[-1] - 1)
         u_spectrum = torch.fft.rfft(_transpose(u), n)
         ctx.save_for_backward(u_spectrum, spectrum)
-        return _inverse(u_spectrum * spectrum, u.shape[1])
+        return _inverse(u_spectrum * spectrum, u.shape[1], "backward")
 
     @staticmethod
     @once_differentiable
@@ -102,14 +105,14 @@ class _FFTConvolution(torch.autograd.Function):
     ) -> tuple[Tensor | None, Tensor | None]:
         u_spectrum, spectrum = ctx.saved_tensors
         n = 2 * (spectrum.shape[-1] - 1)
-        grad_spectrum = torch.fft.rfft(_transpose(grad), n)
+        grad_spectrum = torch.fft.rfft(_transpose(grad), n, norm="forward")  # both need 1 / n
         grad_u = grad_kernel = None
         if ctx.needs_input_grad[1]:
-            # irfft counts each frequency twice, but for the first and the last.
             # Not by einsum, which makes a batched product of 1 x B and B x 1 matrices of it: on
             # GPUs as many of them as there are channels and frequencies, on a CPU twice the time.
-            grad_kernel = (u_spectrum.conj() * grad_spectrum).sum(0) * (2 / n)
-            grad_kernel[:, :: n // 2].div_(2)
+            grad_kernel = (u_spectrum.conj() * grad_spectrum).sum(0)
+            # irfft counts each frequency twice, but for the first and the last.
+            grad_kernel[:, 1:-1].mul_(2)
         if ctx.needs_input_grad[0]:
-            grad_u = _inverse(grad_spectrum * spectrum.conj(), grad.shape[1])
+            grad_u = _inverse(grad_spectrum * spectrum.conj(), grad.shape[1], "forward")
         return grad_u, grad_kernel
