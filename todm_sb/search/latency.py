@@ -95,8 +95,7 @@ class LatencyTable:
         in a shallow network in nearer ones than in a deep one. So each entry is the mean over a
         deep network and a shallow one (all layers or every other one, all of them alike, and at
         their largest but in one dimension). The networks take turns, each with a few runs in a row
-        of which the first, that fills the caches, does not count; the fastest run of each network is
-        taken.
+        of which the first, that fills the caches, does not count; the fastest run of each counts.
 
         Args:
             supernet: on the CPU, in evaluation mode; stays as it is.
