@@ -42,7 +42,7 @@ class GreedyState(NamedTuple):
     ) -> GreedyState:
         """Before the first frame; the device is by default that of a :class:`Transducer`."""
         networks = search_networks(model)
-        if device is None:
+        if device is None and isinstance(model, Transducer):
             device = model.joiner.output.weight.device
         outputs, state = networks.predict(torch.full((batch,), networks.blank, device=device))
         return cls(outputs, state, torch.zeros(batch, dtype=torch.long, device=device))
@@ -96,7 +96,8 @@ def greedy_chunk(
     outputs, predictor = state.outputs.clone(), tuple(s.clone() for s in state.predictor)
     projected, n_frames = networks.project_encoder(encoded), n_frames.to(encoded.device)
     here = _Places.initial(n_frames)
-    n_running, longest, found = int((n_frames > 0).sum()), encoded.shape[1], []
+    n_running, longest = int((n_frames > 0).sum()), encoded.shape[1]
+    found: list[tuple[Tensor, ...]] = []
     while n_running:
         if n_running < len(here.rows):
             here = here.select(first_places(here.left() > 0, n_running))

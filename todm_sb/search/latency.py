@@ -95,8 +95,7 @@ class LatencyTable:
         in a shallow network in nearer ones than in a deep one. So each entry is the mean over a
         deep network and a shallow one (all layers or every other one, all of them alike, and at
         their largest but in one dimension). The networks take turns, each with a few runs in a row
-        of which the first, that fills the caches, does not count; in each network the least of many
-        times is taken.
+        of which the first, that fills the caches, does not count; the fastest run of each counts.
 
         Args:
             supernet: on the CPU, in evaluation mode; stays as it is.
@@ -117,13 +116,15 @@ class LatencyTable:
             for layers in depths
         ]
         networks = [extract_subnet(supernet, config) for _, config in configs]
+        # Of each network's fastest run, the times of its layers and of its rest. The least of each
+        # alone would add up to less than any run takes, the more so where the cores are shared.
         least = [[math.inf] * (len(config.layers) + 1) for _, config in configs]
         with _steady():
             for i, network in itertools.chain(*repeats * [list(enumerate(networks))]):
                 for run in range(RUNS):
                     times = _time_layers(network, features, max_symbols)
                     if run > 0:
-                        least[i] = list(map(min, least[i], times))
+                        least[i] = min(least[i], times, key=sum)
         seconds: dict[Any, list[list[float]]] = {name: [[] for _ in every] for name in variants}
         for (name, config), times in zip(configs, least, strict=True):
             for layer, of_layer in zip(config.layers, times, strict=False):
