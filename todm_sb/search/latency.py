@@ -116,8 +116,7 @@ class LatencyTable:
             for layers in depths
         ]
         networks = [extract_subnet(supernet, config) for _, config in configs]
-        # Of each network's fastest run, the times of its layers and of its rest. The least of each
-        # alone would add up to less than any run takes, the more so where the cores are shared.
+        # Of each network's fastest run: the least of each layer alone adds up to less than any run.
         least = [[math.inf] * (len(config.layers) + 1) for _, config in configs]
         with _steady():
             for i, network in itertools.chain(*repeats * [list(enumerate(networks))]):
