@@ -174,6 +174,20 @@ def test_random_depths_are_uniform():
         assert depths.count(depth) / 4000 == pytest.approx(1 / 4, abs=0.03)
 
 
+def test_a_share_of_random_subnets_has_layers_that_are_all_alike():
+    space = SearchSpace(6, 3, ffn_dims=(4, 8, 12), n_heads=(2, 4))
+    rng = random.Random(0)
+    draws = [dict(space.random(rng, alike=0.5).choices) for _ in range(4000)]
+    alike = [all(len(set(values)) == 1 for values in choices.values()) for choices in draws]
+    # Drawn layer by layer, three layers are alike in both once in 324 draws, more of them less.
+    assert sum(alike) / 4000 == pytest.approx(0.5, abs=0.03)
+    widths = [x["ffn_dims"][0] for x, even in zip(draws, alike, strict=True) if even]
+    for width in (4, 8, 12):
+        assert widths.count(width) / len(widths) == pytest.approx(1 / 3, abs=0.05)
+    uniform = SearchSpace(6, 3, ffn_dims=(4, 8, 12), layer_drop="even")
+    assert {uniform.random(rng, alike=1) for _ in range(400)} == set(uniform.uniform())
+
+
 def test_the_same_seed_draws_the_same():
     space = SearchSpace(6, 3, ffn_dims=(4, 8))
     draws = [[space.random(random.Random(seed)) for _ in range(5)] for seed in (1, 1, 2)]

@@ -1,5 +1,6 @@
 """The gradient of a step, and what is told of a batch."""
 
+import math
 import random
 
 import pytest
@@ -8,6 +9,7 @@ from test_distributed import global_batch, make_brain
 
 from todm_sb.dataio.pipeline import SpeechBatch
 from todm_sb.supernet.sandwich import sample_sandwich, sandwich_backward
+from todm_sb.training.step import PULL_EVERY
 
 WARMUP = 3
 
@@ -34,6 +36,24 @@ def test_the_gradient_of_a_step_is_the_mean_over_its_subnets(at, n_subnets):
     assert got.keys() == expected.keys()
     for name, total in expected.items():
         torch.testing.assert_close(got[name], total / n_subnets, rtol=1e-5, atol=1e-7)
+
+
+def test_the_pull_of_distillation_is_told_now_and_then_and_changes_nothing():
+    def trained(at):
+        brain = make_brain(torch.float64, accumulation=1)
+        brain.sandwich.micro_batches = 2
+        torch.manual_seed(0)
+        batch = SpeechBatch(global_batch(1, torch.float64))
+        told = brain.sandwich.add(batch, at, random.Random(7), torch.Tensor.backward, "cpu")
+        return told.record(0.5, {})["values"], gradients(brain.modules["model"])
+
+    (quiet, expected), (values, got) = trained(PULL_EVERY - 1.5), trained(PULL_EVERY - 1)
+    told = {name for name in values if name.startswith(("kd ratio", "kd cosine"))}
+    assert values.keys() - quiet.keys() == told
+    assert len(told) == 6
+    assert all(math.isfinite(values[name]) for name in told)
+    for name, grad in expected.items():
+        torch.testing.assert_close(got[name], grad, rtol=0, atol=0)
 
 
 def test_what_a_batch_tells_is_of_all_processes():

@@ -207,12 +207,23 @@ class SearchSpace:
             f"such as {self.min.to_json()}"
         )
 
-    def random(self, rng: Random) -> SubnetConfig:
-        """A random subnet: the depth uniform, then the layers, then each choice."""
+    def random(self, rng: Random, alike: float = 0.0) -> SubnetConfig:
+        """A random subnet: the depth uniform, then the layers, then each choice.
+
+        Args:
+            rng: that draws.
+            alike: probability that one choice of each dimension is drawn for all layers. Drawn
+                layer by layer, layers of deep subnets are practically never all alike.
+        """
         depth = rng.randint(self.min_layers, self.n_layers)
         layers = self._random_layers(range(self.n_layers), depth, rng)
+        draws = 1 if alike and rng.random() < alike else depth
         return SubnetConfig(
-            layers, **{key: [rng.choice(values) for _ in layers] for key, values in self.choices}
+            layers,
+            **{
+                key: [rng.choice(values) for _ in range(draws)] * (depth // draws)
+                for key, values in self.choices
+            },
         )
 
     def evenly_spaced(self, n: int) -> list[SubnetConfig]:

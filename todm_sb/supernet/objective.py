@@ -100,6 +100,9 @@ class Term:
 class Objective:
     """How subnets are trained: ``transducer + ctc_weight * ctc + kd_weight * divergence``.
 
+    A student's own losses, all but the divergence, count ``student_weight`` times where it is
+    taught: with 0 it learns from its teacher alone, as in AlphaNet (arXiv:2102.07954).
+
     With pruning, one band serves all subnets of a step; where the max subnet's own joiner chooses
     it, all but the first.
 
@@ -109,6 +112,7 @@ class Objective:
     Args:
         ctc_weight: 0 for none; else the model needs a CTC head.
         kd_weight: 0 for none.
+        student_weight: see above; 1 where ``kd_weight`` is 0.
         divergence: how students are compared with the teacher.
         kd_nodes: ``occupancy`` or ``uniform``, see :func:`node_weights`.
         pruning: None for the full lattice; else the model needs what chooses the band.
@@ -121,6 +125,7 @@ class Objective:
 
     ctc_weight: Weight = 0.0
     kd_weight: Weight = 1.0
+    student_weight: Weight = 1.0
     divergence: Divergence = field(default_factory=AlphaDivergence)
     kd_nodes: str = "occupancy"
     pruning: Pruning | None = None
@@ -131,7 +136,7 @@ class Objective:
             raise ConfigError(
                 f"kd_nodes must be one of {NODE_WEIGHTS}, not {quoted(self.kd_nodes)}"
             )
-        for name in ("ctc_weight", "kd_weight"):
+        for name in ("ctc_weight", "kd_weight", "student_weight"):
             check_weight(getattr(self, name), name)
         for name, kind in (
             ("divergence", Divergence),
@@ -216,6 +221,7 @@ class Objective:
         simple, band = None, lead and lead.band
         if lead is None:
             simple, band = self._first_band(model, trunk, labels, encoded, ctc, host)
+        taught = lead if lead and at(self.kd_weight, batches) else None
         lattice = lattice_loss(
             model.joiner,
             projected,
@@ -224,13 +230,14 @@ class Objective:
             trunk.n_frames,
             labels.lengths,
             model.blank,
-            lead.teacher if lead and at(self.kd_weight, batches) else None,
+            taught and taught.teacher,
             self.divergence,
             band,
             host,
         )
         outputs = Outputs(model, trunk, labels, encoded, ctc, lattice, simple, host)
-        losses = _weighted_sum(self.terms(), outputs, batches)
+        own = at(self.student_weight, batches) if taught else 1.0
+        losses = _weighted_sum(self.terms(), outputs, batches, own)
         occupancy, log_probs = lattice.occupancy, lattice.log_probs
         if self._by == "max" and lead is None:
             band = self.pruning.choose(occupancy, trunk.n_frames, labels.lengths, host)
@@ -260,15 +267,17 @@ class Objective:
 
 
 def _weighted_sum(
-    terms: Mapping[str, Term], outputs: Outputs, batches: float | None
+    terms: Mapping[str, Term], outputs: Outputs, batches: float | None, own: float
 ) -> SubnetLosses:
-    """The terms that weigh something and that the subnet has."""
+    """The terms that weigh something and that the subnet has; all but the divergence, ``own``
+    times. What that makes 0 is computed nevertheless, for the log."""
     total, known = None, {}
     for name, term in terms.items():
         weight = at(term.weight, batches)
         loss = term.loss(outputs) if weight else None
         if loss is not None:
             known[name] = loss
+            weight *= 1.0 if name == "kd" else own
             total = weight * loss if total is None else total + weight * loss
     return SubnetLosses(total, known, outputs.lattice.notes)
 

@@ -27,11 +27,20 @@ from todm_sb.supernet.trunk import Labels, Trunk
 from todm_sb.utils.errors import ConfigError
 
 
-def sample_sandwich(space: SearchSpace, n_random: int, rng: random.Random) -> list[SubnetConfig]:
-    """Max, min and ``n_random`` random subnets; only max where the space has no other."""
+def sample_sandwich(
+    space: SearchSpace, n_random: int, rng: random.Random, alike: float = 0.0
+) -> list[SubnetConfig]:
+    """Max, min and ``n_random`` random subnets; only max where the space has no other.
+
+    Args:
+        space: that they are drawn from.
+        n_random: how many random ones.
+        rng: that draws.
+        alike: see :meth:`SearchSpace.random`.
+    """
     if space.size == 1:
         return [space.max]
-    return [space.max, space.min, *(space.random(rng) for _ in range(n_random))]
+    return [space.max, space.min, *(space.random(rng, alike) for _ in range(n_random))]
 
 
 def sandwich_backward(

@@ -116,6 +116,7 @@ OPTIONAL: dict[str, Check] = {
     "letter_case": one_of("keep", "upper", "lower"),
     "held_out_speaker": nullable(_SPLIT),
     "augment_after": integer(0, 10**9),
+    "uniform_share": number(0, 1),
     "searcher": anything,
     **FBANK_CHECKS,
     **FBANK_OPTION_CHECKS,

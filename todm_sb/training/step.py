@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -15,11 +16,18 @@ from todm_sb.dataio.pipeline import SpeechBatch
 from todm_sb.space import SearchSpace, SubnetConfig
 from todm_sb.supernet.losses import SubnetNumbers, to_host
 from todm_sb.supernet.objective import Objective
+from todm_sb.supernet.pull import distillation_pull
 from todm_sb.supernet.sandwich import sample_sandwich, sandwich_backward
+from todm_sb.supernet.schedule import at
+from todm_sb.supernet.trunk import Labels, Trunk
 from todm_sb.training.accumulation import GradientAccumulation
 from todm_sb.training.distributed import all_reduce_gradients, all_reduce_sum
 from todm_sb.training.shared_part import SharedPart
 from todm_sb.training.watch import values_of_subnets
+
+# Distillation's pull is measured in the last of so many reference batches. It takes as long as two
+# subnets' steps.
+PULL_EVERY = 100
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,7 @@ class Trained:
     Args:
         subnets: that were trained, max first.
         losses: of each.
+        pull: of distillation at the min subnet, see :func:`distillation_pull`; mostly not measured.
         utterances: of this process.
         utterances_of_all: over all processes.
         seconds: of audio, of this process.
@@ -36,6 +45,7 @@ class Trained:
 
     subnets: list[SubnetConfig]
     losses: list[SubnetNumbers]
+    pull: dict[str, float]
     utterances: int
     utterances_of_all: int
     seconds: float
@@ -48,7 +58,8 @@ class Trained:
             gradient: see :func:`todm_sb.training.watch.values_of_gradient`.
         """
         return {
-            "values": {"lr": lr, **values_of_subnets(self.subnets, self.losses), **gradient},
+            "values": {"lr": lr, **values_of_subnets(self.subnets, self.losses), **gradient}
+            | self.pull,
             "utterances": self.utterances_of_all,
             "seconds": self.seconds * self.utterances_of_all / self.utterances,
         }
@@ -62,6 +73,7 @@ class SandwichStep:
         objective: how subnets are trained.
         space: that they are drawn from.
         n_random: random subnets, besides max and min.
+        alike: share of random subnets whose layers are all alike.
         warmup: reference batches in which max is trained alone.
         micro_batches: see :func:`todm_sb.supernet.sandwich.sandwich_backward`.
     """
@@ -72,6 +84,7 @@ class SandwichStep:
         objective: Objective,
         space: SearchSpace,
         n_random: int,
+        alike: float,
         warmup: float,
         micro_batches: int,
     ) -> None:
@@ -79,6 +92,7 @@ class SandwichStep:
         self.objective = objective
         self.space = space
         self.n_random = n_random
+        self.alike = alike
         self.warmup = warmup
         self.micro_batches = micro_batches
         self.accumulation = GradientAccumulation()
@@ -104,6 +118,7 @@ class SandwichStep:
             hparams["objective"],
             hparams["space"],
             hparams["n_random"],
+            hparams.get("uniform_share", 0.0),
             hparams["sandwich_warmup"],
             hparams["micro_batches"],
         )
@@ -144,6 +159,7 @@ class SandwichStep:
             return None
         seconds = float(batch.duration.sum())
         trunk, labels = self.shared_part(batch.to(device, non_blocking=True), causal, batches)
+        pull = self._pull(trunk, labels, subnets, batches)
         losses = sandwich_backward(
             self.shared_part.model,
             self.objective,
@@ -154,7 +170,7 @@ class SandwichStep:
             batches,
             self.micro_batches,
         )
-        return Trained(subnets, to_host(losses), n, n_of_all, seconds)
+        return Trained(subnets, to_host(losses), pull, n, n_of_all, seconds)
 
     def finish(self, parameters: Iterable[nn.Parameter]) -> None:
         """Makes of what was added the gradient of an optimizer step, the same in every process."""
@@ -165,7 +181,21 @@ class SandwichStep:
     def _draw(self, batches: float, rng: random.Random) -> list[SubnetConfig]:
         if batches < self.warmup:
             return [self.space.max]
-        return sample_sandwich(self.space, self.n_random, rng)
+        return sample_sandwich(self.space, self.n_random, rng, self.alike)
+
+    def _pull(
+        self, trunk: Trunk, labels: Labels, subnets: list[SubnetConfig], batches: float
+    ) -> dict[str, float]:
+        """How distillation pulls at the second subnet, on one micro-batch; mostly nothing."""
+        due = batches % PULL_EVERY >= PULL_EVERY - 1
+        if not due or len(subnets) < 2 or not at(self.objective.kd_weight, batches):
+            return {}
+        part = slice(math.ceil(len(trunk.frames) / self.micro_batches))
+        labels = labels.rows(part)
+        trunk = trunk.cut().rows(part, labels.ids.shape[1])
+        model, (teacher, student) = self.shared_part.model, subnets[:2]
+        pull = distillation_pull(self.objective, model, trunk, labels, teacher, student, batches)
+        return dict(zip(pull, torch.stack([*pull.values()]).tolist(), strict=True))
 
 
 def _backward_of_share(share: float, backward: Callable[[Tensor], None], loss: Tensor) -> None:
