@@ -47,6 +47,26 @@ def test_many_utterances_give_the_interval_of_the_delta_method():
     assert found.high == pytest.approx(100 * (ratio - 1 + 1.96 * sigma), abs=0.2)
 
 
+def test_runs_and_speakers_are_drawn_independently():
+    """Every draw of two runs and of three speakers, all equally likely."""
+    ours, theirs = [[3, 0, 5], [1, 2, 2]], [[2, 4, 5], [3, 1, 2]]
+    exact = []
+    for runs in itertools.product(range(2), repeat=2):
+        for speakers in itertools.product(range(3), repeat=3):
+            a, b = (sum(x[r][s] for r in runs for s in speakers) for x in (ours, theirs))
+            exact.append(round(100 * (a - b) / b, 9))
+    exact.sort()
+    found = relative_difference(ours, theirs, 0.8, n_resamples=200_000)
+    assert found.value == pytest.approx(100 * (13 / 17 - 1))
+    for bound, part in ((found.low, 0.1), (found.high, 0.9)):
+        assert quantile(exact, part - 0.01) <= round(bound, 9) <= quantile(exact, part + 0.01)
+
+
+def test_one_run_is_the_same_with_or_without_its_dimension():
+    ours, theirs = [3, 0, 5, 1, 2], [2, 4, 5, 3, 1]
+    assert relative_difference([ours], [theirs]) == relative_difference(ours, theirs)
+
+
 def test_pairing_makes_the_interval_of_equal_systems_a_point():
     errors = [4, 0, 1, 7, 2]
     found = relative_difference(errors, errors)

@@ -8,7 +8,7 @@ from todm_sb.experiments.compare.bootstrap import relative_difference
 from todm_sb.experiments.compare.cells import Cell, Runs, State
 from todm_sb.experiments.compare.figure import drawn
 from todm_sb.experiments.compare.sizes import Size
-from todm_sb.experiments.compare.tables import Comparison, comparison_markdown
+from todm_sb.experiments.compare.tables import Comparison, comparison_markdown, verdict
 from todm_sb.space import SearchSpace
 from todm_sb.training.recipe import Recipe
 from todm_sb.utils.errors import DataError
@@ -81,8 +81,40 @@ def test_the_table_pools_seeds_and_its_last_row_the_sizes(runs, cells):
     # 8 and 8 errors of 2 x 10 words; of both sizes, 11 and 12 of 4 x 10.
     assert (smallest["WER"], smallest["WER of the other"]) == (40, 40)
     assert (mean["WER"], mean["WER of the other"]) == (pytest.approx(27.5), pytest.approx(30))
-    expected = relative_difference([2 + 1, 1 + 1, 1 + 2], [2 + 1, 2 + 2, 1 + 0])
+    expected = relative_difference([[2, 1, 1], [1, 1, 2]], [[2, 2, 1], [1, 2, 0]])
     assert smallest["relative difference"] == expected.to_dict()
+    assert (smallest["units"], smallest["unit"]) == (3, "utterances")
+
+
+def test_intervals_are_over_speakers_where_they_are_known(runs, cells):
+    for cell in cells:
+        path = runs.folder(cell) / "errors_test.json"
+        if path.exists():
+            tested = json.loads(path.read_text())
+            path.write_text(json.dumps({**tested, "speakers": ["ann", "bob", "ann"]}))
+    data = Comparison(runs, cells, SIZES).to_dict()
+    smallest, _, mean = data["splits"]["test"]["sizes"]
+    expected = relative_difference([[3, 1], [3, 1]], [[3, 2], [1, 2]])
+    assert smallest["relative difference"] == expected.to_dict()
+    assert (mean["units"], mean["unit"]) == (2, "speakers")
+    assert "paired bootstrap over 2 speakers and" in comparison_markdown(data)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (-20, -0.1, "better"),
+        (-20, 0, "matches"),
+        (-1, 2.9, "matches"),
+        (-5, 3, "-"),
+        (0.1, 2, "worse"),
+        (4, None, "worse"),
+        (None, None, "worse"),
+        (-5, None, "-"),
+    ],
+)
+def test_the_verdict_is_that_of_the_interval(low, high, expected):
+    assert verdict(low, high) == expected
 
 
 def test_the_ablation_compares_with_the_full_method_of_the_same_seeds(runs, cells):
@@ -154,7 +186,7 @@ def test_text_and_picture_show_the_figures(runs, cells):
     shown = [cell.strip() for cell in line.strip("|").split("|")]
     assert shown[:5] == ["1x16", "1.00 M", "40.00", "40.00", "+0.0"]
     # 4 errors against 5, and against 3.
-    assert shown[6:] == ["1: -20.0, 2: +33.3", "20"]
+    assert shown[6:] == ["-", "1: -20.0, 2: +33.3", "20"]
     assert "0.50 in processor time (0.50 with validation), 0.50 in wall time" in text
     assert "Every run took 10 optimizer steps." in text
     assert drawn(data).startswith(b"\x89PNG")

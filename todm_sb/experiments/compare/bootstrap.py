@@ -1,8 +1,12 @@
-"""Paired bootstrap over utterances (Bisani & Ney 2004, "Bootstrap estimates for confidence
-intervals in ASR performance evaluation").
+"""Paired bootstrap over runs and speakers (Bisani & Ney 2004, "Bootstrap estimates for confidence
+intervals in ASR performance evaluation"; both ways at once: Owen 2007, "The pigeonhole bootstrap",
+arXiv:0712.1111).
 
-Two systems transcribe the same utterances. Utterances are drawn with replacement, and both systems
-judged on each draw: what makes an utterance hard for both cancels out.
+Two systems transcribe the same utterances. Speakers are drawn with replacement, and both systems
+judged on each draw: what makes a speaker hard for both cancels out. Utterances of one speaker are
+alike, so that drawn by themselves they would seem to tell more than they do. Trainings of other
+seeds are drawn as well, independently: a speaker counts in all runs as often as it was drawn, a run
+for all speakers.
 """
 
 from __future__ import annotations
@@ -43,30 +47,33 @@ def relative_difference(
     """How much higher our error rate is, relative to theirs, in percent; negative if lower.
 
     Args:
-        ours, theirs: (utterances,), errors of either system in each utterance.
+        ours, theirs: (units,) or (runs, units), errors of either system in each unit: a speaker, or
+            an utterance. A unit that a run was not tested on has none.
         confidence: that the interval (of percentiles) is meant to have.
-        n_resamples: draws of as many utterances.
+        n_resamples: draws, of as many units and of as many runs.
         seed: of the draws.
 
     Raises:
-        ValueError: if the two do not have the same utterances, or none.
+        ValueError: if the two do not have the same runs and units, or none.
     """
-    errors = np.stack([np.asarray(ours), np.asarray(theirs)], axis=1).astype(np.int64)
-    n = len(errors)
-    if n == 0:
+    # (runs, units, 2)
+    errors = np.stack([np.atleast_2d(ours), np.atleast_2d(theirs)], axis=2).astype(np.int64)
+    n_runs, n = errors.shape[:2]
+    if errors.size == 0:
         raise ValueError("no utterances")
     rng = np.random.default_rng(seed)
-    uniform = np.full(n, 1 / n)
-    size = max(1, CHUNK // n)
-    differences = np.concatenate(
-        [
-            _percent(rng.multinomial(n, uniform, min(size, n_resamples - start)) @ errors)
-            for start in range(0, n_resamples, size)
-        ]
-    )
+    size = max(1, CHUNK // (n + 2 * n_runs))
+
+    def draw(n_draws: int) -> NDArray[np.float64]:
+        of_unit, of_run = (rng.multinomial(k, np.full(k, 1 / k), n_draws) for k in (n, n_runs))
+        drawn = of_unit @ errors  # (runs, draws, 2)
+        return _percent(np.einsum("dr,rds->ds", of_run, drawn))
+
+    starts = range(0, n_resamples, size)
+    differences = np.concatenate([draw(min(size, n_resamples - start)) for start in starts])
     tail = (1 - confidence) / 2
     low, high = np.quantile(differences, [tail, 1 - tail], method="inverted_cdf")
-    return Interval(float(_percent(errors.sum(0, keepdims=True))[0]), float(low), float(high))
+    return Interval(float(_percent(errors.sum((0, 1))[None])[0]), float(low), float(high))
 
 
 def _percent(errors: NDArray[np.int64]) -> NDArray[np.float64]:

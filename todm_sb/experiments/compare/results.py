@@ -25,12 +25,14 @@ class Tested:
     Args:
         words: words of each utterance.
         errors: errors in each.
+        speakers: who says it; empty where nobody knows.
         scored: what the error rates are of, see :func:`todm_sb.utils.tables.scored_text`; empty of
             a run that did not record it.
     """
 
     words: dict[str, int]
     errors: dict[str, int]
+    speakers: dict[str, str] = field(default_factory=dict)
     scored: dict[str, Any] = field(default_factory=dict)
 
 
@@ -82,6 +84,7 @@ def read_tested(folder: Path, split: str, subnet: SubnetConfig | None = None) ->
             return Tested(
                 dict(zip(keys, tested["words"], strict=True)),
                 dict(zip(keys, errors, strict=True)),
+                dict(zip(keys, tested.get("speakers", keys), strict=True)),
                 {key: result[key] for key in SCORED_KEYS if key in result},
             )
     name = "max" if subnet is None else subnet.to_json()
@@ -94,15 +97,16 @@ Pair = tuple[Tested, Tested]
 def compare_error_rates(pairs_of: Mapping[int, Sequence[Pair]]) -> dict[str, Any]:
     """Pooled error rates of two systems, ours relative to theirs.
 
-    Runs of several seeds, or sizes, are drawn together: the bootstrap is over utterances, and an
-    utterance brings the errors of all of them.
+    The bootstrap is over seeds and over speakers, or over utterances where the speakers are not
+    known or all the same; sizes are no draw of something larger, so their errors are added up.
 
     Args:
         pairs_of: for each seed (ours, theirs), evaluated on the same utterances; a pair a size.
 
     Returns:
         ``WER`` and ``WER of the other`` in percent, ``relative difference``: ``value``, ``low``
-        and ``high`` in percent, and ``by seed`` this value for each seed alone.
+        and ``high`` in percent, over how many ``units`` of what (``unit``), and ``by seed`` this
+        value for each seed alone.
 
     Raises:
         DataError: if a pair was not evaluated on the same utterances.
@@ -111,24 +115,44 @@ def compare_error_rates(pairs_of: Mapping[int, Sequence[Pair]]) -> dict[str, Any
     if any(a.words != b.words for a, b in pairs):
         raise DataError("two runs were not tested on the same utterances: delete one of them")
     words = sum(sum(a.words.values()) for a, _ in pairs)
-    ours, theirs = _errors(pairs)
+    unit, unit_of = units(pairs)
+    runs = [_errors(found, unit_of) for found in pairs_of.values()]
+    ours, theirs = np.stack(runs, axis=1)
 
-    def of_seed(found: Sequence[Pair]) -> float | None:
-        ours, theirs = _errors(found)
-        return relative_difference(ours, theirs, n_resamples=1).to_dict()["value"]
+    def alone(run: int) -> float | None:
+        return relative_difference(ours[run], theirs[run], n_resamples=1).to_dict()["value"]
 
     return {
         "WER": 100 * ours.sum() / words,
         "WER of the other": 100 * theirs.sum() / words,
         "relative difference": relative_difference(ours, theirs).to_dict(),
-        "by seed": {str(seed): of_seed(found) for seed, found in pairs_of.items()},
+        "unit": unit,
+        "units": ours.shape[1],
+        "by seed": {str(seed): alone(i) for i, seed in enumerate(pairs_of)},
     }
 
 
-def _errors(pairs: Sequence[Pair]) -> NDArray[np.int64]:
-    """(2, utterances), our and their errors, added up where pairs share an utterance's name."""
+def units(pairs: Sequence[Pair]) -> tuple[str, dict[str, str]]:
+    """What is drawn by the bootstrap, and that of each utterance: its speaker, or itself.
+
+    Args:
+        pairs: of all runs.
+    """
+    speakers: dict[str, str] = {}
+    for a, _ in pairs:
+        speakers |= a.speakers
+    utterances = {key for a, _ in pairs for key in a.words}
+    if speakers.keys() >= utterances and 1 < len(set(speakers.values())) < len(utterances):
+        return "speakers", speakers
+    return "utterances", {key: key for key in utterances}
+
+
+def _errors(pairs: Sequence[Pair], unit_of: Mapping[str, str]) -> NDArray[np.int64]:
+    """(2, units), our and their errors, added up over pairs and over the utterances of a unit."""
     totals: list[Counter[str]] = [Counter(), Counter()]
     for pair in pairs:
         for total, tested in zip(totals, pair, strict=True):
-            total.update(tested.errors)
-    return np.array([[total[key] for key in sorted(totals[0])] for total in totals])
+            for key, n in tested.errors.items():
+                total[unit_of[key]] += n
+    every = sorted(set(unit_of.values()))
+    return np.array([[total[key] for key in every] for total in totals])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -140,7 +141,7 @@ def comparison_markdown(data: dict[str, Any], heading: str = "##") -> str:
         data: of :meth:`Comparison.to_dict`.
         heading: marks the headings.
     """
-    parts = []
+    parts, note = [], _note([*data["splits"].values()])
     for split, tables in data["splits"].items():
         parts.append(f"{heading} Subnets and individual networks, {split}")
         parts.append(_sizes_table(tables["sizes"], data["cost"]))
@@ -152,14 +153,43 @@ def comparison_markdown(data: dict[str, Any], heading: str = "##") -> str:
         if tables["ablation"]:
             parts.append(f"{heading} Ablation, {split}")
             parts.append(_ablation_table(tables["ablation"], data["cost"]))
-    return "\n\n".join([*parts, _cost_text(data["cost"]), NOTE]) + "\n"
+    return "\n\n".join([*parts, _cost_text(data["cost"]), note]) + "\n"
 
 
-NOTE = (
-    "Relative differences are negative where the subnets of the full method make fewer errors. "
-    "Intervals: 95 %, paired bootstrap over utterances, the seeds' errors taken together; what "
-    "another set of seeds would give is not in them: see how far the seeds differ."
-)
+# A difference of so many percent at most is none, in the words of the verdict.
+MATCHES = 3.0
+
+
+def _note(tables: Sequence[dict[str, Any]]) -> str:
+    """What the columns of the tables mean.
+
+    Args:
+        tables: of each test set.
+    """
+    rows = [row for table in tables for row in (*table["sizes"], *table["ablation"])]
+    # Comparisons made before do not have it.
+    units = sorted({f"{row['units']} {row['unit']}" for row in rows if "unit" in row})
+    return (
+        "Relative differences are negative where the subnets of the full method make fewer errors. "
+        f"Intervals: 95 %, paired bootstrap over {' or '.join(units) or 'utterances'} and, where "
+        "there are several, over seeds; few seeds make them too narrow. Verdict: better where the "
+        f"interval lies below 0, matches where below +{MATCHES:g} %, worse where above 0."
+    )
+
+
+def verdict(low: float | None, high: float | None) -> str:
+    """What an interval of a relative difference in percent says: ``better``, ``matches``,
+    ``worse`` or, ``-``, nothing.
+
+    Args:
+        low, high: None for infinity.
+    """
+    high = math.inf if high is None else high
+    if high < 0:
+        return "better"
+    if low is None or low > 0:
+        return "worse"
+    return "matches" if high < MATCHES else "-"
 
 
 def _sizes_table(rows: Sequence[dict[str, Any]], cost: dict[str, Any]) -> str:
@@ -184,6 +214,7 @@ def _sizes_table(rows: Sequence[dict[str, Any]], cost: dict[str, Any]) -> str:
         "WER subnet %",
         "difference %",
         "95 % interval",
+        "verdict",
         "difference by seed, %",
         "training of the individual, s",
     )
@@ -197,6 +228,7 @@ def _ablation_table(rows: Sequence[dict[str, Any]], cost: dict[str, Any]) -> str
         "WER of the full method %",
         "difference %",
         "95 % interval",
+        "verdict",
         "difference by seed, %",
         "training, s",
     )
@@ -213,8 +245,8 @@ def _ablation_table(rows: Sequence[dict[str, Any]], cost: dict[str, Any]) -> str
     return markdown_table(head, lines)
 
 
-def _difference(row: dict[str, Any]) -> tuple[str, str, str]:
-    """The difference, its interval, and what it is in each seed."""
+def _difference(row: dict[str, Any]) -> tuple[str, str, str, str]:
+    """The difference, its interval, what that says, and the difference in each seed."""
 
     def percent(x: float | None) -> str:
         return "-" if x is None else f"{x:+.1f}"
@@ -222,7 +254,7 @@ def _difference(row: dict[str, Any]) -> tuple[str, str, str]:
     found = row["relative difference"]
     interval = f"{percent(found['low'])} to {percent(found['high'])}"
     by_seed = ", ".join(f"{seed}: {percent(x)}" for seed, x in row.get("by seed", {}).items())
-    return percent(found["value"]), interval, by_seed
+    return percent(found["value"]), interval, verdict(found["low"], found["high"]), by_seed
 
 
 def _seconds(cost: dict[str, Any], name: str) -> str:
