@@ -8,8 +8,9 @@ todm-sb compare hparams/mini.yaml --seeds=1,2,3 --cells='*' --dry-run
 For each seed it trains the supernet and, at five sizes, individual networks with the same recipe
 and the same number of steps; `ablation-*` are supernets that lack a technique each. Each run is a
 cell with a folder of its own: finished cells are kept, unfinished ones go on from their checkpoint,
-so that the same command goes on where it was stopped. Any key of the YAML can be overridden, for
-all cells, as ``--key=value``. The tables are of all cells that are finished.
+so that the same command goes on where it was stopped; with ``--archive``, cells that were finished
+on another machine count as well. Any key of the YAML can be overridden, for all cells, as
+``--key=value``. The tables are of all cells that are finished.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import sys
 from pathlib import Path
 
 from todm_sb.cli.main import OK
+from todm_sb.experiments.compare.archive import archive_cells, restore_cells
 from todm_sb.experiments.compare.cells import Cell, Runs, known_seeds
 from todm_sb.experiments.compare.figure import drawn
 from todm_sb.experiments.compare.plan import choose, plan_cells
@@ -67,6 +69,8 @@ def main(argv: list[str]) -> int:
     if arguments.dry_run:
         show(runs, chosen)
         return OK
+    if arguments.archive is not None:
+        restore_cells(runs, cells, arguments.archive)
     # Of all, so that no table is written anew without a run that it had.
     refuse_other_options(runs, cells)
     check_own(folder, FILES)
@@ -76,6 +80,8 @@ def main(argv: list[str]) -> int:
     try:
         run_cells(runs, chosen, arguments.jobs, not arguments.noprogressbar)
     finally:
+        if arguments.archive is not None:
+            archive_cells(runs, cells, arguments.archive)
         command = shlex.join(["todm-sb", "compare", *argv])
         data = {"command": command, **Comparison(runs, cells, sizes).to_dict()}
         text = "# Comparison\n\n" + comparison_markdown(data)
@@ -101,6 +107,12 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("hparams", type=path, help="YAML of a supernet")
     parser.add_argument("--output_folder", type=path, help="default: results/compare-<YAML>")
+    parser.add_argument(
+        "--archive",
+        type=path,
+        help="folder for the figures of finished cells, in small files; cells whose figures are "
+        "there are not run again",
+    )
     parser.add_argument(
         "--cells",
         type=lambda text: text.split(","),

@@ -238,14 +238,26 @@ class Objective:
         outputs = Outputs(model, trunk, labels, encoded, ctc, lattice, simple, host)
         own = at(self.student_weight, batches) if taught else 1.0
         losses = _weighted_sum(self.terms(), outputs, batches, own)
-        occupancy, log_probs = lattice.occupancy, lattice.log_probs
-        if self._by == "max" and lead is None:
-            band = self.pruning.choose(occupancy, trunk.n_frames, labels.lengths, host)
+        return losses, self._lead(outputs, projected, band, lead is None)
+
+    def _lead(self, outputs: Outputs, projected: Tensor, band: Band | None, first: bool) -> Lead:
+        """What a subnet would lead others with, in the band that it ran in itself.
+
+        Args:
+            outputs: of the subnet.
+            projected: (batch, T, d_joint), its encoder outputs as the joiner sees them.
+            band: None for the full lattice.
+            first: whether it is the first one, whose joiner may choose the others' band.
+        """
+        lengths = outputs.trunk.n_frames, outputs.labels.lengths
+        occupancy, log_probs = outputs.lattice.occupancy, outputs.lattice.log_probs
+        if self._by == "max" and first:
+            band = self.pruning.choose(occupancy, *lengths, outputs.host)
             if band is not None:
                 # Students come to other nodes than the teacher: what it held of them is no use.
                 occupancy, log_probs = band.take(occupancy), None
-        node_weight = node_weights(self.kd_nodes, occupancy, trunk.n_frames, labels.lengths, band)
-        return losses, Lead(Teacher(projected.detach(), node_weight, log_probs), band)
+        node_weight = node_weights(self.kd_nodes, occupancy, *lengths, band)
+        return Lead(Teacher(projected.detach(), node_weight, log_probs), band)
 
     def _first_band(
         self,

@@ -168,11 +168,14 @@ class Runs:
             return State.OTHER_OPTIONS
         if is_locked(folder):
             return State.RUNNING
-        if not (folder / RECIPE).exists():
-            return State.NEW
-        written = ["cost.json", *(f"{kind}_{s}.json" for kind in RESULTS for s in self.splits)]
-        done = all((folder / name).exists() for name in written)
-        return State.FINISHED if done else State.UNFINISHED
+        if all((folder / name).exists() for name in ("options.json", *self.written)):
+            return State.FINISHED
+        return State.UNFINISHED if (folder / RECIPE).exists() else State.NEW
+
+    @property
+    def written(self) -> list[str]:
+        """The files with the figures of a finished cell."""
+        return ["cost.json", *(f"{kind}_{s}.json" for kind in RESULTS for s in self.splits)]
 
     def difference(self, cell: Cell) -> str | None:
         """How the options that a cell ran with differ from those wanted; None if they do not."""

@@ -1,0 +1,74 @@
+"""A comparison goes on elsewhere from the figures of its finished cells."""
+
+import json
+
+import pytest
+from test_tables import NAMES, SIZES, cells, runs  # noqa: F401 (fixtures)
+
+from todm_sb.experiments.compare.archive import archive_cells, restore_cells
+from todm_sb.experiments.compare.cells import Cell, Runs, State
+from todm_sb.experiments.compare.tables import Comparison
+from todm_sb.training.recipe import Recipe, yaml_of
+from todm_sb.utils.errors import DataError
+
+
+def elsewhere(runs, overrides=""):  # noqa: F811
+    """The same comparison in another folder."""
+    user = yaml_of().load(overrides) or {}
+    return Runs(runs.root.parent / "elsewhere", Recipe(runs.hparams_file, user))
+
+
+def test_the_tables_are_the_same_elsewhere(runs, cells, tmp_path):  # noqa: F811
+    kept = tmp_path / "kept"
+    archive_cells(runs, cells, kept)
+    unfinished = Cell(NAMES[-1], 2, {})
+    assert len(list(kept.rglob("*.json"))) == 7
+    assert not (kept / f"{unfinished.id}.json").exists()
+
+    there = elsewhere(runs)
+    restore_cells(there, cells, kept)
+    states = {cell.id: there.state(cell) for cell in cells}
+    assert states.pop(unfinished.id) is State.NEW
+    assert set(states.values()) == {State.FINISHED}
+    assert Comparison(there, cells, SIZES).to_dict() == Comparison(runs, cells, SIZES).to_dict()
+
+
+def test_an_archive_tells_no_place_and_other_data_may_lie_elsewhere(runs, cells, tmp_path):  # noqa: F811
+    runs.hparams_file.write_text(runs.hparams_file.read_text() + "data_folder: /here/data\n")
+    for cell in cells:
+        if runs.folder(cell).exists():
+            (runs.folder(cell) / "options.json").write_text(json.dumps(runs.options(cell)))
+    archive_cells(runs, cells, tmp_path / "kept")
+    assert all(str(tmp_path) not in f.read_text() for f in (tmp_path / "kept").rglob("*.json"))
+    assert all("/here" not in f.read_text() for f in (tmp_path / "kept").rglob("*.json"))
+    there = elsewhere(runs, "data_folder: /there")
+    restore_cells(there, cells, tmp_path / "kept")
+    assert there.state(cells[0]) is State.FINISHED
+
+
+def test_cells_of_other_options_are_refused_and_nothing_is_written(runs, cells, tmp_path):  # noqa: F811
+    archive_cells(runs, cells, tmp_path / "kept")
+    runs.hparams_file.write_text(runs.hparams_file.read_text() + "lr: 0.5\n")
+    there = elsewhere(runs)
+    with pytest.raises(DataError, match=r"supernet/1.json ran with other options \(lr was None"):
+        restore_cells(there, cells, tmp_path / "kept")
+    assert not there.root.exists()
+
+
+def test_a_cell_without_the_test_set_is_refused(runs, cells, tmp_path):  # noqa: F811
+    archive_cells(runs, cells, tmp_path / "kept")
+    there = elsewhere(runs)
+    there.splits = ["test", "other"]
+    with pytest.raises(DataError, match=r"has no errors_other\.json: delete it"):
+        restore_cells(there, cells, tmp_path / "kept")
+
+
+def test_what_was_begun_here_is_left_alone(runs, cells, tmp_path):  # noqa: F811
+    archive_cells(runs, cells, tmp_path / "kept")
+    there = elsewhere(runs)
+    folder = there.folder(cells[0])
+    folder.mkdir(parents=True)
+    (folder / "hyperparams.yaml").touch()
+    (folder / "options.json").write_text(json.dumps(there.options(cells[0])))
+    restore_cells(there, cells, tmp_path / "kept")
+    assert there.state(cells[0]) is State.UNFINISHED
