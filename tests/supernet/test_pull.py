@@ -80,7 +80,7 @@ def test_dropout_draws_what_it_would_without(make_transducer):
 def test_a_student_may_learn_from_its_teacher_alone(make_transducer):
     model = make_transducer(ctc=True, dtype=torch.double)
     subnets = SUBNETS[:2]
-    losses = step(model, Objective(0.3, 2.0, 0.0), subnets)
+    losses = step(model, Objective(0.3, 2.0, student_weight=0.0), subnets)
     alone = gradients(model)
     assert losses[1].terms.keys() == {"transducer", "ctc", "kd"}
     assert losses[1].total.item() == pytest.approx(2 * losses[1].terms["kd"].item())
@@ -102,7 +102,9 @@ def test_a_student_may_learn_from_its_teacher_alone(make_transducer):
 def test_without_a_teacher_a_student_learns_by_itself(make_transducer):
     model = make_transducer(ctc=True)
     plain = step(model, Objective(0.3, 0.0), SUBNETS)
-    untaught = step(model, Objective(0.3, Schedule(0.0, 1.0, 5, 10), 0.0), SUBNETS, batches=3)
+    untaught = step(
+        model, Objective(0.3, Schedule(0.0, 1.0, 5, 10), student_weight=0.0), SUBNETS, batches=3
+    )
     assert [x.total for x in untaught] == [x.total for x in plain]
 
 

@@ -112,10 +112,10 @@ class Objective:
     Args:
         ctc_weight: 0 for none; else the model needs a CTC head.
         kd_weight: 0 for none.
-        student_weight: see above; 1 where ``kd_weight`` is 0.
         divergence: how students are compared with the teacher.
         kd_nodes: ``occupancy`` or ``uniform``, see :func:`node_weights`.
         pruning: None for the full lattice; else the model needs what chooses the band.
+        student_weight: see above; 1 where ``kd_weight`` is 0.
         further: terms of other names, which are added.
 
     Raises:
@@ -125,10 +125,10 @@ class Objective:
 
     ctc_weight: Weight = 0.0
     kd_weight: Weight = 1.0
-    student_weight: Weight = 1.0
     divergence: Divergence = field(default_factory=AlphaDivergence)
     kd_nodes: str = "occupancy"
     pruning: Pruning | None = None
+    student_weight: Weight = 1.0
     further: Mapping[str, Term] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
