@@ -115,7 +115,7 @@ OPTIONAL: dict[str, Check] = {
     "train_hours": positive,
     "letter_case": one_of("keep", "upper", "lower"),
     "held_out_speaker": nullable(_SPLIT),
-    "augment_after": integer(0, 10**9),
+    **dict.fromkeys(("augment_after", "mask_after"), integer(0, 10**9)),
     "uniform_share": number(0, 1),
     "searcher": anything,
     **FBANK_CHECKS,

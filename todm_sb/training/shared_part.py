@@ -27,6 +27,7 @@ class SharedPart:
             :class:`todm_sb.nnet.speed_perturb.SpeedPerturb` or SpeechBrain's Augmenter; or None.
         feature_augment: the same of features, or None.
         augment_after: reference batches of audio without augmentation.
+        mask_after: those without ``feature_augment``; None for ``augment_after``.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class SharedPart:
         wav_augment: Augment | None = None,
         feature_augment: Augment | None = None,
         augment_after: float = 0,
+        mask_after: float | None = None,
     ) -> None:
         self.features = features
         self.model = model
@@ -44,6 +46,7 @@ class SharedPart:
         self.wav_augment = wav_augment
         self.feature_augment = feature_augment
         self.augment_after = augment_after
+        self.mask_after = augment_after if mask_after is None else mask_after
 
     def __call__(
         self, batch: SpeechBatch, causal: bool, batches: float | None = None
@@ -55,15 +58,15 @@ class SharedPart:
             causal: mode of the encoder.
             batches: reference batches so far; None where it is not for training.
         """
-        augment = batches is not None and batches >= self.augment_after
+        batches = -1 if batches is None else batches
         wavs, wav_lens = batch.sig
         tokens, token_lens = batch.tokens
-        if augment and self.wav_augment is not None:
+        if batches >= self.augment_after and self.wav_augment is not None:
             wavs, wav_lens = self.wav_augment(wavs, wav_lens)
             if isinstance(self.wav_augment, Augmenter):  # it may have added copies
                 tokens, token_lens = map(self.wav_augment.replicate_labels, (tokens, token_lens))
         features, n_frames = self.features(wavs, wav_lens, epoch=self.epoch_counter.current)
-        if augment and self.feature_augment is not None:
+        if batches >= self.mask_after and self.feature_augment is not None:
             features, _ = self.feature_augment(features, n_frames / features.shape[1])
         n_tokens = (token_lens * tokens.shape[1]).round().long()
         trunk = Trunk.compute(self.model, features, n_frames, tokens, causal)

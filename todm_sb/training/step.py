@@ -112,6 +112,7 @@ class SandwichStep:
             hparams.get("wav_augment"),
             hparams.get("feature_augment"),
             hparams.get("augment_after", 0),
+            hparams.get("mask_after"),
         )
         return cls(
             shared_part,
