@@ -17,6 +17,9 @@ from todm_sb.utils.errors import DataError
 TOLERANCE = 0.02
 # Coders that work in blocks: decoders differ by what they leave out at the ends.
 TOLERANCES = {"MP3": 0.1}
+# Samples to decode before the first that counts. A frame of MP3 borrows bits from some of those before
+# it: where decoding begins in the middle of a file, 0.1 s and more are silent or wrong.
+RUN_UP = {"MP3": 32 * 1152}
 
 SILENT = "silent audio"
 
@@ -76,7 +79,7 @@ def read_samples(
     try:
         with soundfile.SoundFile(path) as file:
             first, expected = _place(file, path, duration, sample_rate, conversion, part)
-            file.seek(first)
+            _go_to(first, file)
             samples = file.read(expected, dtype="float32")
             rate = file.samplerate
         if len(samples) < expected:
@@ -175,10 +178,17 @@ def _in_samples(
     return first, last
 
 
+def _go_to(first: int, file: soundfile.SoundFile) -> None:
+    """What is read next begins with this sample."""
+    start = max(0, first - RUN_UP.get(file.format, 0))
+    file.seek(start)
+    file.read(first - start, dtype="float32")
+
+
 def _end_fault(
     file: soundfile.SoundFile, path: str, first: int, expected: int
 ) -> tuple[str, str] | None:
-    file.seek(first + expected - 1)
+    _go_to(first + expected - 1, file)
     return None if len(file.read(1)) else ("truncated audio", path)
 
 
@@ -186,7 +196,7 @@ def _samples_fault(
     file: soundfile.SoundFile, path: str, first: int, expected: int
 ) -> tuple[str, str] | None:
     read, peak = 0, 0.0
-    file.seek(first)
+    _go_to(first, file)
     for block in file.blocks(BLOCK, frames=expected, dtype="float32"):
         read += len(block)
         peak = max(peak, float(np.abs(block).max()))

@@ -12,6 +12,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,9 @@ REQUIRED = ("ID", "duration", "wav")
 TEXT_COLUMNS = ("wrds", "wrd")
 OPTIONAL = ("spk_id", "start", "stop")
 SEPARATORS = {";": "semicolons", "\t": "tabs"}
-# What SpeechBrain's recipes write in place of the folder of the audio.
+# What SpeechBrain's recipes write in place of the folder of the audio, in JSON and in CSV.
 DATA_ROOT = "{data_root}"
+_ROOT = re.compile(r"\{data_(?:root|folder)\}|\$data_(?:root|folder)(?![\w.])")
 
 # What may be done to the letters of a transcript. Changing their case merges what has one form in
 # the other case: dotted and dotless i, ss and ß.
@@ -48,7 +50,8 @@ class Reading:
 
     Args:
         text_column: that of the transcripts; None for ``wrds`` or ``wrd``, which of them there is.
-        data_root: what ``{data_root}`` stands for in paths.
+        data_root: what ``{data_root}`` stands for in paths, or ``$data_root``, or ``data_folder``
+            in place of ``data_root``.
         letter_case: of the transcripts: ``keep``, ``upper`` or ``lower``.
 
     Raises:
@@ -101,15 +104,16 @@ def read_lines(path: str | Path, reading: Reading = AS_WRITTEN) -> Lines:
     folder = os.path.dirname(path)
     change = LETTER_CASES[reading.letter_case]
     lines = read_table(path, reading.text_column)
-    for line, cells in lines:
+    for _, cells in lines:
         wav = cells["wav"]
-        if DATA_ROOT in wav:
+        if found := _ROOT.search(wav):
             if reading.data_root is None:
                 raise DataError(
-                    f"manifest {path}, line {line}: {DATA_ROOT} is in the path of {cells['ID']}: "
-                    "give the folder that it stands for as data_folder (check-data: --data-root)"
+                    f"manifest {path}: {found[0]} is in the path of {quoted(cells['ID'])}: give the "
+                    "folder that it stands for as data_folder (check-data: --data-root)"
                 )
-            wav = wav.replace(DATA_ROOT, os.path.abspath(reading.data_root))
+            root = os.path.abspath(reading.data_root)
+            wav = _ROOT.sub(lambda _: root, wav)
         cells["wav"] = os.path.join(folder, wav) if wav.strip() else wav
         cells["wrds"] = change(cells["wrds"])
     return lines
@@ -138,7 +142,9 @@ def _text(path: str | Path) -> str:
     try:
         return read_text(path)
     except FileNotFoundError:
-        raise DataError(f"manifest {path} does not exist: run the data preparation first") from None
+        raise DataError(
+            f"manifest {path} does not exist: name another, or prepare the data"
+        ) from None
     except OSError as error:
         raise DataError(f"manifest {path} cannot be read: {error.strerror or error}") from None
 
