@@ -1,7 +1,6 @@
 """Own data, from recordings to text: 48 kHz stereo, German and Chinese, trained, measured, used."""
 
 import json
-import re
 
 import numpy as np
 import pytest
@@ -9,11 +8,17 @@ import soundfile
 import tiny
 from tiny import call
 
+from todm_sb.dataio.faults import read_faults
 from todm_sb.dataio.manifest import Row, write_csv
-from todm_sb.inference.asr import SubnetASR
+from todm_sb.dataio.split import read_splits
+from todm_sb.dataio.tokenizer import tokenizer_of
+from todm_sb.training.arguments import parse_arguments
+from todm_sb.training.runs import load_hparams
+from todm_sb.training.settings import check_settings
 from todm_sb.utils.errors import TODMError
 
 RATE = 48000
+NOT_HERE = {*tiny.CORPUS_SIZE, "vocab_size"}
 SENTENCES = ["Öffne die Tür", "打开 门", "Schließ das Fenster", "关上 窗户", "größer", "你好"]
 
 
@@ -52,14 +57,15 @@ def own(tmp_path_factory):
 
 def command(own, output, **overrides):
     options = {
+        "output_folder": output,
         "train_csv": own / "train.csv",
         "valid_csv": own / "dev.json",
         "test_csvs": own / "talk.csv",
         "data_folder": own,
         "tokenizer_type": "char",
-        "vocab_size": 34,
+        "vocab_size": VOCAB,
         "letter_case": "lower",
-        **{key: value for key, value in tiny.TINY.items() if key not in tiny.CORPUS_SIZE},
+        **{key: value for key, value in tiny.TINY.items() if key not in NOT_HERE},
         "number_of_epochs": 1,
         "model": tiny.tiny_model(),
         "augment_after": 0,
@@ -77,25 +83,26 @@ VOCAB = 1 + len(set("▁" + "".join(SENTENCES).lower().replace(" ", "")))
 def run(own, train, tmp_path_factory):
     """What comes of it."""
     output = tmp_path_factory.mktemp("results") / "own"
-    train(command(own, output, output_folder=output, vocab_size=VOCAB))
+    train(command(own, output))
     return output
 
 
 def test_it_is_trained_and_measured(run):
-    results = json.loads((run / "wer_talk.json").read_text(encoding="utf-8"))
-    assert "max" in json.dumps(results)
-    log = (run / "train_log.txt").read_text()
-    assert re.search(r"valid WER", log)
+    results = json.loads((run / "results_talk.json").read_text(encoding="utf-8"))
+    assert {entry["name"] for entry in results} == {"max", "min", "wide", "deep"}
+    errors = json.loads((run / "errors_talk.json").read_text(encoding="utf-8"))
+    assert errors["utterances"] == [f"talk-{i}" for i in range(len(SENTENCES))]
+    tokenizer = tokenizer_of(load_hparams(run))
+    known = {tokenizer.id_to_piece(i) for i in range(1, VOCAB)}
+    assert known == set("▁" + "".join(SENTENCES).lower().replace(" ", ""))
 
 
 def test_a_subnet_of_it_transcribes_what_it_was_trained_on(run, own, tmp_path, capsys):
     call("export", run, tmp_path / "min", "--subnet=min")
-    asr = SubnetASR.from_bundle(str(tmp_path / "min"))
-    text = asr.transcribe_file(str(own / "train" / "anna" / "0.wav"))
-    assert isinstance(text, str)
     files = [own / "train" / "anna" / "0.wav", own / "dev-1.flac"]
     assert call("transcribe", *files, f"--model={tmp_path / 'min'}") == 0
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    told = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split("\t")[0] for line in told] == [str(file) for file in files]
 
 
 FAULTS = {
@@ -120,42 +127,79 @@ FAULTS = {
 }
 
 
+@pytest.fixture(scope="module")
+def hparams(own, run):
+    """Of the run, with the data refused at the first fault."""
+    return {**load_hparams(run), "strict": True}
+
+
 @pytest.mark.parametrize("kind", FAULTS)
-def test_a_fault_of_the_data_is_one_line_before_training(own, run, train, kind):
+def test_a_fault_of_the_data_is_one_line(own, hparams, kind):
     text, message = FAULTS[kind]
     (own / "broken.csv").write_text(text, encoding="utf-8")
-    before = tiny.contents(run)
     with pytest.raises(TODMError, match=message) as caught:
-        train(
-            command(
-                own,
-                run,
-                output_folder=run,
-                vocab_size=VOCAB,
-                test_csvs=own / "broken.csv",
-                strict=True,
-            )
-        )
+        read_splits({**hparams, "test_csvs": str(own / "broken.csv")}, tokenizer_of(hparams))
     assert "\n" not in str(caught.value)
-    changed = {name for name, what in tiny.contents(run).items() if before.get(name) != what}
-    assert all(name.startswith(("faults_", "prepared", "log", ".")) for name in changed), changed
+    assert "broken.csv" in str(caught.value)
 
 
 SETTINGS = {
-    "of two test sets one name": ({"test_csvs": "[a/t.csv, b/t.csv]"}, "data set twice"),
-    "another normalisation": ({"text_normalization": "nfd"}, "text_normalization"),
-    "no such column": ({"text_column": "satz"}, "no column 'satz'"),
-    "no resampling": ({"resample": False}, "wrong sample rate"),
-    "no mixdown": ({"mixdown": False}, "more than one channel"),
-    "the root is not given": ({"data_folder": "null"}, "data_root. is in the path of"),
-    "too few pieces": ({"vocab_size": 30}, rf"set vocab_size to {VOCAB}"),
+    "of two test sets one name": ({"test_csvs": ["a/t.csv", "b/T.csv"]}, "data set twice"),
+    "a test set that is a number": ({"test_csvs": [1]}, r"test_csvs\[0\] must be"),
+    "another normalisation": ({"text_normalization": "nfd"}, "text_normalization must be"),
+    "letters of another case": ({"letter_case": "title"}, "letter_case must be"),
+    "resampling by word": ({"resample": "yes please"}, "resample must be"),
 }
 
 
+@pytest.fixture(scope="module")
+def plain(own):
+    """The plain settings of the recipe."""
+    recipe, _ = parse_arguments(command(own, "none"))
+    settings = recipe.settings()
+    check_settings(settings)
+    return settings
+
+
 @pytest.mark.parametrize("kind", SETTINGS)
-def test_a_wrong_setting_is_one_line(own, train, tmp_path, kind):
+def test_a_wrong_setting_is_one_line_before_anything_is_built(plain, kind):
     overrides, message = SETTINGS[kind]
-    options = {"vocab_size": VOCAB, "output_folder": tmp_path / "run", **overrides}
     with pytest.raises(TODMError, match=message) as caught:
-        train(command(own, tmp_path, **options))
+        check_settings({**plain, **overrides})
     assert "\n" not in str(caught.value)
+
+
+DATA_SETTINGS = {
+    "no such column": ({"text_column": "satz"}, "no column 'satz'"),
+    "no resampling": ({"resample": False}, "wrong sample rate"),
+    "no mixdown": ({"mixdown": False}, "more than one channel"),
+    "the root is not given": ({"data_folder": None}, "data_root. is in the path of 'dev-0': give"),
+    "too few pieces": ({"vocab_size": 30, "tokenizer_folder": "none"}, f"vocab_size to {VOCAB}"),
+    "no such file": ({"valid_csv": "none.csv"}, "manifest none.csv does not exist: name another"),
+}
+
+
+@pytest.mark.parametrize("kind", DATA_SETTINGS)
+def test_a_setting_that_does_not_go_with_the_data_is_one_line(hparams, kind):
+    overrides, message = DATA_SETTINGS[kind]
+    changed = {**hparams, **overrides}
+    with pytest.raises(TODMError, match=message) as caught:
+        read_splits(changed, tokenizer_of(changed))
+    assert "\n" not in str(caught.value)
+
+
+def test_manifests_of_the_same_name_keep_their_faults_apart(own, hparams, tmp_path):
+    for kind in ("train", "dev"):
+        (tmp_path / kind).mkdir()
+        rows = [
+            Row(kind, 1.0, str(own / "none.wav"), "", "你好"),
+            Row("a", 1.0, str(own / "dev-0.flac"), "", "你好"),
+        ]
+        write_csv(tmp_path / kind / "data.csv", rows)
+    train, dev = (str(tmp_path / kind / "data.csv") for kind in ("train", "dev"))
+    changed = {**hparams, "train_csv": train, "valid_csv": dev, "strict": False}
+    read_splits({**changed, "output_folder": str(tmp_path)}, tokenizer_of(hparams))
+    for kind in ("train", "valid"):
+        (fault,) = read_faults(tmp_path / f"faults_{kind}_data.csv")
+        assert fault.cause == "missing file"
+    assert (tmp_path / "faults_talk.csv").is_file()

@@ -17,8 +17,8 @@ from todm_sb.utils.errors import DataError
 TOLERANCE = 0.02
 # Coders that work in blocks: decoders differ by what they leave out at the ends.
 TOLERANCES = {"MP3": 0.1}
-# Samples to decode before the first that counts. A frame of MP3 borrows bits from some of those before
-# it: where decoding begins in the middle of a file, 0.1 s and more are silent or wrong.
+# Samples to decode before the first that counts. A frame of MP3 borrows bits from some of those
+# before it: where decoding begins in the middle of a file, 0.1 s and more are silent or wrong.
 RUN_UP = {"MP3": 32 * 1152}
 
 SILENT = "silent audio"
@@ -79,8 +79,7 @@ def read_samples(
     try:
         with soundfile.SoundFile(path) as file:
             first, expected = _place(file, path, duration, sample_rate, conversion, part)
-            _go_to(first, file)
-            samples = file.read(expected, dtype="float32")
+            samples = _read(file, first, expected)
             rate = file.samplerate
         if len(samples) < expected:
             raise _FaultError("truncated audio", f"{path}: {len(samples)} of {expected} samples")
@@ -178,30 +177,29 @@ def _in_samples(
     return first, last
 
 
-def _go_to(first: int, file: soundfile.SoundFile) -> None:
-    """What is read next begins with this sample."""
+def _read(file: soundfile.SoundFile, first: int, count: int) -> np.ndarray:
+    """Samples from this one on. All is read at once: soundfile seeks after each reading."""
     start = max(0, first - RUN_UP.get(file.format, 0))
     file.seek(start)
-    file.read(first - start, dtype="float32")
+    return file.read(first - start + count, dtype="float32")[first - start :]
 
 
 def _end_fault(
     file: soundfile.SoundFile, path: str, first: int, expected: int
 ) -> tuple[str, str] | None:
-    _go_to(first + expected - 1, file)
-    return None if len(file.read(1)) else ("truncated audio", path)
+    return None if len(_read(file, first + expected - 1, 1)) else ("truncated audio", path)
 
 
 def _samples_fault(
     file: soundfile.SoundFile, path: str, first: int, expected: int
 ) -> tuple[str, str] | None:
     read, peak = 0, 0.0
-    _go_to(first, file)
-    for block in file.blocks(BLOCK, frames=expected, dtype="float32"):
-        read += len(block)
-        peak = max(peak, float(np.abs(block).max()))
+    while read < expected:
+        block = _read(file, first + read, min(BLOCK, expected - read))
+        if not len(block):
+            return "truncated audio", f"{path}: {read} of {expected} samples"
         if not np.isfinite(block).all():
             return "audio with samples that are not finite numbers", path
-    if read < expected:
-        return "truncated audio", f"{path}: {read} of {expected} samples"
+        read += len(block)
+        peak = max(peak, float(np.abs(block).max()))
     return None if peak > 0 else (SILENT, path)

@@ -109,11 +109,10 @@ def read_lines(path: str | Path, reading: Reading = AS_WRITTEN) -> Lines:
         if found := _ROOT.search(wav):
             if reading.data_root is None:
                 raise DataError(
-                    f"manifest {path}: {found[0]} is in the path of {quoted(cells['ID'])}: give the "
-                    "folder that it stands for as data_folder (check-data: --data-root)"
+                    f"manifest {path}: {found[0]} is in the path of {quoted(cells['ID'])}: give "
+                    "the folder that it stands for as data_folder (check-data: --data-root)"
                 )
-            root = os.path.abspath(reading.data_root)
-            wav = _ROOT.sub(lambda _: root, wav)
+            wav = os.path.abspath(reading.data_root).join(_ROOT.split(wav))
         cells["wav"] = os.path.join(folder, wav) if wav.strip() else wav
         cells["wrds"] = change(cells["wrds"])
     return lines
