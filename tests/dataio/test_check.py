@@ -3,6 +3,7 @@
 import csv
 import logging
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -209,7 +210,7 @@ def test_broken_audio_is_found_and_named(good, tmp_path, kind):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "does not exist: run the data preparation first"),
+        (None, "does not exist: name another, or prepare the data"),
         (b"", "no column 'ID'"),
         (b"ID;duration;wav;spk_id;wrds\na;1;b;c;d\n", "has semicolons between its cells"),
         (b"ID\tduration\twav\tspk_id\twrds\na\t1\tb\tc\td\n", "has tabs between its cells"),
@@ -330,7 +331,7 @@ def test_the_first_of_two_rows_with_an_id_is_the_first_that_is_an_utterance(tmp_
     rows = [Row("a", 1.0, "a.wav", "s", ""), Row("a", 2.0, "b.wav", "s", "ONE")]
     write_csv(tmp_path / "m.csv", [*rows, Row("a", 3.0, "c.wav", "s", "TWO")])
     report = check_manifest(tmp_path / "m.csv", Limits(), "none", purpose=EVALUATE)
-    assert report.rows == rows[1:]
+    assert report.rows == [replace(rows[1], wav=str(tmp_path / "b.wav"))]
     assert report.left_out == {"empty transcript": 1, "duplicate id": 1}
 
 
@@ -468,7 +469,7 @@ def test_check_data_reports_and_is_strict_if_asked(good, tmp_path, capsys):
     command = ["check-data", str(path), "--tokenizer", model]
     assert main([*command, "--report", str(tmp_path / "faults.csv")]) == OK
     out = capsys.readouterr().out.splitlines()
-    assert out[0] == "line 5: bad: missing file (none.flac)"
+    assert out[0] == f"line 5: bad: missing file ({tmp_path / 'none.flac'})"
     assert out[1].startswith(f"{path}: 8 of 9 utterances can be used")
     assert len(read_faults(tmp_path / "faults.csv")) == 1
     assert main([*command, "--strict"]) == FAILED

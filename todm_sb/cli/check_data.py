@@ -3,6 +3,7 @@
 todm-sb check-data train.csv --tokenizer 1024_unigram.model
 todm-sb check-data train.csv --strict --report faults.csv
 todm-sb check-data test-clean.csv --purpose evaluate
+todm-sb check-data own.json --resample --mixdown --data-root recordings --text-column words
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import argparse
 from pathlib import Path
 
 from todm_sb.cli.main import FAILED, OK
+from todm_sb.dataio.audio import Conversion
 from todm_sb.dataio.check import Limits, check_manifest
 from todm_sb.dataio.faults import PURPOSES, TRAIN, write_faults
+from todm_sb.dataio.reading import DATA_ROOT, LETTER_CASES, Reading
 from todm_sb.dataio.tokenizer import load_tokenizer
 from todm_sb.utils.arguments import at_least, path, positive
 from todm_sb.utils.errors import ConfigError
@@ -24,7 +27,7 @@ SHOWN = 20
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``check-data``."""
     parser.add_argument(
-        "manifest", type=path, help="CSV with the columns ID,duration,wav,spk_id,wrds"
+        "manifest", type=path, help="CSV or JSON with ID, duration, wav, and wrds or wrd"
     )
     parser.add_argument(
         "--purpose",
@@ -33,6 +36,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="train, or evaluate: what validation and test count, however long (train)",
     )
     parser.add_argument("--sample-rate", type=at_least(1), default=16000, help="in Hz (16000)")
+    parser.add_argument(
+        "--resample", action="store_true", help="audio of another rate is resampled: no fault"
+    )
+    parser.add_argument(
+        "--mixdown", action="store_true", help="several channels are mixed down: no fault"
+    )
+    parser.add_argument("--data-root", type=path, help=f"folder that {DATA_ROOT} stands for")
+    parser.add_argument("--text-column", help="that of the transcripts (wrds or wrd)")
+    parser.add_argument(
+        "--letter-case", choices=LETTER_CASES, default="keep", help="of the transcripts (keep)"
+    )
     parser.add_argument("--max-duration", type=positive, default=60.0, help="seconds (60)")
     parser.add_argument(
         "--tokenizer", type=path, help="SentencePiece model that must know the transcripts"
@@ -68,10 +82,17 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.max_duration,
         arguments.tokenizer and load_tokenizer(arguments.tokenizer),
         lambda seconds: int(seconds / arguments.frame_shift),
+        Conversion(arguments.resample, arguments.mixdown),
     )
+    reading = Reading(arguments.text_column, arguments.data_root, arguments.letter_case)
     audio = "ends" if arguments.quick else "whole"
     report = check_manifest(
-        arguments.manifest, limits, audio, arguments.threads, purpose=arguments.purpose
+        arguments.manifest,
+        limits,
+        audio,
+        arguments.threads,
+        purpose=arguments.purpose,
+        reading=reading,
     )
     faults = report.all_faults
     if arguments.report:

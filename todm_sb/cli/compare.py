@@ -23,6 +23,7 @@ import sys
 from pathlib import Path
 
 from todm_sb.cli.main import OK
+from todm_sb.dataio.split import manifests_of_tests
 from todm_sb.experiments.compare.archive import archive_cells, restore_cells
 from todm_sb.experiments.compare.cells import Cell, Runs, known_seeds
 from todm_sb.experiments.compare.figure import drawn
@@ -63,7 +64,7 @@ def main(argv: list[str]) -> int:
         sorted({*arguments.seeds, *known_seeds(folder)}),
         arguments.adamw_lr,
     )
-    splits = hparams["test_splits"]
+    splits = list(manifests_of_tests(hparams))
     runs = Runs(folder, recipe, run_option_arguments(options), splits)
     chosen = [c for c in choose(cells, arguments.cells) if c.seed in arguments.seeds]
     if arguments.dry_run:

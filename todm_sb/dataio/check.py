@@ -12,13 +12,12 @@ import logging
 import math
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from sentencepiece import SentencePieceProcessor
 
-from todm_sb.dataio.audio import SILENT, audio_fault
+from todm_sb.dataio.audio import AS_RECORDED, SILENT, Conversion, audio_fault
 from todm_sb.dataio.faults import (
     EVALUATE,
     TRAIN,
@@ -28,7 +27,8 @@ from todm_sb.dataio.faults import (
     read_faults,
     write_faults,
 )
-from todm_sb.dataio.manifest import is_current, mark_current, read_lines, row_of
+from todm_sb.dataio.manifest import is_current, mark_current, row_of
+from todm_sb.dataio.reading import AS_WRITTEN, Cells, Lines, Reading, read_lines
 from todm_sb.dataio.text import words_of_text
 from todm_sb.utils.files import sha256_of
 from todm_sb.utils.folders import files_digest
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 class Limits:
     """What an utterance must fulfil to be trained on; None leaves a rule out.
 
-    Of one that is evaluated only the sample rate counts.
+    Of one that is evaluated only sample rate and conversion count.
 
     Args:
         sample_rate: of the audio, in Hz.
@@ -49,12 +49,14 @@ class Limits:
         tokenizer: must know all characters of the transcripts.
         n_frames_of: encoder frames of an utterance of so many seconds; a transducer can emit more
             labels than frames, but no transcript of sound audio is that long. Needs the tokenizer.
+        conversion: what of the audio is converted when it is loaded.
     """
 
     sample_rate: int | None = None
     max_duration: float = math.inf
     tokenizer: SentencePieceProcessor | None = None
     n_frames_of: Callable[[float], int] | None = None
+    conversion: Conversion = AS_RECORDED
 
 
 def check_manifest(
@@ -64,6 +66,7 @@ def check_manifest(
     num_threads: int = 8,
     record: str | Path | None = None,
     purpose: str = TRAIN,
+    reading: Reading = AS_WRITTEN,
 ) -> Report:
     """Which utterances a manifest has.
 
@@ -72,7 +75,7 @@ def check_manifest(
     utterance (no transcript, no id or another's, a cell too many) is left out of both.
 
     Args:
-        path: CSV with the columns ``ID,duration,wav,spk_id,wrds``.
+        path: CSV or JSON; see :mod:`todm_sb.dataio.reading`.
         limits: what each utterance must fulfil.
         audio: ``whole`` decodes every file; ``ends`` reads headers and last samples, which finds
             all but damage in the middle of a file, samples that are not finite, and silence, in a
@@ -81,11 +84,12 @@ def check_manifest(
         record: a CSV to keep the faults of the audio in. Where it is there, and was made from the
             same manifest and audio files (by size and time), the audio is not opened again.
         purpose: ``train`` or ``evaluate``.
+        reading: how the manifest is read.
 
     Raises:
         DataError: if the manifest itself cannot be read.
     """
-    lines = read_lines(path)
+    lines = read_lines(path, reading)
     faults = _line_faults(lines, limits)
     lines = _without(lines, faults)
     unsound = _row_faults(lines, limits, purpose)
@@ -101,9 +105,6 @@ def check_manifest(
     words = {line: row["wrds"] for line, row in lines}
     lost = [Undecodable(f, words[f.line]) for f in sorted(unsound, key=lambda fault: fault.line)]
     return Report(str(path), rows, faults, lost, purpose)
-
-
-Lines = list[tuple[int, dict[str | None, Any]]]
 
 
 def _without(lines: Lines, faults: Iterable[Fault]) -> Lines:
@@ -126,7 +127,7 @@ def _line_faults(lines: Lines, limits: Limits) -> list[Fault]:
     return faults
 
 
-def line_fault(row: dict[str | None, Any], limits: Limits) -> tuple[str, str] | None:
+def line_fault(row: Cells, limits: Limits) -> tuple[str, str] | None:
     """Cause and detail of why a row is no utterance; None if it is one.
 
     Args:
@@ -148,9 +149,7 @@ def _row_faults(lines: Lines, limits: Limits, purpose: str) -> list[Fault]:
     return [Fault(line, name, *fault) for line, name, fault in found if fault is not None]
 
 
-def row_fault(
-    row: dict[str | None, Any], limits: Limits, purpose: str = TRAIN
-) -> tuple[str, str] | None:
+def row_fault(row: Cells, limits: Limits, purpose: str = TRAIN) -> tuple[str, str] | None:
     """Cause and detail of why an utterance cannot be used, its audio unseen; None if it can.
 
     Args:
@@ -168,11 +167,26 @@ def row_fault(
         return "duration is not a number", repr(row["duration"])
     if duration <= 0:
         return "zero length", f"{duration:g} s"
+    if found := _part_fault(row["start"], row["stop"]):
+        return found
     if purpose == EVALUATE:
         return None
     if duration > limits.max_duration:
         return f"longer than max_duration = {limits.max_duration:g} s", f"{duration:g} s"
     return _transcript_fault(row["wrds"], duration, limits)
+
+
+def _part_fault(start: str, stop: str) -> tuple[str, str] | None:
+    if not start.strip() and not stop.strip():
+        return None
+    shown = f"{start.strip() or 'none'} and {stop.strip() or 'none'}"
+    try:
+        first, last = float(start), float(stop)
+    except ValueError:
+        return "start or stop is not a number", shown
+    if not (math.isfinite(first) and math.isfinite(last)) or first < 0:
+        return "start or stop is not a number", f"{shown}: from 0 on"
+    return None if first < last else ("stop is not after start", shown)
 
 
 def _transcript_fault(words: str, duration: float, limits: Limits) -> tuple[str, str] | None:
@@ -190,9 +204,17 @@ def _transcript_fault(words: str, duration: float, limits: Limits) -> tuple[str,
 
 
 def _audio_faults(lines: Lines, limits: Limits, whole: bool, num_threads: int) -> list[Fault]:
-    def examine(item: tuple[int, dict[str | None, Any]]) -> Fault | None:
+    def examine(item: tuple[int, Cells]) -> Fault | None:
         line, row = item
-        found = audio_fault(row["wav"], float(row["duration"]), limits.sample_rate, whole)
+        utterance = row_of(row)
+        found = audio_fault(
+            utterance.wav,
+            utterance.duration,
+            limits.sample_rate,
+            whole,
+            limits.conversion,
+            utterance.part,
+        )
         return found and Fault(line, row["ID"], *found)
 
     with ThreadPoolExecutor(num_threads) as pool:
@@ -214,8 +236,9 @@ def _recorded_audio_faults(
     made_from = {
         "manifest": sha256_of(path),
         "lines": hashlib.sha256(repr([line for line, _ in lines]).encode()).hexdigest(),
-        "files": files_digest([row["wav"] for _, row in lines], num_threads),
+        "files": files_digest(list(dict.fromkeys(row["wav"] for _, row in lines)), num_threads),
         "sample_rate": limits.sample_rate,
+        **asdict(limits.conversion),
         "audio": audio,
     }
     if is_current(record, made_from):

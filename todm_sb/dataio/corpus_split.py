@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,19 +13,12 @@ import soundfile
 from todm_sb.dataio.chapters import AUDIO, Chapter, Line, unique_ids
 from todm_sb.dataio.faults import Fault
 from todm_sb.dataio.manifest import Row
+from todm_sb.dataio.reading import LETTER_CASES
 from todm_sb.utils.errors import quoted
 from todm_sb.utils.folders import is_text
 from todm_sb.utils.progress import bar
 
 logger = logging.getLogger(__name__)
-
-# What may be done to the letters of a transcript. Changing their case merges what has one form in
-# the other case: dotted and dotless i, ss and ß.
-LETTER_CASES: dict[str, Callable[[str], str]] = {
-    "keep": str,
-    "upper": str.upper,
-    "lower": str.lower,
-}
 
 
 @dataclass(frozen=True)

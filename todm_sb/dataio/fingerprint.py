@@ -10,7 +10,7 @@ from typing import Any
 
 from sentencepiece import SentencePieceProcessor
 
-from todm_sb.dataio.manifest import read_lines
+from todm_sb.dataio.reading import AS_WRITTEN, Reading, read_lines
 from todm_sb.dataio.text import words_of_text
 from todm_sb.utils.errors import DataError
 from todm_sb.utils.files import sha256_of
@@ -22,7 +22,10 @@ def fingerprint(data: Any) -> str:
 
 
 def dev_set_id(
-    csv_path: str | Path, tokenizer: SentencePieceProcessor, num_threads: int = 8
+    csv_path: str | Path,
+    tokenizer: SentencePieceProcessor,
+    num_threads: int = 8,
+    reading: Reading = AS_WRITTEN,
 ) -> str:
     """Tells sets of utterances apart: by ids, durations, words as they are scored, audio.
 
@@ -33,18 +36,26 @@ def dev_set_id(
         csv_path: manifest.
         tokenizer: of the network.
         num_threads: audio files read at a time.
+        reading: how the manifest is read.
 
     Raises:
         DataError: if the manifest cannot be read, or no file of its audio is where it says.
     """
-    rows = [row for _, row in read_lines(csv_path)]
+    rows = [row for _, row in read_lines(csv_path, reading)]
+    files = list(dict.fromkeys(row["wav"] for row in rows))
     with ThreadPoolExecutor(num_threads) as pool:
-        audio = list(pool.map(_audio, [row["wav"] for row in rows]))
-    if not any(audio):
+        audio = dict(zip(files, pool.map(_audio, files), strict=True))
+    if not any(audio.values()):
         raise DataError(f"{csv_path}: none of its audio files is where it says")
     found = [
-        (row["ID"], row["duration"], words_of_text(tokenizer, row["wrds"]), content)
-        for row, content in zip(rows, audio, strict=True)
+        (
+            row["ID"],
+            row["duration"],
+            words_of_text(tokenizer, row["wrds"]),
+            audio[row["wav"]],
+            *filter(None, (row["start"], row["stop"])),
+        )
+        for row in rows
     ]
     return fingerprint(sorted(found, key=json.dumps))
 

@@ -30,7 +30,7 @@ from todm_sb.dataio.chapters import (
     transcripts_digest,
     unique_ids,
 )
-from todm_sb.dataio.corpus_split import LETTER_CASES, Split, examine_split, misplaced_fault
+from todm_sb.dataio.corpus_split import Split, examine_split, misplaced_fault
 from todm_sb.dataio.faults import Fault, causes_of
 from todm_sb.dataio.manifest import (
     Row,
@@ -41,6 +41,7 @@ from todm_sb.dataio.manifest import (
     refuse_changed,
     write_csv,
 )
+from todm_sb.dataio.reading import LETTER_CASES
 from todm_sb.utils.errors import ConfigError, DataError, quoted
 from todm_sb.utils.folders import files_digest, subfolders
 

@@ -1,30 +1,29 @@
-"""Writing and reading CSV manifests.
+"""Writing CSV manifests, and reading them again.
 
-Every corpus of this package ends in the same five columns, so that one recipe reads them all. What
-reads a manifest reads it by :func:`read_lines`. A finished CSV is recorded, in ``prepared.json``
-beside it, with its SHA-256 and with what made it: options, transcripts, audio files. A preparation
-asked for again of the same has nothing to do, and none overwrites a CSV that was changed by
-somebody else.
+Every corpus of this package ends in the same columns, so that one recipe reads them all;
+:mod:`todm_sb.dataio.reading` reads those of others, too. A finished CSV is recorded, in
+``prepared.json`` beside it, with its SHA-256 and with what made it: options, transcripts, audio
+files. A preparation asked for again of the same has nothing to do, and none overwrites a CSV that
+was changed by somebody else.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from todm_sb.dataio.reading import Cells, read_table
 from todm_sb.utils.errors import DataError
 from todm_sb.utils.files import read_record, sha256_of, write_atomic
-from todm_sb.utils.text_files import BOM, read_text
 
-# The line ends and quotes of CSV, and the space that `read_lines` would take off a cell's start.
+# The line ends and quotes of CSV, and the space that `read_table` would take off a cell's start.
 NEEDS_QUOTES = re.compile(r'[",\r\n]|^ ')
-SEPARATORS = {";": "semicolons", "\t": "tabs"}
+# Columns that are there only where an utterance is a part of a file.
+PART = ("start", "stop")
 RECORD_NAME = "prepared.json"
 
 
@@ -38,6 +37,8 @@ class Row:
         wav: path of the audio file.
         spk_id: name of the speaker (for LibriSpeech, of the speaker and chapter).
         wrds: words with single spaces.
+        start, stop: of an utterance that is a part of the file, where it begins and ends, in
+            seconds or in samples of the file: which of them, the duration tells.
     """
 
     ID: str
@@ -45,16 +46,29 @@ class Row:
     wav: str
     spk_id: str
     wrds: str
+    start: float | None = None
+    stop: float | None = None
+
+    @property
+    def part(self) -> tuple[float, float] | None:
+        """Start and stop; None for the whole file."""
+        return None if self.start is None or self.stop is None else (self.start, self.stop)
 
 
 def write_csv(path: str | Path, rows: Iterable[Row]) -> None:
-    """Writes a manifest with the columns ``ID,duration,wav,spk_id,wrds``, atomically.
+    """Writes a manifest with the columns ``ID,duration,wav,spk_id,wrds``, atomically; with
+    ``start,stop``, too, where there are parts of files.
 
     Args:
         path: the CSV file.
         rows: the utterances, written in the given order.
     """
-    write_table(path, Row, rows)
+    rows = list(rows)
+    names = [field.name for field in fields(Row)]
+    if all(row.part is None for row in rows):
+        names = names[: -len(PART)]
+    cells = [["" if (x := getattr(row, name)) is None else x for name in names] for row in rows]
+    _write(path, [names, *cells])
 
 
 def write_table(path: str | Path, kind: type, rows: Iterable[Any]) -> None:
@@ -65,7 +79,10 @@ def write_table(path: str | Path, kind: type, rows: Iterable[Any]) -> None:
         kind: a dataclass, whose fields are the columns.
         rows: objects of it.
     """
-    lines = [[field.name for field in fields(kind)], *map(astuple, rows)]
+    _write(path, [[field.name for field in fields(kind)], *map(astuple, rows)])
+
+
+def _write(path: str | Path, lines: Iterable[Iterable[Any]]) -> None:
     write_atomic(path, "".join(",".join(map(_cell, line)) + "\n" for line in lines))
 
 
@@ -76,7 +93,7 @@ def _cell(value: Any) -> str:
 
 
 def read_csv(path: str | Path) -> list[Row]:
-    """Reads a manifest that `write_csv` wrote.
+    """Reads a manifest that `write_csv` wrote: paths and transcripts as they are there.
 
     Args:
         path: the CSV file.
@@ -87,88 +104,25 @@ def read_csv(path: str | Path) -> list[Row]:
     Raises:
         DataError: if it is none.
     """
-    lines = read_lines(path)
+    lines = read_table(path)
     try:
         return [row_of(cells) for _, cells in lines]
     except (TypeError, ValueError) as error:
         raise DataError(f"manifest {path} was not written by the preparation ({error})") from None
 
 
-def row_of(cells: Mapping[str | None, Any]) -> Row:
-    """The utterance of a line of :func:`read_lines`.
+def row_of(cells: Cells) -> Row:
+    """The utterance of a line of :func:`todm_sb.dataio.reading.read_lines`.
 
     Raises:
-        ValueError: if its duration is no number, or it has more cells than there are columns.
+        ValueError: if its duration, start or stop is no number, or it has more cells than there are
+            columns.
     """
     if None in cells:
         raise ValueError("a line has more cells than the header")
     columns = {column.name: cells[column.name] for column in fields(Row)}
-    return Row(**{**columns, "duration": float(cells["duration"])})
-
-
-def read_lines(path: str | Path) -> list[tuple[int, dict[str | None, Any]]]:
-    """The rows of a manifest as text, each with the line number of its end; blank rows left out.
-
-    Lines end with ``\\n`` or ``\\r\\n``; byte order marks, spaces after a comma and a header that
-    is there again, as in files that were put one after another, do not count.
-
-    Args:
-        path: CSV, in UTF-8, whose header names at least the columns of :class:`Row`.
-
-    Returns:
-        The cells by column, the others of the file left out. A key of None holds a list of what
-        follows the header's last column, where anything does.
-
-    Raises:
-        DataError: if there is no such file, or it is no such CSV.
-    """
-    text = _text(path)
-    # Lines end nowhere else, and a quote that is never closed is an error, not the rest of a cell.
-    reader = csv.reader(io.StringIO(text, newline="\n"), skipinitialspace=True, strict=True)
-    try:
-        filled = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
-    except csv.Error as error:
-        raise DataError(
-            f"manifest {path}, line {reader.line_num}: {error}: put a cell with quotes or line "
-            "ends between quotes, and double the quotes within it"
-        ) from None
-    columns = [name.strip() for name in filled[0][1]] if filled else []
-    for name in (field.name for field in fields(Row)):
-        if columns.count(name) != 1:
-            raise DataError(f"manifest {path} {_wrong_columns(name, columns)}")
-    place = {field.name: columns.index(field.name) for field in fields(Row)}
-    return [
-        (line, _row(cells, place, len(columns)))
-        for line, cells in filled[1:]
-        if [cell.strip().lstrip(BOM) for cell in cells] != columns
-    ]
-
-
-def _row(cells: list[str], place: dict[str, int], n_columns: int) -> dict[str | None, Any]:
-    row: dict[str | None, Any] = {
-        name: cells[i] if i < len(cells) else "" for name, i in place.items()
-    }
-    if any(map(str.strip, cells[n_columns:])):
-        row[None] = cells[n_columns:]
-    return row
-
-
-def _text(path: str | Path) -> str:
-    try:
-        return read_text(path)
-    except FileNotFoundError:
-        raise DataError(f"manifest {path} does not exist: run the data preparation first") from None
-    except OSError as error:
-        raise DataError(f"manifest {path} cannot be read: {error.strerror or error}") from None
-
-
-def _wrong_columns(name: str, columns: list[str]) -> str:
-    if name in columns:
-        return f"has {columns.count(name)} columns '{name}': leave one"
-    for separator, plural in SEPARATORS.items():
-        if any(separator in column for column in columns):
-            return f"has {plural} between its cells: separate them by commas"
-    return f"has no column '{name}': prepare the data again"
+    part = {name: float(x) if (x := cells[name].strip()) else None for name in PART}
+    return Row(**{**columns, **part, "duration": float(cells["duration"])})
 
 
 def is_current(path: str | Path, options: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""From CSV manifests to batches: SpeechBrain's datasets, and arguments for its data loaders.
+"""From manifests to batches: SpeechBrain's datasets, and arguments for its data loaders.
 
 Processes of a data loader that are not forked get the dataset pickled: it holds no local function.
 """
@@ -18,10 +18,11 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.data_pipeline import DynamicItem
 
-from todm_sb.dataio.audio import read_samples
+from todm_sb.dataio.audio import AS_RECORDED, Conversion, Part, read_samples
 from todm_sb.dataio.batches import DurationBatches
 from todm_sb.dataio.check import Limits, check_manifest
 from todm_sb.dataio.faults import TRAIN, Report
+from todm_sb.dataio.reading import AS_WRITTEN, Reading
 from todm_sb.dataio.text import words_of_text
 from todm_sb.dataio.tokenizer import encode
 from todm_sb.dataio.tokenizer import get_tokenizer as get_tokenizer
@@ -40,6 +41,7 @@ class SpeechDataset(DynamicItemDataset):
         report: which utterances.
         tokenizer: from words to label ids.
         sample_rate: of the audio, in Hz; None for any.
+        conversion: what of the audio is converted.
 
     Attributes:
         undecodable: the words of each utterance whose audio cannot be decoded, by id; it is not
@@ -52,14 +54,21 @@ class SpeechDataset(DynamicItemDataset):
         report: Report,
         tokenizer: SentencePieceProcessor,
         sample_rate: int | None = None,
+        conversion: Conversion = AS_RECORDED,
     ) -> None:
+        load = partial(samples_of, sample_rate, conversion)
         super().__init__(
             {
-                row.ID: {"duration": row.duration, "wav": row.wav, "wrds": row.wrds}
+                row.ID: {
+                    "duration": row.duration,
+                    "wav": row.wav,
+                    "part": row.part,
+                    "wrds": row.wrds,
+                }
                 for row in sorted(report.rows, key=lambda row: row.duration)
             },
             dynamic_items=[
-                DynamicItem(["wav", "duration"], partial(samples_of, sample_rate), ["sig"]),
+                DynamicItem(["wav", "duration", "part"], load, ["sig"]),
                 DynamicItem(["wrds"], partial(words_of_text, tokenizer), ["words"]),
                 DynamicItem(["wrds"], partial(labels_of, tokenizer), ["tokens"]),
             ],
@@ -71,10 +80,12 @@ class SpeechDataset(DynamicItemDataset):
         self.left_out = report.left_out
 
 
-def samples_of(sample_rate: int | None, wav: str, duration: float) -> torch.Tensor | BrokenAudio:
-    """The samples of an utterance, by the path and duration that the manifest gives."""
+def samples_of(
+    sample_rate: int | None, conversion: Conversion, wav: str, duration: float, part: Part
+) -> torch.Tensor | BrokenAudio:
+    """The samples of an utterance, by the path, duration and part that the manifest gives."""
     try:
-        return torch.from_numpy(read_samples(wav, duration, sample_rate))
+        return torch.from_numpy(read_samples(wav, duration, sample_rate, conversion, part))
     except DataError as error:
         return BrokenAudio(str(error))
 
@@ -93,13 +104,15 @@ def make_dataset(
     strict: bool = False,
     record: str | Path | None = None,
     purpose: str = TRAIN,
+    conversion: Conversion = AS_RECORDED,
+    reading: Reading = AS_WRITTEN,
 ) -> SpeechDataset:
     """The utterances that a manifest has for a purpose.
 
     The others are counted by cause in the log. Of several processes one looks at the audio.
 
     Args:
-        csv_path: manifest with the columns ``ID,duration,wav,spk_id,wrds``.
+        csv_path: manifest, CSV or JSON; see :mod:`todm_sb.dataio.reading`.
         tokenizer: from words to label ids.
         n_frames_of: encoder frames of an utterance of so many seconds.
         max_duration: of an utterance to train on, in seconds.
@@ -107,15 +120,18 @@ def make_dataset(
         strict: refuse a manifest with a fault.
         record: where the faults of the audio are kept.
         purpose: ``train`` or ``evaluate``; see :func:`todm_sb.dataio.check.check_manifest`.
+        conversion: what of the audio is converted.
+        reading: how the manifest is read.
 
     Raises:
         DataError: if the manifest is missing, no utterance is left or, with ``strict``, one has a
             fault.
     """
-    limits = Limits(sample_rate, max_duration, tokenizer, n_frames_of)
-    report = on_first(check_manifest, csv_path, limits, "ends", record=record, purpose=purpose)
+    limits = Limits(sample_rate, max_duration, tokenizer, n_frames_of, conversion)
+    options = {"record": record, "purpose": purpose, "reading": reading}
+    report = on_first(check_manifest, csv_path, limits, "ends", **options)
     report.log()
-    return SpeechDataset(report.require(strict), tokenizer, sample_rate)
+    return SpeechDataset(report.require(strict), tokenizer, sample_rate, conversion)
 
 
 @dataclass(frozen=True)

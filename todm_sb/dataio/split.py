@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +11,10 @@ from typing import Any
 
 from sentencepiece import SentencePieceProcessor
 
+from todm_sb.dataio.audio import Conversion
 from todm_sb.dataio.check import EVALUATE, TRAIN
 from todm_sb.dataio.pipeline import SpeechDataset, make_dataset
+from todm_sb.dataio.reading import reading_of
 
 
 @dataclass(frozen=True)
@@ -41,17 +45,42 @@ def read_splits(hparams: Mapping[str, Any], tokenizer: SentencePieceProcessor) -
         DataError: if a manifest is missing, nothing of it can be used or, with ``strict``, it has
             a fault.
     """
-    folder, manifests = Path(hparams["output_folder"]), hparams["manifests"]
+    folder, tests = Path(hparams["output_folder"]), manifests_of_tests(hparams)
+    train, valid = hparams["train_csv"], hparams["valid_csv"]
+    # Those of different folders may have the same name.
+    stems = Counter(Path(csv).stem for csv in (train, valid, *tests.values()))
 
-    def split(csv: str, purpose: str) -> SpeechDataset:
-        record = folder / f"faults_{Path(csv).stem}.csv"
-        return read_split(hparams, tokenizer, csv, purpose, record)
+    def split(csv: str, purpose: str, kind: str) -> SpeechDataset:
+        stem = Path(csv).stem
+        name = stem if stems[stem] == 1 else f"{kind}_{stem}"
+        return read_split(hparams, tokenizer, csv, purpose, folder / f"faults_{name}.csv")
 
     return Splits(
-        split(hparams["train_csv"], TRAIN),
-        split(hparams["valid_csv"], EVALUATE),
-        {name: split(f"{manifests}/{name}.csv", EVALUATE) for name in hparams["test_splits"]},
+        split(train, TRAIN, "train"),
+        split(valid, EVALUATE, "valid"),
+        {name: split(csv, EVALUATE, "test") for name, csv in tests.items()},
     )
+
+
+def manifests_of_tests(hparams: Mapping[str, Any]) -> dict[str, str]:
+    """The manifests of a run's test sets, by name.
+
+    Args:
+        hparams: of the recipe: those of ``test_splits`` are in ``manifests``, those that
+            ``test_csvs`` names are called by their file names.
+    """
+    named = {name: f"{hparams['manifests']}/{name}.csv" for name in hparams["test_splits"]}
+    return named | {Path(csv).stem: csv for csv in own_tests(hparams)}
+
+
+def own_tests(settings: Mapping[str, Any]) -> list[str]:
+    """The manifests that ``test_csvs`` names, which is one, a list of them, or nothing.
+
+    Args:
+        settings: of a recipe.
+    """
+    csvs = settings.get("test_csvs") or []
+    return [os.path.expanduser(csv) for csv in ([csvs] if isinstance(csvs, str) else csvs)]
 
 
 def read_split(
@@ -89,4 +118,6 @@ def read_split(
         hparams["strict"],
         record,
         purpose,
+        Conversion(*(hparams.get(key, False) for key in ("resample", "mixdown"))),
+        reading_of(hparams),
     )

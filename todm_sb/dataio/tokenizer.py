@@ -9,7 +9,7 @@ from typing import Any
 
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
-from todm_sb.dataio.manifest import read_lines
+from todm_sb.dataio.reading import AS_WRITTEN, Reading, read_lines, reading_of
 from todm_sb.utils.errors import ConfigError, DataError
 from todm_sb.utils.files import write_atomic
 from todm_sb.utils.processes import on_first
@@ -17,6 +17,9 @@ from todm_sb.utils.processes import on_first
 # Label of blank in the network. Tokenizers give it to unknown pieces: no text has that label.
 BLANK = 0
 TYPES = ("unigram", "bpe", "char")
+# What a tokenizer makes of any text first, by SentencePiece's names: NFKC, with some more white
+# space taken for spaces (nmt), letters without case (cf), or nothing.
+NORMALIZATIONS = ("nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf", "identity")
 
 # As SpeechBrain trains its tokenizers.
 OPTIONS: dict[str, Any] = {
@@ -43,22 +46,36 @@ def tokenizer_of(hparams: Mapping[str, Any]) -> SentencePieceProcessor:
     """The tokenizer of a recipe, trained on its first use; see :func:`get_tokenizer`.
 
     Args:
-        hparams: with the keys of :func:`tokenizer_path`, and ``train_csv``.
+        hparams: with the keys of :func:`tokenizer_path`, and ``train_csv``; may have
+            ``text_normalization`` and those of :func:`todm_sb.dataio.reading.reading_of`.
     """
-    keys = ("tokenizer_folder", "vocab_size", "train_csv", "tokenizer_type")
-    return get_tokenizer(*(hparams[key] for key in keys))
+    return get_tokenizer(
+        hparams["tokenizer_folder"],
+        hparams["vocab_size"],
+        hparams["train_csv"],
+        hparams["tokenizer_type"],
+        normalization=hparams.get("text_normalization", NORMALIZATIONS[0]),
+        reading=reading_of(hparams),
+    )
 
 
 def get_tokenizer(
-    folder: str, vocab_size: int, train_csv: str, model_type: str = "unigram"
+    folder: str,
+    vocab_size: int,
+    train_csv: str,
+    model_type: str = "unigram",
+    normalization: str = NORMALIZATIONS[0],
+    reading: Reading = AS_WRITTEN,
 ) -> SentencePieceProcessor:
     """The tokenizer of a run, trained on its first use.
 
     Args:
         folder: where it is kept, as ``<vocab_size>_<model_type>.model``.
         vocab_size: pieces, the unknown one (id 0, blank) included.
-        train_csv: manifest whose ``wrds`` it is trained on.
+        train_csv: manifest whose transcripts it is trained on.
         model_type: ``unigram``, ``bpe`` or ``char``.
+        normalization: of :data:`NORMALIZATIONS`.
+        reading: how the manifest is read.
 
     Raises:
         ConfigError: if SentencePiece refuses, most often a vocabulary larger than the text allows,
@@ -68,7 +85,8 @@ def get_tokenizer(
     if model_type not in TYPES:
         raise ConfigError(f"tokenizer_type must be one of {', '.join(TYPES)}, not {model_type!r}")
     path = _path(folder, vocab_size, model_type)
-    on_first(_train_if_absent, path, vocab_size, train_csv, model_type)
+    options = {"model_type": model_type, "normalization_rule_name": normalization}
+    on_first(_train_if_absent, path, vocab_size, train_csv, reading, options)
     tokenizer = load_tokenizer(path)
     check_tokenizer(tokenizer, vocab_size, str(path))
     return tokenizer
@@ -131,7 +149,9 @@ def _path(folder: str, vocab_size: int, model_type: str) -> Path:
     return Path(folder) / f"{vocab_size}_{model_type}.model"
 
 
-def _train_if_absent(path: Path, vocab_size: int, train_csv: str, model_type: str) -> None:
+def _train_if_absent(
+    path: Path, vocab_size: int, train_csv: str, reading: Reading, options: dict[str, Any]
+) -> None:
     """Writes the model whole, and only if it fits."""
     if path.exists():
         return
@@ -140,26 +160,23 @@ def _train_if_absent(path: Path, vocab_size: int, train_csv: str, model_type: st
             f"{path.parent} holds no {path.name}, and {train_csv}, to train it from, does not exist"
         )
     # SentencePiece takes a line for a sentence.
-    lines = read_lines(train_csv)
+    lines = read_lines(train_csv, reading)
     texts = [" ".join(row["wrds"].split()) for _, row in lines if None not in row]
     if not any(texts):
         raise DataError(f"{train_csv} has no transcript to train the tokenizer from")
+    kind = options["model_type"]
     # Of characters there are as many as the text has.
-    size: dict[str, Any] = {} if model_type == "char" else {"vocab_size": vocab_size}
+    size: dict[str, Any] = {} if kind == "char" else {"vocab_size": vocab_size}
     model = io.BytesIO()
     try:
         SentencePieceTrainer.train(
-            sentence_iterator=iter(texts),
-            model_writer=model,
-            model_type=model_type,
-            **size,
-            **OPTIONS,
+            sentence_iterator=iter(texts), model_writer=model, **options, **size, **OPTIONS
         )
     except RuntimeError as error:
         reason = str(error).rsplit("] ", 1)[-1]
         raise ConfigError(
-            f"no {model_type} tokenizer of {vocab_size} pieces from {train_csv}: {reason}"
+            f"no {kind} tokenizer of {vocab_size} pieces from {train_csv}: {reason}"
         ) from None
     trained = SentencePieceProcessor(model_proto=model.getvalue())
-    check_tokenizer(trained, vocab_size, f"the {model_type} tokenizer of {train_csv}")
+    check_tokenizer(trained, vocab_size, f"the {kind} tokenizer of {train_csv}")
     write_atomic(path, model.getvalue())

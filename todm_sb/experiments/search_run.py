@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from todm_sb.dataio.fingerprint import dev_set_id
+from todm_sb.dataio.reading import reading_of
 from todm_sb.dataio.text import words_of_ids
 from todm_sb.search.costs import Costs
 from todm_sb.search.dev_set import DevSet, speech
@@ -154,7 +155,7 @@ def _task(
     return {
         "search space": hparams["space"].to_dict(),
         "checkpoint": weights_id(hparams["model"]),
-        "dev set": dev_set_id(hparams["valid_csv"], tokenizer),
+        "dev set": dev_set_id(hparams["valid_csv"], tokenizer, reading=reading_of(hparams)),
         "searcher": searcher,
         "algorithm": options.algorithm,
         "cost": options.cost,

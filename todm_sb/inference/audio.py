@@ -14,6 +14,7 @@ import soundfile
 import torch
 from torch import Tensor
 
+from todm_sb.dataio.resampling import convertible
 from todm_sb.utils.errors import DataError
 
 # Samples a channel read at once: many channels or a wrong length in a header cost no memory.
@@ -22,11 +23,6 @@ BLOCK = 1 << 18
 MOST_BYTES = 1 << 30
 # Full scale is 1. Far beyond it the energies leave float32.
 LOUDEST = 1e6
-# Slower than any speech; a file would grow by more than 4 when it is resampled to 16 kHz.
-LOWEST_RATE = 4000
-# Taps of a resampling filter grow with both rates, divided by what they share: 282,240 for 11.025
-# to 16 kHz, but 177 million, and minutes, for 11.127 to 16 kHz.
-MAX_RESAMPLING = 1_000_000
 
 
 def open_audio(path: str | Path) -> soundfile.SoundFile:
@@ -123,9 +119,7 @@ def check_resampling(sample_rate: int, target: int, name: str) -> None:
     Raises:
         DataError: if it cannot, naming the audio.
     """
-    shared = math.gcd(sample_rate, target)
-    taps = (sample_rate // shared) * (target // shared)
-    if sample_rate != target and (sample_rate < LOWEST_RATE or taps > MAX_RESAMPLING):
+    if not convertible(sample_rate, target):
         raise DataError(
             f"{name} has an unusual sampling rate of {sample_rate} Hz: convert it to {target} Hz"
         )

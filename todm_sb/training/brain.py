@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from todm_sb.dataio.pipeline import SpeechBatch
+from todm_sb.dataio.reading import reading_of
 from todm_sb.supernet.trunk import Labels, Trunk
 from todm_sb.training.averages import Averages
 from todm_sb.training.broken_audio import COUNTS_AS_DELETED, BrokenAudioLog
@@ -87,7 +88,11 @@ class TODMBrain(sb.Brain):
         if self.checkpointer is not None:
             decoding = decoding_of(vars(self.hparams), self.modules.model)
             self.wer_of = what_wer_is_of(
-                self.measured, decoding, self.hparams.valid_csv, self.tokenizer
+                self.measured,
+                decoding,
+                self.hparams.valid_csv,
+                self.tokenizer,
+                reading_of(vars(self.hparams)),
             )
             keep(
                 self.checkpointer,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from todm_sb.dataio.fingerprint import dev_set_id, fingerprint
+from todm_sb.dataio.reading import AS_WRITTEN, Reading
 from todm_sb.dataio.text import words_of_ids
 from todm_sb.decoders.hypothesis import Hypothesis
 from todm_sb.decoders.protocol import Searcher
@@ -163,7 +164,7 @@ def forms_to_measure(
 
 
 def what_wer_is_of(
-    measured: Measured, decoding: Any, valid_csv: str, tokenizer: Any
+    measured: Measured, decoding: Any, valid_csv: str, tokenizer: Any, reading: Reading = AS_WRITTEN
 ) -> dict[str, str]:
     """What the WER of a checkpoint is of: the dev set and how it is measured.
 
@@ -172,10 +173,11 @@ def what_wer_is_of(
         decoding: what is decoded with, of plain types.
         valid_csv: manifest of the dev set.
         tokenizer: of the run.
+        reading: how the manifest is read.
     """
     forms = sorted((subnet.to_json(), causal) for subnet, causal in measured.values())
     return {
-        "dev_set": on_first(dev_set_id, valid_csv, tokenizer),
+        "dev_set": on_first(dev_set_id, valid_csv, tokenizer, reading=reading),
         "measured": fingerprint([forms, decoding]),
     }
 

@@ -25,8 +25,8 @@ FILE = "identity.json"
 # The key of the tokenizer's hash; it is not there as long as there is no tokenizer.
 TOKENIZER = "tokenizer"
 
-# What the letters of a transcript become before the tokenizer has them.
-TEXT_KEYS = ("letter_case",)
+# What the letters of a transcript become before the tokenizer has them, or first of all in it.
+TEXT_KEYS = ("letter_case", "text_normalization")
 FEATURE_KEYS = tuple(inspect.signature(make_fbank).parameters)
 
 

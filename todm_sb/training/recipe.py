@@ -27,7 +27,7 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
 from todm_sb.utils.errors import ConfigError, quoted, recipe_errors
 
 # Keys of files and folders: a leading ~ is someone's home.
-PATHS = re.compile(r".*_(folder|csv|file|dir|path)|manifests")
+PATHS = re.compile(r".*_(folder|csvs?|file|dir|path)|manifests")
 
 # The recipe, relative to this one's folder, that one is like but for what it says itself.
 BASE = "base"

@@ -15,6 +15,7 @@ from torch import nn
 from todm_sb.dataio.faults import EVALUATE
 from todm_sb.dataio.fingerprint import dev_set_id
 from todm_sb.dataio.pipeline import SpeechDataset, make_loader_kwargs
+from todm_sb.dataio.reading import reading_of
 from todm_sb.dataio.split import read_split
 from todm_sb.dataio.tokenizer import load_tokenizer, tokenizer_of, tokenizer_path
 from todm_sb.nnet.encoders import check_space
@@ -95,7 +96,7 @@ def _present_dev_set(hparams: dict[str, Any]) -> dict[str, str] | None:
     """What a run would measure error rates on now; None where its data are not here."""
     try:
         tokenizer = load_tokenizer(tokenizer_path(hparams))
-        return {"dev_set": dev_set_id(hparams["valid_csv"], tokenizer)}
+        return {"dev_set": dev_set_id(hparams["valid_csv"], tokenizer, reading=reading_of(hparams))}
     except (TODMError, OSError):
         return None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ import torch
 from speechbrain.utils.run_opts import RunOptions
 from torch import nn
 
-from todm_sb.dataio.tokenizer import TYPES
+from todm_sb.dataio.reading import LETTER_CASES
+from todm_sb.dataio.split import own_tests
+from todm_sb.dataio.tokenizer import NORMALIZATIONS, TYPES
 from todm_sb.nnet.encoders import check_space
 from todm_sb.nnet.features import (
     FBANK_CHECKS,
@@ -65,6 +68,13 @@ def _made(value: Any, where: str) -> None:
         raise ConfigError(f"{where} must be an object (!new:, !name: or !ref), not {quoted(value)}")
 
 
+def _manifests(value: Any, where: str) -> None:
+    """The name of a manifest, or some; each becomes the name of a test set."""
+    sequence(_PLACE, 0, 1000)([value] if isinstance(value, str) else value, where)
+    for csv in own_tests({"test_csvs": value}):
+        _SPLIT(Path(csv).stem, f"{where}: the name of {quoted(csv)}")
+
+
 def _accumulation(value: Any, where: str) -> None:
     """``auto``, or so many batches."""
     if value != AUTO and (type(value) is not int or not 1 <= value <= 10**6):
@@ -107,13 +117,17 @@ REQUIRED: dict[str, Check] = {
 # What the recipes have besides, and the options of SpeechBrain that a recipe may have, too.
 OPTIONAL: dict[str, Check] = {
     "save_folder": _PLACE,
-    "data_folder": _PLACE,
+    "data_folder": nullable(_PLACE),
+    "test_csvs": nullable(_manifests),
+    "text_column": nullable(_PLACE),
+    "text_normalization": one_of(*NORMALIZATIONS),
+    **dict.fromkeys(("resample", "mixdown"), flag),
     "train_splits": sequence(_SPLIT, 1, 1000),
     "dev_split": _SPLIT,
     "corpus_seed": _SEED,
     **dict.fromkeys(("n_train", "n_dev", "n_test"), _COUNT),
     "train_hours": positive,
-    "letter_case": one_of("keep", "upper", "lower"),
+    "letter_case": one_of(*LETTER_CASES),
     "held_out_speaker": nullable(_SPLIT),
     **dict.fromkeys(("augment_after", "mask_after"), integer(0, 10**9)),
     "uniform_share": number(0, 1),
@@ -181,9 +195,10 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             check(settings[key], key)
     _check_features({key: x for key, x in settings.items() if x is not TAGGED})
     _check_subnets(settings)
-    splits = settings["test_splits"]
-    if len({split.casefold() for split in splits}) < len(splits):
-        raise ConfigError(f"test_splits names a data set twice: {quoted(splits)}")
+    names = [*settings["test_splits"], *(Path(csv).stem for csv in own_tests(settings))]
+    if len({name.casefold() for name in names}) < len(names):
+        where = "test_splits names" if names == settings["test_splits"] else "test_csvs name"
+        raise ConfigError(f"{where} a data set twice: {quoted(names)}")
 
 
 def _check_features(settings: Mapping[str, Any]) -> None:

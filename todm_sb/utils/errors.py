@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
@@ -59,7 +60,8 @@ def recipe_errors(hparams_file: str | Path) -> Iterator[None]:
     except Exception as error:
         # The message of a KeyError is in quotes.
         reason = error.args[0] if isinstance(error, KeyError) and error.args else error
-        hint = " Give it as --data_folder=..." if "PLACEHOLDER" in str(reason) else ""
+        wanted = re.search(r"'(\w+)' is a !PLACEHOLDER", str(reason))
+        hint = f" Give it as --{wanted[1]}=..." if wanted else ""
         line = " ".join(str(reason).split()) or type(error).__name__
         if line.startswith(f"{hparams_file}: "):  # from a block within
             raise
