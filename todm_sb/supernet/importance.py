@@ -62,7 +62,7 @@ def importance(
         By feed-forward layer (hidden units,), and by multi-head SSM (pairs of heads,), float64.
     """
     kinds = tuple(kind for key, kind in ELASTIC.items() if key in dimensions)
-    parts = [part for part in model.encoder.modules() if isinstance(part, kinds)]
+    parts = [part for part in model.modules() if isinstance(part, kinds)]
     scores: dict[Any, Tensor] = {}
     trained = model.training
     model.eval()

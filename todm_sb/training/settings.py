@@ -117,6 +117,9 @@ OPTIONAL: dict[str, Check] = {
     "held_out_speaker": nullable(_SPLIT),
     "augment_after": integer(0, 10**9),
     "searcher": anything,
+    # Where training begins; see todm_sb.training.adaptation.
+    "init_from": nullable(_PLACE),
+    "init_subnet": anything,
     **FBANK_CHECKS,
     **FBANK_OPTION_CHECKS,
     "norm_type": one_of("global", "sentence"),
