@@ -27,10 +27,10 @@ class StoppedError(Exception):
 
 
 @pytest.fixture
-def stop_at(monkeypatch):
-    """Has trainings end before a step; gives the Brain of each, as it was then."""
+def stopped(train, monkeypatch):
+    """Trains up to a step; gives the Brain as it is then."""
 
-    def stop(n):
+    def train_up_to(n, arguments):
         seen, fit_batch = [], TODMBrain.fit_batch
 
         def stops(self, batch):
@@ -39,10 +39,13 @@ def stop_at(monkeypatch):
                 raise StoppedError
             return fit_batch(self, batch)
 
-        monkeypatch.setattr(TODMBrain, "fit_batch", stops)
-        return seen
+        with monkeypatch.context() as patch:
+            patch.setattr(TODMBrain, "fit_batch", stops)
+            with pytest.raises(StoppedError):
+                train(arguments)
+        return seen[0]
 
-    return stop
+    return train_up_to
 
 
 @pytest.fixture(scope="module")
@@ -58,14 +61,11 @@ def sources(tiny_run, tmp_path_factory):
 
 
 @pytest.fixture
-def begun(corpus, train, tmp_path, stop_at):
+def begun(corpus, tmp_path, stopped):
     """The Brain of a training that begins from a source, before its first step."""
 
     def begin(source, output="run", **overrides):
-        seen = stop_at(0)
-        with pytest.raises(StoppedError):
-            train(command(corpus, tmp_path / output, source, **overrides))
-        return seen[0]
+        return stopped(0, command(corpus, tmp_path / output, source, **overrides))
 
     return begin
 
@@ -146,29 +146,20 @@ def test_a_plain_network_becomes_a_supernet_whose_units_are_sorted(begun, tiny_r
 
 
 def test_killed_and_resumed_it_ends_as_unbroken_and_needs_its_source_no_more(
-    corpus, train, sources, tmp_path, monkeypatch, stop_at
+    corpus, train, sources, tmp_path, stopped
 ):
     options = {"search_space": TWO_WIDTHS, "ckpt_interval_steps": 1, "number_of_epochs": 1}
     source = shutil.copytree(sources["plain"], tmp_path / "source")
-
-    def resumed(output, steps):
-        with monkeypatch.context() as patch:
-            patch.setattr(TODMBrain, "fit_batch", TODMBrain.fit_batch)
-            for n in steps:
-                stop_at(n)
-                with pytest.raises(StoppedError):
-                    train(command(corpus, output, source, **options))
-                if n:
-                    shutil.rmtree(source)
-        train(command(corpus, output, source, **options))
-
-    resumed(tmp_path / "unbroken", [])
-    resumed(tmp_path / "broken", [0, 2])
+    train(command(corpus, tmp_path / "unbroken", source, **options))
+    again = command(corpus, tmp_path / "broken", source, **options)
+    stopped(0, again)
+    stopped(2, again)
+    shutil.rmtree(source)
+    train(again)
     assert same(weights(tmp_path / "broken"), weights(tmp_path / "unbroken"))
 
-    elsewhere = {"init_from": sources["bundle"], **options}
     with pytest.raises(ConfigError, match=r"began from .*source: give another --output_folder"):
-        train(command(corpus, tmp_path / "broken", **{"source": None, **elsewhere}))
+        train(command(corpus, tmp_path / "broken", sources["bundle"], **options))
     results = json.loads((tmp_path / "broken" / "results_test-clean.json").read_text())
     train([*command(corpus, tmp_path / "broken", source, **options), "--test_only"])
     again = json.loads((tmp_path / "broken" / "results_test-clean.json").read_text())
@@ -262,25 +253,29 @@ def fsdd():
 @pytest.mark.slow
 @pytest.mark.skipif(not fsdd().is_dir(), reason="set TODM_FSDD to a clone of the dataset")
 def test_adaptation_lowers_the_error_rate_of_a_speaker_unheard_before(tmp_path):
-    """Some strings of the speaker to train on, others to test on; of other recordings."""
-    train = load_script(ROOT / "recipes" / "FSDD" / "todm" / "train.py").main
-    recipe = str(ROOT / "recipes" / "FSDD" / "todm" / "hparams" / "supernet.yaml")
-    one = tmp_path / "one" / "recordings"
-    one.mkdir(parents=True)
+    """Some recordings of the speaker are adapted to, strings of others are the test."""
+    folder = ROOT / "recipes" / "FSDD" / "todm"
+    train = load_script(folder / "train.py").main
+    alone = tmp_path / "alone" / "recordings"
+    alone.mkdir(parents=True)
     for path in (fsdd() / "recordings").glob("*_lucas_*.wav"):
-        os.link(path, one / path.name)
-    common = [recipe, "--noprogressbar", "--device=cpu", "--n_test=50", "--named_subnets=null"]
-    train(
-        [
-            *common,
-            f"--data_folder={fsdd()}",
-            "--held_out_speaker=lucas",
-            "--train_hours=0.5",
-            "--number_of_epochs=4",
-            f"--output_folder={tmp_path / 'base'}",
-        ]
-    )
-    adapted = {}
-    for name, epochs in (("before", 0), ("after", 2)):
-        pass
-    del adapted, epochs, name
+        shutil.copy(path, alone)
+
+    def error_rate(name, *options):
+        fixed = ["--noprogressbar", "--device=cpu", f"--output_folder={tmp_path / name}"]
+        train([str(folder / "hparams" / "supernet.yaml"), *fixed, *options])
+        (result, *_) = json.loads((tmp_path / name / "results_test.json").read_text())
+        return result["WER"]
+
+    small = ["--train_hours=0.5", "--n_test=100", "--number_of_epochs=8", "--sandwich_warmup=200"]
+    error_rate("base", f"--data_folder={fsdd()}", "--held_out_speaker=lucas", *small)
+    adapt = [
+        f"--init_from={tmp_path / 'base'}",
+        f"--data_folder={alone.parent}",
+        "--train_hours=0.25",
+        "--n_test=50",
+    ]
+    before = error_rate("before", *adapt, "--number_of_epochs=1", "--lr=1e-9")
+    after = error_rate("after", *adapt, "--number_of_epochs=3", "--lr=0.01")
+    print(f"WER of max before {before:.2f} %, after {after:.2f} %")
+    assert after < 0.7 * before

@@ -120,7 +120,7 @@ class Start:
             hparams["normalize"]._load_statistics_dict(statistics)
         if self.source.space is None and space.size > 1:
             varying = [key for key, values in space.choices if len(values) > 1]
-            sort_by_importance(model, _speech(hparams, train), varying)
+            sort_by_importance(model, speech_of(hparams, train), varying)
         record = {"init_from": self.place, "init_subnet": self.subnet, "settings": self.decided}
         path = Path(hparams["output_folder"]) / RECORD
         on_first(write_atomic, path, json.dumps(record, indent=1) + "\n")
@@ -230,8 +230,13 @@ def _shapes(model: Transducer) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _speech(hparams: Mapping[str, Any], train: SpeechDataset) -> Iterator[tuple[Tensor, Tensor]]:
-    """Features of some minutes of speech, without augmentation, and their lengths."""
+def speech_of(hparams: Mapping[str, Any], train: SpeechDataset) -> Iterator[tuple[Tensor, Tensor]]:
+    """Features of some minutes of speech, without augmentation, and their lengths.
+
+    Args:
+        hparams: of a recipe, loaded.
+        train: where they are from.
+    """
     features, left = hparams["features"], SPEECH_SECONDS
     options = make_loader_kwargs(train, hparams["max_batch_seconds"], hparams["seed"])
     trained = features.training

@@ -112,7 +112,7 @@ def _space(source: Source, given: Any, before: Mapping[str, Any]) -> dict[str, A
         found = {
             **before,
             "n_layers": depth,
-            "min_layers": min(before["min_layers"], depth),
+            "min_layers": min(before.get("min_layers", depth), depth),
             **asked,
         }
     else:
