@@ -28,7 +28,7 @@ from todm_sb.supernet.importance import sort_by_importance
 from todm_sb.training.decided import FREE, changes, decided_by, in_mode
 from todm_sb.training.identity import differences, flat, network_of
 from todm_sb.training.recipe import Recipe, update, yaml_of
-from todm_sb.training.sources import Source, read_source
+from todm_sb.training.sources import Source, plain, read_source
 from todm_sb.utils.errors import ConfigError, quoted
 from todm_sb.utils.files import write_atomic
 from todm_sb.utils.processes import on_first
@@ -155,7 +155,7 @@ def start_of(recipe: Recipe) -> Start:
         return Start(_with(recipe, decided), place, subnet, decided)
     source = read_source(place, subnet)
     try:
-        before = yaml_of().load(recipe.text())
+        before = plain(yaml_of().load(recipe.text()))
         source = in_mode(source, before.get("model"))
         decided = decided_by(source, recipe.overrides, before)
     except ConfigError as error:

@@ -9,7 +9,7 @@ from typing import Any
 from todm_sb.nnet.encoders import causal_form, check_space
 from todm_sb.space import DIMENSIONS, SearchSpace, SubnetConfig
 from todm_sb.training.identity import flat, network_of
-from todm_sb.training.sources import Source
+from todm_sb.training.sources import Source, plain
 from todm_sb.utils.errors import ConfigError, quoted
 
 # Of the network: what a training chooses anew.
@@ -104,7 +104,7 @@ def _space(source: Source, given: Any, before: Mapping[str, Any]) -> dict[str, A
     """The search space: the source's; of a plain network it alone, unless another is asked for."""
     encoder = source.model.encoder
     depth = len(encoder.layers)
-    asked = dict(given) if isinstance(given, dict) else {}
+    asked = plain(given) if isinstance(given, dict) else {}
     known = {key: before[key] for key in DIMENSIONS if before.get(key) is not None}
     if source.space is not None:
         found = {**source.space.to_dict(), **asked}

@@ -149,8 +149,8 @@ def _from_export(folder: Path) -> Source:
     """Nothing in the folder's YAML is built; what is taken of it are the arguments in it."""
     try:
         tree = yaml_of().load((folder / RECIPE).read_text(encoding="utf-8"))
-        network, fbank = _plain(tree["model"]), _plain(tree["features"]["fbank"])
-        space = SearchSpace.from_dict(_plain(tree["space"])) if "space" in tree else None
+        network, fbank = plain(tree["model"]), plain(tree["features"]["fbank"])
+        space = SearchSpace.from_dict(plain(tree["space"])) if "space" in tree else None
         norm_type = str(tree["normalize"]["norm_type"])
         model = Transducer(**network).eval()
         model.load_state_dict(torch.load(folder / WEIGHTS, "cpu", weights_only=True))
@@ -166,11 +166,15 @@ def _from_export(folder: Path) -> Source:
     return Source(model, tokenizer, _whole_fbank(fbank), norm_type, statistics, space)
 
 
-def _plain(node: Any) -> dict[str, Any]:
-    """A mapping of a YAML whose tags count for nothing."""
+def plain(node: Any) -> dict[str, Any]:
+    """A mapping of a YAML as plain values; its tags count for nothing.
+
+    Raises:
+        ConfigError: if it is no mapping.
+    """
     if not isinstance(node, Mapping):
         raise ConfigError(f"{RECIPE}: a mapping is needed, not {quoted(node)}")
-    return json.loads(json.dumps(node))
+    return json.loads(json.dumps(node, default=str))
 
 
 def _whole_fbank(options: dict[str, Any]) -> dict[str, Any]:
