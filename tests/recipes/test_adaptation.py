@@ -126,11 +126,14 @@ def test_one_subnet_of_a_supernet_is_trained_alone(begun, tiny_run, sources):
         assert torch.equal(*outputs)
 
 
-def test_a_plain_network_becomes_a_supernet_whose_units_are_sorted(begun, tiny_run, sources):
-    brain = begun(sources["plain"], search_space=TWO_WIDTHS)
+@pytest.mark.parametrize("heads", [False, True])
+def test_a_plain_network_becomes_a_supernet_whose_units_are_sorted(begun, tiny_run, sources, heads):
+    asked = TWO_WIDTHS.replace("}", ", n_heads: [2, 4]}") if heads else TWO_WIDTHS
+    brain = begun(sources["plain"], search_space=asked)
     expected, model = load_run(tiny_run)["model"], brain.modules.model.eval()
     space = brain.hparams.space
     assert (space.n_layers, space.min_layers, space["ffn_dims"]) == (2, 1, (16, 32))
+    assert ("n_heads" in dict(space.choices)) == heads
     with torch.no_grad():
         for causal in (False, True):
             got, wanted = (x.encoder(FEATURES, LENGTHS, None, causal)[0] for x in (model, expected))
@@ -140,9 +143,9 @@ def test_a_plain_network_becomes_a_supernet_whose_units_are_sorted(begun, tiny_r
         for layer, theirs in zip(model.encoder.layers, expected.encoder.layers, strict=True)
     ]
     assert all(moved)
-    # Heads are none of this space's dimensions.
-    ours, theirs = (x.encoder.layers[0].ssm.w_in.bias for x in (model, expected))
-    assert torch.equal(ours, theirs)
+    if not heads:
+        ours, theirs = (x.encoder.layers[0].ssm.w_in.bias for x in (model, expected))
+        assert torch.equal(ours, theirs)
 
 
 def test_killed_and_resumed_it_ends_as_unbroken_and_needs_its_source_no_more(

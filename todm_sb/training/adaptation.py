@@ -24,6 +24,7 @@ from torch import Tensor
 from todm_sb.dataio.pipeline import SpeechDataset, make_loader_kwargs
 from todm_sb.dataio.tokenizer import tokenizer_path
 from todm_sb.nnet.transducer import AUXILIARIES, Transducer
+from todm_sb.space import DIMENSIONS
 from todm_sb.supernet.importance import sort_by_importance
 from todm_sb.training.decided import FREE, changes, decided_by, in_mode
 from todm_sb.training.identity import differences, flat, network_of
@@ -223,10 +224,12 @@ def _with(recipe: Recipe, decided: dict[str, Any]) -> Recipe:
 
 def _shapes(model: Transducer) -> dict[str, Any]:
     """What the weights of a network depend on."""
-    left_out = (*FREE, *AUXILIARIES.values())
+    # Sizes by dimension can be said in two ways, for all layers or layer by layer.
+    left_out = (*FREE, *AUXILIARIES.values(), *DIMENSIONS)
     found = flat("model", network_of(model))
-    plain = json.loads(json.dumps(found))
-    return {key: value for key, value in plain.items() if key.split(".")[-1] not in left_out}
+    rest = {key: value for key, value in found.items() if key.split(".")[-1] not in left_out}
+    # Through JSON, so that a tuple equals the list that it is stored as.
+    return json.loads(json.dumps({**rest, **flat("model", dict(model.encoder.dimensions))}))
 
 
 @torch.no_grad()
