@@ -12,6 +12,7 @@ origin matters has to come over a channel that proves it; a forged one misreads 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -40,7 +41,7 @@ from todm_sb.bundle.manifest import (
     Manifest,
 )
 from todm_sb.nnet.features import SpeechFeatures, hop_of, make_fbank
-from todm_sb.nnet.transducer import Transducer
+from todm_sb.nnet.transducer import AUXILIARIES, Transducer
 from todm_sb.space import SearchSpace, SubnetConfig
 from todm_sb.supernet import count_parameters
 from todm_sb.utils.errors import ConfigError
@@ -87,8 +88,9 @@ def write_bundle(
     max_symbols: int = 5,
     space: SearchSpace | None = None,
     subnets: Sequence[BundledSubnet] = (),
+    for_training: bool = False,
 ) -> Manifest:
-    """Writes a bundle; the auxiliaries of training are left out.
+    """Writes a bundle; the auxiliaries of training are left out, unless they are asked for.
 
     Args:
         folder: made if need be; an earlier export there is replaced.
@@ -100,6 +102,7 @@ def write_bundle(
         space: of a supernet, so that subnets can be chosen when it is loaded.
         subnets: what was measured. If empty, the network itself, or the max and min subnets of
             the space, with their parameters.
+        for_training: keep the auxiliaries that the network has, CTC head and simple joiner.
 
     Returns:
         What was written into ``bundle.json``.
@@ -108,7 +111,8 @@ def write_bundle(
         ConfigError: if a bundle of it could not be loaded again, saying why, or the folder holds
             what no export wrote (see :func:`todm_sb.utils.ownership.new_export`).
     """
-    model = model.deployed().to("cpu", torch.float32)
+    model = (copy.deepcopy(model) if for_training else model.deployed()).to("cpu", torch.float32)
+    kept = {key: True for key in AUXILIARIES.values() if model.config[key]}
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     contents = {
         WEIGHTS: safetensors.torch.save(weights),
@@ -116,7 +120,7 @@ def write_bundle(
     }
     manifest = Manifest(
         files={name: _record(data) for name, data in contents.items()},
-        network={key: model.config[key] for key in NETWORK_KEYS},
+        network={**{key: model.config[key] for key in NETWORK_KEYS}, **kept},
         features={**fbank, **_statistics(normalize)},
         max_symbols=max_symbols,
         space=space,

@@ -10,11 +10,12 @@ from typing import Any
 
 from todm_sb.nnet.encoders import Encoder, check_space
 from todm_sb.nnet.features import FBANK_CHECKS, FBANK_OPTION_CHECKS, check_window
-from todm_sb.nnet.transducer import NETWORK_CHECKS
+from todm_sb.nnet.transducer import AUXILIARIES, NETWORK_CHECKS
 from todm_sb.space import DIMENSIONS, SUBNET_NAME, SearchSpace, SubnetConfig
 from todm_sb.space.search_space import MOST_LAYERS
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.schema import (
+    flag,
     integer,
     mapping,
     nullable,
@@ -79,7 +80,8 @@ _MANIFEST = mapping(
         "format": one_of(FORMAT),
         "version": one_of(VERSION),
         "files": mapping({WEIGHTS: _FILE, TOKENIZER: _FILE}),
-        "network": mapping(NETWORK_CHECKS),
+        # Auxiliaries are in what is to be trained further.
+        "network": mapping(NETWORK_CHECKS, dict.fromkeys(AUXILIARIES.values(), flag)),
         "features": _FEATURES,
         "max_symbols": integer(1, 100),
         "space": nullable(_SPACE),
@@ -140,8 +142,8 @@ class Manifest:
 
     Args:
         files: record of each file, by name.
-        network: arguments of :class:`todm_sb.nnet.transducer.Transducer`, those of training left
-            out.
+        network: arguments of :class:`todm_sb.nnet.transducer.Transducer`; those of training only
+            where the bundle has these parts.
         features: arguments of :func:`todm_sb.nnet.features.make_fbank`, and the ``mean`` and
             ``std`` of each feature, None for those of each utterance.
         max_symbols: labels a frame at most in greedy search.

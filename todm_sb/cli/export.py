@@ -47,6 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a dual-mode network, what streaming needs and no more; with --budget, of what "
         "todm-sb search --causal found",
     )
+    parser.add_argument(
+        "--for-training",
+        action="store_true",
+        help="of a bundle: keep what only training needs, CTC head and simple joiner, for "
+        "--init_from of another training",
+    )
     parser.add_argument("--study", help="with --budget, the study of todm-sb search that found it")
     parser.add_argument("--json", action="store_true", help="print an object")
 
@@ -70,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.format,
         arguments.causal,
         arguments.study,
+        arguments.for_training,
     )
     if arguments.json:
         print(json.dumps({"folder": str(arguments.target), "params": params}))

@@ -43,6 +43,7 @@ def export_run(
     form: str = "bundle",
     causal: bool = False,
     study: str | None = None,
+    for_training: bool = False,
 ) -> int:
     """Writes the best weights of a run.
 
@@ -55,14 +56,18 @@ def export_run(
         form: one of :data:`FORMATS`.
         causal: of a dual-mode network, what streaming needs and no more.
         study: name of the search that found it; None for the nameless one.
+        for_training: of a bundle: keep CTC head and simple joiner.
 
     Returns:
         Parameters of the exported network.
 
     Raises:
         ConfigError: if the run, the search, the subnet, the tokenizer or a causal form is not
-            there, the search was of other weights, or the target is no place for an export.
+            there, another form than a bundle is to be for training, the search was of other
+            weights, or the target is no place for an export.
     """
+    if for_training and form != "bundle":
+        raise ConfigError("--for-training is of bundles: leave it out, or --format")
     check_place(target, run)
     hparams = _load_deployable(run, causal)
     model, space = hparams["model"], hparams["space"]
@@ -88,7 +93,7 @@ def export_run(
     if form == "web":
         _write_web({**parts, "model": model}, subnets)
     elif form == "bundle":
-        write_bundle(**parts, subnets=subnets)
+        write_bundle(**parts, subnets=subnets, for_training=for_training)
     elif form == "speechbrain":
         export_folder(**parts, hop=hparams["features"].hop)
     else:

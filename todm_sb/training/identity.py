@@ -18,6 +18,7 @@ from typing import Any
 
 from todm_sb.dataio.tokenizer import tokenizer_path
 from todm_sb.nnet.features import make_fbank
+from todm_sb.nnet.transducer import Transducer
 from todm_sb.utils.errors import ConfigError, quoted
 from todm_sb.utils.files import sha256_of, write_atomic
 
@@ -54,15 +55,8 @@ def identity_of(hparams: dict[str, Any]) -> dict[str, Any]:
         "features.hop": features.hop,
         "normalize.norm_type": normalize.norm_type,
         "normalize.std_norm": getattr(normalize, "std_norm", None),
-        **_flat("search_space", hparams["space"].to_dict()),
-        **_flat(
-            "model",
-            {
-                **model.config,
-                # A default counts as if it had been given, as it does in the encoder's config.
-                "predictor": {**_defaults(type(model.predictor)), **model.config["predictor"]},
-            },
-        ),
+        **flat("search_space", hparams["space"].to_dict()),
+        **flat("model", network_of(model)),
         "opt_class": getattr(optimizer, "__name__", type(optimizer).__name__),
     }
     # Through JSON, so that a tuple equals the list that it is stored as.
@@ -108,11 +102,20 @@ def write_identity(folder: Path, identity: dict[str, Any]) -> None:
     write_atomic(folder / FILE, json.dumps(identity, indent=1) + "\n")
 
 
-def _flat(prefix: str, value: Any) -> dict[str, Any]:
+def flat(prefix: str, value: Any) -> dict[str, Any]:
+    """The leaves of nested mappings by their dotted names; of no mapping, itself by its prefix."""
     if not isinstance(value, dict):
         return {prefix: value}
-    parts = (_flat(f"{prefix}.{key}", child) for key, child in value.items())
+    parts = (flat(f"{prefix}.{key}", child) for key, child in value.items())
     return {key: child for part in parts for key, child in part.items()}
+
+
+def network_of(model: Transducer) -> dict[str, Any]:
+    """What a network was built with. A default counts as if it had been given, in the predictor
+    as in the encoder, which keeps its own."""
+    config: dict[str, Any] = model.config
+    predictor = {**_defaults(type(model.predictor)), **config["predictor"]}
+    return {**model.config, "predictor": predictor}
 
 
 def _defaults(cls: type) -> dict[str, Any]:

@@ -132,6 +132,9 @@ OPTIONAL: dict[str, Check] = {
     **dict.fromkeys(("augment_after", "mask_after"), integer(0, 10**9)),
     "uniform_share": number(0, 1),
     "searcher": anything,
+    # Where training begins; see todm_sb.training.adaptation.
+    "init_from": nullable(_PLACE),
+    "init_subnet": anything,
     **FBANK_CHECKS,
     **FBANK_OPTION_CHECKS,
     "norm_type": one_of("global", "sentence"),

@@ -14,6 +14,7 @@ from todm_sb.dataio.batches import largest_growth
 from todm_sb.dataio.pipeline import make_loader_kwargs
 from todm_sb.dataio.split import read_splits
 from todm_sb.dataio.tokenizer import tokenizer_of
+from todm_sb.training.adaptation import Start, start_of
 from todm_sb.training.arguments import parse_arguments
 from todm_sb.training.brain import TODMBrain
 from todm_sb.training.distributed import join, leave
@@ -37,21 +38,27 @@ def main(argv: Sequence[str], program: Sequence[str] = ("python", "train.py")) -
     if (run_opts.device or infer_device()) == "cpu":
         run_opts = replace(run_opts, distributed_backend="gloo")
     join(run_opts.distributed_backend)
-    hparams, test_only = load_checked(recipe, run_opts), run_opts.test_only
-    with run_folder(hparams, recipe, [*program, *argv], test_only) as begin:
-        train_and_test(hparams, run_opts, begin)
+    start = start_of(recipe)
+    hparams, test_only = load_checked(start.recipe, run_opts), run_opts.test_only
+    start.check(hparams)
+    with run_folder(hparams, start.recipe, [*program, *argv], test_only) as begin:
+        train_and_test(hparams, run_opts, begin, start)
 
 
-def train_and_test(hparams: dict[str, Any], run_opts: Any, begin: Callable[[], None]) -> None:
+def train_and_test(
+    hparams: dict[str, Any], run_opts: Any, begin: Callable[[], None], start: Start
+) -> None:
     """Prepares the data, trains unless there is only to be tested, and tests.
 
     Args:
         hparams: the recipe, loaded.
         run_opts: SpeechBrain's options of the run.
         begin: to call when all is checked; see :func:`todm_sb.training.folder.run_folder`.
+        start: where training begins.
     """
     for prepare in hparams["prepare"]:
         on_first(prepare)
+    on_first(start.put_tokenizer, hparams)
     tokenizer = tokenizer_of(hparams)
     splits = read_splits(hparams, tokenizer)
 
@@ -74,6 +81,7 @@ def train_and_test(hparams: dict[str, Any], run_opts: Any, begin: Callable[[], N
     if not run_opts.test_only:  # also a check
         train = brain.make_dataloader(train, sb.Stage.TRAIN, **loader_kwargs(train, shuffle=True))
     begin()
+    start.begin(hparams, splits.train)
     if not run_opts.test_only:
         sb.create_experiment_directory(hparams["output_folder"])
     brain.fit(
