@@ -17,7 +17,7 @@ from todm_sb.supernet.losses import SubnetNumbers, to_host
 from todm_sb.supernet.objective import Objective
 from todm_sb.supernet.sandwich import sample_sandwich, sandwich_backward
 from todm_sb.training.accumulation import GradientAccumulation
-from todm_sb.training.distributed import all_reduce_gradients, all_reduce_sum
+from todm_sb.training.distributed import SUM_DTYPES, all_reduce_gradients, all_reduce_sum
 from todm_sb.training.shared_part import SharedPart
 from todm_sb.training.watch import values_of_subnets
 
@@ -64,6 +64,7 @@ class SandwichStep:
         n_random: random subnets, besides max and min.
         warmup: reference batches in which max is trained alone.
         micro_batches: see :func:`todm_sb.supernet.sandwich.sandwich_backward`.
+        sum_dtype: see :func:`todm_sb.training.distributed.all_reduce_gradients`.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class SandwichStep:
         n_random: int,
         warmup: float,
         micro_batches: int,
+        sum_dtype: torch.dtype | None = None,
     ) -> None:
         self.shared_part = shared_part
         self.objective = objective
@@ -81,6 +83,7 @@ class SandwichStep:
         self.n_random = n_random
         self.warmup = warmup
         self.micro_batches = micro_batches
+        self.sum_dtype = sum_dtype
         self.accumulation = GradientAccumulation()
 
     @classmethod
@@ -106,6 +109,7 @@ class SandwichStep:
             hparams["n_random"],
             hparams["sandwich_warmup"],
             hparams["micro_batches"],
+            SUM_DTYPES[hparams.get("gradient_sums", "fp32")],
         )
 
     def add(
@@ -159,7 +163,7 @@ class SandwichStep:
     def finish(self, parameters: Iterable[nn.Parameter]) -> None:
         """Makes of what was added the gradient of an optimizer step, the same in every process."""
         parameters = list(parameters)
-        all_reduce_gradients(parameters)
+        all_reduce_gradients(parameters, self.sum_dtype)
         self.accumulation.average(parameters)
 
     def _draw(self, batches: float, rng: random.Random) -> list[SubnetConfig]:
