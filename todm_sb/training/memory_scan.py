@@ -87,9 +87,7 @@ def meter_of(device: torch.device | str) -> Meter | None:
     return CudaMeter(device) if device.type == "cuda" else None
 
 
-def hardest(
-    seconds: Sequence[float], n_labels: Sequence[int], growth: float = 1.0
-) -> list[Shape]:
+def hardest(seconds: Sequence[float], n_labels: Sequence[int], growth: float = 1.0) -> list[Shape]:
     """The batches of a corpus that may take the most: of its longest utterances, of those with the
     most labels, and of those with the most labels a second, of which most fit into a batch.
 

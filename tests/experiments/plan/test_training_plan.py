@@ -155,9 +155,7 @@ def plan_by_hand(**changes):
     optimizer = Count({"rest": Work(0, 1e9, 50)}, 8e8)
     from todm_sb.training.pace import Pace
 
-    plan = Plan(
-        (10, 5), 10**8, step, optimizer, Pace(2, 1.0), 10.0, 12.0, 1, 3600, 8, 4
-    )
+    plan = Plan((10, 5), 10**8, step, optimizer, Pace(2, 1.0), 10.0, 12.0, 1, 3600, 8, 4)
     return replace(plan, **changes)
 
 

@@ -170,12 +170,9 @@ def _count_batch(
     n_frames = model.encoder.n_frames(utterance.n_features)
     host = HostLengths([n_frames] * n, [utterance.n_labels] * n)
     dtype = AUTOCAST.get(precision, torch.bfloat16)
-    with Counted() as counted:
-        with torch.autocast("cpu", dtype, enabled=precision in AUTOCAST):
-            trunk = Trunk.compute(model, features, lengths, ids)
-            sandwich_backward(
-                model, objective, trunk, labels, subnets, _backward, None, 1, host=host
-            )
+    with Counted() as counted, torch.autocast("cpu", dtype, enabled=precision in AUTOCAST):
+        trunk = Trunk.compute(model, features, lengths, ids)
+        sandwich_backward(model, objective, trunk, labels, subnets, _backward, None, 1, host=host)
     return Count(dict(counted.works), counted.peak)
 
 
