@@ -74,14 +74,19 @@ def peers(context: Context) -> Iterator[Row]:
     model, space = _ours(size, channels)
     model = model.to(device)
 
+    def backward(loss: Tensor) -> None:
+        with torch.autocast(device, enabled=False):
+            loss.backward()
+
     def of_peer() -> None:
-        peer(features, lengths, ids, n_labels).backward()
+        backward(peer(features, lengths, ids, n_labels))
 
     def of_ours(alone: bool) -> None:
         subnets = [space.max] if alone else sample_sandwich(space, 2, random.Random(0))
         trunk = Trunk.compute(model, features, lengths, ids)
         objective = Objective(kd_weight=0.01, pruning=Pruning())
-        sandwich_backward(model, objective, trunk, Labels(ids, n_labels), subnets)
+        labels = Labels(ids, n_labels)
+        sandwich_backward(model, objective, trunk, labels, subnets, backward)
 
     millions = f"{n_parameters(peer) / 1e6:.1f} M, ours {n_parameters(model) / 1e6:.1f} M"
     works = {

@@ -55,13 +55,14 @@ def runner(modules, monkeypatch, tmp_path):
     folder = tmp_path / "check"
     folder.mkdir()
     (folder / "check_fakes.py").write_text(PARTS)
-    fakes = {name: ("check_fakes", 60) for name in ("passes", "fails", "dies", "raises")}
+    fakes = dict.fromkeys(("passes", "fails", "dies", "raises"), ("check_fakes", 60))
     fakes["hangs"] = ("check_fakes", 6)
     (folder / "__main__.py").write_text(
         f"import sys; sys.path[:0] = [{str(FOLDER)!r}, {str(ROOT)!r}]\n"
         "import check_runner\nfrom pathlib import Path\n"
         f"check_runner.PARTS = {fakes!r}\n"
-        "context = check_runner.Context('cpu', 'toy', Path(sys.argv[sys.argv.index('--out') + 1]))\n"
+        "out = Path(sys.argv[sys.argv.index('--out') + 1])\n"
+        "context = check_runner.Context('cpu', 'toy', out)\n"
         "sys.exit(check_runner.child(sys.argv[2], context))\n"
     )
     monkeypatch.setattr(runner, "HERE", folder)

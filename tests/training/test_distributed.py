@@ -175,17 +175,10 @@ def sums_in_bfloat16_of_two(rank):
 
 
 def talk_again(rank):
-    """Two who form a new group, are heard, and then wait in vain: whether the first waited long."""
-    form_again("cpu:gloo", timedelta(seconds=2))
-    heard = all_gather(rank)
-    begin = time.monotonic()
-    if rank == 1:
-        time.sleep(8)
-        return heard, None
-    try:
-        all_gather(rank)
-    except RuntimeError:
-        return heard, time.monotonic() - begin
+    """Two who form a new group: who is heard, and how long they wait for each other."""
+    form_again("cpu:gloo", timedelta(minutes=7))
+    group = distributed.group.WORLD._get_backend(torch.device("cpu"))
+    return all_gather(rank), group.options._timeout
 
 
 def statistics_of_two(rank):
@@ -281,6 +274,7 @@ def work(rank, folder):
         "again": talk_again(rank),
     }
     torch.save(found, f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
 
 
 def meet(local_rank, port, start):
@@ -363,8 +357,7 @@ def test_gradients_can_be_summed_in_bfloat16(two):
 
 
 def test_a_new_group_of_the_same_processes_has_a_patience_of_its_own(two):
-    assert [found["again"][0] for found in two] == [[0, 1]] * 2
-    assert 1 < two[0]["again"][1] < 7  # of the group before it would have been 60 s
+    assert [found["again"] for found in two] == [([0, 1], timedelta(minutes=7))] * 2
 
 
 @pytest.mark.parametrize(
