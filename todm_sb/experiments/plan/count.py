@@ -34,6 +34,8 @@ FREE = {
     aten.new_empty_strided.default,
 }
 FFTS = {aten._fft_r2c, aten._fft_c2r, aten._fft_c2c}
+# A layer of an LSTM is one operator, and how many products of its matrices and frames it is.
+LSTMS = {aten.mkldnn_rnn_layer: 1, aten.mkldnn_rnn_layer_backward: 2}
 
 # Kinds of work: products by the type of their elements, Fourier transforms, and all else, which is
 # limited by what it moves.
@@ -120,6 +122,10 @@ def _work_of(packet: Any, args: Any, kwargs: dict[str, Any], result: Any) -> tup
         flops = float(flop_registry[packet](*args, **kwargs, out_val=result))
         dtype = next(_tensors(args)).dtype
         return PRODUCTS.get(dtype, FLOAT32), Work(flops, n_bytes, 1)
+    if packet in LSTMS:
+        x, w_input, w_state = args[:3]
+        products = x.shape[0] * x.shape[1] * (w_input.numel() + w_state.numel())
+        return PRODUCTS.get(x.dtype, FLOAT32), Work(2.0 * LSTMS[packet] * products, n_bytes, 1)
     return REST, Work(0, n_bytes, 1)
 
 
