@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from check_report import report
-from check_runner import PARTS, Context, child, machine, run_parts
+from check_runner import PARTS, SECONDS, Context, child, machine, run_parts
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,7 +24,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "gpu_check")
-    parser.add_argument("--seconds", type=float, default=240.0, help="of all parts; default: 240")
+    parser.add_argument(
+        "--seconds", type=float, default=SECONDS, help=f"of all parts; default: {SECONDS:.0f}"
+    )
     parser.add_argument("--size", choices=("toy", "paper"), help="default: paper on a GPU")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU if there is one")
     parser.add_argument("--child", choices=PARTS, help=argparse.SUPPRESS)

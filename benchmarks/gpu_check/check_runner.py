@@ -22,7 +22,9 @@ from typing import Any
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
-# Module and seconds of each part; its function has its name. The most important come first.
+# Seconds of all parts, and module and seconds of each; its function has its name. The most
+# important come first.
+SECONDS = 240.0
 PARTS: dict[str, tuple[str, float]] = {
     "parity": ("check_parity", 40),
     "speed": ("check_speed", 70),
@@ -86,7 +88,8 @@ def run_parts(names: Sequence[str], context: Context, seconds: float) -> dict[st
     Args:
         names: of parts.
         context: of all.
-        seconds: for all of them; what is not begun by then waits for the next time.
+        seconds: for all of them; what is not begun by then waits for the next time. With more than
+            :data:`SECONDS` each part has so many times as long.
 
     Returns:
         What each part has found, by name: ``rows``, ``done``, ``error`` and ``seconds``.
@@ -97,7 +100,8 @@ def run_parts(names: Sequence[str], context: Context, seconds: float) -> dict[st
     for name in names:
         known = read(name, context)
         if known is None or known["key"] != key or problems(known):
-            known = _run(name, context, key, end - time.monotonic())
+            limit = PARTS[name][1] * max(1.0, seconds / SECONDS)
+            known = _run(name, context, key, limit, end - time.monotonic())
         results[name] = known
     return results
 
@@ -122,12 +126,14 @@ def path_of(name: str, context: Context) -> Path:
     return context.out / f"{name}.json"
 
 
-def _run(name: str, context: Context, key: dict[str, str], left: float) -> dict[str, Any]:
+def _run(
+    name: str, context: Context, key: dict[str, str], limit: float, left: float
+) -> dict[str, Any]:
     nothing = {"key": key, "rows": [], "done": False, "error": "", "seconds": 0.0}
     path_of(name, context).unlink(missing_ok=True)
     if left < LEAST:
         return {**nothing, "error": "no time was left; the same command goes on"}
-    limit = min(PARTS[name][1], left)
+    limit = min(limit, left)
     command = [sys.executable, str(HERE), "--child", name, "--device", context.device]
     command += ["--size", context.size, "--out", str(context.out)]
     begin = time.monotonic()

@@ -72,7 +72,7 @@ def runner(modules, monkeypatch, tmp_path):
 
 def test_each_part_ends_by_itself_and_is_taken_up_again(runner, modules, tmp_path):
     context = runner.Context("cpu", "toy", tmp_path / "out")
-    results = runner.run_parts(list(runner.PARTS), context, 300)
+    results = runner.run_parts(list(runner.PARTS), context, 240)
     wrong = {name: runner.problems(result) for name, result in results.items()}
     assert wrong["passes"] == []
     assert "difference" in wrong["fails"][0]
@@ -81,14 +81,14 @@ def test_each_part_ends_by_itself_and_is_taken_up_again(runner, modules, tmp_pat
     assert wrong["hangs"] == ["broken off after 6 s"]
     assert results["hangs"]["rows"] == [{"what": "before"}]  # what it had found by then
 
-    again = runner.run_parts(["passes", "fails"], context, 300)
+    again = runner.run_parts(["passes", "fails"], context, 240)
     assert again["passes"] == json.loads((context.out / "passes.json").read_text())
     assert (context.out / "calls").read_text() == "x"  # not once more
     late = runner.run_parts(["passes", "dies"], context, 1)
     assert runner.problems(late["passes"]) == []
     assert "no time was left" in runner.problems(late["dies"])[0]
     other = runner.Context("cpu", "paper", context.out)
-    runner.run_parts(["passes"], other, 300)
+    runner.run_parts(["passes"], other, 240)
     assert (context.out / "calls").read_text() == "xx"
 
 

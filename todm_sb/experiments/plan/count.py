@@ -92,7 +92,7 @@ class Counted(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        if not (func.is_view or func in FREE):
+        if not (func.is_view or func in FREE or func.namespace == "prim"):
             kind, work = _work_of(func._overloadpacket, args, kwargs, result)
             self.works[kind] += work
         for tensor in _tensors(result):
