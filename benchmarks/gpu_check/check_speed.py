@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +37,7 @@ def speed(context: Context) -> Iterator[Row]:
             for seconds in size.batches:
                 yield _row(brain, size, seconds, precision, context.device)
             del brain
+            gc.collect()  # a brain and its loaders refer to each other
 
 
 def _row(brain: TODMBrain, size: Size, seconds: float, precision: str, device: str) -> Row:
