@@ -141,7 +141,7 @@ class Dataset:
 
 def test_a_run_is_refused_before_it_begins(tmp_path, monkeypatch):
     brain = make_brain(tmp_path, "cpu", **SMALL)
-    hparams = vars(brain.hparams)
+    hparams = {**vars(brain.hparams), "max_batch_seconds": 9.0}
     before = [p.detach().clone() for p in brain.modules.parameters()]
     scan_memory(brain, hparams, Dataset(), Words(), 1.0)  # of a CPU nothing is told
     monkeypatch.setattr(memory_scan, "meter_of", lambda device: CountedMemory(10**12))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -73,12 +73,14 @@ class Counted(TorchDispatchMode):
 
     Attributes:
         works: by kind.
+        operators: how often each was run, such as ``aten.mul``.
         peak: most bytes in use at a time, of tensors made within the context.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.works: dict[str, Work] = defaultdict(Work)
+        self.operators: Counter[str] = Counter()
         self.peak = 0
         self._live = 0
         # Storages that were seen; of those that are gone another may have the number.
@@ -95,6 +97,7 @@ class Counted(TorchDispatchMode):
         if not (func.is_view or func in FREE or func.namespace == "prim"):
             kind, work = _work_of(func._overloadpacket, args, kwargs, result)
             self.works[kind] += work
+            self.operators[str(func._overloadpacket)] += 1
         for tensor in _tensors(result):
             self._follow(tensor)
         return result
