@@ -24,10 +24,10 @@ from todm_sb.training.brain import TODMBrain
 from todm_sb.utils.errors import ConfigError
 
 WORDS = ("ABBA", "BEAD", "CAB", "DECAF", "EBB", "FACADE", "FADED", "GAGE")
-UTTERANCES = {"train": 18, "dev": 3, "test": 3}
+UTTERANCES = {"train": 12, "dev": 2, "test": 2}
 TONE = int(0.1 * RATE)
 # Before this batch training is broken off.
-BREAK = 9
+BREAK = 7
 # Weights after a training that was broken off, against one that was not, relative. On a GPU sums
 # are not always made in the same order.
 SAME = {"cpu": 0.0, "cuda": 1e-2}
