@@ -29,11 +29,13 @@ from todm_sb.training.distributed import (
     all_reduce_gradients,
     all_reduce_sum,
     broadcast_weights,
+    form_again,
     join,
     merge_error_rates,
+    own_device,
     update_statistics_with_nothing,
 )
-from todm_sb.utils.errors import DataError
+from todm_sb.utils.errors import ConfigError, DataError
 from todm_sb.utils.processes import on_first
 
 N_FEATURES, VOCABULARY, STEPS = 6, 7, 20
@@ -160,6 +162,25 @@ def gradients_of_two(rank):
 GRADIENTS = [(3, torch.float32), (1, torch.float64), (5, torch.float32), (2, torch.float32)] * 2
 
 
+# Not to be had in bfloat16, nor are their sums.
+ODD = 1.0 + 2.0**-9
+
+
+def sums_in_bfloat16_of_two(rank):
+    """A gradient of float32 after the sum in bfloat16."""
+    p = nn.Parameter(torch.zeros(3))
+    p.grad = torch.full((3,), ODD + rank)
+    all_reduce_gradients([p], torch.bfloat16)
+    return p.grad
+
+
+def talk_again(rank):
+    """Two who form a new group: who is heard, and how long they wait for each other."""
+    form_again("cpu:gloo", timedelta(minutes=7))
+    group = distributed.group.WORLD._get_backend(torch.device("cpu"))
+    return all_gather(rank), group.options._timeout
+
+
 def statistics_of_two(rank):
     """Normaliser after rank 0 has seen frames thrice, and rank 1 nothing, something, nothing."""
     normalizer = InputNormalization(norm_type="global", update_until_epoch=4)
@@ -247,8 +268,10 @@ def work(rank, folder):
         "lengths": [len(RankBatches(range(5), even)) for even in (True, False)],
         "rates": merged_rates(rank),
         "gradients": gradients_of_two(rank),
+        "bfloat16": sums_in_bfloat16_of_two(rank),
         "statistics": statistics_of_two(rank),
         "checkpoints": checkpoints_of_two(rank, Path(folder) / "checkpoints"),
+        "again": talk_again(rank),
     }
     torch.save(found, f"{folder}/{rank}.pt")
     distributed.destroy_process_group()
@@ -323,6 +346,44 @@ def test_gradients_are_summed_where_any_rank_has_one(two):
         for i, ((n, _), gradient) in enumerate(zip(GRADIENTS, found["gradients"], strict=True)):
             expected = {0: 11.0, 2: 11.0, 1: 1.0}.get(i % 4)
             assert gradient == (None if expected is None else [expected * (i + 1)] * n)
+
+
+def test_gradients_can_be_summed_in_bfloat16(two):
+    expected = (torch.tensor(ODD).bfloat16() + torch.tensor(ODD + 1).bfloat16()).float()
+    assert expected != 2 * ODD + 1
+    for found in two:
+        assert found["bfloat16"].dtype == torch.float32
+        assert found["bfloat16"].tolist() == [float(expected)] * 3
+
+
+def test_a_new_group_of_the_same_processes_has_a_patience_of_its_own(two):
+    assert [found["again"] for found in two] == [([0, 1], timedelta(minutes=7))] * 2
+
+
+@pytest.mark.parametrize(
+    ("local_rank", "given", "own"),
+    [
+        (None, "cuda", "cuda"),
+        (None, "cuda:1", "cuda:1"),
+        ("3", None, None),
+        ("3", "cpu", "cpu"),
+        ("3", "cuda", "cuda:3"),
+        ("0", "cuda", "cuda:0"),
+    ],
+)
+def test_each_process_has_a_device_of_its_own(monkeypatch, local_rank, given, own):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if local_rank:
+        monkeypatch.setenv("LOCAL_RANK", local_rank)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert own_device(given) == own
+
+
+def test_one_device_for_several_processes_is_refused(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    with pytest.raises(ConfigError, match="take --device=cuda,"):
+        own_device("cuda:0")
 
 
 def test_statistics_of_frames_are_those_over_all_ranks(two):

@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "export": "Cut a subnet, or a whole supernet, out of a training run.",
     "inspect": "Check a bundle and say what it holds.",
     "manifest": "Write a manifest of a folder of audio and texts.",
+    "plan": "Count what a training takes, and the least hours on given GPUs.",
     "report": "Write a report of all results below a folder.",
     "search": "Search a trained supernet for the best subnets.",
     "serve": "Serve a page that runs exported subnets in the browser.",

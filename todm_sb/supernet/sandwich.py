@@ -52,6 +52,7 @@ def sandwich_backward(
     backward: Callable[[Tensor], None] = Tensor.backward,
     batches: float | None = None,
     micro_batches: int = 1,
+    host: HostLengths | None = None,
 ) -> list[SubnetLosses]:
     """Adds the gradients of all subnets' losses to the parameters' ``grad``.
 
@@ -64,6 +65,7 @@ def sandwich_backward(
         backward: runs a loss backward; the place to scale it.
         batches: reference batches so far, see :class:`Objective`.
         micro_batches: parts of the batch that the subnets run on in turn.
+        host: the lengths of trunk and labels; None to read them from the device.
 
     Returns:
         The losses of each subnet, detached.
@@ -75,7 +77,7 @@ def sandwich_backward(
         raise ConfigError(f"micro_batches must be at least 1, not {micro_batches}")
     leaves = trunk.cut()
     batch = len(trunk.frames)
-    host_of_all = HostLengths.read(trunk.n_frames, labels.lengths)
+    host_of_all = host or HostLengths.read(trunk.n_frames, labels.lengths)
     gradients = GradientSum(model.parameters())
     losses: list[list[SubnetLosses]] = []
     for part, share in _parts(batch, micro_batches):

@@ -36,10 +36,39 @@ BUCKET_BYTES = 32 << 20
 
 # How long processes wait for each other: the first checks the data while the others wait.
 PATIENCE = timedelta(hours=2)
+# In training none works for long while the others wait, and a GPU that hangs costs all of them.
+TRAINING_PATIENCE = timedelta(minutes=10)
+
+# Gradients' types, as they are sent.
+SUM_DTYPES = {"fp32": None, "bf16": torch.bfloat16}
+
+
+def own_device(device: str | None) -> str | None:
+    """The device of this process: of several that torchrun started on a machine each has its own.
+
+    Args:
+        device: that all were given, such as ``cuda``; None for whatever there is.
+
+    Raises:
+        ConfigError: if all are to share one GPU.
+    """
+    if device is None or "LOCAL_RANK" not in os.environ:
+        return device
+    kind, colon, _ = device.partition(":")
+    if kind == "cpu":
+        return device
+    if colon and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            f"--device={device} puts all processes on one device: take --device={kind}, and each "
+            "has its own"
+        )
+    return device if colon else f"{kind}:{os.environ['LOCAL_RANK']}"
 
 
 def join(backend: str) -> None:
     """Makes one group of the processes that torchrun started; does nothing where it did not.
+
+    Until :func:`begin_training` they talk by gloo, and wait for each other for :data:`PATIENCE`.
 
     Processes that torchrun starts again on one node do not look for those that died. It keeps its
     store, with their addresses in it (torch 2.11), and who reads them before they are written anew
@@ -47,7 +76,7 @@ def join(backend: str) -> None:
     everywhere, and the addresses have to be kept apart as ``docs/reliability.md`` says.
 
     Args:
-        backend: ``gloo`` or ``nccl``.
+        backend: ``gloo`` or ``nccl``, of the training.
 
     Raises:
         ConfigError: if this process has no GPU, and needs one.
@@ -65,8 +94,41 @@ def join(backend: str) -> None:
     store, rank, size = next(distributed.rendezvous("env://"))
     if os.environ.get("GROUP_WORLD_SIZE") == "1":
         store = distributed.PrefixStore(f"start {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    _form("gloo", store, rank, size, PATIENCE)
+
+
+def begin_training(backend: str, patience: timedelta = TRAINING_PATIENCE) -> None:
+    """Has the processes talk as training needs it; every process calls this when all is prepared.
+
+    Tensors of GPUs then go by NCCL, objects and tensors of the CPU by gloo still. On CPUs, where
+    processes can be slow, all stays as it is.
+
+    Args:
+        backend: of the training, as :func:`join` got it.
+        patience: how long they wait for each other from now on.
+    """
+    if backend != "gloo" and is_distributed_initialized():
+        form_again(f"cpu:gloo,cuda:{backend}", patience)
+
+
+def form_again(backend: str, patience: timedelta) -> None:
+    """The same processes as a new group; every process calls this.
+
+    Args:
+        backend: of the new group, see ``torch.distributed.init_process_group``.
+        patience: how long they wait for each other.
+    """
+    store = distributed.distributed_c10d._get_default_store()
+    rank, size = distributed.get_rank(), distributed.get_world_size()
+    # Whose process ends a group early may bring down others that are still in it.
+    distributed.barrier()
+    distributed.destroy_process_group()
+    _form(backend, distributed.PrefixStore("training", store), rank, size, patience)
+
+
+def _form(backend: str, store: Any, rank: int, size: int, patience: timedelta) -> None:
     distributed.init_process_group(
-        backend, store=store, rank=rank, world_size=size, timeout=PATIENCE
+        backend, store=store, rank=rank, world_size=size, timeout=patience
     )
 
 
@@ -119,7 +181,9 @@ def broadcast_weights(module: nn.Module) -> None:
 
 
 @torch.no_grad()
-def all_reduce_gradients(parameters: Iterable[nn.Parameter]) -> None:
+def all_reduce_gradients(
+    parameters: Iterable[nn.Parameter], dtype: torch.dtype | None = None
+) -> None:
     """Replaces gradients by their sums over all processes.
 
     A parameter without gradient counts as zero where another process has one, and stays without
@@ -127,6 +191,8 @@ def all_reduce_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
     Args:
         parameters: the same, in the same order, in every process.
+        dtype: what gradients are sent and added up as; None for as they are. In bfloat16 they are
+            half as many bytes, and rounded to 8 bits with each process that adds its own.
     """
     if n_ranks() == 1:
         return
@@ -141,7 +207,7 @@ def all_reduce_gradients(parameters: Iterable[nn.Parameter]) -> None:
     # All pieces are under way before the first is waited for.
     sums = []
     for bucket in _buckets(gradients):
-        flat = torch.cat([gradient.flatten() for gradient in bucket])
+        flat = torch.cat([gradient.flatten() for gradient in bucket]).to(dtype or bucket[0].dtype)
         sums.append((bucket, flat, distributed.all_reduce(flat, async_op=True)))
     for bucket, flat, work in sums:
         work.wait()

@@ -146,6 +146,8 @@ OPTIONAL: dict[str, Check] = {
     "grad_accumulation_factor": _accumulation,
     "precision": _PRECISION,
     "eval_precision": _PRECISION,
+    "gradient_sums": one_of("fp32", "bf16"),
+    "memory_scan": flag,
     "max_grad_norm": positive_or_infinite,
     "nonfinite_patience": integer(0, 10**9),
     "ckpt_interval_minutes": number(0, 1e9),

@@ -21,7 +21,7 @@ from todm_sb.supernet.sandwich import sample_sandwich, sandwich_backward
 from todm_sb.supernet.schedule import at
 from todm_sb.supernet.trunk import Labels, Trunk
 from todm_sb.training.accumulation import GradientAccumulation
-from todm_sb.training.distributed import all_reduce_gradients, all_reduce_sum
+from todm_sb.training.distributed import SUM_DTYPES, all_reduce_gradients, all_reduce_sum
 from todm_sb.training.shared_part import SharedPart
 from todm_sb.training.watch import values_of_subnets
 
@@ -76,6 +76,7 @@ class SandwichStep:
         alike: share of random subnets whose layers are all alike.
         warmup: reference batches in which max is trained alone.
         micro_batches: see :func:`todm_sb.supernet.sandwich.sandwich_backward`.
+        sum_dtype: see :func:`todm_sb.training.distributed.all_reduce_gradients`.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class SandwichStep:
         alike: float,
         warmup: float,
         micro_batches: int,
+        sum_dtype: torch.dtype | None = None,
     ) -> None:
         self.shared_part = shared_part
         self.objective = objective
@@ -95,6 +97,7 @@ class SandwichStep:
         self.alike = alike
         self.warmup = warmup
         self.micro_batches = micro_batches
+        self.sum_dtype = sum_dtype
         self.accumulation = GradientAccumulation()
 
     @classmethod
@@ -122,6 +125,7 @@ class SandwichStep:
             hparams.get("uniform_share", 0.0),
             hparams["sandwich_warmup"],
             hparams["micro_batches"],
+            SUM_DTYPES[hparams.get("gradient_sums", "fp32")],
         )
 
     def add(
@@ -176,7 +180,7 @@ class SandwichStep:
     def finish(self, parameters: Iterable[nn.Parameter]) -> None:
         """Makes of what was added the gradient of an optimizer step, the same in every process."""
         parameters = list(parameters)
-        all_reduce_gradients(parameters)
+        all_reduce_gradients(parameters, self.sum_dtype)
         self.accumulation.average(parameters)
 
     def _draw(self, batches: float, rng: random.Random) -> list[SubnetConfig]:

@@ -17,8 +17,9 @@ from todm_sb.dataio.tokenizer import tokenizer_of
 from todm_sb.training.adaptation import Start, start_of
 from todm_sb.training.arguments import parse_arguments
 from todm_sb.training.brain import TODMBrain
-from todm_sb.training.distributed import join, leave
+from todm_sb.training.distributed import begin_training, join, leave, own_device
 from todm_sb.training.folder import run_folder
+from todm_sb.training.memory_scan import scan_memory
 from todm_sb.training.results import results_table
 from todm_sb.training.settings import load_checked
 from todm_sb.utils.processes import on_first
@@ -35,6 +36,7 @@ def main(argv: Sequence[str], program: Sequence[str] = ("python", "train.py")) -
         TODMError: with one line, if the user can mend the cause.
     """
     recipe, run_opts = parse_arguments(argv)
+    run_opts = replace(run_opts, device=own_device(run_opts.device))
     if (run_opts.device or infer_device()) == "cpu":
         run_opts = replace(run_opts, distributed_backend="gloo")
     join(run_opts.distributed_backend)
@@ -62,8 +64,10 @@ def train_and_test(
     tokenizer = tokenizer_of(hparams)
     splits = read_splits(hparams, tokenizer)
 
+    stretch = largest_growth(hparams.get("wav_augment"))
+
     def loader_kwargs(data: sb.dataio.dataset.DynamicItemDataset, shuffle: bool) -> dict:
-        growth = largest_growth(hparams.get("wav_augment")) if shuffle else 1.0
+        growth = stretch if shuffle else 1.0
         options = make_loader_kwargs(
             data, hparams["max_batch_seconds"], hparams["seed"], shuffle, growth
         )
@@ -79,9 +83,12 @@ def train_and_test(
     )
     train = splits.train
     if not run_opts.test_only:  # also a check
-        train = brain.make_dataloader(train, sb.Stage.TRAIN, **loader_kwargs(train, shuffle=True))
+        loader = brain.make_dataloader(train, sb.Stage.TRAIN, **loader_kwargs(train, shuffle=True))
+        scan_memory(brain, hparams, train, tokenizer, stretch)
+        train = loader
     begin()
     start.begin(hparams, splits.train)
+    begin_training(run_opts.distributed_backend)
     if not run_opts.test_only:
         sb.create_experiment_directory(hparams["output_folder"])
     brain.fit(

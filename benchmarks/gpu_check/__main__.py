@@ -1,0 +1,48 @@
+"""Checks and measures everything on a GPU, within four minutes, and writes gpu.md.
+
+    python benchmarks/gpu_check [--parts parity speed] [--out results/gpu_check]
+
+Where there is no GPU it runs on the CPU, at toy size, as a test of itself. It needs no data. Given
+again, it takes up what is missing or has failed; what has passed, by the same code on the same
+card, it keeps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from check_report import report
+from check_runner import PARTS, SECONDS, Context, child, machine, run_parts
+
+ROOT = Path(__file__).parents[2]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--out", type=Path, default=ROOT / "results" / "gpu_check")
+    parser.add_argument(
+        "--seconds", type=float, default=SECONDS, help=f"of all parts; default: {SECONDS:.0f}"
+    )
+    parser.add_argument("--size", choices=("toy", "paper"), help="default: paper on a GPU")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU if there is one")
+    parser.add_argument("--child", choices=PARTS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    device = args.device or ("cuda" if machine()["card"] else "cpu")
+    size = args.size or ("paper" if device == "cuda" else "toy")
+    context = Context(device, size, args.out.resolve())
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    if args.child:
+        return child(args.child, context)
+    results = run_parts(args.parts, context, args.seconds)
+    text, passed = report(results, context)
+    (context.out / "gpu.md").write_text(text, encoding="utf-8")
+    print(text)
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

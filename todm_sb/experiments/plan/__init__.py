@@ -1,0 +1,1 @@
+"""What a training will take, counted before there is a GPU: FLOPs, bytes, memory and hours."""
