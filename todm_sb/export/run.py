@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -90,14 +90,12 @@ def export_run(
         "max_symbols": hparams["max_symbols"],
         "space": space if config is None else None,
     }
-    if form == "web":
-        _write_web({**parts, "model": model}, subnets)
-    elif form == "bundle":
-        write_bundle(**parts, subnets=subnets, for_training=for_training)
-    elif form == "speechbrain":
-        export_folder(**parts, hop=hparams["features"].hop)
-    else:
-        _write_onnx(parts, in_8_bits=form == "onnx-int8")
+    writers: dict[str, Callable[[], object]] = {
+        "web": lambda: _write_web({**parts, "model": model}, subnets),
+        "bundle": lambda: write_bundle(**parts, subnets=subnets, for_training=for_training),
+        "speechbrain": lambda: export_folder(**parts, hop=hparams["features"].hop),
+    }
+    writers.get(form, lambda: _write_onnx(parts, in_8_bits=form == "onnx-int8"))()
     return count_parameters(model, config or space.max)
 
 
