@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,21 +62,19 @@ def export_run(
         Parameters of the exported network.
 
     Raises:
-        ConfigError: if the run, the search, the subnet, the tokenizer or a causal form is not
-            there, another form than a bundle is to be for training, the search was of other
-            weights, or the target is no place for an export.
+        ConfigError: if something of the run is not there, the search was of other weights, the
+            target is no place for an export, or another form than a bundle is to be for training.
     """
     if for_training and form != "bundle":
         raise ConfigError("--for-training is of bundles: leave it out, or --format")
     check_place(target, run)
     hparams = _load_deployable(run, causal)
     model, space = hparams["model"], hparams["space"]
-    named = hparams["named_subnets"] or {}
-    subnets = measured_subnets(run, model, space, named, hparams["weights"], causal)
+    subnets = _measured(run, hparams, causal)
     config = None
     if budget is not None:
-        found = search_folder(run, cost, causal, study) / PARETO
-        config = space.check(_found_best(found, model, parse_budget(budget, cost)))
+        found = search_folder(run, cost, causal, study)
+        config = space.check(_found_best(found / PARETO, model, parse_budget(budget, cost)))
     elif subnet != SUPERNET:
         config = space.named(subnet, {s.name: s.config for s in subnets})
     if config is not None:
@@ -90,13 +88,27 @@ def export_run(
         "max_symbols": hparams["max_symbols"],
         "space": space if config is None else None,
     }
-    writers: dict[str, Callable[[], object]] = {
-        "web": lambda: _write_web({**parts, "model": model}, subnets),
-        "bundle": lambda: write_bundle(**parts, subnets=subnets, for_training=for_training),
-        "speechbrain": lambda: export_folder(**parts, hop=hparams["features"].hop),
-    }
-    writers.get(form, lambda: _write_onnx(parts, in_8_bits=form == "onnx-int8"))()
+    if form == "web":
+        _write_web({**parts, "model": model}, subnets)
+    elif form == "bundle":
+        write_bundle(**parts, subnets=subnets, for_training=for_training)
+    else:
+        _write_network(form, parts, hparams["features"].hop)
     return count_parameters(model, config or space.max)
+
+
+def _measured(run: Path, hparams: dict[str, Any], causal: bool) -> list[BundledSubnet]:
+    """See :func:`measured_subnets`, of a run that is loaded."""
+    named, weights = hparams["named_subnets"] or {}, hparams["weights"]
+    return measured_subnets(run, hparams["model"], hparams["space"], named, weights, causal)
+
+
+def _write_network(form: str, parts: dict[str, Any], hop: int) -> None:
+    """Writes one network in a form that knows no subnets."""
+    if form == "speechbrain":
+        export_folder(**parts, hop=hop)
+    else:
+        _write_onnx(parts, in_8_bits=form == "onnx-int8")
 
 
 def _load_deployable(run: Path, causal: bool) -> dict[str, Any]:
