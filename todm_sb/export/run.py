@@ -45,7 +45,7 @@ def export_run(
     study: str | None = None,
     for_training: bool = False,
 ) -> int:
-    """Writes the best weights of a run.
+    """Writes the best weights of a run, and returns how many parameters are exported.
 
     Args:
         run: ``output_folder`` of train.py.
@@ -57,9 +57,6 @@ def export_run(
         causal: of a dual-mode network, what streaming needs and no more.
         study: name of the search that found it; None for the nameless one.
         for_training: of a bundle: keep CTC head and simple joiner.
-
-    Returns:
-        Parameters of the exported network.
 
     Raises:
         ConfigError: if something of the run is not there, the search was of other weights, the
