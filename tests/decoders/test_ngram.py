@@ -124,7 +124,7 @@ def test_a_model_is_told_to_be_of_pieces_or_of_words(tmp_path, char_tokenizer_pa
     assert isinstance(ngram_fusion(pieces, tokenizer, 0.3), PieceNGramFusion)
     words = arpa_of_words(tmp_path, ["ONE", "TWO"])
     assert isinstance(ngram_fusion(words, tokenizer, 0.3), WordNGramFusion)
-    with pytest.raises(ConfigError, match=r"such as 'one', are not spelt .* letter case"):
+    with pytest.raises(ConfigError, match=r"such as 'one', are not spelt .*letter case"):
         ngram_fusion(arpa_of_words(tmp_path, ["one", "two"]), tokenizer, 0.3)
 
 

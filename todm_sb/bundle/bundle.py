@@ -87,6 +87,7 @@ def write_bundle(
     max_symbols: int = 5,
     space: SearchSpace | None = None,
     subnets: Sequence[BundledSubnet] = (),
+    longest_seconds: float | None = None,
 ) -> Manifest:
     """Writes a bundle; the auxiliaries of training are left out.
 
@@ -100,6 +101,7 @@ def write_bundle(
         space: of a supernet, so that subnets can be chosen when it is loaded.
         subnets: what was measured. If empty, the network itself, or the max and min subnets of
             the space, with their parameters.
+        longest_seconds: the longest utterance that was trained on, if it is known.
 
     Returns:
         What was written into ``bundle.json``.
@@ -121,6 +123,7 @@ def write_bundle(
         max_symbols=max_symbols,
         space=space,
         subnets=tuple(subnets) or _unmeasured(model, space),
+        longest_seconds=longest_seconds,
     )
     text = json.dumps(manifest.to_dict(), indent=1)
     _build(Manifest.from_dict(parse_json(text.encode())), contents.__getitem__)

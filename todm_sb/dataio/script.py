@@ -8,11 +8,11 @@ from collections.abc import Iterable
 WORD_MARK = "\u2581"
 
 
-def is_wide(character: str) -> bool:
-    """Whether a character is of a script that is written without spaces and a word by itself here:
-    the wide ones of Chinese, Japanese and Korean, but for Hangul, which has spaces."""
-    wide = unicodedata.east_asian_width(character) in "WF"
-    return wide and not unicodedata.name(character, "").startswith("HANGUL")
+def is_wide(text: str) -> bool:
+    """Whether a text begins with a character that is a word by itself here, since its script has
+    no spaces: the wide ones of Chinese and Japanese, but not Hangul."""
+    wide = unicodedata.east_asian_width(text[0]) in "WF"
+    return wide and not unicodedata.name(text[0], "").startswith("HANGUL")
 
 
 def begins_word(piece: str | int) -> bool:

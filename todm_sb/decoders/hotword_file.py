@@ -20,12 +20,13 @@ BOOST = 1.5
 _LINE = re.compile(r"(?P<phrase>.*?)(?:\s+:(?P<boost>\S+))?\s*", re.ASCII)
 
 
-def read_hotwords(path: str | Path) -> dict[str, float]:
+def read_hotwords(path: str | Path, boost: float = BOOST) -> dict[str, float]:
     """Reads a list of hot words: a phrase a line, and after it, if it has a boost of its own,
     ``:2.5``. Empty lines and those that begin with ``#`` do not count. sherpa-onnx reads the same.
 
     Args:
         path: text in UTF-8.
+        boost: of phrases that have none of their own.
 
     Returns:
         The boost of each label by phrase.
@@ -44,20 +45,21 @@ def read_hotwords(path: str | Path) -> dict[str, float]:
         found = _LINE.fullmatch(line.strip())
         if found and found["phrase"] and not line.lstrip().startswith("#"):
             where = f"{path}, line {number}"
-            phrases[found["phrase"]] = _boost(found["boost"], where)
+            own = found["boost"]
+            phrases[found["phrase"]] = boost if own is None else _number(own, where)
     if not phrases:
         raise ConfigError(f"{path} lists no hot word: write a phrase a line")
     return phrases
 
 
-def _boost(text: str | None, where: str) -> float:
+def _number(text: str, where: str) -> float:
     try:
-        boost = BOOST if text is None else float(text)
+        number = float(text)
     except ValueError:
-        boost = math.nan
-    if not math.isfinite(boost):
+        number = math.nan
+    if not math.isfinite(number):
         raise ConfigError(f"{where}: the boost {quoted(text)} is no number: write it as in CAT :2")
-    return boost
+    return number
 
 
 def hotword_graph(

@@ -127,9 +127,7 @@ def _read(lines: Iterable[str], path: Path) -> NGram:
 
 def _add(model: NGram, order: int, line: str) -> None:
     """Takes a line: log-probability, words and, if it is a context, the back-off weight."""
-    log_prob, *words = line.split("\t") if "\t" in line else line.split(" ")
-    if len(words) < order:  # a tab before and after the words, spaces between them
-        words = [*words[0].split(" "), *words[1:]]
+    log_prob, *words = re.split("[ \t]+", line)
     words, rest = words[:order], words[order:]
     if len(words) < order or len(rest) > 1:
         raise ValueError

@@ -19,7 +19,13 @@ from todm_sb.search.pareto import SearchResult
 from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters, extract_subnet
 from todm_sb.training.error_rates import SCORED_KEYS
 from todm_sb.training.identity import FEATURE_KEYS
-from todm_sb.training.runs import load_run, search_folder, trained_tokenizer, weights_id
+from todm_sb.training.runs import (
+    load_run,
+    longest_trained,
+    search_folder,
+    trained_tokenizer,
+    weights_id,
+)
 from todm_sb.training.searcher import searcher_of
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.ownership import check_place, new_export
@@ -88,9 +94,10 @@ def export_run(
     if form == "web":
         _write_web({**parts, "model": model}, subnets)
     elif form == "bundle":
-        write_bundle(**parts, subnets=subnets)
+        write_bundle(**parts, subnets=subnets, longest_seconds=longest_trained(hparams))
     elif form == "speechbrain":
-        export_folder(**parts, hop=hparams["features"].hop)
+        longest = longest_trained(hparams)
+        export_folder(**parts, hop=hparams["features"].hop, longest_seconds=longest)
     else:
         _write_onnx(parts, in_8_bits=form == "onnx-int8")
     return count_parameters(model, config or space.max)
