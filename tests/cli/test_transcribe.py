@@ -251,7 +251,7 @@ def test_long_audio_is_cut_unless_it_is_told_not_to_be(bundle, tmp_path, capsys)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["AUDIO", "--format", "srt", "AUDIO"], "--format srt is of one recording"),
+        (["AUDIO", "AUDIO", "--format", "srt"], "--format srt is of one recording"),
         (["AUDIO", "--nbest", "2"], "json or jsonl has alternatives"),
         (["AUDIO", "--nbest", "3", "--beam-size", "2", "--json"], "the beam must hold as many"),
         (["AUDIO", "--beam-size", "1", "--hotwords", "HOT"], "a beam of 1 is greedy search"),

@@ -58,8 +58,7 @@ HOUR = transcript(("A<B", 0.0, 0.5, 0.75), ("C&D", 0.5, 1.0, 1.0), ("LATE", 3661
 
 def test_subtitles_have_their_clocks_and_letters():
     assert as_srt(HOUR) == (
-        "1\n00:00:00,000 --> 00:00:01,000\nA<B C&D\n\n"
-        "2\n01:01:01,000 --> 01:01:02,500\nLATE\n\n"
+        "1\n00:00:00,000 --> 00:00:01,000\nA<B C&D\n\n2\n01:01:01,000 --> 01:01:02,500\nLATE\n\n"
     )
     assert as_vtt(HOUR) == (
         "WEBVTT\n\n00:00:00.000 --> 00:00:01.000\nA&lt;B C&amp;D\n"

@@ -95,9 +95,7 @@ def synthesize(text: str, voice: Voice) -> np.ndarray:
     return synthesize_with_times(text, voice)[0]
 
 
-def synthesize_with_times(
-    text: str, voice: Voice
-) -> tuple[np.ndarray, list[tuple[str, float]]]:
+def synthesize_with_times(text: str, voice: Voice) -> tuple[np.ndarray, list[tuple[str, float]]]:
     """Speaks a text, and says when each word begins.
 
     Calls from several threads are served one after the other; the library holds no GIL.

@@ -77,9 +77,7 @@ def hotword_graph(
     """
     pieces = Detokenizer.of_tokenizer(tokenizer).pieces
     boosts = {
-        form: boost
-        for phrase, boost in phrases.items()
-        for form in _forms(phrase, tokenizer)
+        form: boost for phrase, boost in phrases.items() for form in _forms(phrase, tokenizer)
     }
     return HotwordGraph(boosts, [begins_word(piece) for piece in pieces], blank)
 

@@ -72,7 +72,7 @@ class NGram:
             word: it, or ``</s>`` for the end.
         """
         total = 0.0
-        for total, words in self.backed_off(context):  # noqa: B007
+        for total, words in self.backed_off(context):
             if word in words:
                 return total + words[word]
         return total + self.unknown
@@ -92,7 +92,7 @@ def read_arpa(path: str | Path) -> NGram:
         with path.open("rb") as file:
             compressed = file.read(2) == b"\x1f\x8b"
         opened = gzip.open if compressed else open
-        with opened(path, "rt", encoding="utf-8", newline="\n") as file:  # type: ignore[operator]
+        with opened(path, "rt", encoding="utf-8", newline="\n") as file:
             return _read(file, path)
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is no n-gram model in ARPA form: it is not UTF-8") from None

@@ -174,9 +174,7 @@ def transcribe_sources(
                 yield done
             else:
                 share = took * len(samples) / total
-                yield replace(
-                    done, transcript=next(transcripts), seconds=done.seconds + share
-                )
+                yield replace(done, transcript=next(transcripts), seconds=done.seconds + share)
 
 
 def _windows(

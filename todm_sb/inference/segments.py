@@ -10,6 +10,8 @@ the square of its length relative to the longest: networks are not used to many 
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,7 +52,7 @@ def segments_of(
         return [(0, len(samples))]
     places, costs = _places(samples, sample_rate, longest)
     cuts = _cheapest([0, *places, len(samples)], [0.0, *costs, 0.0], most)
-    return list(zip(cuts[:-1], cuts[1:], strict=True))
+    return list(itertools.pairwise(cuts))
 
 
 def _places(

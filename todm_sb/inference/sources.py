@@ -14,7 +14,11 @@ from todm_sb.utils.text_files import lines, read_text
 STDIN = "-"
 # What is taken for audio in a folder; a file that is named may have any other suffix.
 SUFFIXES = frozenset(
-    ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .w64 .rf64 .sph .nist".split()
+    f".{suffix}"
+    for suffix in (
+        *("wav", "flac", "ogg", "oga", "opus", "mp3", "aif", "aiff", "aifc"),
+        *("au", "snd", "caf", "w64", "rf64", "sph", "nist"),
+    )
 )
 
 
