@@ -85,8 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
                 )
                 evaluated[test_set.name].append(found)
                 failed = failed or bool(found.faults)
-    for name, found in evaluated.items():
-        _show(name, found, parameters, arguments)
+    for name, of_networks in evaluated.items():
+        _show(name, of_networks, parameters, arguments)
     return FAILED if failed else OK
 
 

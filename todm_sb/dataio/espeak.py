@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import _ctypes
 import ctypes
-import itertools
 import sys
 import threading
 from collections.abc import Iterator
@@ -118,13 +117,14 @@ def synthesize_with_times(text: str, voice: Voice) -> tuple[np.ndarray, list[tup
     def collect(samples, count, events) -> int:
         if samples and count > 0:
             chunks.append(ctypes.string_at(samples, count * ctypes.sizeof(ctypes.c_short)))
-        for i in itertools.count():
+        i = 0
+        while events[i].type != EVENT_LIST_END:
             event = events[i]
-            if event.type == EVENT_LIST_END:
-                return 0  # go on
             if event.type == EVENT_WORD:
                 begin = event.text_position - 1
                 words.append((text[begin : begin + event.length], event.audio_position / 1000))
+            i += 1
+        return 0  # go on
 
     encoded = text.encode()
     with _lock, _fresh_library() as (espeak, data):

@@ -4,7 +4,7 @@ A network that was trained on utterances of some seconds loses words, without a 
 speech. Every sample stays in one part: what is quiet need not be silence.
 
 The cuts are those of the least cost, found by dynamic programming. A cut costs the level of sound
-around it, in decibels above the quietest place nearby. A part costs :data:`LENGTH` decibels times
+around it, in decibels above the quietest place nearby, and :data:`CUT`. A part costs :data:`LENGTH` decibels times
 the square of its length relative to the longest: networks are not used to many of that length.
 """
 
@@ -21,6 +21,8 @@ BLOCK = 0.1
 WINDOW = 0.2
 # Seconds of which a level is taken at once.
 STEP = 0.01
+# Decibels that each cut costs, so that a pause has one.
+CUT = 2.0
 # Decibels that a part costs that is as long as a part may be.
 LENGTH = 15.0
 # Below full scale; digital silence is no quieter.
@@ -72,7 +74,7 @@ def _places(
     nearby = np.lib.stride_tricks.sliding_window_view(around, 2 * reach + 1).min(1)
     at = level.argmin(1) + np.arange(n_blocks) * block
     # In the middle of the step: never at the beginning.
-    return list(at * step + step // 2), list(lowest - nearby)
+    return list(at * step + step // 2), list(lowest - nearby + CUT)
 
 
 def _cheapest(places: list[int], costs: list[float], most: int) -> list[int]:
