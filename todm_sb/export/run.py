@@ -94,19 +94,20 @@ def export_run(
     if form == "web":
         _write_web({**parts, "model": model}, subnets)
     elif form == "bundle":
-        write_bundle(**parts, subnets=subnets, longest_seconds=longest_trained(hparams))
+        write_bundle(**parts, subnets=subnets, longest_seconds=hparams["longest"])
     elif form == "speechbrain":
-        longest = longest_trained(hparams)
-        export_folder(**parts, hop=hparams["features"].hop, longest_seconds=longest)
+        export_folder(**parts, hop=hparams["features"].hop, longest_seconds=hparams["longest"])
     else:
         _write_onnx(parts, in_8_bits=form == "onnx-int8")
     return count_parameters(model, config or space.max)
 
 
 def _load_deployable(run: Path, causal: bool) -> dict[str, Any]:
-    """As :func:`load_run`; refuses a run that decodes with what no exported network has."""
+    """As :func:`load_run`, and ``longest``, the longest utterance of training in seconds; refuses a
+    run that decodes with what no exported network has."""
     hparams = load_run(run, causal)
     searcher_of(hparams, hparams["model"].deployed())
+    hparams["longest"] = longest_trained(hparams)
     return hparams
 
 

@@ -3,9 +3,10 @@
 A network that was trained on utterances of some seconds loses words, without a word, in minutes of
 speech. Every sample stays in one part: what is quiet need not be silence.
 
-The cuts are those of the least cost, found by dynamic programming. A cut costs the level of sound
-around it, in decibels above the quietest place nearby, and :data:`CUT`. A part costs :data:`LENGTH` decibels times
-the square of its length relative to the longest: networks are not used to many of that length.
+The cuts are those of the least cost, found by dynamic programming. A cut costs :data:`CUT` decibels
+and the level of sound around it above the quietest place nearby. A part costs :data:`LENGTH`
+decibels times the square of its length relative to the longest: few utterances of training had that
+length.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def _places(
     nearby = np.lib.stride_tricks.sliding_window_view(around, 2 * reach + 1).min(1)
     at = level.argmin(1) + np.arange(n_blocks) * block
     # In the middle of the step: never at the beginning.
-    return list(at * step + step // 2), list(lowest - nearby + CUT)
+    return (at * step + step // 2).tolist(), (lowest - nearby + CUT).tolist()
 
 
 def _cheapest(places: list[int], costs: list[float], most: int) -> list[int]:
