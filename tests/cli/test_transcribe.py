@@ -1,5 +1,7 @@
+import io
 import json
 import os
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -10,8 +12,8 @@ import soundfile
 import torch
 
 from todm_sb.cli import FAILED, OK, main
-from todm_sb.cli.transcribe import _show
 from todm_sb.inference import SubnetASR
+from todm_sb.inference.formats import FORMATS, SUFFIXES
 
 
 @pytest.fixture
@@ -44,18 +46,16 @@ def test_each_file_is_a_line_and_a_bad_one_costs_the_exit_code(bundle, audio, ca
     assert f"error: {bad} cannot be read as audio" in captured.err
 
 
-def test_pipes_are_read_and_folders_cost_the_others_nothing(bundle, audio, tmp_path, capsys):
+def test_a_pipe_is_read(bundle, audio, tmp_path, capsys):
     assert main(["transcribe", audio[0], "--model", str(bundle)]) == OK
     _, expected = capsys.readouterr().out.rstrip("\n").split("\t")
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     writer = threading.Thread(target=pipe.write_bytes, args=(Path(audio[0]).read_bytes(),))
     writer.start()
-    assert main(["transcribe", str(tmp_path), str(pipe), "--model", str(bundle)]) == FAILED
+    assert main(["transcribe", str(pipe), "--model", str(bundle)]) == OK
     writer.join()
-    captured = capsys.readouterr()
-    assert captured.out == f"{pipe}\t{expected}\n"
-    assert f"error: {tmp_path} is a folder: name the audio files in it" in captured.err
+    assert capsys.readouterr().out == f"{pipe}\t{expected}\n"
 
 
 @pytest.mark.parametrize("name", ["a" * 300 + ".wav", "\udcff.wav"])
@@ -110,13 +110,6 @@ def test_a_bundle_of_a_tokenizer_with_bytes_cannot_command_a_terminal(shouting, 
     assert json.loads(line)["text"] == text
 
 
-def test_json_escapes_what_json_itself_does_not(capsys):
-    _show({"audio": "a", "text": "\x9b2J\x7fÄ\u2028"}, as_json=True)
-    line = capsys.readouterr().out
-    assert "\\u009b2J\\u007fÄ" in line
-    assert json.loads(line)["text"] == "\x9b2J\x7fÄ\u2028"
-
-
 def test_json_has_an_object_a_line(bundle, audio, capsys):
     good, bad = audio
     assert main(["transcribe", good, bad, "--model", str(bundle), "--json"]) == FAILED
@@ -125,6 +118,7 @@ def test_json_has_an_object_a_line(bundle, audio, capsys):
     assert read["seconds"] == 1.0
     assert read["time"] > 0
     assert isinstance(read["text"], str)
+    assert " ".join(word["word"] for word in read["words"]).split() == read["text"].split()
     assert failed.keys() == {"audio", "error"}
 
 
@@ -156,3 +150,130 @@ def test_a_yaml_that_could_run_code_is_not_read_unless_trusted(audio, tmp_path, 
     error = refusal(["transcribe", audio[0], "--model", str(tmp_path)], capsys)
     assert "add --trusted" in error
     assert not (tmp_path / "pwned").exists()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Audio files of noise, of several lengths, in a folder with other things; by their names."""
+    rng, folder = np.random.default_rng(1), tmp_path / "recordings"
+    (folder / "deep").mkdir(parents=True)
+    seconds = {"b.wav": 0.5, "a.flac": 2.0, "deep/c.WAV": 1.0}
+    for name, length in seconds.items():
+        samples = 0.1 * rng.normal(size=round(16000 * length))
+        soundfile.write(folder / name, samples, 16000, format=Path(name).suffix[1:].upper())
+    (folder / "notes.txt").write_text("no audio")
+    (folder / ".hidden.wav").write_text("no audio")
+    return folder
+
+
+def lines_of(capsys, argv, code=OK):
+    assert main(["transcribe", *map(str, argv)]) == code
+    return capsys.readouterr().out.splitlines()
+
+
+def test_folders_and_lists_name_what_is_in_them_and_order_stays(bundle, folder, capsys):
+    names = ["a.flac", "b.wav", "deep/c.WAV"]
+    one_by_one = [lines_of(capsys, [folder / x, "--model", bundle])[0] for x in names]
+    assert lines_of(capsys, [folder, "--model", bundle]) == one_by_one
+    # Batches of one and of all give the same.
+    short = [folder, "--model", bundle, "--batch-seconds", 0.1]
+    assert lines_of(capsys, short) == one_by_one
+    (folder / "list").write_text("b.wav\n\na.flac\n")
+    listed = lines_of(capsys, ["--list", folder / "list", "--model", bundle])
+    assert listed == [one_by_one[1], one_by_one[0]]
+
+
+def test_standard_input_is_audio_or_a_list(bundle, audio, monkeypatch, capsys):
+    good, _ = audio
+    (expected,) = lines_of(capsys, [good, "--model", bundle])
+    _, text = expected.split("\t")
+    with open(good, encoding="latin-1") as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        assert lines_of(capsys, ["-", "--model", bundle]) == [f"-\t{text}"]
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{good}\n"))
+    assert lines_of(capsys, ["--list", "-", "--model", bundle]) == [expected]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_each_format_is_a_file_of_its_own_with_output(bundle, folder, tmp_path, capsys, form):
+    output = tmp_path / "out"
+    argv = [folder, "--model", bundle, "--format", form, "--output", output]
+    assert lines_of(capsys, argv) == []
+    found = {str(p.relative_to(output)): p for p in output.rglob("*.*") if p.name[0] != "."}
+    assert found.keys() == {f"{x}{SUFFIXES[form]}" for x in ("a", "b", "deep/c")}
+    text = found[f"a{SUFFIXES[form]}"].read_text(encoding="utf-8")
+    if form == "json":
+        assert json.loads(text)["audio"].endswith("a.flac")
+    elif form == "ctm":
+        assert text.startswith("a 1 ")
+    elif form == "vtt":
+        assert text.startswith("WEBVTT\n\n00:00:0")
+    # Once more: its own files are replaced; a changed one is somebody's.
+    assert lines_of(capsys, argv) == []
+    found[f"a{SUFFIXES[form]}"].write_text("mine")
+    assert "was changed since: move it away" in refusal(["transcribe", *map(str, argv)], capsys)
+
+
+def test_nbest_are_alternatives_of_a_beam(bundle, audio, capsys):
+    argv = [audio[0], "--model", bundle, "--format", "json", "--nbest", 3]
+    (found,) = json.loads("".join(lines_of(capsys, argv)))
+    (segment,) = found["segments"]
+    scores = [alternative["score"] for alternative in segment["nbest"]]
+    assert len(scores) == 3
+    assert scores == sorted(scores, reverse=True)
+    assert segment["nbest"][0]["text"] == found["text"]
+
+
+def test_hot_words_and_a_language_model_change_the_text(bundle, audio, tmp_path, capsys):
+    hot, lm = tmp_path / "hot.txt", tmp_path / "lm.arpa"
+    hot.write_text("SEVEN :30\n")
+    lm.write_text("\\1-grams:\n-9 ZERO\n-9 </s>\n-0.1 NINE\n\\end\\\n")
+    (plain,) = lines_of(capsys, [audio[0], "--model", bundle, "--beam-size", 4])
+    (hotter,) = lines_of(capsys, [audio[0], "--model", bundle, "--hotwords", hot])
+    assert "SEVEN" not in plain
+    assert "SEVEN" in hotter
+    (fused,) = lines_of(capsys, [audio[0], "--model", bundle, "--lm", lm, "--lm-weight", 2])
+    assert fused != plain
+
+
+def test_long_audio_is_cut_unless_it_is_told_not_to_be(bundle, tmp_path, capsys):
+    long = tmp_path / "long.wav"
+    soundfile.write(long, 0.1 * np.random.default_rng(0).normal(size=16000 * 5), 16000)
+
+    def n_segments(*options):
+        argv = [long, "--model", bundle, "--format", "json", "--nbest", 2, *options]
+        return len(json.loads("".join(lines_of(capsys, argv)))[0]["segments"])
+
+    assert n_segments() == n_segments("--segment", "off") == 1
+    assert n_segments("--segment", 2) >= 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["AUDIO", "AUDIO", "--format", "srt"], "--format srt is of one recording"),
+        (["AUDIO", "--nbest", "2"], "json or jsonl has alternatives"),
+        (["AUDIO", "--nbest", "3", "--beam-size", "2", "--json"], "the beam must hold as many"),
+        (["AUDIO", "--beam-size", "1", "--hotwords", "HOT"], "a beam of 1 is greedy search"),
+        (["AUDIO", "--hotwords", "nowhere"], "hot words nowhere: No such file"),
+        (["AUDIO", "--hotwords", "HOT", "--hotwords-boost", "nan"], "--hotwords-boost nan"),
+        (["AUDIO", "--lm", "nowhere"], "nowhere cannot be read"),
+        (["AUDIO", "--lm", "FOLDER"], "holds no hyperparams.yaml of a language model"),
+        (["AUDIO", "--segment", "0.5"], "must be off, or at least 1"),
+        (["AUDIO", "--format", "ctm", "--reference"], "no place for a --reference"),
+        (["AUDIO", "AUDIO", "--output", "OUT"], "would both be written as good"),
+        (["AUDIO", "--output", "HOT"], "is a file: name a folder"),
+        ([], "nothing to transcribe"),
+        (["FOLDER"], "holds no audio file"),
+        (["-", "-"], "standard input \\(-\\) can be one thing only"),
+        (["--list", "nowhere"], "list nowhere cannot be read"),
+    ],
+)
+def test_options_that_do_not_fit_are_one_line(bundle, audio, tmp_path, capsys, options, message):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "hot").write_text("SEVEN\n")
+    places = {"FOLDER": "empty", "HOT": "hot", "OUT": "out"}
+    places = {"AUDIO": audio[0], **{key: str(tmp_path / name) for key, name in places.items()}}
+    argv = ["transcribe", "--model", str(bundle), *(places.get(x, x) for x in options)]
+    assert re.search(message, refusal(argv, capsys).splitlines()[-1])
+    assert not (tmp_path / "out").exists()

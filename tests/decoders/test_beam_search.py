@@ -162,7 +162,7 @@ def test_a_beam_that_holds_everything_adds_the_language_model_to_all(model):
     lm, weight = TinyLM(4), 0.6
     encoded, lengths = frames_of(model, 4, 2)
     fusion = ShallowFusion(lm, weight, model.blank)
-    found = beam_search(model, encoded, lengths, beam_size=128, nbest=128, fusion=fusion)
+    found = beam_search(model, encoded, lengths, beam_size=128, nbest=128, fusions=[fusion])
     for row, length, hypotheses in zip(encoded, lengths, found, strict=True):
         expected = {
             labels: score + lm_gain(lm, weight, model.blank, labels)
@@ -179,7 +179,7 @@ def test_a_small_beam_with_a_language_model_is_the_search_by_dictionary(model):
     model.joiner.output.bias[model.blank] -= 4
     encoded, lengths = frames_of(model, 8, 5)
     fusion = ShallowFusion(lm, 0.6, model.blank)
-    found = beam_search(model, encoded, lengths, beam_size=3, nbest=3, fusion=fusion)
+    found = beam_search(model, encoded, lengths, beam_size=3, nbest=3, fusions=[fusion])
     plain = beam_search(model, encoded, lengths, beam_size=3, nbest=3)
     for row, length, hypotheses in zip(encoded, lengths, found, strict=True):
         expected = by_dictionary(model, row[:length], 3, lm, 0.6)

@@ -89,6 +89,7 @@ def write_bundle(
     space: SearchSpace | None = None,
     subnets: Sequence[BundledSubnet] = (),
     for_training: bool = False,
+    longest_seconds: float | None = None,
 ) -> Manifest:
     """Writes a bundle; the auxiliaries of training are left out, unless they are asked for.
 
@@ -103,6 +104,7 @@ def write_bundle(
         subnets: what was measured. If empty, the network itself, or the max and min subnets of
             the space, with their parameters.
         for_training: keep the auxiliaries that the network has, CTC head and simple joiner.
+        longest_seconds: the longest utterance that was trained on, if it is known.
 
     Returns:
         What was written into ``bundle.json``.
@@ -125,6 +127,7 @@ def write_bundle(
         max_symbols=max_symbols,
         space=space,
         subnets=tuple(subnets) or _unmeasured(model, space),
+        longest_seconds=longest_seconds,
     )
     text = json.dumps(manifest.to_dict(), indent=1)
     _build(Manifest.from_dict(parse_json(text.encode())), contents.__getitem__)

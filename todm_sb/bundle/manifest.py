@@ -86,7 +86,8 @@ _MANIFEST = mapping(
         "max_symbols": integer(1, 100),
         "space": nullable(_SPACE),
         "subnets": sequence(_SUBNET, 1, MAX_SUBNETS),
-    }
+    },
+    {"longest_seconds": number(0, 1e6)},
 )
 
 
@@ -149,6 +150,7 @@ class Manifest:
         max_symbols: labels a frame at most in greedy search.
         space: of a supernet; None of a single subnet.
         subnets: those that were measured; the one subnet itself, if it is a single one.
+        longest_seconds: the longest utterance that was trained on, if it is known.
     """
 
     files: dict[str, FileRecord]
@@ -157,6 +159,7 @@ class Manifest:
     max_symbols: int
     space: SearchSpace | None
     subnets: tuple[BundledSubnet, ...]
+    longest_seconds: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""
@@ -169,6 +172,7 @@ class Manifest:
             "max_symbols": self.max_symbols,
             "space": self.space and self.space.to_dict(),
             "subnets": [subnet.to_dict() for subnet in self.subnets],
+            **({} if self.longest_seconds is None else {"longest_seconds": self.longest_seconds}),
         }
 
     @classmethod
@@ -187,6 +191,7 @@ class Manifest:
             max_symbols=data["max_symbols"],
             space=data["space"] and SearchSpace.from_dict(data["space"]),
             subnets=tuple(BundledSubnet.from_dict(subnet) for subnet in data["subnets"]),
+            longest_seconds=data.get("longest_seconds"),
         )
         manifest._check_features()
         manifest._check_subnets()

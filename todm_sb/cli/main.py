@@ -19,6 +19,7 @@ OWN = "--import"
 COMMANDS: dict[str, str] = {
     "check-data": "Find what is wrong with a manifest before training.",
     "compare": "Compare a supernet's subnets with networks trained by themselves.",
+    "evaluate": "Measure error rates on any test set, and compare networks.",
     "export": "Cut a subnet, or a whole supernet, out of a training run.",
     "inspect": "Check a bundle and say what it holds.",
     "manifest": "Write a manifest of a folder of audio and texts.",

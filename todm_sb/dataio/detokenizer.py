@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from sentencepiece import SentencePieceProcessor
 
+from todm_sb.dataio.script import WORD_MARK as WORD_MARK
 from todm_sb.utils.errors import ConfigError
 
-WORD_MARK = "\u2581"
 # How tokens.txt names blank, which is label 0, and SentencePiece's unknown piece.
 BLANK_NAME, UNKNOWN_NAME = "<blk>", "<unk>"
 UNKNOWN_TEXT = " \u2047 "

@@ -31,8 +31,30 @@ CHARS_UTF8 = 1
 POS_CHARACTER = 1
 PARAMETER_RATE, PARAMETER_PITCH, PARAMETER_RANGE = 1, 3, 4
 
+EVENT_LIST_END, EVENT_WORD = 0, 1
+
+
+class _EventId(ctypes.Union):
+    _fields_ = (("number", ctypes.c_int), ("string", ctypes.c_char * 8))
+
+
+class _Event(ctypes.Structure):
+    """espeak-ng's ``espeak_EVENT``."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),  # of the first character, from 1
+        ("length", ctypes.c_int),  # in characters
+        ("audio_position", ctypes.c_int),  # in milliseconds
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", _EventId),
+    )
+
+
 _SynthCallback = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
 )
 
 # The library has one voice and one callback for the whole process.
@@ -64,7 +86,16 @@ class Voice:
 
 
 def synthesize(text: str, voice: Voice) -> np.ndarray:
-    """Speaks a text.
+    """Speaks a text; see :func:`synthesize_with_times`.
+
+    Returns:
+        Samples between -1 and 1, float64, at `SAMPLE_RATE`.
+    """
+    return synthesize_with_times(text, voice)[0]
+
+
+def synthesize_with_times(text: str, voice: Voice) -> tuple[np.ndarray, list[tuple[str, float]]]:
+    """Speaks a text, and says when each word begins.
 
     Calls from several threads are served one after the other; the library holds no GIL.
 
@@ -73,17 +104,26 @@ def synthesize(text: str, voice: Voice) -> np.ndarray:
         voice: how to say it.
 
     Returns:
-        Samples between -1 and 1, float64, at `SAMPLE_RATE`.
+        Samples between -1 and 1, float64, at `SAMPLE_RATE`; and each word with the second at which
+        espeak-ng begins it, in steps of a millisecond.
 
     Raises:
         DataError: if espeak-ng is not installed, cannot start or does not know the voice.
     """
     chunks: list[bytes] = []
+    words: list[tuple[str, float]] = []
 
     @_SynthCallback
-    def collect(samples, count, _events) -> int:
+    def collect(samples, count, events) -> int:
         if samples and count > 0:
             chunks.append(ctypes.string_at(samples, count * ctypes.sizeof(ctypes.c_short)))
+        i = 0
+        while events[i].type != EVENT_LIST_END:
+            event = events[i]
+            if event.type == EVENT_WORD:
+                begin = event.text_position - 1
+                words.append((text[begin : begin + event.length], event.audio_position / 1000))
+            i += 1
         return 0  # go on
 
     encoded = text.encode()
@@ -101,7 +141,7 @@ def synthesize(text: str, voice: Voice) -> np.ndarray:
         )
         if status != 0:
             raise DataError(f"espeak-ng could not say '{text}' as '{voice.name}' (code {status})")
-    return np.frombuffer(b"".join(chunks), dtype=np.int16) / 32768.0
+    return np.frombuffer(b"".join(chunks), dtype=np.int16) / 32768.0, words
 
 
 @contextmanager

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from todm_sb.decoders.fusion import Fusion
 from todm_sb.decoders.hypothesis import Hypothesis
-from todm_sb.decoders.language_model import ShallowFusion
 from todm_sb.decoders.networks import SearchNetworks, search_networks
 from todm_sb.decoders.selection import first_places
 from todm_sb.decoders.trails import Trails
@@ -28,7 +28,7 @@ def beam_search(
     n_frames: Tensor,
     beam_size: int = 4,
     nbest: int = 1,
-    fusion: ShallowFusion | None = None,
+    fusions: Sequence[Fusion] = (),
     max_symbols: int = 1,
     state_beam: float = 2.3,
 ) -> list[list[Hypothesis]]:
@@ -48,7 +48,7 @@ def beam_search(
         n_frames: (batch,), integer frames of each utterance; later ones are never looked at.
         beam_size: hypotheses kept.
         nbest: hypotheses returned, ``beam_size`` at most.
-        fusion: a language model whose scores are added to those of the labels.
+        fusions: language models, hot words: their scores are added to those of the labels.
         max_symbols: labels a frame at most, at least 1.
         state_beam: how far below the best hypothesis that is done with a frame, in
             log-probability, another is followed that stays there.
@@ -67,13 +67,14 @@ def beam_search(
     falling, order = n_frames.sort(descending=True, stable=True)
     lengths = falling.tolist()
     projected = networks.project_encoder(encoded)[order]
-    search = _Search(networks, fusion, max_symbols, state_beam)
+    search = _Search(networks, fusions, max_symbols, state_beam)
     beam = search.start(len(encoded), beam_size, encoded.device)
     ended = []
     for t in range(max(lengths, default=0)):
         running = sum(n > t for n in lengths)
-        ended.append(_Beam(*(x[running:] for x in beam)))
+        ended.append(search.finish(_Beam(*(x[running:] for x in beam))))
         beam = search.advance(_Beam(*(x[:running] for x in beam)), projected[:running, t, None], t)
+    beam = search.finish(beam)
     beam = _Beam(*map(torch.cat, zip(beam, *reversed(ended), strict=True)))
     found = search.trails.best(beam.scores, beam.trails, nbest)
     return [found[i] for i in order.argsort().tolist()]
@@ -141,12 +142,12 @@ class _Search:
     def __init__(
         self,
         networks: SearchNetworks,
-        fusion: ShallowFusion | None,
+        fusions: Sequence[Fusion],
         max_symbols: int,
         state_beam: float,
     ) -> None:
         self.networks = networks
-        self.predictors = [networks.predict] + ([fusion.predict] if fusion else [])
+        self.fusions = fusions
         self.max_symbols = max_symbols
         self.state_beam = state_beam
         self.trails = Trails()
@@ -154,7 +155,8 @@ class _Search:
     def start(self, batch: int, beam_size: int, device: torch.device) -> _Beam:
         """One hypothesis an utterance to begin with: the empty one."""
         blank = torch.full((batch, beam_size), self.networks.blank, device=device)
-        self.memories = [_Memory(predict, blank.flatten()) for predict in self.predictors]
+        predictors = [self.networks.predict, *(fusion.predict for fusion in self.fusions)]
+        self.memories = [_Memory(predict, blank.flatten()) for predict in predictors]
         scores = torch.full((batch, beam_size), -math.inf, device=device)
         scores[:, 0] = 0
         zeros, rows = torch.zeros_like(blank), torch.arange(blank.numel(), device=device)
@@ -197,6 +199,14 @@ class _Search:
             memory.keep(beam.rows.flatten())  # (N H,)
         rows = torch.arange(beam.rows.numel(), device=beam.rows.device)
         return beam._replace(rows=rows.view_as(beam.rows))
+
+    def finish(self, beam: _Beam) -> _Beam:
+        """Hypotheses that end after the frame before, with what that adds to their scores."""
+        scores, rows = beam.scores, beam.rows.flatten()
+        for fusion, memory in zip(self.fusions, self.memories[1:], strict=True):
+            final = fusion.final(tuple(s[rows] for s in memory.state))
+            scores = scores + final.view_as(scores)
+        return beam._replace(scores=scores)
 
     def _symbols(self, beam: _Beam, frame: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """What the next symbols have: log-probabilities, and what they add to the scores.

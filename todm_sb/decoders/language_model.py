@@ -39,3 +39,11 @@ class ShallowFusion:
         scores = self.weight * logits.flatten(1).float().log_softmax(-1)
         scores[:, self.blank] = 0
         return scores, batch_first(hidden)
+
+    def final(self, state: State) -> Tensor:
+        """Nothing: SpeechBrain's language models do not know where a sentence ends.
+
+        Returns:
+            (batch,), zeros.
+        """
+        return state[0].new_zeros(len(state[0]))

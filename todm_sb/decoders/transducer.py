@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from todm_sb.decoders.beam import beam_search
+from todm_sb.decoders.fusion import Fusion
 from todm_sb.decoders.greedy import greedy_search
 from todm_sb.decoders.hypothesis import Hypothesis
 from todm_sb.decoders.language_model import ShallowFusion
@@ -29,9 +31,10 @@ class TransducerSearcher(nn.Module):
             :class:`todm_sb.decoders.language_model.ShallowFusion`.
         lm_weight: its weight; 0 for none.
         state_beam: see :func:`todm_sb.decoders.beam.beam_search`.
+        fusions: what else is added to the scores of a beam search, such as hot words.
 
     Raises:
-        ConfigError: if there is a weight but no language model.
+        ConfigError: if there is a weight but no language model, or fusions but no beam.
     """
 
     def __init__(
@@ -43,8 +46,11 @@ class TransducerSearcher(nn.Module):
         lm_module: nn.Module | None = None,
         lm_weight: float = 0.0,
         state_beam: float = 2.3,
+        fusions: Sequence[Fusion] = (),
     ) -> None:
         super().__init__()
+        if fusions and beam_size == 1:
+            raise ConfigError("greedy search knows no language model or hot words: beam_size >= 2")
         if lm_weight > 0 and lm_module is None:
             raise ConfigError(f"lm_weight is {lm_weight}, but there is no lm_module: give one")
         self.model = model
@@ -54,6 +60,7 @@ class TransducerSearcher(nn.Module):
         self.lm = lm_module
         self.lm_weight = lm_weight
         self.state_beam = state_beam
+        self.fusions = tuple(fusions)
 
     def search(self, encoded: Tensor, n_frames: Tensor) -> list[list[Hypothesis]]:
         """Searches a batch of known lengths.
@@ -68,16 +75,16 @@ class TransducerSearcher(nn.Module):
         networks = search_networks(self.model)
         if self.beam_size == 1:
             return [[h] for h in greedy_search(networks, encoded, n_frames, self.max_symbols)]
-        fusion = None
+        fusions = list(self.fusions)
         if self.lm is not None and self.lm_weight > 0:
-            fusion = ShallowFusion(self.lm, self.lm_weight, networks.blank)
+            fusions.append(ShallowFusion(self.lm, self.lm_weight, networks.blank))
         return beam_search(
             networks,
             encoded,
             n_frames,
             self.beam_size,
             self.nbest,
-            fusion,
+            fusions,
             self.max_symbols,
             self.state_beam,
         )
@@ -86,6 +93,7 @@ class TransducerSearcher(nn.Module):
         """See :class:`todm_sb.decoders.protocol.Searcher`."""
         searcher = copy.copy(self)
         searcher.beam_size, searcher.nbest, searcher.lm_weight = 1, 1, 0.0
+        searcher.fusions = ()
         return searcher
 
     def forward(

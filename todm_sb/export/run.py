@@ -19,7 +19,13 @@ from todm_sb.search.pareto import SearchResult
 from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters, extract_subnet
 from todm_sb.training.error_rates import SCORED_KEYS
 from todm_sb.training.identity import FEATURE_KEYS
-from todm_sb.training.runs import load_run, search_folder, trained_tokenizer, weights_id
+from todm_sb.training.runs import (
+    load_run,
+    longest_trained,
+    search_folder,
+    trained_tokenizer,
+    weights_id,
+)
 from todm_sb.training.searcher import searcher_of
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.ownership import check_place, new_export
@@ -88,9 +94,10 @@ def export_run(
     if form == "web":
         _write_web({**parts, "model": model}, subnets)
     elif form == "bundle":
-        write_bundle(**parts, subnets=subnets, for_training=for_training)
+        extra = {"for_training": for_training, "longest_seconds": hparams["longest"]}
+        write_bundle(**parts, subnets=subnets, **extra)
     else:
-        _write_network(form, parts, hparams["features"].hop)
+        _write_network(form, parts, hparams)
     return count_parameters(model, config or space.max)
 
 
@@ -100,18 +107,20 @@ def _measured(run: Path, hparams: dict[str, Any], causal: bool) -> list[BundledS
     return measured_subnets(run, hparams["model"], hparams["space"], named, weights, causal)
 
 
-def _write_network(form: str, parts: dict[str, Any], hop: int) -> None:
+def _write_network(form: str, parts: dict[str, Any], hparams: dict[str, Any]) -> None:
     """Writes one network in a form that knows no subnets."""
     if form == "speechbrain":
-        export_folder(**parts, hop=hop)
+        export_folder(**parts, hop=hparams["features"].hop, longest_seconds=hparams["longest"])
     else:
         _write_onnx(parts, in_8_bits=form == "onnx-int8")
 
 
 def _load_deployable(run: Path, causal: bool) -> dict[str, Any]:
-    """As :func:`load_run`; refuses a run that decodes with what no exported network has."""
+    """As :func:`load_run`, and ``longest``, the longest utterance of training in seconds; refuses a
+    run that decodes with what no exported network has."""
     hparams = load_run(run, causal)
     searcher_of(hparams, hparams["model"].deployed())
+    hparams["longest"] = longest_trained(hparams)
     return hparams
 
 

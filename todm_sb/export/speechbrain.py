@@ -23,6 +23,7 @@ _TEMPLATE = """\
 #   speechbrain.inference.ASR.EncoderDecoderASR.from_hparams(source=<this folder>)
 
 sample_rate: {sample_rate}
+longest_seconds: {longest_seconds}
 {space}
 model: !new:todm_sb.nnet.transducer.Transducer {network}
 
@@ -64,6 +65,7 @@ def export_folder(
     hop: int,
     max_symbols: int = 5,
     space: SearchSpace | None = None,
+    longest_seconds: float | None = None,
 ) -> None:
     """Writes ``hyperparams.yaml``, ``model.ckpt``, ``normalize.ckpt`` and ``tokenizer.ckpt``.
 
@@ -78,6 +80,7 @@ def export_folder(
         hop: samples between feature frames.
         max_symbols: labels a frame at most.
         space: of a supernet, so that subnets can be chosen when it is loaded.
+        longest_seconds: the longest utterance that was trained on, if it is known.
 
     Raises:
         ConfigError: if the folder holds what no export wrote; see
@@ -97,6 +100,7 @@ def export_folder(
         what="subnet" if space is None else "supernet",
         version=__version__,
         sample_rate=fbank["sample_rate"],
+        longest_seconds=json.dumps(longest_seconds),
         space=space_line,
         norm_type=normalize.norm_type,
         network=json.dumps(model.config),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from speechbrain.inference.ASR import EncoderDecoderASR
 from torch import Tensor, nn
 
 from todm_sb.bundle.bundle import read_bundle
+from todm_sb.dataio.detokenizer import Detokenizer
 from todm_sb.decoders.transducer import TransducerSearcher
 from todm_sb.inference.audio import (
     BLOCK,
@@ -20,6 +23,10 @@ from todm_sb.inference.audio import (
     check_resampling,
     open_audio,
 )
+from todm_sb.inference.decoding import Decoding
+from todm_sb.inference.recogniser import Cutting, transcribe_waves
+from todm_sb.inference.results import Transcript
+from todm_sb.inference.subnet_recogniser import SubnetRecogniser
 from todm_sb.nnet.features import SpeechFeatures
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.supernet import SubnetConfig, extract_subnet
@@ -55,6 +62,9 @@ class SubnetASR(EncoderDecoderASR):
         >>> asr.transcribe_file("speech.flac")  # doctest: +SKIP
         'TURN ON THE KITCHEN LIGHT'
     """
+
+    # Audio longer than the utterances of training is cut.
+    cutting = Cutting()
 
     @classmethod
     def from_hparams(
@@ -130,6 +140,7 @@ class SubnetASR(EncoderDecoderASR):
                 "sample_rate": bundle.sample_rate,
                 "tokenizer": bundle.tokenizer,
                 "audio_normalizer": AudioNormalizer(bundle.sample_rate),
+                "longest_seconds": bundle.manifest.longest_seconds,
             },
             run_opts=run_opts,
         )
@@ -159,11 +170,65 @@ class SubnetASR(EncoderDecoderASR):
         self.mods.encoder.model = model
         self.mods.decoder.model = model
 
+    def recogniser(self, decoding: Decoding | None = None) -> SubnetRecogniser:
+        """This subnet as it may be asked for alternatives, times, hot words and more.
+
+        Args:
+            decoding: how to search; as it was exported when None.
+
+        Raises:
+            ConfigError: if hot words or language model are not of this network.
+        """
+        return SubnetRecogniser(self, decoding)
+
+    def transcribe(
+        self, paths: Sequence[str | Path], decoding: Decoding | None = None
+    ) -> list[Transcript]:
+        """Transcribes files, long or short, in batches, with times and confidences.
+
+        Example:
+            >>> hotwords = Decoding(hotwords={"ANNA": 2.0})  # doctest: +SKIP
+            >>> (found,) = asr.transcribe(["speech.flac"], hotwords)  # doctest: +SKIP
+            >>> found.words[0]  # doctest: +SKIP
+            Word(text='CALL', start=0.12, end=0.36, confidence=0.998)
+
+        Args:
+            paths: see :meth:`load_audio`.
+            decoding: how to search; as it was exported when None.
+
+        Raises:
+            ConfigError: see :meth:`recogniser`.
+            DataError: see :meth:`load_audio`.
+        """
+        recogniser = self.recogniser(decoding)
+        waves = [recogniser.load(str(path)) for path in paths]
+        return transcribe_waves(recogniser, waves, self.cutting)
+
+    def transcribe_file(self, path: str | Path, **kwargs: Any) -> str:
+        """Transcribes a file; if it is longer than the utterances of training, in parts.
+
+        Args:
+            path: see :meth:`load_audio`.
+            **kwargs: of :meth:`load_audio`.
+
+        Raises:
+            DataError: see :meth:`load_audio`.
+        """
+        samples = self.load_audio(path, **kwargs).cpu().numpy()
+        (found,) = transcribe_waves(self.recogniser(), [samples], self.cutting)
+        return found.text
+
+    @cached_property
+    def detokenizer(self) -> Detokenizer:
+        """Turns label ids into text."""
+        return Detokenizer.of_tokenizer(self.tokenizer)
+
     def load_audio(self, path: str | Path, savedir: str | None = None) -> Tensor:
         """Loads a file as one channel at the network's sampling rate.
 
         Args:
-            path: a local file, or a pipe such as ``/dev/stdin``; any format that libsndfile reads.
+            path: a local file or a pipe, ``-`` for standard input; any format that libsndfile
+                reads.
             savedir: of SpeechBrain's interface; nothing is fetched, hence nothing is saved.
 
         Raises:

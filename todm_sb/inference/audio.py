@@ -6,7 +6,9 @@ import io
 import math
 import os
 import stat
+import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor
 
 from todm_sb.dataio.resampling import convertible
+from todm_sb.inference.sources import STDIN
 from todm_sb.utils.errors import DataError
 
 # Samples a channel read at once: many channels or a wrong length in a header cost no memory.
@@ -30,14 +33,14 @@ def open_audio(path: str | Path) -> soundfile.SoundFile:
     ``/dev/stdin``, which is read whole.
 
     Args:
-        path: where it is; any format that libsndfile reads.
+        path: where it is, or ``-`` for standard input; any format that libsndfile reads.
 
     Raises:
         DataError: if it is missing or a folder, may not be read, is no audio, or holds no sample.
     """
     try:
-        with open(path, "rb") as file:
-            is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+        with _opened(path) as file:
+            is_file = str(path) != STDIN and stat.S_ISREG(os.fstat(file.fileno()).st_mode)
             source = os.fsencode(path) if is_file else io.BytesIO(_content(file, path))
         audio = soundfile.SoundFile(source)
     except DataError:
@@ -54,6 +57,12 @@ def open_audio(path: str | Path) -> soundfile.SoundFile:
         audio.close()
         raise DataError(f"{path} holds no audio")
     return audio
+
+
+def _opened(path: str | Path) -> AbstractContextManager[BinaryIO]:
+    if str(path) == STDIN:
+        return nullcontext(sys.stdin.buffer)
+    return open(path, "rb")
 
 
 def _content(file: BinaryIO, path: str | Path) -> bytes:

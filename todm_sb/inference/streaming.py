@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from todm_sb.dataio.detokenizer import Detokenizer, TextState
+from todm_sb.dataio.detokenizer import TextState
 from todm_sb.decoders.greedy import GreedyState, greedy_chunk
 from todm_sb.inference.asr import SubnetASR
 from todm_sb.inference.audio import audio_blocks, check_batch, open_audio
+from todm_sb.inference.recogniser import Cutting
 from todm_sb.nnet.encoders import streaming
 from todm_sb.nnet.features import SpeechFeatures
 from todm_sb.nnet.kaldi_fbank import KaldiFbank
@@ -56,6 +57,9 @@ class StreamingSubnetASR(SubnetASR):
         ...     print(asr.transcribe_chunk(context, chunk.unsqueeze(0))[0], end="")
         >>> print(asr.finish(context)[0])  # doctest: +SKIP
     """
+
+    # A stream is never cut, so that a file has the text of a stream of it.
+    cutting = Cutting(math.inf)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -109,7 +113,7 @@ class StreamingSubnetASR(SubnetASR):
         n_frames, n_features = self._encoder.look_ahead, self._model.encoder.n_features
         ahead = context.pending.new_zeros(len(context.ended), n_frames, n_features)
         words, _ = self.decode_chunk(context, *self._encode(context, ahead))
-        ends = map(self._detokenizer.end, context.texts)
+        ends = map(self.detokenizer.end, context.texts)
         return [new + end for new, end in zip(words, ends, strict=True)]
 
     def transcribe_file_streaming(self, path: str, chunk_seconds: float = 0.32) -> Iterator[str]:
@@ -170,7 +174,7 @@ class StreamingSubnetASR(SubnetASR):
             self._model, encoded, n_frames, context.decoder, self.mods.decoder.max_symbols
         )
         tokens = [h.tokens for h in hypotheses]
-        return [*map(self._detokenizer.feed, context.texts, tokens)], tokens
+        return [*map(self.detokenizer.feed, context.texts, tokens)], tokens
 
     @torch.no_grad()
     def _encode(self, context: StreamingContext, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -180,10 +184,6 @@ class StreamingSubnetASR(SubnetASR):
             features, context.encoder, lengths, operators=self._operators
         )
         return encoded, n_frames
-
-    @cached_property
-    def _detokenizer(self) -> Detokenizer:
-        return Detokenizer.of_tokenizer(self.tokenizer)
 
     def _chunks_of(self, path: str, size: int) -> Iterator[Tensor]:
         """Chunks of ``size`` samples of a file; at the network's sampling rate, it is never held

@@ -14,6 +14,7 @@ from torch import nn
 
 from todm_sb.dataio.faults import EVALUATE
 from todm_sb.dataio.fingerprint import dev_set_id
+from todm_sb.dataio.manifest import read_csv
 from todm_sb.dataio.pipeline import SpeechDataset, make_loader_kwargs
 from todm_sb.dataio.reading import reading_of
 from todm_sb.dataio.split import read_split
@@ -25,7 +26,7 @@ from todm_sb.training.checkpoints import recover_average
 from todm_sb.training.identity import TOKENIZER, read_identity
 from todm_sb.training.legacy import modernise
 from todm_sb.training.recipe import RECIPE, dump, load_text, replace_strings, yaml_of
-from todm_sb.utils.errors import ConfigError, TODMError, quoted, recipe_errors
+from todm_sb.utils.errors import ConfigError, DataError, TODMError, quoted, recipe_errors
 from todm_sb.utils.files import sha256_of
 
 # What only training writes with.
@@ -187,6 +188,20 @@ def dev_utterances(
     if undecodable:
         nothing = torch.empty(0, 0, hparams["model"].config["encoder"]["n_features"])
         yield Utterances(nothing, torch.empty(0, dtype=torch.long), [], undecodable)
+
+
+def longest_trained(hparams: dict[str, Any]) -> float | None:
+    """Seconds of the longest utterance that a run was trained on; None where its manifest is not
+    here any more.
+
+    Args:
+        hparams: of :func:`load_run`.
+    """
+    try:
+        durations = [row.duration for row in read_csv(hparams["train_csv"])]
+    except DataError:
+        return None
+    return max((d for d in durations if 0 < d <= hparams["max_duration"]), default=None)
 
 
 def run_tokenizer(hparams: dict[str, Any]) -> Any:

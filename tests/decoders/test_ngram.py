@@ -1,0 +1,149 @@
+"""n-gram models against Katz's formula, as it is written, and all sentences of a small beam."""
+
+import gzip
+import itertools
+import math
+import random
+
+import pytest
+import torch
+from sentencepiece import SentencePieceProcessor
+from test_beam_search import exhaustive, frames_of
+
+from todm_sb.decoders.beam import beam_search
+from todm_sb.decoders.ngram import read_arpa
+from todm_sb.decoders.ngram_fusion import PieceNGramFusion, WordNGramFusion, ngram_fusion
+from todm_sb.utils.errors import ConfigError
+
+WORDS = ["<unk>", "<s>", "</s>", "A", "B", "C"]
+
+
+@pytest.fixture(scope="module")
+def ngrams():
+    """A listed log-probability (base 10) and weight for some of all 1- to 3-grams."""
+    rng = random.Random(0)
+    found = {}
+    for order in (1, 2, 3):
+        for words in itertools.product(WORDS, repeat=order):
+            if order == 1 or (rng.random() < 0.4 and words[:-1] in found):
+                found[words] = (-rng.uniform(0.1, 4), -rng.uniform(0, 1) if order < 3 else None)
+    return found
+
+
+def arpa_text(ngrams, separator="\t"):
+    text = "made by hand\n\\data\\\n"
+    for order in (1, 2, 3):
+        text += f"\n\\{order}-grams:\n"
+        for words, (log_prob, backoff) in ngrams.items():
+            if len(words) == order:
+                weight = "" if backoff is None else f"{separator}{backoff}"
+                text += f"{log_prob}{separator}{' '.join(words)}{weight}\n"
+    return text + "\n\\end\\\n"
+
+
+def katz(ngrams, history, word):
+    """Base 10, as in the textbook."""
+    if (*history, word) in ngrams:
+        return ngrams[(*history, word)][0]
+    if not history:
+        return ngrams[("<unk>",)][0]
+    weight = ngrams[history][1] if history in ngrams else 0.0
+    return weight + katz(ngrams, history[1:], word)
+
+
+@pytest.fixture(params=["plain", "gzip", "spaces"])
+def path(request, ngrams, tmp_path):
+    text = arpa_text(ngrams, " " if request.param == "spaces" else "\t")
+    data = text.encode()
+    path = tmp_path / "lm.arpa"
+    path.write_bytes(gzip.compress(data) if request.param == "gzip" else data)
+    return path
+
+
+def test_a_model_is_katzs_formula(ngrams, path):
+    model = read_arpa(path)
+    assert model.order == 3
+    assert model.words == ["A", "B", "C"]
+    for *history, word in itertools.product([*WORDS, "NEVER"], repeat=4):
+        context = model.context(tuple(history))
+        assert context == tuple(history[1:])
+        expected = math.log(10) * katz(ngrams, context, word)
+        assert model.log_prob(context, word) == pytest.approx(expected, abs=1e-9)
+
+
+def sentence_score(ngrams, words):
+    """Natural logarithm of a sentence's probability, its end among it."""
+    history, total = ("<s>",), 0.0
+    for word in (*words, "</s>"):
+        total += katz(ngrams, history[-2:], word)
+        history += (word,)
+    return math.log(10) * total
+
+
+@torch.no_grad()
+def test_a_beam_that_holds_everything_adds_a_model_of_pieces_to_all(make_transducer, ngrams, path):
+    model = make_transducer(vocab_size=4, seed=3)
+    encoded, lengths = frames_of(model, 4, 2)
+    pieces, weight = [" ", "A", "B", "NEVER"], 0.4
+    fusion = PieceNGramFusion(read_arpa(path), pieces, weight)
+    for _ in range(2):  # it begins anew
+        found = beam_search(model, encoded, lengths, 256, 256, fusions=[fusion])
+    for row, length, hypotheses in zip(encoded, lengths, found, strict=True):
+        expected = {
+            labels: score + weight * sentence_score(ngrams, [pieces[v] for v in labels])
+            for labels, score in exhaustive(model, row[:length]).items()
+        }
+        assert {tuple(h.tokens): h.score for h in hypotheses} == pytest.approx(expected, abs=1e-3)
+
+
+@torch.no_grad()
+def test_a_beam_that_holds_everything_adds_a_model_of_words_to_all(make_transducer, ngrams, path):
+    model = make_transducer(vocab_size=4, seed=3)
+    encoded, lengths = frames_of(model, 4, 3)
+    pieces, weight = [" ", "\u2581A", "\u2581", "B"], 0.4
+    fusion = WordNGramFusion(read_arpa(path), pieces, weight)
+    found = beam_search(model, encoded, lengths, 256, 256, fusions=[fusion])
+    for row, length, hypotheses in zip(encoded, lengths, found, strict=True):
+        expected = {}
+        for labels, score in exhaustive(model, row[:length]).items():
+            words = "".join(pieces[v] for v in labels).replace("\u2581", " ").split()
+            expected[labels] = score + weight * sentence_score(ngrams, words)
+        assert {tuple(h.tokens): h.score for h in hypotheses} == pytest.approx(expected, abs=1e-3)
+
+
+def arpa_of_words(tmp_path, words):
+    path = tmp_path / "words.arpa"
+    unigrams = "".join(f"-1.5\t{word}\n" for word in ["</s>", *words])
+    path.write_text(f"\\data\\\n\\1-grams:\n{unigrams}\\end\\\n", encoding="utf-8")
+    return read_arpa(path)
+
+
+def test_a_model_is_told_to_be_of_pieces_or_of_words(tmp_path, char_tokenizer_path):
+    tokenizer = SentencePieceProcessor(model_file=str(char_tokenizer_path))
+    pieces = arpa_of_words(tmp_path, ["\u2581", "O", "N", "E"])
+    assert isinstance(ngram_fusion(pieces, tokenizer, 0.3), PieceNGramFusion)
+    words = arpa_of_words(tmp_path, ["ONE", "TWO"])
+    assert isinstance(ngram_fusion(words, tokenizer, 0.3), WordNGramFusion)
+    with pytest.raises(ConfigError, match=r"such as 'one', are not spelt .*letter case"):
+        ngram_fusion(arpa_of_words(tmp_path, ["one", "two"]), tokenizer, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (None, "cannot be read"),
+        (b"hello\n", r"has no \\1-grams"),
+        (b"\\1-grams:\n-1 A\n", "breaks off"),
+        (b"\\1-grams:\nmany A\n\\end\\\n", "line 2: 'many A' is no 1-gram"),
+        (b"\\1-grams:\n-1 A 0 0\n\\end\\\n", "line 2: '-1 A 0 0' is no 1-gram"),
+        (b"\\1-grams:\n-1 \xff\n\\end\\\n", "not UTF-8"),
+        (gzip.compress(b"x" * 5000)[:30], "damaged"),
+    ],
+)
+def test_a_file_that_is_no_model_is_one_line(tmp_path, data, message):
+    path = tmp_path / "lm.arpa"
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_arpa(path)
+    assert str(path) in str(caught.value)

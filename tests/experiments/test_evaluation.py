@@ -1,0 +1,90 @@
+"""Error rates of test sets, against a count of their own."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from speechbrain.utils.edit_distance import accumulatable_wer_stats
+
+from todm_sb.cli import FAILED, OK, main
+from todm_sb.inference import SubnetASR
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    """Three utterances of noise, one of them without a transcript, and one that is missing."""
+    rng, lines = np.random.default_rng(0), ["ID,duration,wav,spk_id,wrds"]
+    words = {"a": "ONE TWO", "b": "", "c": "SEVEN"}
+    for name, said in words.items():
+        path = tmp_path / f"{name}.wav"
+        soundfile.write(path, 0.1 * rng.normal(size=16000), 16000)
+        lines.append(f"{name},1.0,{path},s,{said}")
+    (tmp_path / "test.csv").write_text("\n".join(lines) + "\n")
+    lost = tmp_path / "nowhere.wav"
+    (tmp_path / "lost.csv").write_text("\n".join([*lines, f"d,1.0,{lost},s,NINE SIX"]) + "\n")
+    return tmp_path / "test.csv"
+
+
+def evaluated(capsys, *argv, code=OK):
+    assert main(["evaluate", *map(str, argv)]) == code
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def by_hand(bundle, subnet, folder):
+    asr = SubnetASR.from_bundle(bundle, subnet)
+    found = [asr.transcribe_file(str(folder / f"{x}.wav")).split() for x in "ac"]
+    return accumulatable_wer_stats([["ONE", "TWO"], ["SEVEN"]], found)
+
+
+def test_error_rates_are_those_counted_by_hand(bundle, manifest, capsys):
+    argv = [bundle, manifest, "--subnet", "max", "--subnet", "min", "--json"]
+    (found,) = evaluated(capsys, *argv)
+    assert found["test set"] == "test"
+    for network in found["networks"]:
+        stats = by_hand(bundle, network["network"], manifest.parent)
+        assert network["WER"] == pytest.approx(stats["WER"])
+        assert network["insertions"] == pytest.approx(100 * stats["insertions"] / 3)
+        assert network["utterances"] == 2
+        assert network["left_out"] == {"empty transcript": 1}
+    assert found["networks"][1]["WER difference"].keys() == {"value", "low", "high"}
+
+
+def test_what_cannot_be_decoded_counts_as_deleted(bundle, manifest, capsys):
+    lost = manifest.with_name("lost.csv")
+    plain, found = evaluated(capsys, bundle, manifest, lost, "--json", code=FAILED)
+    before, after = plain["networks"][0], found["networks"][0]
+    assert after["undecodable"] == 1
+    assert after["words"] == before["words"] + 2
+    assert after["deletions"] == pytest.approx((before["deletions"] * 3 + 200) / 5)
+
+
+def test_a_network_is_compared_with_another_and_all_is_written(bundle, manifest, tmp_path, capsys):
+    argv = [bundle, manifest, "--against", bundle, "--against-subnet", "min"]
+    assert main(["evaluate", *map(str, argv), "--output", str(tmp_path / "out")]) == OK
+    table = capsys.readouterr().out
+    assert f"| {bundle} min " in table
+    assert "Error rates of 2 utterances, 3 words; 1 left out: empty transcript." in table
+    names = sorted(path.name for path in (tmp_path / "out").glob("[!.]*"))
+    assert names[0] == "results_test.json"
+    assert len(names) == 3
+    assert "ONE" in Path(tmp_path, "out", names[1]).read_text()
+    assert main(["evaluate", str(bundle), str(manifest), "--alignments"]) == OK
+    assert "%WER" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["nowhere.csv"], "nowhere.csv does not exist"),
+        (["TEST", "TEST"], "two manifests have the same name"),
+        (["TEST", "--against-subnet", "min"], "--against-subnet is of --against"),
+        (["TEST", "--subnet", "min", "--subnet", "min"], "min is named twice"),
+    ],
+)
+def test_what_makes_no_sense_is_one_line(bundle, manifest, capsys, options, message):
+    argv = [str(manifest) if x == "TEST" else x for x in options]
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(bundle), *argv])
+    assert message in capsys.readouterr().err.splitlines()[-1]

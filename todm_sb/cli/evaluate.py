@@ -1,0 +1,156 @@
+"""``todm-sb evaluate``: error rates of networks on any test set.
+
+todm-sb evaluate exported/all test-clean.csv test-other.csv --subnet max --subnet min
+todm-sb evaluate results/mini/1234 test.csv --against exported/other --output scores/
+
+MODEL is a bundle, or the folder of a training run, which is trusted (its hyperparams.yaml can run
+code) and left as it is. Differences are relative to the first network, with the 95 % interval of a
+paired bootstrap over utterances.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from todm_sb.cli.main import FAILED, OK
+from todm_sb.cli.recogniser import add_search_arguments, cutting_of, decoding_of, load
+from todm_sb.dataio.text import printable
+from todm_sb.experiments.evaluation import Evaluated, EvaluationSet, evaluate, rows_of
+from todm_sb.inference import SubnetASR
+from todm_sb.training.recipe import RECIPE
+from todm_sb.utils.arguments import path
+from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.own_files import check_own, write_own
+from todm_sb.utils.progress import bar
+from todm_sb.utils.tables import scored_text, table_of
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``evaluate``."""
+    parser.add_argument("model", type=path, help="folder of a bundle, or of a training run")
+    parser.add_argument(
+        "manifests", nargs="+", type=path, metavar="manifest", help="CSV of a test set"
+    )
+    parser.add_argument(
+        "--subnet", action="append", help="name, max, min, or JSON of a config; several (max)"
+    )
+    parser.add_argument("--against", type=path, metavar="MODEL", help="to compare with")
+    parser.add_argument("--against-subnet", metavar="SUBNET", help="of that one (max)")
+    parser.add_argument(
+        "--alignments", action="store_true", help="print the alignment of each utterance"
+    )
+    parser.add_argument("--json", action="store_true", help="print an object a test set")
+    parser.add_argument(
+        "--output", type=path, metavar="DIR", help="write results, errors and alignments"
+    )
+    add_search_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Decodes all test sets with all networks.
+
+    Returns:
+        The exit code: 1 if an utterance could not be decoded.
+
+    Raises:
+        ConfigError: if a network cannot be loaded, or options do not fit together.
+        DataError: if a manifest is none.
+    """
+    if arguments.against_subnet and not arguments.against:
+        raise ConfigError("--against-subnet is of --against MODEL: name it")
+    test_sets = [EvaluationSet.read(manifest) for manifest in arguments.manifests]
+    names = [test_set.name for test_set in test_sets]
+    if len(set(names)) < len(names):
+        raise ConfigError("two manifests have the same name: rename one")
+    decoding = decoding_of(arguments)
+    failed = False
+    evaluated: dict[str, list[Evaluated]] = {name: [] for name in names}
+    parameters: dict[str, int] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        for name, asr in _networks(arguments, Path(temporary)):
+            parameters[name] = sum(p.numel() for p in asr.mods.encoder.model.parameters())
+            recogniser = asr.recogniser(decoding)
+            for test_set in test_sets:
+                shown = partial(bar, total=len(test_set.sources), desc=test_set.name, unit="utt")
+                found = evaluate(
+                    name, recogniser, asr.tokenizer, test_set, cutting_of(arguments), shown
+                )
+                evaluated[test_set.name].append(found)
+                failed = failed or bool(found.faults)
+    for name, of_networks in evaluated.items():
+        _show(name, of_networks, parameters, arguments)
+    return FAILED if failed else OK
+
+
+def _networks(arguments: argparse.Namespace, temporary: Path) -> Iterator[tuple[str, SubnetASR]]:
+    """The networks by name; the one to compare with is first."""
+    wanted = [(arguments.model, subnet) for subnet in arguments.subnet or [None]]
+    several = [arguments.against] if arguments.against else []
+    if arguments.against:
+        wanted.insert(0, (arguments.against, arguments.against_subnet))
+    seen: set[str] = set()
+    for folder, subnet in wanted:
+        name = subnet or "max"
+        if several:
+            name = f"{folder} {name}"
+        if name in seen:
+            raise ConfigError(f"{name} is named twice")
+        seen.add(name)
+        bundle = _bundle_of(folder, temporary)
+        yield name, load(bundle, subnet, device=arguments.device, trusted=arguments.trusted)
+
+
+def _bundle_of(folder: Path, temporary: Path) -> Path:
+    """The folder itself, or a bundle of the run in it, made elsewhere."""
+    if not (folder / RECIPE).is_file() or not (folder / "history.jsonl").exists():
+        return folder
+    from todm_sb.export.run import export_run
+
+    target = temporary / str(abs(hash(folder.resolve())))
+    if not target.exists():
+        print(f"loading {folder}", file=sys.stderr)
+        export_run(folder, target)
+    return target
+
+
+def _show(
+    name: str, found: list[Evaluated], parameters: dict[str, int], arguments: argparse.Namespace
+) -> None:
+    record = {"test set": name, "networks": [_record(x, found[0], parameters) for x in found]}
+    if arguments.output:
+        files = {f"results_{name}.json": json.dumps(record, indent=1) + "\n"}
+        for x in found:
+            label = "".join(c if c.isalnum() or c in "-." else "_" for c in x.name)
+            files[f"wer_{name}_{label}.txt"] = _alignments(x)
+        check_own(arguments.output, files)
+        write_own(arguments.output, {key: text.encode() for key, text in files.items()})
+    if arguments.json:
+        print(json.dumps(record))
+        return
+    print(f"{name}\n\n{table_of(rows_of(found, parameters))}\n\n{scored_text(found[0].scored)}\n")
+    for fault in found[0].faults:
+        print(f"error: {printable(fault)}", file=sys.stderr)
+    if arguments.alignments:
+        for x in found:
+            print(f"{x.name}\n{_alignments(x)}")
+
+
+def _record(x: Evaluated, first: Evaluated, parameters: dict[str, int]) -> dict[str, Any]:
+    record = {"network": x.name, "parameters": parameters[x.name], **x.rates(), **x.scored}
+    if x is not first:
+        record["WER difference"] = x.against(first).to_dict()
+    return record
+
+
+def _alignments(x: Evaluated) -> str:
+    file = StringIO()
+    x.errors.words[x.name].write_stats(file)
+    return file.getvalue()

@@ -1,0 +1,144 @@
+"""Options of the subcommands that transcribe: which network, how it searches, how audio is cut."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import replace
+from pathlib import Path
+
+from todm_sb.bundle.bundle import MANIFEST
+from todm_sb.decoders.hotword_file import BOOST, read_hotwords
+from todm_sb.inference import SubnetASR
+from todm_sb.inference.decoding import BEAM, LM_WEIGHT, Decoding
+from todm_sb.inference.language_models import load_language_model
+from todm_sb.inference.recogniser import BATCH_SECONDS, Cutting
+from todm_sb.inference.segments import SHORTEST_LIMIT
+from todm_sb.search.budget import parse_budget
+from todm_sb.utils.arguments import at_least, path, positive
+from todm_sb.utils.devices import usable_device
+from todm_sb.utils.errors import ConfigError
+
+
+def add_search_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what every recogniser can be told."""
+    group = parser.add_argument_group("search")
+    group.add_argument(
+        "--beam-size",
+        type=at_least(1),
+        metavar="N",
+        help=f"hypotheses kept; 1 is greedy search (greedy, or {BEAM} where a beam is needed)",
+    )
+    group.add_argument(
+        "--hotwords",
+        type=path,
+        metavar="FILE",
+        help="phrases to prefer, one a line, with ' :2.5' after it for a boost of its own",
+    )
+    group.add_argument(
+        "--hotwords-boost",
+        type=float,
+        metavar="X",
+        help=f"of the others, in log-probability a label ({BOOST:g})",
+    )
+    group.add_argument(
+        "--lm",
+        type=path,
+        metavar="FILE|FOLDER",
+        help="language model: an n-gram model of words or of pieces in ARPA form (.gz too), or, "
+        "with --trusted, SpeechBrain's folder of an RNN model",
+    )
+    group.add_argument(
+        "--lm-weight", type=positive, default=LM_WEIGHT, metavar="X", help=f"({LM_WEIGHT:g})"
+    )
+    group.add_argument(
+        "--segment",
+        type=_seconds,
+        metavar="SECONDS|off",
+        help="cut longer audio where it is quiet (the longest utterance of training)",
+    )
+    group.add_argument(
+        "--batch-seconds",
+        type=positive,
+        default=BATCH_SECONDS,
+        metavar="X",
+        help=f"audio transcribed at once ({BATCH_SECONDS:g})",
+    )
+    parser.add_argument("--device", help="of PyTorch, e.g. cpu (a GPU where there is one)")
+    parser.add_argument(
+        "--trusted",
+        action="store_true",
+        help="load SpeechBrain's hyperparams.yaml, which can run any code, from a folder without "
+        f"{MANIFEST}",
+    )
+
+
+def _seconds(text: str) -> float:
+    if text == "off":
+        return math.inf
+    if not SHORTEST_LIMIT <= (seconds := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"must be off, or at least {SHORTEST_LIMIT:g}, not {text}")
+    return seconds
+
+
+def cutting_of(arguments: argparse.Namespace) -> Cutting:
+    """How the arguments want audio cut."""
+    return Cutting(arguments.segment, arguments.batch_seconds)
+
+
+def decoding_of(arguments: argparse.Namespace, nbest: int = 1) -> Decoding:
+    """How the arguments want to search.
+
+    Raises:
+        ConfigError: if they do not fit together, or a list or model is not as it should be.
+    """
+    if arguments.hotwords_boost is not None and not math.isfinite(arguments.hotwords_boost):
+        raise ConfigError(f"--hotwords-boost {arguments.hotwords_boost} is no number")
+    decoding = Decoding(arguments.beam_size, nbest, lm_weight=arguments.lm_weight)
+    if arguments.hotwords is not None:
+        boost = BOOST if arguments.hotwords_boost is None else arguments.hotwords_boost
+        decoding = replace(decoding, hotwords=read_hotwords(arguments.hotwords, boost))
+    if arguments.lm is not None:
+        decoding = replace(decoding, lm=load_language_model(arguments.lm, arguments.trusted))
+    return decoding
+
+
+def load(
+    folder: Path,
+    subnet: str | None = None,
+    max_params: str | None = None,
+    max_latency: str | None = None,
+    device: str | None = None,
+    trusted: bool = False,
+) -> SubnetASR:
+    """A network for the command line.
+
+    Args:
+        folder: of a bundle, or what SpeechBrain's ``from_hparams`` loads.
+        subnet: its name or JSON.
+        max_params, max_latency: limits of a bundle's subnet, e.g. ``5M`` and ``80ms``.
+        device: of PyTorch.
+        trusted: load a YAML.
+
+    Raises:
+        ConfigError: if it cannot be loaded.
+    """
+    run_opts = {"device": str(usable_device(device))} if device else None
+    if (folder / MANIFEST).exists():
+        return SubnetASR.from_bundle(
+            folder,
+            subnet,
+            None if max_params is None else round(parse_budget(max_params, "params")),
+            None if max_latency is None else 1e3 * parse_budget(max_latency, "latency"),
+            run_opts,
+        )
+    if not trusted:
+        raise ConfigError(
+            f"{folder} holds no {MANIFEST}; if it is a SpeechBrain folder that you "
+            "trust, add --trusted"
+        )
+    if (max_params, max_latency) != (None, None):
+        raise ConfigError(f"{folder} is no bundle: a limit has nothing to choose from")
+    if subnet:
+        return SubnetASR.from_supernet(folder, subnet, run_opts=run_opts)
+    return SubnetASR.from_hparams(folder, run_opts=run_opts)

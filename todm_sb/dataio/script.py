@@ -1,0 +1,34 @@
+"""Where words begin, in scripts with and without spaces."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+
+WORD_MARK = "\u2581"
+
+
+def is_wide(text: str) -> bool:
+    """Whether a text begins with a character that is a word by itself here, since its script has
+    no spaces: the wide ones of Chinese and Japanese, but not Hangul."""
+    wide = unicodedata.east_asian_width(text[0]) in "WF"
+    return wide and not unicodedata.name(text[0], "").startswith("HANGUL")
+
+
+def begins_word(piece: str | int) -> bool:
+    """Whether a piece begins a word, whatever comes before it.
+
+    Args:
+        piece: of :class:`todm_sb.dataio.detokenizer.Detokenizer`; a byte begins none.
+    """
+    return isinstance(piece, str) and (piece[:1] == WORD_MARK or is_wide(piece[:1] or " "))
+
+
+def join_words(words: Iterable[str]) -> str:
+    """Words as a text: a space between two, unless one of them is written without."""
+    text = ""
+    for word in words:
+        if text and word and not (is_wide(text[-1]) or is_wide(word[0])):
+            text += " "
+        text += word
+    return text

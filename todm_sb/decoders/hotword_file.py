@@ -1,0 +1,106 @@
+"""Lists of hot words, and what a tokenizer makes of them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from sentencepiece import SentencePieceProcessor
+
+from todm_sb.dataio.detokenizer import WORD_MARK, Detokenizer
+from todm_sb.dataio.script import begins_word, is_wide
+from todm_sb.decoders.hotwords import HotwordGraph
+from todm_sb.utils.errors import ConfigError, DataError, quoted
+from todm_sb.utils.text_files import lines, read_text
+
+# Of each label, in log-probability; that of sherpa-onnx.
+BOOST = 1.5
+_LINE = re.compile(r"(?P<phrase>.*?)(?:\s+:(?P<boost>\S+))?\s*", re.ASCII)
+
+
+def read_hotwords(path: str | Path, boost: float = BOOST) -> dict[str, float]:
+    """Reads a list of hot words: a phrase a line, and after it, if it has a boost of its own,
+    ``:2.5``. Empty lines and those that begin with ``#`` do not count. sherpa-onnx reads the same.
+
+    Args:
+        path: text in UTF-8.
+        boost: of phrases that have none of their own.
+
+    Returns:
+        The boost of each label by phrase.
+
+    Raises:
+        ConfigError: if the file is missing, lists nothing, or a boost is no number.
+    """
+    try:
+        text = read_text(path)
+    except DataError as error:
+        raise ConfigError(f"hot words: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"hot words {path}: {error.strerror or error}") from None
+    phrases = {}
+    for number, line in enumerate(lines(text), start=1):
+        found = _LINE.fullmatch(line.strip())
+        if found and found["phrase"] and not line.lstrip().startswith("#"):
+            where = f"{path}, line {number}"
+            own = found["boost"]
+            phrases[found["phrase"]] = boost if own is None else _number(own, where)
+    if not phrases:
+        raise ConfigError(f"{path} lists no hot word: write a phrase a line")
+    return phrases
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ConfigError(f"{where}: the boost {quoted(text)} is no number: write it as in CAT :2")
+    return number
+
+
+def hotword_graph(
+    phrases: Mapping[str, float], tokenizer: SentencePieceProcessor, blank: int = 0
+) -> HotwordGraph:
+    """The automaton of phrases.
+
+    Args:
+        phrases: boost of each label, by phrase, spelt as the transcripts of training are.
+        tokenizer: of the network.
+        blank: its label.
+
+    Raises:
+        ConfigError: if the tokenizer does not know a letter of a phrase.
+    """
+    pieces = Detokenizer.of_tokenizer(tokenizer).pieces
+    boosts = {
+        form: boost for phrase, boost in phrases.items() for form in _forms(phrase, tokenizer)
+    }
+    return HotwordGraph(boosts, [begins_word(piece) for piece in pieces], blank)
+
+
+def _forms(phrase: str, tokenizer: SentencePieceProcessor) -> list[tuple[int, ...]]:
+    """Labels of a phrase; where its script has no spaces, also of what stands within a text."""
+    labels = tokenizer.encode_as_ids(phrase)
+    if tokenizer.unk_id() in labels or not labels:
+        raise ConfigError(f"hot word {quoted(phrase)}: {_mend(phrase, tokenizer)}")
+    forms = [tuple(labels)]
+    first = tokenizer.id_to_piece(labels[0])
+    if is_wide(phrase.strip()[0]) and first.startswith(WORD_MARK):
+        within = first.removeprefix(WORD_MARK)
+        own = tokenizer.piece_to_id(within) if within else None
+        if own is None:
+            forms.append(tuple(labels[1:]))
+        elif own != tokenizer.unk_id():
+            forms.append((own, *labels[1:]))
+    return forms
+
+
+def _mend(phrase: str, tokenizer: SentencePieceProcessor) -> str:
+    for form in (phrase.upper(), phrase.lower()):
+        if form != phrase and tokenizer.unk_id() not in tokenizer.encode_as_ids(form):
+            return f"write it as transcripts were in training, {quoted(form)}"
+    return "it has a letter that the network's tokenizer does not know: spell it otherwise"

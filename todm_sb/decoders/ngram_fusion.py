@@ -1,0 +1,183 @@
+"""Shallow fusion with an n-gram model, of pieces or of words."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+import torch
+from sentencepiece import SentencePieceProcessor
+from torch import Tensor
+
+from todm_sb.dataio.detokenizer import Detokenizer
+from todm_sb.dataio.script import begins_word
+from todm_sb.decoders.fusion import Fusion
+from todm_sb.decoders.ngram import END, START, Context, NGram
+from todm_sb.nnet.predictor import State
+from todm_sb.utils.errors import ConfigError, quoted
+
+# Rows of scores that are kept, one a context of pieces.
+ROWS = 4096
+# Words of a model that are looked at to see whether it is of this language and spelling.
+SAMPLE = 1000
+
+
+class _History(NamedTuple):
+    """What a hypothesis has said, as far as it counts.
+
+    Args:
+        context: units before the next one.
+        pending: labels of a word that may go on; of pieces there are none.
+    """
+
+    context: Context
+    pending: tuple[int, ...] = ()
+
+
+class _NGramFusion:
+    """Keeps the histories of hypotheses; their numbers are the states.
+
+    Args:
+        model: the language model.
+        pieces: by label.
+        weight: of its log-probabilities.
+        blank: id of blank.
+    """
+
+    def __init__(
+        self, model: NGram, pieces: list[str | int], weight: float, blank: int = 0
+    ) -> None:
+        self.model = model
+        self.pieces = pieces
+        self.weight = weight
+        self.blank = blank
+        self._begin()
+
+    def _begin(self) -> None:
+        self._numbers: dict[_History, int] = {}
+        self._histories: list[_History] = []
+
+    def predict(self, labels: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """See :class:`todm_sb.decoders.fusion.Fusion`."""
+        if state is None:
+            self._begin()
+            new = [_History(self.model.context((START,)))] * len(labels)
+        else:
+            before = self._histories_of(state)
+            new = [self._after(*x) for x in zip(before, labels.tolist(), strict=True)]
+        numbers = torch.tensor([self._number(history) for history in new], dtype=torch.long)
+        rows = [self._row(history) for history in new]
+        gains = torch.stack(rows) if rows else torch.zeros(0, len(self.pieces))
+        gains = self.weight * gains
+        gains[:, self.blank] = 0
+        return gains.to(labels.device), (numbers.to(labels.device),)
+
+    def final(self, state: State) -> Tensor:
+        """See :class:`todm_sb.decoders.fusion.Fusion`: the end of the sentence."""
+        ends = [self._end(history) for history in self._histories_of(state)]
+        return self.weight * torch.tensor(ends, device=state[0].device)
+
+    def _histories_of(self, state: State) -> list[_History]:
+        return [self._histories[number] for number in state[0].tolist()]
+
+    def _number(self, history: _History) -> int:
+        number = self._numbers.setdefault(history, len(self._histories))
+        if number == len(self._histories):
+            self._histories.append(history)
+        return number
+
+    def _after(self, history: _History, label: int) -> _History:
+        raise NotImplementedError
+
+    def _row(self, history: _History) -> Tensor:
+        """(V,), the log-probability that each next label adds."""
+        raise NotImplementedError
+
+    def _end(self, history: _History) -> float:
+        """The log-probability that the end of the sentence adds."""
+        raise NotImplementedError
+
+
+class PieceNGramFusion(_NGramFusion):
+    """With a model of pieces: each label is scored at once."""
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._rows: OrderedDict[Context, Tensor] = OrderedDict()
+        self._labels = {piece: i for i, piece in enumerate(self.pieces) if i != self.blank}
+
+    def _after(self, history: _History, label: int) -> _History:
+        return _History(self.model.context((*history.context, str(self.pieces[label]))))
+
+    def _row(self, history: _History) -> Tensor:
+        row = self._rows.pop(history.context, None)
+        if row is None:
+            row = self._computed(history.context)
+        self._rows[history.context] = row
+        if len(self._rows) > ROWS:
+            self._rows.popitem(last=False)
+        return row
+
+    def _computed(self, context: Context) -> Tensor:
+        levels = [*self.model.backed_off(context)]
+        row = torch.full((len(self.pieces),), levels[-1][0] + self.model.unknown)
+        for total, listed in reversed(levels):
+            known = [(self._labels[x], total + p) for x, p in listed.items() if x in self._labels]
+            if known:
+                labels, log_probs = zip(*known, strict=True)
+                row[list(labels)] = torch.tensor(log_probs)
+        return row
+
+    def _end(self, history: _History) -> float:
+        return self.model.log_prob(history.context, END)
+
+
+class WordNGramFusion(_NGramFusion):
+    """With a model of words: a word is scored when the next one begins, or the sentence ends."""
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._detokenizer = Detokenizer(self.pieces)
+        self._begins = torch.tensor([begins_word(piece) for piece in self.pieces]).float()
+
+    def _after(self, history: _History, label: int) -> _History:
+        if not self._begins[label]:
+            return history._replace(pending=(*history.pending, label))
+        return _History(self._complete(history)[0], (label,))
+
+    def _row(self, history: _History) -> Tensor:
+        return self._complete(history)[1] * self._begins
+
+    def _end(self, history: _History) -> float:
+        context, log_prob = self._complete(history)
+        return log_prob + self.model.log_prob(context, END)
+
+    def _complete(self, history: _History) -> tuple[Context, float]:
+        """The context after the pending word, and its log-probability."""
+        word = self._detokenizer.text(history.pending).strip()
+        if not word:
+            return history.context, 0.0
+        log_prob = self.model.log_prob(history.context, word)
+        return self.model.context((*history.context, word)), log_prob
+
+
+def ngram_fusion(
+    model: NGram, tokenizer: SentencePieceProcessor, weight: float, blank: int = 0
+) -> Fusion:
+    """Fusion with a model of the tokenizer's pieces, if all that it knows are such, or of words.
+
+    Raises:
+        ConfigError: if most of its words could never be said.
+    """
+    pieces = Detokenizer.of_tokenizer(tokenizer).pieces
+    if set(model.words) <= set(pieces):
+        return PieceNGramFusion(model, pieces, weight, blank)
+    frequent = sorted(model.words, key=model.following[()].__getitem__, reverse=True)
+    sample = frequent[:SAMPLE]
+    strange = [word for word in sample if tokenizer.unk_id() in tokenizer.encode_as_ids(word)]
+    if 2 * len(strange) > len(sample):
+        raise ConfigError(
+            f"the language model's words, such as {quoted(strange[0])}, are not spelt as the "
+            "transcripts of training were (letter case?): make it from text that is"
+        )
+    return WordNGramFusion(model, pieces, weight, blank)

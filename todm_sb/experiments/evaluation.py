@@ -1,0 +1,152 @@
+"""Error rates of any recogniser on any test set, and whether two recognisers differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from todm_sb.dataio.manifest import read_csv
+from todm_sb.dataio.text import words_of_text
+from todm_sb.experiments.compare.bootstrap import Interval, relative_difference
+from todm_sb.inference.recogniser import Cutting, Recogniser, transcribe_sources
+from todm_sb.inference.sources import Source
+from todm_sb.training.error_rates import ErrorRates
+from todm_sb.utils.errors import DataError
+
+EMPTY = "empty transcript"
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Utterances to decode.
+
+    Args:
+        name: of it.
+        sources: their audio; names are the utterances' ids.
+        transcripts: what is said in each.
+        left_out: what of the manifest is no utterance: the number for each cause.
+    """
+
+    name: str
+    sources: tuple[Source, ...]
+    transcripts: tuple[str, ...]
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, manifest: Path) -> EvaluationSet:
+        """The utterances of a manifest that have a transcript.
+
+        Raises:
+            DataError: if it is none, has none, or two have the same id.
+        """
+        rows = read_csv(manifest)
+        spoken = [row for row in rows if row.wrds.strip()]
+        if not spoken:
+            raise DataError(f"manifest {manifest} has no utterance with a transcript")
+        if len({row.ID for row in spoken}) < len(spoken):
+            raise DataError(f"manifest {manifest} has two utterances of one ID: rename one")
+        return cls(
+            manifest.stem,
+            tuple(Source(row.wav, row.ID) for row in spoken),
+            tuple(row.wrds for row in spoken),
+            {EMPTY: len(rows) - len(spoken)} if len(rows) > len(spoken) else {},
+        )
+
+
+class Evaluated:
+    """What one recogniser made of a test set.
+
+    Args:
+        name: of the recogniser.
+        errors: its error rates.
+        left_out: of the test set.
+        faults: why utterances could not be decoded; their words count as deleted.
+    """
+
+    def __init__(
+        self, name: str, errors: ErrorRates, left_out: dict[str, int], faults: list[str]
+    ) -> None:
+        self.name = name
+        self.errors = errors
+        self.left_out = left_out
+        self.faults = faults
+
+    @property
+    def scored(self) -> dict[str, Any]:
+        """What the error rates are of, see :func:`todm_sb.utils.tables.scored_text`."""
+        return {**self.errors.scored(), "left_out": self.left_out}
+
+    def rates(self) -> dict[str, float]:
+        """``WER``, ``CER``, and insertions, deletions and substitutions, in percent of words."""
+        words = self.errors.words[self.name].summarize()
+        kinds = ("insertions", "deletions", "substitutions")
+        total = max(1, words["num_scored_tokens"])
+        return {
+            **self.errors.rates()[self.name],
+            **{kind: 100 * words[kind] / total for kind in kinds},
+        }
+
+    def by_utterance(self) -> list[int]:
+        """Word errors of each utterance, in the order of their ids."""
+        return self.errors.by_utterance()["errors"][self.name]
+
+    def against(self, other: Evaluated) -> Interval:
+        """How much higher the word error rate is than another's, relative to it, in percent, with
+        the interval of a paired bootstrap.
+
+        Args:
+            other: on the same test set.
+        """
+        return relative_difference(self.by_utterance(), other.by_utterance())
+
+
+def evaluate(
+    name: str,
+    recogniser: Recogniser,
+    tokenizer: Any,
+    test_set: EvaluationSet,
+    cutting: Cutting | None = None,
+    progress: Callable[[Any], Any] = iter,
+) -> Evaluated:
+    """Decodes a test set.
+
+    Args:
+        name: of the recogniser.
+        recogniser: it.
+        tokenizer: of it: words are those that it knows, as in training.
+        test_set: what to decode.
+        cutting: see :class:`todm_sb.inference.recogniser.Cutting`.
+        progress: goes through what is decoded.
+    """
+    errors, faults = ErrorRates([name]), []
+    transcripts = iter(test_set.transcripts)
+    for done in progress(transcribe_sources(recogniser, test_set.sources, cutting)):
+        spoken = words_of_text(tokenizer, next(transcripts))
+        if done.transcript is None:
+            faults.append(f"{done.source.name}: {done.error}")
+            errors.append_undecodable({done.source.name: spoken})
+        else:
+            found = words_of_text(tokenizer, done.transcript.text)
+            errors.append(name, [done.source.name], [found], [spoken])
+    return Evaluated(name, errors, test_set.left_out, faults)
+
+
+def rows_of(found: Sequence[Evaluated], parameters: dict[str, int]) -> list[dict[str, str]]:
+    """A row a recogniser: parameters and error rates, and for all but the first the difference
+    from it.
+
+    Args:
+        found: on the same test set.
+        parameters: by name.
+    """
+    rows = []
+    for one in found:
+        row = {"network": one.name, "parameters": f"{parameters[one.name]:,}"}
+        row |= {f"{key} %": f"{value:.2f}" for key, value in one.rates().items()}
+        if one is not found[0]:
+            x = one.against(found[0])
+            row["WER difference %"] = f"{x.value:+.1f} ({x.low:+.1f} to {x.high:+.1f})"
+        rows.append(row)
+    return rows

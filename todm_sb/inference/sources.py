@@ -1,0 +1,113 @@
+"""What to transcribe: files, folders, lists of files, standard input."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from todm_sb.utils.errors import ConfigError, DataError
+from todm_sb.utils.text_files import lines, read_text
+
+STDIN = "-"
+# What is taken for audio in a folder; a file that is named may have any other suffix.
+SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffix in (
+        *("wav", "flac", "ogg", "oga", "opus", "mp3", "aif", "aiff", "aifc"),
+        *("au", "snd", "caf", "w64", "rf64", "sph", "nist"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Some audio.
+
+    Args:
+        path: of its file, or :data:`STDIN`.
+        name: what its transcript is called: for a file its stem, for one of a folder its path
+            below the folder without suffix.
+    """
+
+    path: str
+    name: str
+
+    @classmethod
+    def of_file(cls, path: str) -> Source:
+        """A file that was named."""
+        return cls(path, "stdin" if path == STDIN else Path(path).stem)
+
+
+def sources_of(paths: Sequence[str], lists: Sequence[str] = ()) -> list[Source]:
+    """All that is named, in its order, those of folders by name.
+
+    A missing file is one, too: it costs the others nothing.
+
+    Args:
+        paths: of files and folders, or :data:`STDIN`.
+        lists: of files that name a file or folder a line, relative to the list; :data:`STDIN` for
+            one on standard input.
+
+    Raises:
+        ConfigError: if nothing is named, a list cannot be read, or standard input is named twice.
+    """
+    listed = [path for name in lists for path in _of_list(name)]
+    if [*paths, *lists].count(STDIN) > 1:
+        raise ConfigError("standard input (-) can be one thing only: name it once")
+    if STDIN in (*paths, *lists) and sys.stdin is not None and sys.stdin.isatty():
+        raise ConfigError("- is standard input, a terminal here: send something in, as with < file")
+    found = [source for path in (*paths, *listed) for source in _of_path(path)]
+    if not found:
+        raise ConfigError("nothing to transcribe: name audio files, folders that hold some, or -")
+    return found
+
+
+def _of_list(name: str) -> list[str]:
+    if name == STDIN:
+        return [os.path.expanduser(x) for line in sys.stdin if (x := line.rstrip("\r\n"))]
+    try:
+        text = read_text(name)
+    except DataError as error:
+        raise ConfigError(str(error)) from None
+    except OSError as error:
+        raise ConfigError(f"list {name} cannot be read: {error.strerror or error}") from None
+    folder = Path(name).parent
+    return [str(folder / os.path.expanduser(line)) for line in lines(text) if line.strip()]
+
+
+def _of_path(path: str) -> list[Source]:
+    if path == STDIN or not os.path.isdir(path):
+        return [Source.of_file(path)]
+    folder = Path(path)
+    audio = sorted(_below(folder))
+    if not audio:
+        raise ConfigError(f"{path} holds no audio file: name its files if they are audio")
+    return [Source(str(x), str(x.relative_to(folder).with_suffix(""))) for x in audio]
+
+
+def _below(folder: Path) -> Iterable[Path]:
+    """Audio files at any depth; hidden ones are left out."""
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
+                yield Path(place, name)
+
+
+def check_names(sources: Sequence[Source]) -> None:
+    """Checks that each transcript can have a file of its name.
+
+    Raises:
+        ConfigError: if two would have the same.
+    """
+    seen: dict[str, Source] = {}
+    for source in sources:
+        other = seen.setdefault(os.path.normcase(source.name), source)
+        if other is not source:
+            raise ConfigError(
+                f"{other.path} and {source.path} would both be written as {source.name}: give the "
+                "folder that holds both, or two --output"
+            )
