@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from io import TextIOWrapper
+from pathlib import Path
 
 from todm_sb import __version__
+from todm_sb.utils.arguments import path
 from todm_sb.utils.errors import one_line_errors
+from todm_sb.utils.extras import missing_package
 from todm_sb.utils.own_modules import import_own
 
 OK, FAILED = 0, 1
@@ -58,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
         if name in given[:1]:
-            with one_line_errors():
-                module = import_module(f"todm_sb.cli.{name.replace('-', '_')}")
+            with one_line_errors(), _named_packages(name):
+                module = import_module(f"todm_sb.cli.{_module(name, given[1:])}")
                 if hasattr(module, "main"):  # its command line is its own: keys of a recipe
                     return module.main(given[1:])
             module.add_arguments(command)
@@ -68,8 +73,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, TextIOWrapper):
         # A file's name need not be text.
         sys.stdout.reconfigure(errors="backslashreplace")
-    with one_line_errors():
+    with one_line_errors(), _named_packages(arguments.command):
         return arguments.run(arguments)
+
+
+def _module(name: str, argv: Sequence[str]) -> str:
+    """The module of a subcommand. Transcribing has one more, without PyTorch: for a folder of ONNX
+    models, and where there is no PyTorch."""
+    if name == "transcribe":
+        parser = argparse.ArgumentParser(add_help=False)
+        parser.add_argument("--model", nargs="?", type=path, default=Path())
+        model = parser.parse_known_args(argv)[0].model or Path()
+        if (model / "encoder.onnx").is_file() or find_spec("torch") is None:
+            return "transcribe_onnx"
+    return name.replace("-", "_")
+
+
+@contextmanager
+def _named_packages(name: str) -> Iterator[None]:
+    """Says what to install where a package is missing.
+
+    Raises:
+        ConfigError: in place of an ImportError.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (said := missing_package(error, f"todm-sb {name}")) is None:
+            raise
+        raise said from error
 
 
 def _import_own(argv: Sequence[str]) -> Sequence[str]:

@@ -12,10 +12,12 @@ import codecs
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-
-from sentencepiece import SentencePieceProcessor
+from typing import TYPE_CHECKING
 
 from todm_sb.utils.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sentencepiece import SentencePieceProcessor
 
 WORD_MARK = "\u2581"
 # How tokens.txt names blank, which is label 0, and SentencePiece's unknown piece.
