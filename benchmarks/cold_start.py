@@ -2,10 +2,10 @@
 
     python benchmarks/cold_start.py BUNDLE ONNXFOLDER speech.wav
 
-``todm-sb transcribe`` of one file, each time in a new process, the two in turn: seconds by the clock
-(the least, since other work on the cores adds to it), of processor time (the median), and the peak of
-the resident memory, libraries and all. The texts have to be the same. ``--light`` names the Python
-of an environment with nothing but the folder's requirements.txt and todm_sb.
+``todm-sb transcribe`` of one file, each time in a new process, the two in turn: seconds by the
+clock (the least, since other work on the cores adds to it), of processor time (the median), and the
+peak of the resident memory, libraries and all. The texts have to be the same. ``--light`` names the
+Python of an environment with nothing but the folder's requirements.txt.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from pathlib import Path
 
 from measure import MB, Row, print_table
 
-# The process looks at itself when it is done: what its parent sees of a process's memory is at least
-# what the parent had when it started it.
+# The process looks at itself when it is done: what its parent sees of its memory is at least what the
+# parent had when it started it.
 TRANSCRIBE = """
 import sys, time
 from todm_sb.cli import main

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from io import TextIOWrapper
@@ -14,7 +13,7 @@ from pathlib import Path
 from todm_sb import __version__
 from todm_sb.utils.arguments import path
 from todm_sb.utils.errors import one_line_errors
-from todm_sb.utils.extras import missing_package
+from todm_sb.utils.extras import named_packages
 from todm_sb.utils.own_modules import import_own
 
 OK, FAILED = 0, 1
@@ -63,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
         if name in given[:1]:
-            with one_line_errors(), _named_packages(name):
+            with one_line_errors(), named_packages(f"todm-sb {name}"):
                 module = import_module(f"todm_sb.cli.{_module(name, given[1:])}")
                 if hasattr(module, "main"):  # its command line is its own: keys of a recipe
                     return module.main(given[1:])
@@ -73,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, TextIOWrapper):
         # A file's name need not be text.
         sys.stdout.reconfigure(errors="backslashreplace")
-    with one_line_errors(), _named_packages(arguments.command):
+    with one_line_errors(), named_packages(f"todm-sb {arguments.command}"):
         return arguments.run(arguments)
 
 
@@ -87,21 +86,6 @@ def _module(name: str, argv: Sequence[str]) -> str:
         if (model / "encoder.onnx").is_file() or find_spec("torch") is None:
             return "transcribe_onnx"
     return name.replace("-", "_")
-
-
-@contextmanager
-def _named_packages(name: str) -> Iterator[None]:
-    """Says what to install where a package is missing.
-
-    Raises:
-        ConfigError: in place of an ImportError.
-    """
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (said := missing_package(error, f"todm-sb {name}")) is None:
-            raise
-        raise said from error
 
 
 def _import_own(argv: Sequence[str]) -> Sequence[str]:

@@ -18,7 +18,14 @@ from todm_sb.inference.audio_file import (
 )
 from todm_sb.utils.errors import DataError
 
-__all__ = ["BLOCK", "audio_blocks", "check_batch", "check_resampling", "check_samples", "open_audio"]
+__all__ = [
+    "BLOCK",
+    "audio_blocks",
+    "check_batch",
+    "check_resampling",
+    "check_samples",
+    "open_audio",
+]
 
 
 def audio_blocks(audio: soundfile.SoundFile, size: int, path: str | Path) -> Iterator[Tensor]:

@@ -152,7 +152,9 @@ def _resampled(samples: np.ndarray, rate: int, target: int) -> np.ndarray:
     try:
         import soxr
     except ModuleNotFoundError:
-        raise ConfigError(f"audio of {rate} Hz for a network of {target} Hz: pip install soxr") from None
+        raise ConfigError(
+            f"audio of {rate} Hz for a network of {target} Hz: pip install soxr"
+        ) from None
     return soxr.resample(samples, rate, target)
 
 
@@ -165,7 +167,9 @@ def _check_batch(wavs: np.ndarray, wav_lens: np.ndarray) -> None:
     if not ((wav_lens >= 0) & (wav_lens <= 1)).all():
         raise DataError("lengths of audio must be fractions in 0..1")
     if wavs.dtype.kind != "f":
-        raise DataError(f"the audio holds {wavs.dtype}: give floating-point samples of full scale 1")
+        raise DataError(
+            f"the audio holds {wavs.dtype}: give floating-point samples of full scale 1"
+        )
     if wavs.size:
         check_extremes(float(wavs.min()), float(wavs.max()), "the audio")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from todm_sb.utils.errors import ConfigError
 
 # By the package that is imported: the extra of todm_sb, or none of what the base install has (a
@@ -28,16 +31,22 @@ EXTRAS = {
 }
 
 
-def missing_package(error: ModuleNotFoundError, what: str) -> ConfigError | None:
-    """What to say of a package that is not installed; None of a module that no install brings.
+@contextmanager
+def named_packages(what: str) -> Iterator[None]:
+    """Says what to install where a package is missing.
 
     Args:
-        error: of its import.
         what: needs it, e.g. ``todm-sb report``.
+
+    Raises:
+        ConfigError: in place of an ImportError.
     """
-    package = (error.name or "").partition(".")[0]
-    if package not in EXTRAS:
-        return None
-    extra = EXTRAS[package]
-    wanted = f"'todm_sb[{extra}]'" if extra else "todm_sb"
-    return ConfigError(f"{what} needs {package}: pip install {wanted}")
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        extra = EXTRAS[package]
+        wanted = f"'todm_sb[{extra}]'" if extra else "todm_sb"
+        raise ConfigError(f"{what} needs {package}: pip install {wanted}") from error
