@@ -21,8 +21,8 @@ from pathlib import Path
 
 from measure import MB, Row, print_table
 
-# The process looks at itself when it is done: what its parent sees of its memory is at least what the
-# parent had when it started it.
+# The process looks at itself when it is done: what its parent sees of its memory is at least
+# what the parent had when it started it.
 TRANSCRIBE = """
 import sys, time
 from todm_sb.cli import main

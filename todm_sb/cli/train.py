@@ -4,8 +4,8 @@ todm-sb train hparams/mini.yaml
 todm-sb train LibriSpeech/todm/hparams/mini.yaml                # of those that are installed
 torchrun --nproc_per_node=8 --module todm_sb.cli train hparams/supernet.yaml --data_folder=...
 
-The recipe is a file, or else one of those that come with the package, by its name there. Results are
-written below the folder that the command is called in.
+The recipe is a file, or else one of those that come with the package, by its name there. Results
+are written below the folder that the command is called in.
 """
 
 from __future__ import annotations

@@ -47,19 +47,16 @@ def run(arguments: argparse.Namespace) -> int:
             "export --format onnx need PyTorch: pip install todm_sb"
         )
     asr = OnnxASR(arguments.model, arguments.threads)
-    failed = 0
-    for audio in arguments.audio:
-        try:
-            _show(_read(asr, audio), arguments.json)
-        except DataError as error:
-            failed += 1
-            _show({"audio": audio, "error": str(error)}, arguments.json)
-    return FAILED if failed else OK
+    results = [_show(_read(asr, audio), arguments.json) for audio in arguments.audio]
+    return FAILED if any("error" in result for result in results) else OK
 
 
 def _read(asr: OnnxASR, audio: str) -> dict[str, Any]:
     start = time.perf_counter()
-    samples = asr.load_audio(audio)
+    try:
+        samples = asr.load_audio(audio)
+    except DataError as error:
+        return {"audio": audio, "error": str(error)}
     (text,), _ = asr.transcribe_batch(samples[None], [1.0])
     return {
         "audio": audio,
@@ -69,10 +66,11 @@ def _read(asr: OnnxASR, audio: str) -> dict[str, Any]:
     }
 
 
-def _show(result: dict[str, Any], as_json: bool) -> None:
+def _show(result: dict[str, Any], as_json: bool) -> dict[str, Any]:
     if as_json:
         print(printable(json.dumps(result, ensure_ascii=False), "\\u{:04x}"), flush=True)
     elif "error" in result:
         print(f"error: {printable(result['error'])}", file=sys.stderr)
     else:
         print(f"{printable(result['audio'])}\t{printable(result['text'])}", flush=True)
+    return result
