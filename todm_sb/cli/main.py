@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "compare": "Compare a supernet's subnets with networks trained by themselves.",
     "export": "Cut a subnet, or a whole supernet, out of a training run.",
     "inspect": "Check a bundle and say what it holds.",
+    "latency": "Time ONNX networks on this device, for the search.",
     "report": "Write a report of all results below a folder.",
     "search": "Search a trained supernet for the best subnets.",
     "serve": "Serve a page that runs exported subnets in the browser.",

@@ -15,8 +15,9 @@ import sys
 from todm_sb.utils.errors import one_line_errors
 from todm_sb.utils.extras import named_packages
 
-if __name__ == "__main__":
-    with one_line_errors(), named_packages("training"):
-        from todm_sb.training.train import main
+with one_line_errors(), named_packages("training"):
+    from todm_sb.training.train import main
 
+if __name__ == "__main__":
+    with one_line_errors():
         main(sys.argv[1:])
