@@ -79,3 +79,34 @@ def test_a_module_that_is_not_there_is_wrong_usage(half_done, argv, capsys):
     said = capsys.readouterr().err
     assert "--import" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("package", "wanted"),
+    [
+        ("matplotlib.figure", "'todm_sb[train]'"),
+        ("optuna", "'todm_sb[search]'"),
+        ("torch", "todm_sb"),
+    ],
+)
+def test_a_package_that_is_not_installed_is_named(half_done, package, wanted, monkeypatch, capsys):
+    def run(_):
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+    monkeypatch.setattr(sys.modules["todm_sb.cli.half_done"], "run", run)
+    with pytest.raises(SystemExit) as ended:
+        main(["half-done", "here"])
+    assert ended.value.code == 2
+    needed = package.partition(".")[0]
+    assert capsys.readouterr().err == (
+        f"error: todm-sb half-done needs {needed}: pip install {wanted}\n"
+    )
+
+
+def test_a_mistake_of_ours_is_not_taken_for_a_missing_package(half_done, monkeypatch):
+    def run(_):
+        import todm_sb.nothing  # noqa: F401
+
+    monkeypatch.setattr(sys.modules["todm_sb.cli.half_done"], "run", run)
+    with pytest.raises(ModuleNotFoundError, match="nothing"):
+        main(["half-done", "here"])

@@ -1,10 +1,16 @@
 """Exported models compute what PyTorch computes, and recognisers transcribe as SubnetASR does."""
 
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+import soundfile
 import torch
 from speechbrain.processing.features import InputNormalization
 
+from todm_sb.cli import FAILED, OK, main
 from todm_sb.nnet.subsampling import ENDLESS
 from todm_sb.utils.errors import ConfigError
 
@@ -313,7 +319,7 @@ def test_packed_weights_are_within_half_a_step(shape):
 def test_a_folder_without_models_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="no ONNX models"):
         quantize_folder(tmp_path, tmp_path / "int8")
-    with pytest.raises(ConfigError, match=r"encoder\.onnx does not exist"):
+    with pytest.raises(ConfigError, match=r"features\.onnx does not exist"):
         OnnxASR(tmp_path)
 
 
@@ -331,3 +337,84 @@ def test_no_sample_reads_as_no_word(make_transducer, char_tokenizer_path, tmp_pa
     assert asr.transcribe_batch(torch.zeros(2, 0), torch.ones(2)) == (["", ""], [[], []])
     words, _ = asr.transcribe_batch(speech.expand(2, -1), torch.tensor([1.0, 0.0]))
     assert words == [alone, ""]
+
+
+# What a device has not; importing it fails.
+DEVICE = """
+import sys
+for name in ("torch", "torchaudio", "speechbrain", "sentencepiece", "hyperpyyaml", "ruamel", "tqdm",
+             "safetensors", "onnx", "scipy", "matplotlib"):
+    sys.modules[name] = None
+from todm_sb.cli import main
+sys.exit(main())
+"""
+
+
+def test_a_device_without_pytorch_reads_what_subnet_asr_reads(make_exported, tmp_path):
+    asr, folder = make_exported(predictor="lstm", max_symbols=3)
+    quantize_folder(folder, tmp_path / "int8")
+    path, missing = tmp_path / "speech.wav", str(tmp_path / "missing.wav")
+    soundfile.write(path, speech(1)[0].numpy(), RATE, subtype="FLOAT")
+    command = [sys.executable, "-c", DEVICE, "transcribe", "--json", str(path), missing, "--model"]
+    done = subprocess.run([*command, str(folder)], capture_output=True, text=True)
+    read, failed = map(json.loads, done.stdout.splitlines())
+    assert (done.returncode, done.stderr) == (FAILED, "")
+    assert (read["text"], read["seconds"]) == (asr.transcribe_file(str(path)), 2.0)
+    assert read["text"]
+    assert failed == {"audio": missing, "error": f"audio file {missing} does not exist"}
+    needed = (folder / "requirements.txt").read_text().splitlines()[1:]
+    assert [line.partition(">")[0] for line in needed] == [
+        "numpy",
+        "onnxruntime",
+        "soundfile",
+        "soxr",
+    ]
+    # Whose networks are not for it.
+    done = subprocess.run([*command, str(tmp_path / "elsewhere")], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "need PyTorch: pip install todm_sb" in done.stderr
+    assert OnnxASR(tmp_path / "int8").transcribe_file(path)
+
+
+def test_transcribe_takes_a_folder_of_onnx_models_as_it_takes_a_bundle(
+    make_exported, tmp_path, capsys
+):
+    asr, folder = make_exported()
+    path = tmp_path / "speech.wav"
+    soundfile.write(path, speech(1)[0].numpy(), RATE, subtype="FLOAT")
+    assert main(["transcribe", str(path), f"--model={folder}"]) == OK
+    assert capsys.readouterr().out == f"{path}\t{asr.transcribe_file(str(path))}\n"
+
+
+def test_other_sampling_rates_are_converted(make_exported, tmp_path):
+    pytest.importorskip("soxr", reason="needs the extra onnx")
+    asr, folder = make_exported()
+    t = np.arange(2 * 16000) / 16000
+    tones = np.stack([np.sin(2 * np.pi * f * t) for f in (440, 1500)], 1)
+    soundfile.write(tmp_path / "stereo.wav", 0.3 * tones, 16000)
+    got = OnnxASR(folder).load_audio(tmp_path / "stereo.wav")
+    expected = 0.15 * tones.sum(1)[::2]  # both are below half of either rate
+    assert (got.dtype, got.shape) == (np.float32, expected.shape)
+    middle = slice(200, -200)
+    np.testing.assert_allclose(got[middle], expected[middle], atol=1e-3)
+    theirs = asr.load_audio(tmp_path / "stereo.wav").numpy()
+    np.testing.assert_allclose(got[middle], theirs[middle], atol=5e-3)
+
+
+def test_what_is_wrong_with_a_folder_is_one_line(make_exported):
+    _, folder = make_exported()
+    joiner = (folder / "joiner.onnx").read_bytes()
+    (folder / "joiner.onnx").write_bytes(joiner[: len(joiner) // 2])
+    with pytest.raises(ConfigError, match=r"joiner\.onnx is no ONNX model, or a damaged one"):
+        OnnxASR(folder)
+    # Of another writer.
+    (folder / "joiner.onnx").write_bytes(joiner)
+    model = onnx.load(folder / "encoder.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, folder / "encoder.onnx")
+    with pytest.raises(ConfigError, match="was not written by todm-sb export"):
+        OnnxASR(folder)
+    (folder / "features.onnx").unlink()
+    with pytest.raises(ConfigError, match=r"features\.onnx does not exist"):
+        OnnxASR(folder)

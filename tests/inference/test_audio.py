@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from todm_sb.inference import audio
+from todm_sb.inference import audio_file
 from todm_sb.inference.audio import audio_blocks, open_audio
 from todm_sb.utils.errors import DataError
 
@@ -74,7 +74,7 @@ def test_what_a_pipe_gives_may_be_no_audio(content, message, tmp_path):
 
 
 def test_what_has_no_end_is_refused(monkeypatch):
-    monkeypatch.setattr(audio, "MOST_BYTES", 1 << 16)
+    monkeypatch.setattr(audio_file, "MOST_BYTES", 1 << 16)
     with pytest.raises(DataError, match=r"/dev/zero gives more than 65,536 bytes"):
         open_audio("/dev/zero")
 
@@ -95,7 +95,7 @@ def test_a_file_that_may_not_be_read_is_called_so(samples, tmp_path, monkeypatch
     def refuse(*_):  # as the system does; not to its administrator, who may run the tests
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(audio, "open", refuse, raising=False)
+    monkeypatch.setattr(audio_file, "open", refuse, raising=False)
     with pytest.raises(DataError, match=r"secret.wav cannot be read: Permission denied"):
         open_audio(tmp_path / "secret.wav")
 

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -128,6 +130,75 @@ def test_a_search_by_latency_measures_it_once(search, searched):
     after = {s.config: s.costs["latency"] for s in SearchResult.load(path).subnets}
     assert before.items() <= after.items()
     assert len(after) == 3
+
+
+# A device: no PyTorch, nor anything else of the base install.
+ON_THE_DEVICE = """
+import sys
+for name in ("torch", "torchaudio", "speechbrain", "sentencepiece", "ruamel", "tqdm", "onnx"):
+    sys.modules[name] = None
+from todm_sb.cli import main
+sys.exit(main())
+"""
+
+
+def test_a_device_times_the_probes_and_the_search_is_for_it(
+    search, searched, tmp_path, monkeypatch
+):
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    probes, table = tmp_path / "probes", tmp_path / "table.json"
+    call("latency", searched, "--probes", probes)
+    folders = sorted(map(str, probes.glob("*/*")))
+    assert len(folders) == 8  # two depths, two widths, two precisions
+    sizes = ["--out", str(table), "--seconds=1", "--repeats=1"]
+    command = [sys.executable, "-c", ON_THE_DEVICE, "latency", *folders, *sizes]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count(" ms\n") == 8
+    # Another device, ten times as slow, that runs 8 bits in no time.
+    data = json.loads(table.read_text())
+    for m in data["measured"]:
+        m["latency"] *= 10 if m["probe"]["precision"] == "float32" else 1e-3
+    table.write_text(json.dumps(data))
+    asked = ["--latency-table", table, "--evaluations", 3, "--no-baselines", "--study", "device"]
+    with pytest.raises(ConfigError, match="add --seconds 1"):
+        search(searched, *asked)
+    search(searched, *asked, "--seconds", 1)
+    found = SearchResult.load(searched / "search" / "latency" / "device" / "pareto.json")
+    of_max = {
+        m["probe"]["precision"]: m["latency"]
+        for m in data["measured"]
+        if m["probe"]["subnet"] == found.space.max.to_dict()
+    }
+    (largest,) = (s for s in found.subnets if s.config == found.space.max)
+    assert largest.costs["latency"] == pytest.approx(of_max["float32"], rel=0.5)
+    with pytest.raises(ConfigError, match="of another latency"):
+        search(searched, *asked, "--seconds", 1, "--precision", "int8")
+    monkeypatch.setattr("todm_sb.experiments.search_run.network_id", lambda *_: "f" * 16)
+    with pytest.raises(ConfigError, match="of another network"):
+        search(searched, *asked, "--seconds", 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a", "b", "--probes=c"], "name one"),
+        (["a", "--causal"], "--causal is of --probes"),
+        (["a", "--out=none/table.json"], "none is no folder"),
+        (["a"], r"features\.onnx does not exist"),
+    ],
+)
+def test_latency_says_what_is_wrong(arguments, message, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        call("latency", *arguments)
+
+
+def test_a_search_by_bytes_in_8_bits(search, searched):
+    search(searched, "--cost=bytes_int8", "--evaluations", 2, "--no-baselines")
+    found = SearchResult.load(searched / "search" / "bytes_int8" / "pareto.json")
+    assert found.budgets[-1] == max(s.costs["bytes_int8"] for s in found.subnets)
 
 
 def test_another_algorithm_needs_a_study_of_its_own(search, searched):

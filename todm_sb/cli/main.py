@@ -6,10 +6,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from io import TextIOWrapper
+from pathlib import Path
 
 from todm_sb import __version__
+from todm_sb.utils.arguments import path
 from todm_sb.utils.errors import one_line_errors
+from todm_sb.utils.extras import named_packages
 from todm_sb.utils.own_modules import import_own
 
 OK, FAILED = 0, 1
@@ -22,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "evaluate": "Measure error rates on any test set, and compare networks.",
     "export": "Cut a subnet, or a whole supernet, out of a training run.",
     "inspect": "Check a bundle and say what it holds.",
+    "latency": "Time ONNX networks on this device, for the search.",
     "manifest": "Write a manifest of a folder of audio and texts.",
     "plan": "Count what a training takes, and the least hours on given GPUs.",
     "report": "Write a report of all results below a folder.",
@@ -61,8 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
         if name in given[:1]:
-            with one_line_errors():
-                module = import_module(f"todm_sb.cli.{name.replace('-', '_')}")
+            with one_line_errors(), named_packages(f"todm-sb {name}"):
+                module = import_module(f"todm_sb.cli.{_module(name, given[1:])}")
                 if hasattr(module, "main"):  # its command line is its own: keys of a recipe
                     return module.main(given[1:])
             module.add_arguments(command)
@@ -71,8 +76,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, TextIOWrapper):
         # A file's name need not be text.
         sys.stdout.reconfigure(errors="backslashreplace")
-    with one_line_errors():
+    with one_line_errors(), named_packages(f"todm-sb {arguments.command}"):
         return arguments.run(arguments)
+
+
+def _module(name: str, argv: Sequence[str]) -> str:
+    """The module of a subcommand. Transcribing has one more, without PyTorch: for a folder of ONNX
+    models, and where there is no PyTorch."""
+    if name == "transcribe":
+        parser = argparse.ArgumentParser(add_help=False)
+        parser.add_argument("--model", nargs="?", type=path, default=Path())
+        model = parser.parse_known_args(argv)[0].model or Path()
+        if (model / "encoder.onnx").is_file() or find_spec("torch") is None:
+            return "transcribe_onnx"
+    return name.replace("-", "_")
 
 
 def _import_own(argv: Sequence[str]) -> Sequence[str]:

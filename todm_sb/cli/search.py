@@ -3,6 +3,7 @@ against cost.
 
 todm-sb search results/mini/1234
 todm-sb search results/mini/1234 --cost latency --budget 20ms --budget 40ms
+todm-sb search results/mini/1234 --latency-table table.json --precision int8   # todm-sb latency
 todm-sb search results/streaming/1234 --causal
 todm-sb search results/mini/1234 --storage=postgresql://user@host/database
 torchrun --nproc_per_node=8 --module todm_sb.cli search results/supernet/1234 --device=cuda
@@ -20,6 +21,7 @@ import os
 from todm_sb.cli.main import OK
 from todm_sb.experiments.search_run import SearchOptions, search_run
 from todm_sb.search.budget import COSTS, format_cost, parse_budget
+from todm_sb.search.probes import PRECISIONS
 from todm_sb.search.proposers import ALGORITHMS, proposer_class
 from todm_sb.utils.arguments import at_least, path, positive
 from todm_sb.utils.tables import scored_text
@@ -28,7 +30,16 @@ from todm_sb.utils.tables import scored_text
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``search``."""
     parser.add_argument("run_folder", type=path, help="output_folder of train.py")
-    parser.add_argument("--cost", choices=COSTS, default="params", help="default: params")
+    parser.add_argument(
+        "--cost", choices=COSTS, help="default: params; with --latency-table, latency"
+    )
+    parser.add_argument(
+        "--latency-table", type=path, help="of todm-sb latency on a device; default: this machine's"
+    )
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default=PRECISIONS[0], help="of the table; float32"
+    )
+    parser.add_argument("--threads", type=at_least(1), default=1, help="of the table; 1")
     parser.add_argument(
         "--budget",
         action="append",
@@ -68,10 +79,11 @@ def run(arguments: argparse.Namespace) -> int:
     """
     logging.getLogger("optuna").setLevel(logging.WARNING)
     proposer_class(arguments.algorithm)
+    cost = arguments.cost or ("latency" if arguments.latency_table else "params")
     options = SearchOptions(
         run_folder=arguments.run_folder,
-        cost=arguments.cost,
-        budgets=[parse_budget(text, arguments.cost) for text in arguments.budget],
+        cost=cost,
+        budgets=[parse_budget(text, cost) for text in arguments.budget],
         algorithm=arguments.algorithm,
         causal=arguments.causal,
         evaluations=arguments.evaluations,
@@ -82,6 +94,9 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         device=arguments.device,
         baselines=not arguments.no_baselines,
+        latency_table=arguments.latency_table,
+        precision=arguments.precision,
+        threads=arguments.threads,
     )
     result, folder = search_run(options)
     if os.environ.get("RANK", "0") != "0":

@@ -12,12 +12,13 @@ import codecs
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-
-from sentencepiece import SentencePieceProcessor
+from typing import TYPE_CHECKING
 
 from todm_sb.dataio.script import WORD_MARK as WORD_MARK
 from todm_sb.utils.errors import ConfigError
 
+if TYPE_CHECKING:
+    from sentencepiece import SentencePieceProcessor
 # How tokens.txt names blank, which is label 0, and SentencePiece's unknown piece.
 BLANK_NAME, UNKNOWN_NAME = "<blk>", "<unk>"
 UNKNOWN_TEXT = " \u2047 "

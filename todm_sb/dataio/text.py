@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-
-from sentencepiece import SentencePieceProcessor
+from typing import TYPE_CHECKING
 
 from todm_sb.dataio.detokenizer import WORD_MARK
+
+if TYPE_CHECKING:
+    from sentencepiece import SentencePieceProcessor
 
 # What a normaliser makes of a text can be in its table again; once more is enough as a rule.
 PASSES = 8

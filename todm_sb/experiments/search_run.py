@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +20,9 @@ from todm_sb.dataio.reading import reading_of
 from todm_sb.dataio.text import words_of_ids
 from todm_sb.search.costs import Costs
 from todm_sb.search.dev_set import DevSet, speech
+from todm_sb.search.device_latency import device_table
 from todm_sb.search.latency import LatencyTable
+from todm_sb.search.probes import PRECISIONS, network_id
 from todm_sb.training.runs import (
     dev_dataset,
     dev_utterances,
@@ -31,8 +36,12 @@ from todm_sb.utils.devices import usable_device
 
 if TYPE_CHECKING:
     from todm_sb.dataio.pipeline import SpeechDataset
+    from todm_sb.nnet.transducer import Transducer
     from todm_sb.search.pareto import SearchResult
     from todm_sb.search.study import SharedStudy
+    from todm_sb.space import SearchSpace
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,8 @@ class SearchOptions:
         seed: of all draws.
         device: where subnets are evaluated.
         baselines: random and evenly spaced subnets too.
+        latency_table: of ``todm-sb latency`` on a device; latencies are measured here when None.
+        precision, threads: which of its times.
     """
 
     run_folder: Path
@@ -69,6 +80,9 @@ class SearchOptions:
     seed: int = 0
     device: str = "cpu"
     baselines: bool = True
+    latency_table: Path | None = None
+    precision: str = PRECISIONS[0]
+    threads: int = 1
 
 
 def search_run(options: SearchOptions) -> tuple[SearchResult, Path]:
@@ -95,7 +109,11 @@ def search_run(options: SearchOptions) -> tuple[SearchResult, Path]:
     dataset = dev_dataset(hparams, tokenizer)
     n_features = hparams["features"].n_frames(round(seconds * hparams["sample_rate"]))
 
+    given = _given_table(options, model, space)
+
     def measure() -> dict[str, Any]:
+        if given is not None:
+            return given.to_dict()
         if cost != "latency":
             return {}
         sample = speech(dev_utterances(hparams, dataset, torch.device("cpu")), n_features)
@@ -105,7 +123,7 @@ def search_run(options: SearchOptions) -> tuple[SearchResult, Path]:
     dev_set = _dev_set(options, hparams, dataset, tokenizer)
     if cost != "latency":  # which is not known yet
         check_budgets(options.budgets, Costs(model, n_features)(space.min)[cost], cost)
-    task = _task(options, hparams, tokenizer, type(dev_set.searcher).__qualname__)
+    task = _task(options, hparams, tokenizer, type(dev_set.searcher).__qualname__, given)
     study = _study(options)
     table = study.agree(task, measure)
     costs = Costs(model, n_features, LatencyTable.from_dict(table) if table else None)
@@ -120,6 +138,26 @@ def search_run(options: SearchOptions) -> tuple[SearchResult, Path]:
     result = replace(result, **names, scored=scored)
     _write(result, results)
     return result, results
+
+
+def _given_table(
+    options: SearchOptions, model: Transducer, space: SearchSpace
+) -> LatencyTable | None:
+    """The latencies of another device."""
+    if options.latency_table is None:
+        return None
+    network = network_id(model.deployed().config, space)
+    which = (options.seconds, options.precision, options.threads)
+    table, missed = device_table(options.latency_table, space, network, *which)
+    logger.info(
+        "%s: its sums are within %.1f %% of what was measured", options.latency_table, 100 * missed
+    )
+    return table
+
+
+def _digest(table: LatencyTable) -> str:
+    """Tells tables apart."""
+    return hashlib.sha256(json.dumps(table.to_dict()).encode()).hexdigest()[:16]
 
 
 def _write(result: SearchResult, folder: Path) -> None:
@@ -149,9 +187,15 @@ def _dev_set(
 
 
 def _task(
-    options: SearchOptions, hparams: dict[str, Any], tokenizer: Any, searcher: str
+    options: SearchOptions,
+    hparams: dict[str, Any],
+    tokenizer: Any,
+    searcher: str,
+    given: LatencyTable | None,
 ) -> dict[str, Any]:
     """What all processes of a study must agree on."""
+    from todm_sb.search.study import MEASURED_HERE
+
     return {
         "search space": hparams["space"].to_dict(),
         "checkpoint": weights_id(hparams["model"]),
@@ -162,6 +206,7 @@ def _task(
         "audio length": options.seconds,
         "population": options.population,
         "seed": options.seed,
+        "latency": MEASURED_HERE if given is None else _digest(given),
     }
 
 

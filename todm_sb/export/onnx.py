@@ -12,6 +12,7 @@ from sentencepiece import SentencePieceProcessor
 from speechbrain.processing.features import InputNormalization
 
 from todm_sb.dataio.detokenizer import tokens_of
+from todm_sb.export.onnx_features import features_model
 from todm_sb.export.onnx_networks import (
     encoder_model,
     joiner_model,
@@ -27,7 +28,17 @@ from todm_sb.utils.ownership import new_export
 MODEL_TYPE = "zipformer2"
 MODELS = ("encoder.onnx", "decoder.onnx", "joiner.onnx")
 STREAMING_ENCODER, TOKENS = "streaming_encoder.onnx", "tokens.txt"
-FILES = (*MODELS, STREAMING_ENCODER, TOKENS)
+FEATURES, REQUIREMENTS = "features.onnx", "requirements.txt"
+FILES = (*MODELS, STREAMING_ENCODER, FEATURES, TOKENS, REQUIREMENTS)
+
+# Of the device, besides todm_sb without its own: what OnnxASR imports.
+REQUIRED = """\
+# On the device: pip install --no-deps todm_sb && pip install -r requirements.txt
+numpy>=1.26
+onnxruntime>=1.20
+soundfile>=0.12
+soxr>=0.5
+"""
 
 
 def export_onnx(
@@ -38,9 +49,10 @@ def export_onnx(
     fbank: dict[str, Any],
     max_symbols: int = 5,
 ) -> list[str]:
-    """Writes ``encoder.onnx``, ``decoder.onnx`` (the predictor), ``joiner.onnx`` and
-    ``tokens.txt``; of a causal or dual-mode network with global normalisation also
-    ``streaming_encoder.onnx``.
+    """Writes ``features.onnx``, ``encoder.onnx``, ``decoder.onnx`` (the predictor), ``joiner.onnx``
+    and ``tokens.txt``; of a causal or dual-mode network with global normalisation also
+    ``streaming_encoder.onnx``; and the ``requirements.txt`` of a device that runs them with
+    :class:`todm_sb.inference.onnx.OnnxASR`.
 
     The encoders take raw features: their normalisation is part of the graph. What each model takes
     and gives is told in :mod:`todm_sb.export.onnx_networks`.
@@ -88,6 +100,7 @@ def write_models(
         "fbank": json.dumps(fbank),
     }
     models = {
+        FEATURES: features_model(fbank),
         "encoder.onnx": encoder_model(model, normalize, metadata),
         "decoder.onnx": predictor_model(model),
         "joiner.onnx": joiner_model(model),
@@ -99,6 +112,7 @@ def write_models(
     for name, proto in models.items():
         onnx.save(proto, folder / name)
     (folder / TOKENS).write_text(tokens, encoding="utf-8", newline="\n")
+    (folder / REQUIREMENTS).write_text(REQUIRED, encoding="utf-8", newline="\n")
     obstacles = obstacles_to_sherpa(model, fbank, max_symbols)
     if any(line.count(" ") > 1 for line in tokens.split("\n")):
         obstacles.append("no piece of the tokenizer may hold a space")

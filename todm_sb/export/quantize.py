@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
-from todm_sb.export.onnx import FILES, TOKENS
+from todm_sb.export.onnx import FEATURES, FILES, REQUIREMENTS, TOKENS
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.ownership import new_export
 
@@ -28,7 +28,7 @@ def quantize_folder(source: str | Path, target: str | Path) -> None:
 
     Matrix products are done in 8 bits, by onnxruntime's dynamic quantisation. All other weights
     (convolutions, SSMs, embedding, LSTM) are kept in 8 bits and unpacked when the file is loaded,
-    which takes the operators of any engine.
+    which takes the operators of any engine. The filterbank stays as it is.
 
     Args:
         source: folder of float models.
@@ -49,6 +49,8 @@ def quantize_folder(source: str | Path, target: str | Path) -> None:
 def write_quantized(source: Path, target: Path) -> None:
     """As :func:`quantize_folder`, into a folder that is there and empty, as part of an export."""
     for path in sorted(source.glob("[!.]*.onnx")):
+        if path.name == FEATURES:
+            continue
         with tempfile.TemporaryDirectory() as folder:
             dynamic = Path(folder) / path.name
             # Shapes are known and operators few: there is nothing to prepare, or to advise.
@@ -66,7 +68,9 @@ def write_quantized(source: Path, target: Path) -> None:
         helper.set_model_props(model, metadata)
         pack_weights(model)
         onnx.save(model, target / path.name)
-    shutil.copyfile(source / TOKENS, target / TOKENS)
+    for name in (FEATURES, TOKENS, REQUIREMENTS):
+        if (source / name).exists():
+            shutil.copyfile(source / name, target / name)
 
 
 def pack_weights(model: onnx.ModelProto) -> None:

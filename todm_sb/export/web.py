@@ -6,20 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-import onnx
 from speechbrain.processing.features import InputNormalization
 
 from todm_sb.bundle.manifest import BundledSubnet
 from todm_sb.export.card import CARD
 from todm_sb.export.card import FILES as SERVED
-from todm_sb.export.onnx import STREAMING_ENCODER, write_models
-from todm_sb.export.onnx_features import features_model
+from todm_sb.export.onnx import REQUIREMENTS, STREAMING_ENCODER, write_models
 from todm_sb.export.quantize import write_quantized
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.utils.ownership import new_export
 
 PRECISIONS = ("float32", "int8")
-FEATURES = "features.onnx"
 # Of a subnet in its folder.
 FILES = tuple(f"{p}/{name}" for p in PRECISIONS for name in (*SERVED, CARD))
 
@@ -35,9 +32,9 @@ def export_web(
 ) -> None:
     """Writes a subnet in two precisions, into ``<folder>/float32`` and ``<folder>/int8``.
 
-    Each holds the models of :func:`todm_sb.export.onnx.export_onnx`, ``features.onnx`` from
-    samples to what the encoder takes, ``tokens.txt``, and ``model.json``: the subnet and what is
-    known of it, its precision, the sampling rate, and how many labels a frame may have.
+    Each holds the models of :func:`todm_sb.export.onnx.export_onnx`, ``tokens.txt``, and
+    ``model.json``: the subnet and what is known of it, its precision, the sampling rate, and how
+    many labels a frame may have.
 
     Args:
         folder: made if need be; an earlier export there is replaced.
@@ -70,12 +67,11 @@ def write_subnet(
     exact.mkdir(parents=True)
     small.mkdir()
     write_models(exact, model, normalize, tokenizer_path, fbank, max_symbols)
-    # Other engines stream; the page transcribes whole recordings.
-    (exact / STREAMING_ENCODER).unlink(missing_ok=True)
+    # Other engines stream; the page transcribes whole recordings, and no Python.
+    for name in (STREAMING_ENCODER, REQUIREMENTS):
+        (exact / name).unlink(missing_ok=True)
     write_quantized(exact, small)
-    features = features_model(fbank)
     for precision in PRECISIONS:
-        onnx.save(features, folder / precision / FEATURES)
         card = {
             **subnet.to_dict(),
             "description": ", ".join(f"{k} {v}" for k, v in subnet.config.describe().items()),

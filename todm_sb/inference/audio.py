@@ -1,106 +1,36 @@
-"""Audio files and batches from anywhere, checked before a network hears them."""
+"""Audio and batches from anywhere as tensors, checked before a network hears them."""
 
 from __future__ import annotations
 
-import io
-import math
-import os
-import stat
-import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import BinaryIO
 
 import soundfile
 import torch
 from torch import Tensor
 
-from todm_sb.dataio.resampling import convertible
-from todm_sb.inference.sources import STDIN
+from todm_sb.inference.audio_file import (
+    BLOCK,
+    check_extremes,
+    check_resampling,
+    open_audio,
+    sample_blocks,
+)
 from todm_sb.utils.errors import DataError
 
-# Samples a channel read at once: many channels or a wrong length in a header cost no memory.
-BLOCK = 1 << 18
-# Of a pipe, which is held in memory: 9 hours of 16 bits at 16 kHz. Some, as /dev/zero, have no end.
-MOST_BYTES = 1 << 30
-# Full scale is 1. Far beyond it the energies leave float32.
-LOUDEST = 1e6
-
-
-def open_audio(path: str | Path) -> soundfile.SoundFile:
-    """Opens audio for reading, be it a file or what cannot be wound back, such as a pipe or
-    ``/dev/stdin``, which is read whole.
-
-    Args:
-        path: where it is, or ``-`` for standard input; any format that libsndfile reads.
-
-    Raises:
-        DataError: if it is missing or a folder, may not be read, is no audio, or holds no sample.
-    """
-    try:
-        with _opened(path) as file:
-            is_file = str(path) != STDIN and stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-            source = os.fsencode(path) if is_file else io.BytesIO(_content(file, path))
-        audio = soundfile.SoundFile(source)
-    except DataError:
-        raise
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last of impossible names
-        raise DataError(f"audio file {path} does not exist") from None
-    except IsADirectoryError:
-        raise DataError(f"{path} is a folder: name the audio files in it") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
-    except soundfile.LibsndfileError as error:
-        raise _no_audio(path, error) from None
-    if audio.frames == 0:
-        audio.close()
-        raise DataError(f"{path} holds no audio")
-    return audio
-
-
-def _opened(path: str | Path) -> AbstractContextManager[BinaryIO]:
-    if str(path) == STDIN:
-        return nullcontext(sys.stdin.buffer)
-    return open(path, "rb")
-
-
-def _content(file: BinaryIO, path: str | Path) -> bytes:
-    """Of a pipe, all that comes."""
-    content = file.read(MOST_BYTES + 1)
-    if not content:
-        raise DataError(f"{path} holds no audio")
-    if len(content) > MOST_BYTES:
-        raise DataError(f"{path} gives more than {MOST_BYTES:,} bytes: save them as a file first")
-    return content
-
-
-def _no_audio(path: str | Path, error: soundfile.LibsndfileError) -> DataError:
-    return DataError(f"{path} cannot be read as audio: {error.error_string}")
+__all__ = [
+    "BLOCK",
+    "audio_blocks",
+    "check_batch",
+    "check_resampling",
+    "check_samples",
+    "open_audio",
+]
 
 
 def audio_blocks(audio: soundfile.SoundFile, size: int, path: str | Path) -> Iterator[Tensor]:
-    """Reads audio block by block, and closes it.
-
-    Args:
-        audio: from :func:`open_audio`.
-        size: samples of each block but the last.
-        path: what errors call it.
-
-    Yields:
-        (samples,), the mean of the channels.
-
-    Raises:
-        DataError: if it breaks off, or holds a sample that no microphone gives.
-    """
-    try:
-        with audio:
-            for block in audio.blocks(size, dtype="float32", always_2d=True):
-                samples = torch.from_numpy(block).mean(1)
-                check_samples(samples, str(path))
-                yield samples
-    except soundfile.LibsndfileError as error:
-        raise _no_audio(path, error) from None
+    """As :func:`todm_sb.inference.audio_file.sample_blocks`, as tensors."""
+    return map(torch.from_numpy, sample_blocks(audio, size, path))
 
 
 def check_samples(samples: Tensor, name: str = "the audio") -> None:
@@ -116,22 +46,7 @@ def check_samples(samples: Tensor, name: str = "the audio") -> None:
     if samples.numel() == 0:
         return
     low, high = (x.item() for x in samples.aminmax())
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise DataError(f"{name} holds samples that are not finite numbers")
-    if max(-low, high) > LOUDEST:
-        raise DataError(f"{name} holds samples up to {max(-low, high):.3g}, where full scale is 1")
-
-
-def check_resampling(sample_rate: int, target: int, name: str) -> None:
-    """Checks that a sampling rate can be converted at a reasonable price.
-
-    Raises:
-        DataError: if it cannot, naming the audio.
-    """
-    if not convertible(sample_rate, target):
-        raise DataError(
-            f"{name} has an unusual sampling rate of {sample_rate} Hz: convert it to {target} Hz"
-        )
+    check_extremes(low, high, name)
 
 
 def check_batch(wavs: Tensor, wav_lens: Tensor) -> None:

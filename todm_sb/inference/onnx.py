@@ -1,61 +1,107 @@
-"""A recogniser on onnxruntime alone, for tests and benchmarks."""
+"""A recogniser on onnxruntime and numpy alone, for devices: neither PyTorch nor SpeechBrain."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
-import torch
 
 from todm_sb.dataio.detokenizer import Detokenizer
-from todm_sb.nnet.features import SpeechFeatures, hop_of, make_fbank
-from todm_sb.utils.errors import ConfigError
+from todm_sb.inference.audio_file import (
+    BLOCK,
+    check_extremes,
+    check_resampling,
+    open_audio,
+    sample_blocks,
+)
+from todm_sb.utils.errors import ConfigError, DataError
+
+MODELS = ("features", "encoder", "decoder", "joiner")
+TOKENS = "tokens.txt"
+BLANK = 0
 
 
 class OnnxASR:
     """Transcribes speech with a folder that :func:`todm_sb.export.onnx.export_onnx` wrote.
+
+    Example:
+        >>> OnnxASR("exported/onnx").transcribe_file("speech.flac")  # doctest: +SKIP
+        'TURN ON THE KITCHEN LIGHT'
 
     Args:
         folder: of the models.
         n_threads: of onnxruntime.
 
     Raises:
-        ConfigError: if a model or ``tokens.txt`` is missing.
+        ConfigError: if a model or ``tokens.txt`` is missing or damaged.
     """
 
     def __init__(self, folder: str | Path, n_threads: int = 1) -> None:
         folder = Path(folder)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = n_threads
-        self.encoder, self.decoder, self.joiner = (
-            _session(folder / f"{name}.onnx", options) for name in ("encoder", "decoder", "joiner")
+        self.features, self.encoder, self.decoder, self.joiner = (
+            _session(folder / f"{name}.onnx", options) for name in MODELS
         )
-        tokens = _existing(folder / "tokens.txt").read_bytes().decode()
+        tokens = _existing(folder / TOKENS).read_bytes().decode()
         self._detokenizer = Detokenizer.of_tokens(tokens)
-        metadata = self.encoder.get_modelmeta().custom_metadata_map
-        self.max_symbols = int(metadata["max_symbols"])
-        fbank = json.loads(metadata["fbank"])
-        self.sample_rate = fbank["sample_rate"]
-        # The graph normalises.
-        self._features = SpeechFeatures(make_fbank(**fbank), _Identity(), hop_of(fbank))
+        self.max_symbols, self.sample_rate = _described(folder, self.encoder)
+        self._n_features = self.encoder.get_inputs()[0].shape[2]
         self._states = [x for x in self.decoder.get_inputs() if x.name != "y"]
         self._context = self.decoder.get_inputs()[0].shape[1]
 
-    def transcribe_batch(
-        self, wavs: torch.Tensor, wav_lens: torch.Tensor
-    ) -> tuple[list[str], list[list[int]]]:
-        """As of :meth:`todm_sb.inference.SubnetASR.transcribe_batch`."""
+    def transcribe_file(self, path: str | Path) -> str:
+        """The text of an audio file.
+
+        Raises:
+            DataError: see :meth:`load_audio`.
+        """
+        (text,), _ = self.transcribe_batch(self.load_audio(path)[None], np.ones(1))
+        return text
+
+    def load_audio(self, path: str | Path) -> np.ndarray:
+        """Loads a file as one channel at the network's sampling rate: (samples,), float32.
+
+        Args:
+            path: of a file, or a pipe such as ``/dev/stdin``; any format that libsndfile reads.
+
+        Raises:
+            DataError: if it is missing, is no audio, holds no sample or one that is not finite,
+                or has a sampling rate that cannot be converted.
+        """
+        audio = open_audio(path)
+        rate = audio.samplerate
+        check_resampling(rate, self.sample_rate, str(path))
+        samples = np.concatenate(list(sample_blocks(audio, BLOCK, path)))
+        return samples if rate == self.sample_rate else _resampled(samples, rate, self.sample_rate)
+
+    def transcribe_batch(self, wavs: Any, wav_lens: Any) -> tuple[list[str], list[list[int]]]:
+        """As :meth:`todm_sb.inference.SubnetASR.transcribe_batch`, of arrays or tensors.
+
+        Raises:
+            DataError: if shapes, samples or lengths make no sense.
+        """
+        wavs, wav_lens = np.asarray(wavs), np.asarray(wav_lens)
+        _check_batch(wavs, wav_lens)
         if not len(wavs):
             return [], []
         tokens = self.search(*self.encode(wavs, wav_lens))
         return [self.text(ids) for ids in tokens], tokens
 
-    def encode(self, wavs: torch.Tensor, wav_lens: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def encode(self, wavs: Any, wav_lens: Any) -> tuple[np.ndarray, np.ndarray]:
         """(batch, samples) and fractions -> (batch, T, d_joint) and integer lengths."""
-        features, lengths = self._features(wavs, wav_lens)
-        return self.encoder.run(None, {"x": features.numpy(), "x_lens": lengths.numpy()})
+        wavs = np.asarray(wavs, np.float32)
+        n_samples = np.rint(np.asarray(wav_lens, np.float64) * wavs.shape[1]).astype(int)
+        each = [self._extract(wav[:n]) for wav, n in zip(wavs, n_samples, strict=True)]
+        lengths = np.array([len(x) for x in each], np.int64)
+        # A frame that is nobody's where there is none at all: the graph needs one.
+        features = np.zeros((len(each), max(1, *lengths), self._n_features), np.float32)
+        for row, x in zip(features, each, strict=True):
+            row[: len(x)] = x
+        return self.encoder.run(None, {"x": features, "x_lens": lengths})
 
     def search(self, encoded: np.ndarray, n_frames: np.ndarray) -> list[list[int]]:
         """Greedy search, frame by frame."""
@@ -71,7 +117,7 @@ class OnnxASR:
                     None, {"encoder_out": encoded[:, t], "decoder_out": output}
                 )
                 label = logits.argmax(1)
-                active = active & (label != 0)
+                active = active & (label != BLANK)
                 if not active.any():
                     break
                 for row in np.flatnonzero(active):
@@ -89,17 +135,64 @@ class OnnxASR:
         """The text of label ids, as the tokenizer decodes them."""
         return self._detokenizer.text(ids)
 
+    def _extract(self, samples: np.ndarray) -> np.ndarray:
+        """(samples,) -> (frames, features), raw: the encoder's graph normalises."""
+        if not len(samples):
+            return np.zeros((0, self._n_features), np.float32)
+        features, lengths = self.features.run(None, {"samples": samples[None]})
+        return features[0, : lengths[0]]
 
-class _Identity(torch.nn.Module):
-    def forward(self, features: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
-        return features
+
+def is_onnx_folder(folder: str | Path) -> bool:
+    """Whether :class:`OnnxASR` is what a folder is for."""
+    return (Path(folder) / "encoder.onnx").is_file()
+
+
+def _resampled(samples: np.ndarray, rate: int, target: int) -> np.ndarray:
+    try:
+        import soxr
+    except ModuleNotFoundError:
+        raise ConfigError(
+            f"audio of {rate} Hz for a network of {target} Hz: pip install soxr"
+        ) from None
+    return soxr.resample(samples, rate, target)
+
+
+def _check_batch(wavs: np.ndarray, wav_lens: np.ndarray) -> None:
+    if wavs.ndim != 2 or wav_lens.shape != wavs.shape[:1]:
+        raise DataError(
+            "audio must be (batch, samples) and lengths (batch,), "
+            f"not {wavs.shape} and {wav_lens.shape}"
+        )
+    if not ((wav_lens >= 0) & (wav_lens <= 1)).all():
+        raise DataError("lengths of audio must be fractions in 0..1")
+    if wavs.dtype.kind != "f":
+        raise DataError(
+            f"the audio holds {wavs.dtype}: give floating-point samples of full scale 1"
+        )
+    if wavs.size:
+        check_extremes(float(wavs.min()), float(wavs.max()), "the audio")
+
+
+def _described(folder: Path, encoder: onnxruntime.InferenceSession) -> tuple[int, int]:
+    """Labels a frame at most, and the sampling rate."""
+    try:
+        metadata = encoder.get_modelmeta().custom_metadata_map
+        return int(metadata["max_symbols"]), int(json.loads(metadata["fbank"])["sample_rate"])
+    except (KeyError, TypeError, ValueError):
+        raise ConfigError(f"{folder} was not written by todm-sb export --format onnx") from None
 
 
 def _session(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(str(_existing(path)), options, ["CPUExecutionProvider"])
+    _existing(path)
+    try:
+        return onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has a class of its own for each cause
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{path} is no ONNX model, or a damaged one: {reason}") from None
 
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise ConfigError(f"{path} does not exist: write it with todm_sb.export.onnx.export_onnx")
+        raise ConfigError(f"{path} does not exist: todm-sb export --format onnx writes it")
     return path

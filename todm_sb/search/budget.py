@@ -10,6 +10,8 @@ from todm_sb.utils.errors import ConfigError
 COSTS = {
     "params": ("parameters", "5M"),
     "macs": ("MACs", "1.2G"),
+    "bytes": ("bytes", "20M"),
+    "bytes_int8": ("bytes", "5M"),
     "latency": ("s", "80ms"),
 }
 
@@ -18,7 +20,7 @@ _SECONDS = {"ms": 1e-3, "s": 1}
 
 
 def parse_budget(text: str, cost: str) -> float:
-    """A budget as a number of parameters, multiply-accumulates or seconds.
+    """A budget as a number of parameters, multiply-accumulates, bytes or seconds.
 
     Args:
         text: a number with ``k``, ``M`` or ``G`` or none; with ``ms`` or ``s`` for latency.
@@ -40,7 +42,7 @@ def format_cost(value: float, cost: str) -> str:
     """A cost for people, e.g. ``0.93 M``.
 
     Args:
-        value: parameters, multiply-accumulates or seconds.
+        value: parameters, multiply-accumulates, bytes or seconds.
         cost: one of :data:`COSTS`.
     """
     if cost == "latency":

@@ -44,8 +44,11 @@ PAUSE = 0.2
 
 SEARCH, BASELINE = "search", "baseline"
 
+# Of a search whose latencies are not from a table of another device.
+MEASURED_HERE = "measured here"
+
 # What studies were of that do not say so, since there was no choice.
-EARLIER = {"algorithm": "nsga2", "searcher": "TransducerSearcher"}
+EARLIER = {"algorithm": "nsga2", "searcher": "TransducerSearcher", "latency": MEASURED_HERE}
 
 
 class SharedStudy:

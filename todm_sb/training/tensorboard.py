@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from functools import cached_property
+from importlib.util import find_spec
 from typing import Any
 
 from speechbrain.utils import train_logger
 from speechbrain.utils.distributed import if_main_process
+
+from todm_sb.utils.errors import ConfigError
 
 
 class TensorboardLogger(train_logger.TensorboardLogger):
@@ -15,9 +18,14 @@ class TensorboardLogger(train_logger.TensorboardLogger):
 
     Args:
         save_dir: folder of the events.
+
+    Raises:
+        ConfigError: if TensorBoard is not installed.
     """
 
     def __init__(self, save_dir: str) -> None:
+        if find_spec("tensorboard") is None:
+            raise ConfigError("TensorBoard is not installed: pip install 'todm_sb[train]'")
         self.save_dir = save_dir
         self.global_step = {"train": {}, "valid": {}, "test": {}, "meta": 0}
 

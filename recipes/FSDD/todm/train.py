@@ -10,8 +10,11 @@ as deleted words. With ``--strict`` either is an error.
 
 import sys
 
-from todm_sb.training.train import main
 from todm_sb.utils.errors import one_line_errors
+from todm_sb.utils.extras import named_packages
+
+with one_line_errors(), named_packages("training"):
+    from todm_sb.training.train import main
 
 if __name__ == "__main__":
     with one_line_errors():

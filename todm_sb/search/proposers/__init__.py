@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from importlib import import_module
 from typing import cast
 
 from todm_sb.search.proposers.protocol import Proposer, Task
@@ -33,7 +34,8 @@ def proposer_class(algorithm: str) -> type[Proposer]:
     if not module:
         raise ConfigError(f"no search algorithm {quoted(algorithm)}: {known}")
     of = f"search algorithm {quoted(algorithm)}"
-    found = getattr(import_own(module, of), name, None)
+    ours = algorithm in ALGORITHMS
+    found = getattr(import_module(module) if ours else import_own(module, of), name, None)
     if not inspect.isclass(found):
         raise ConfigError(f"{of}: there is no such class: {known}")
     for needed in ("name", "first", "candidates"):

@@ -1,0 +1,57 @@
+"""Networks whose times on a device tell those of all subnets of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from todm_sb.export.onnx import FILES, write_models
+from todm_sb.export.quantize import write_quantized
+from todm_sb.search.probes import CARD, PRECISIONS, network_id, probes
+from todm_sb.supernet import SubnetConfig, extract_subnet
+from todm_sb.training.identity import FEATURE_KEYS
+from todm_sb.training.runs import load_run, trained_tokenizer
+from todm_sb.utils.ownership import check_place, new_export
+
+
+def write_probes(
+    run: Path, target: Path, causal: bool = False, others: Sequence[SubnetConfig] = ()
+) -> list[Path]:
+    """Writes ``<subnet>/float32`` and ``<subnet>/int8`` of each of
+    :func:`todm_sb.search.probes.probes`, as :func:`todm_sb.export.onnx.export_onnx` writes a
+    folder, with a ``probe.json`` each.
+
+    Args:
+        run: ``output_folder`` of train.py.
+        target: folder to write; earlier probes there are replaced.
+        causal: of a dual-mode network's causal form.
+        others: subnets to write besides.
+
+    Returns:
+        The folders.
+
+    Raises:
+        ConfigError: if the run cannot be loaded, its network has no ONNX form, or the target is no
+            place for an export.
+    """
+    check_place(target, run)
+    hparams = load_run(run, causal)
+    model, space = hparams["model"].deployed(), hparams["space"]
+    configs = list(dict.fromkeys([*probes(space), *map(space.check, others)]))
+    fbank = {key: hparams[key] for key in FEATURE_KEYS if key in hparams}
+    parts = (hparams["normalize"], trained_tokenizer(run, hparams), fbank, hparams["max_symbols"])
+    folders = [f"{config.id}/{precision}" for config in configs for precision in PRECISIONS]
+    names = [f"{folder}/{name}" for folder in folders for name in (*FILES, CARD)]
+    card = {"network": network_id(model.config, space)}
+    with new_export(target, "probes", names) as new:
+        for config in configs:
+            exact, small = (new / config.id / precision for precision in PRECISIONS)
+            exact.mkdir(parents=True)
+            small.mkdir()
+            write_models(exact, extract_subnet(model, config), *parts)
+            write_quantized(exact, small)
+            for precision in PRECISIONS:
+                own = {"subnet": config.to_dict(), "precision": precision, **card}
+                (new / config.id / precision / CARD).write_text(json.dumps(own), encoding="utf-8")
+    return [target / folder for folder in folders]
