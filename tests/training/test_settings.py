@@ -24,7 +24,8 @@ WIDE = "{layers: [0, 2, 5], ffn_dims: [384, 384, 384]}"
 
 @pytest.mark.parametrize("path", YAMLS, ids=lambda path: f"{path.parents[2].name}/{path.name}")
 def test_the_recipes_pass_and_all_their_plain_settings_are_known(path):
-    found = Recipe(path, {"data_folder": Text("d")}).settings()
+    named = {key: Text("x") for key in ("data_folder", "train_csv", "valid_csv")}
+    found = Recipe(path, named).settings()
     check_settings(found)
     plain = {key for key, value in found.items() if value is not TAGGED}
     assert plain - {*REQUIRED, *OPTIONAL, "__set_seed"} <= {"search_space", "pruning"}
