@@ -52,7 +52,9 @@ class Peer(nn.Module):
         """The loss of a batch."""
         x, n_frames = self.subsampling(features, lengths)
         encoded = self.from_encoder(self.layers(x, pos_embs=self.positions(x))[0])
-        predicted, _ = self.predictor(self.embedding(start_with_blank(ids, 0)))
+        # Not every CPU has an LSTM in bfloat16.
+        with torch.autocast(features.device.type, enabled=False):
+            predicted, _ = self.predictor(self.embedding(start_with_blank(ids, 0)))
         logits = self.output(
             (encoded.unsqueeze(2) + self.from_predictor(predicted).unsqueeze(1)).tanh()
         )
