@@ -63,16 +63,12 @@ def export_run(
 
     Raises:
         ConfigError: if the run, the search, the subnet, the tokenizer or a causal form is not
-            there, another form than a bundle is to be for training, the search was of other
-            weights, or the target is no place for an export.
+            there, the search was of other weights, or the target is no place for an export.
     """
-    if for_training and form != "bundle":
-        raise ConfigError("--for-training is of bundles: leave it out, or --format")
     check_place(target, run)
     hparams = _load_deployable(run, causal)
-    model, space = hparams["model"], hparams["space"]
-    named = hparams["named_subnets"] or {}
-    subnets = measured_subnets(run, model, space, named, hparams["weights"], causal)
+    model, space, named = (hparams[key] for key in ("model", "space", "named_subnets"))
+    subnets = measured_subnets(run, model, space, named or {}, hparams["weights"], causal)
     config = None
     if budget is not None:
         found = search_folder(run, cost, causal, study) / PARETO
