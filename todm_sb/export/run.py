@@ -53,10 +53,9 @@ def export_run(
         subnet: name or JSON of a subnet to cut out, or ``supernet`` for all of them.
         budget: instead, the best subnet that todm-sb search found for it, e.g. ``5M``.
         cost: what the budget is of.
-        form: one of :data:`FORMATS`.
+        form: one of :data:`FORMATS`; a bundle ``for_training`` keeps CTC head and simple joiner.
         causal: of a dual-mode network, what streaming needs and no more.
         study: name of the search that found it; None for the nameless one.
-        for_training: of a bundle: keep CTC head and simple joiner.
 
     Returns:
         Parameters of the exported network.
