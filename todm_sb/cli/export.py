@@ -17,6 +17,7 @@ from todm_sb.cli.main import OK
 from todm_sb.export.run import FORMATS, SUPERNET, export_run
 from todm_sb.search.budget import COSTS
 from todm_sb.utils.arguments import path
+from todm_sb.utils.errors import ConfigError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,8 +65,11 @@ def run(arguments: argparse.Namespace) -> int:
         The exit code.
 
     Raises:
-        ConfigError: if the run, the search, the subnet or a causal form is not there.
+        ConfigError: if the run, the search, the subnet or a causal form is not there, or another
+            form than a bundle is to be for training.
     """
+    if arguments.for_training and arguments.format != "bundle":
+        raise ConfigError("--for-training is of bundles: leave it out, or --format")
     print(f"loading {arguments.run_folder}", file=sys.stderr)
     params = export_run(
         arguments.run_folder,

@@ -59,21 +59,18 @@ def export_run(
         subnet: name or JSON of a subnet to cut out, or ``supernet`` for all of them.
         budget: instead, the best subnet that todm-sb search found for it, e.g. ``5M``.
         cost: what the budget is of.
-        form: one of :data:`FORMATS`.
+        form: one of :data:`FORMATS`; a bundle ``for_training`` keeps CTC head and simple joiner.
         causal: of a dual-mode network, what streaming needs and no more.
         study: name of the search that found it; None for the nameless one.
-        for_training: of a bundle: keep CTC head and simple joiner.
 
     Raises:
-        ConfigError: if something of the run is not there, the search was of other weights, the
-            target is no place for an export, or another form than a bundle is to be for training.
+        ConfigError: if the run, the search, the subnet, the tokenizer or a causal form is not
+            there, the search was of other weights, or the target is no place for an export.
     """
-    if for_training and form != "bundle":
-        raise ConfigError("--for-training is of bundles: leave it out, or --format")
     check_place(target, run)
     hparams = _load_deployable(run, causal)
-    model, space = hparams["model"], hparams["space"]
-    subnets = _measured(run, hparams, causal)
+    model, space, named = (hparams[key] for key in ("model", "space", "named_subnets"))
+    subnets = measured_subnets(run, model, space, named or {}, hparams["weights"], causal)
     config = None
     if budget is not None:
         found = search_folder(run, cost, causal, study)
@@ -99,12 +96,6 @@ def export_run(
     else:
         _write_network(form, parts, hparams)
     return count_parameters(model, config or space.max)
-
-
-def _measured(run: Path, hparams: dict[str, Any], causal: bool) -> list[BundledSubnet]:
-    """See :func:`measured_subnets`, of a run that is loaded."""
-    named, weights = hparams["named_subnets"] or {}, hparams["weights"]
-    return measured_subnets(run, hparams["model"], hparams["space"], named, weights, causal)
 
 
 def _write_network(form: str, parts: dict[str, Any], hparams: dict[str, Any]) -> None:

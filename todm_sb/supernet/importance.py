@@ -42,8 +42,17 @@ def sort_by_importance(
         dimensions: keys of those whose units are sorted, hidden units of feed-forward layers and
             pairs of SSM heads; others are left alone.
     """
-    for part, scores in importance(model, batches, dimensions).items():
-        order = scores.argsort(descending=True, stable=True)
+    sort_units(importance(model, batches, dimensions))
+
+
+def sort_units(scores: dict[Any, Tensor]) -> None:
+    """Puts units into the order of their scores, highest first; outputs stay the same.
+
+    Args:
+        scores: as of :func:`importance`; these layers are changed in place.
+    """
+    for part, of_units in scores.items():
+        order = of_units.argsort(descending=True, stable=True)
         _reorder_ffn(part, order) if isinstance(part, ElasticFFN) else _reorder_heads(part, order)
 
 
