@@ -113,6 +113,12 @@ def test_a_table_is_of_one_network_length_precision_and_number_of_threads(table_
     ]:
         with pytest.raises(ConfigError, match=message):
             device_table(path, space, *wrong)
+    data = json.loads(path.read_text())
+    for m in data["measured"]:
+        m["latency"] = 1.0
+    path.write_text(json.dumps(data))
+    with pytest.raises(ConfigError, match="largest subnet is as fast as the smallest"):
+        device_table(path, space, NETWORK, 10.0, "int8", 1)
     other = SearchSpace(4, 2, ffn_dims=(4, 16))
     with pytest.raises(ConfigError, match="outside the search space"):
         device_table(path, other, NETWORK, 10.0, "int8", 1)

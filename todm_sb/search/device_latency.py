@@ -35,7 +35,7 @@ def device_table(
 
     Raises:
         ConfigError: if the file is of another network or audio length, has no times of this
-            precision and these threads, or too few.
+            precision and these threads, or too few, or they are all noise.
     """
     data = read_table(path)
     own = [m for m in data["measured"] if m["probe"] and m["probe"]["network"] == network]
@@ -58,9 +58,15 @@ def device_table(
         )
     times = [(space.check(SubnetConfig.from_dict(m["probe"]["subnet"])), m) for m in measured]
     try:
-        return fit(space, [(config, m["latency"]) for config, m in times])
+        table, missed = fit(space, [(config, m["latency"]) for config, m in times])
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+    if space.max != space.min and table(space.max) <= table(space.min):
+        raise ConfigError(
+            f"{path} says that the largest subnet is as fast as the smallest: time them again, with "
+            "more --repeats, longer --seconds, and nothing else running"
+        )
+    return table, missed
 
 
 def fit(

@@ -17,7 +17,9 @@ from todm_sb.utils.files import write_atomic
 AXES = {
     "params": ("million parameters", 1e6),
     "macs": ("million multiply-accumulates for {seconds:g} s of audio", 1e6),
-    "latency": ("ms for {seconds:g} s of audio, one thread", 1e-3),
+    "bytes": ("weights, MB", 1e6),
+    "bytes_int8": ("weights in 8 bits, MB", 1e6),
+    "latency": ("ms for {seconds:g} s of audio", 1e-3),
 }
 COLOURS = ("tab:blue", "tab:orange", "tab:green")
 
