@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from todm_sb.nnet.fft_convolution import fft_convolve, fft_size, kernel_spectrum
-from todm_sb.nnet.ssm import DiagonalSSM, MultiHeadSSM, gate_heads, spectra_of, spread_pairs
+from todm_sb.nnet.heads import gate_heads, spread_pairs
+from todm_sb.nnet.ssm import DiagonalSSM, MultiHeadSSM, spectra_of
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 

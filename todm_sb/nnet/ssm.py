@@ -23,7 +23,15 @@ from torch import Tensor, nn
 
 from todm_sb.nnet.block_operators import BLOCK, BlockOperators, complex_mul
 from todm_sb.nnet.elastic import copy_with
-from todm_sb.nnet.fft_convolution import fft_convolve, fft_macs, fft_size, kernel_spectrum
+from todm_sb.nnet.fft_convolution import (
+    fft_convolve,
+    fft_macs,
+    fft_size,
+    kernel_spectrum,
+    longest_of_size,
+)
+from todm_sb.nnet.heads import gate_heads, spread_pairs
+from todm_sb.nnet.kept import KeptTensors
 from todm_sb.nnet.ssm_kernel import Modes
 
 # S4D draws C with unit variance. A quarter of that keeps the slow heads' sums over time from
@@ -34,6 +42,10 @@ INITIAL_C = 0.25 * math.sqrt(0.5)
 # SSMs of each direction whose spectra are made at once; elsewhere all of them. A CPU wants the
 # tables of powers to stay in its cache, an accelerator few launches.
 SSMS_AT_ONCE = {"cpu": 1}
+
+# Bytes of spectra that a layer keeps for inference: of 1,024 channels, those of up to 80 s of audio
+# at 25 frames a second, or of several shorter lengths.
+KEPT_BYTES = 1 << 24
 
 
 class DiagonalSSM(nn.Module):
@@ -199,6 +211,12 @@ class MultiHeadSSM(nn.Module):
         self.forward_ssms = ssms()
         self.backward_ssms = ssms() if bidirectional else None
         self.w_out = nn.Linear(d_inner // 2, d_model)
+        self.kept = KeptTensors(KEPT_BYTES)
+
+    def train(self, mode: bool = True) -> MultiHeadSSM:
+        """As of any module; forgets what is kept for inference."""
+        self.kept.clear()
+        return super().train(mode)
 
     def spectra(self, length: int, causal: bool = False) -> list[Tensor]:
         """Kernel spectra of the stacked SSMs for inputs of up to ``length`` frames.
@@ -213,6 +231,20 @@ class MultiHeadSSM(nn.Module):
             ``n_stack`` complex tensors (d_inner, fft_size(length) // 2 + 1).
         """
         return spectra_of([self], length, causal)
+
+    def kept_spectra(self, length: int, causal: bool = False) -> list[Tensor]:
+        """The same without gradients, made once for all lengths of one FFT size and kept.
+
+        Args:
+            length: frames.
+            causal: leave out the backward SSMs, if there are any.
+        """
+        longest = longest_of_size(length)
+        weights = [w for ssm in self._ssms(causal) for w in (*ssm.parameters(), *ssm.buffers())]
+        return self.kept.get((longest, causal), weights, lambda: self.spectra(longest, causal))
+
+    def _ssms(self, causal: bool) -> list[DiagonalSSM]:
+        return [*self.forward_ssms, *((not causal and self.backward_ssms) or ())]
 
     def forward(
         self,
@@ -240,7 +272,9 @@ class MultiHeadSSM(nn.Module):
             ValueError: if there are not so many heads, or the number is odd.
         """
         n_heads = self._check(n_heads)
-        spectra = self.spectra(x.shape[1], causal) if spectra is None else spectra
+        if spectra is None:
+            learns = self.training or torch.is_grad_enabled()
+            spectra = (self.spectra if learns else self.kept_spectra)(x.shape[1], causal)
         w_in, b_in = (self._leading(w, n_heads) for w in (self.w_in.weight, self.w_in.bias))
         y = F.linear(x, w_in, b_in)
         # FFTs keep float32 under autocast, to which the mask lifts y: half precision loses the
@@ -363,27 +397,3 @@ def _spectra(
     kernels = Modes.joined([ssm.modes for ssm in (*forward, *backward)]).kernel(length)
     past, future = kernels[: sum(sizes)], kernels[sum(sizes) :]
     return kernel_spectrum(past, future if backward else None, length).split(sizes)
-
-
-def spread_pairs(n_heads: int) -> list[int]:
-    """Parts of the range of time scales for value heads, then for their gates.
-
-    Pair by pair, each takes the slower and the faster of the two parts that lie farthest from
-    those taken before: the first pair has the slowest and the fastest part, and the parts of any
-    leading pairs are spread over the whole range.
-
-    Args:
-        n_heads: even number of heads, and of parts.
-    """
-    taken = [0, n_heads - 1]
-    while len(taken) < n_heads:
-        free = [part for part in range(n_heads) if part not in taken]
-        taken.append(max(free, key=lambda part: min(abs(part - other) for other in taken)))
-    pairs = [sorted(taken[i : i + 2]) for i in range(0, n_heads, 2)]
-    return [slow for slow, _ in pairs] + [fast for _, fast in pairs]
-
-
-def gate_heads(y: Tensor) -> Tensor:
-    """Inter-head gating: (..., H heads side by side) -> (..., H / 2 heads)."""
-    values, gates = y.chunk(2, dim=-1)
-    return values * F.gelu(gates)
