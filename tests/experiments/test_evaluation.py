@@ -88,3 +88,24 @@ def test_what_makes_no_sense_is_one_line(bundle, manifest, capsys, options, mess
     with pytest.raises(SystemExit):
         main(["evaluate", str(bundle), *argv])
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_parts_of_files_of_any_rate_and_json_are_decoded_as_in_training(bundle, tmp_path, capsys):
+    """Two parts of a stereo file of 48 kHz, against files of their own."""
+    rng = np.random.default_rng(1)
+    both = 0.1 * rng.normal(size=(96000, 2))
+    soundfile.write(tmp_path / "both.wav", both, 48000)
+    entries, lines = {}, ["ID,duration,wav,spk_id,wrd"]
+    for i, said in enumerate(("ONE TWO", "SEVEN")):
+        soundfile.write(tmp_path / f"{i}.wav", both[48000 * i : 48000 * (i + 1)].mean(1), 48000)
+        lines.append(f"{i},1.0,{i}.wav,s,{said}")
+        wav = {"file": "{data_root}/both.wav", "start": 48000 * i, "stop": 48000 * (i + 1)}
+        entries[str(i)] = {"wav": wav, "duration": 1.0, "text": said.lower()}
+    (tmp_path / "own.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "parts.json").write_text(json.dumps(entries))
+    (whole,) = evaluated(capsys, bundle, tmp_path / "own.csv", "--json")
+    options = ["--data-root", tmp_path, "--text-column", "text", "--letter-case", "upper"]
+    (parts,) = evaluated(capsys, bundle, tmp_path / "parts.json", "--json", *options)
+    for key in ("WER", "CER", "utterances", "words", "undecodable"):
+        assert parts["networks"][0][key] == whole["networks"][0][key]
+    assert whole["networks"][0]["undecodable"] == 0

@@ -12,10 +12,10 @@ import argparse
 from pathlib import Path
 
 from todm_sb.cli.main import FAILED, OK
+from todm_sb.cli.reading import add_reading_arguments, reading_of
 from todm_sb.dataio.audio import Conversion
 from todm_sb.dataio.check import Limits, check_manifest
 from todm_sb.dataio.faults import PURPOSES, TRAIN, write_faults
-from todm_sb.dataio.reading import DATA_ROOT, LETTER_CASES, Reading
 from todm_sb.dataio.tokenizer import load_tokenizer
 from todm_sb.utils.arguments import at_least, path, positive
 from todm_sb.utils.errors import ConfigError
@@ -42,11 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mixdown", action="store_true", help="several channels are mixed down: no fault"
     )
-    parser.add_argument("--data-root", type=path, help=f"folder that {DATA_ROOT} stands for")
-    parser.add_argument("--text-column", help="that of the transcripts (wrds or wrd)")
-    parser.add_argument(
-        "--letter-case", choices=LETTER_CASES, default="keep", help="of the transcripts (keep)"
-    )
+    add_reading_arguments(parser)
     parser.add_argument("--max-duration", type=positive, default=60.0, help="seconds (60)")
     parser.add_argument(
         "--tokenizer", type=path, help="SentencePiece model that must know the transcripts"
@@ -84,7 +80,6 @@ def run(arguments: argparse.Namespace) -> int:
         lambda seconds: int(seconds / arguments.frame_shift),
         Conversion(arguments.resample, arguments.mixdown),
     )
-    reading = Reading(arguments.text_column, arguments.data_root, arguments.letter_case)
     audio = "ends" if arguments.quick else "whole"
     report = check_manifest(
         arguments.manifest,
@@ -92,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
         audio,
         arguments.threads,
         purpose=arguments.purpose,
-        reading=reading,
+        reading=reading_of(arguments),
     )
     faults = report.all_faults
     if arguments.report:

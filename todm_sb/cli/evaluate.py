@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from todm_sb.cli.main import FAILED, OK
+from todm_sb.cli.reading import add_reading_arguments, reading_of
 from todm_sb.cli.recogniser import add_search_arguments, cutting_of, decoding_of, load
 from todm_sb.dataio.text import printable
 from todm_sb.experiments.evaluation import Evaluated, EvaluationSet, evaluate, rows_of
@@ -37,8 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``evaluate``."""
     parser.add_argument("model", type=path, help="folder of a bundle, or of a training run")
     parser.add_argument(
-        "manifests", nargs="+", type=path, metavar="manifest", help="CSV of a test set"
+        "manifests", nargs="+", type=path, metavar="manifest", help="CSV or JSON of a test set"
     )
+    add_reading_arguments(parser)
     parser.add_argument(
         "--subnet", action="append", help="name, max, min, or JSON of a config; several (max)"
     )
@@ -66,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if arguments.against_subnet and not arguments.against:
         raise ConfigError("--against-subnet is of --against MODEL: name it")
-    test_sets = [EvaluationSet.read(manifest) for manifest in arguments.manifests]
+    test_sets = [EvaluationSet.read(x, reading_of(arguments)) for x in arguments.manifests]
     names = [test_set.name for test_set in test_sets]
     if len(set(names)) < len(names):
         raise ConfigError("two manifests have the same name: rename one")

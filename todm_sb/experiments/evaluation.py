@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from todm_sb.dataio.manifest import read_csv
+import numpy as np
+from numpy.typing import NDArray
+
+from todm_sb.dataio.audio import Conversion, read_samples
+from todm_sb.dataio.check import EVALUATE, Limits, check_manifest
+from todm_sb.dataio.manifest import Row
+from todm_sb.dataio.reading import AS_WRITTEN, Reading
 from todm_sb.dataio.text import words_of_text
 from todm_sb.experiments.compare.bootstrap import Interval, relative_difference
 from todm_sb.inference.recogniser import Cutting, Recogniser, transcribe_sources
@@ -15,7 +21,8 @@ from todm_sb.inference.sources import Source
 from todm_sb.training.error_rates import ErrorRates
 from todm_sb.utils.errors import DataError
 
-EMPTY = "empty transcript"
+# What the network cannot take as it is: the rate is changed, channels are mixed down.
+CONVERSION = Conversion(resample=True, mixdown=True)
 
 
 @dataclass(frozen=True)
@@ -24,35 +31,50 @@ class EvaluationSet:
 
     Args:
         name: of it.
-        sources: their audio; names are the utterances' ids.
-        transcripts: what is said in each.
+        rows: of its manifest.
         left_out: what of the manifest is no utterance: the number for each cause.
     """
 
     name: str
-    sources: tuple[Source, ...]
-    transcripts: tuple[str, ...]
+    rows: tuple[Row, ...]
     left_out: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, manifest: Path) -> EvaluationSet:
-        """The utterances of a manifest that have a transcript.
+    def read(cls, manifest: Path, reading: Reading = AS_WRITTEN) -> EvaluationSet:
+        """The utterances of a manifest that have a transcript, by the rules of a test in training;
+        audio is not opened yet.
+
+        Args:
+            manifest: CSV or JSON.
+            reading: how it is read.
 
         Raises:
-            DataError: if it is none, has none, or two have the same id.
+            DataError: if it is none, or has none.
         """
-        rows = read_csv(manifest)
-        spoken = [row for row in rows if row.wrds.strip()]
-        if not spoken:
-            raise DataError(f"manifest {manifest} has no utterance with a transcript")
-        if len({row.ID for row in spoken}) < len(spoken):
-            raise DataError(f"manifest {manifest} has two utterances of one ID: rename one")
-        return cls(
-            manifest.stem,
-            tuple(Source(row.wav, row.ID) for row in spoken),
-            tuple(row.wrds for row in spoken),
-            {EMPTY: len(rows) - len(spoken)} if len(rows) > len(spoken) else {},
-        )
+        limits = Limits(conversion=CONVERSION)
+        report = check_manifest(manifest, limits, "none", purpose=EVALUATE, reading=reading)
+        if not report.rows:
+            raise DataError(f"{report.summary()}: there is nothing to decode")
+        return cls(manifest.stem, tuple(report.rows), report.left_out)
+
+    @property
+    def sources(self) -> list[Source]:
+        """The audio; names are the utterances' ids."""
+        return [Source(row.wav, row.ID) for row in self.rows]
+
+    def loader(self, sample_rate: int) -> Callable[[Source], NDArray[np.float32]]:
+        """What gives the samples of a source, which may be a part of its file.
+
+        Args:
+            sample_rate: of the samples, in Hz.
+        """
+        rows = {row.ID: row for row in self.rows}
+
+        def load(source: Source) -> NDArray[np.float32]:
+            row = rows[source.name]
+            return read_samples(row.wav, row.duration, sample_rate, CONVERSION, row.part)
+
+        return load
 
 
 class Evaluated:
@@ -121,9 +143,9 @@ def evaluate(
         progress: goes through what is decoded.
     """
     errors, faults = ErrorRates([name]), []
-    transcripts = iter(test_set.transcripts)
-    for done in progress(transcribe_sources(recogniser, test_set.sources, cutting)):
-        spoken = words_of_text(tokenizer, next(transcripts))
+    rows, load = iter(test_set.rows), test_set.loader(recogniser.sample_rate)
+    for done in progress(transcribe_sources(recogniser, test_set.sources, cutting, load)):
+        spoken = words_of_text(tokenizer, next(rows).wrds)
         if done.transcript is None:
             faults.append(f"{done.source.name}: {done.error}")
             errors.append_undecodable({done.source.name: spoken})

@@ -6,7 +6,7 @@ Nothing here needs torch: a recogniser may be a network of PyTorch or of onnxrun
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -156,14 +156,24 @@ class Transcribed:
 
 
 def transcribe_sources(
-    recogniser: Recogniser, sources: Iterable[Source], cutting: Cutting | None = None
+    recogniser: Recogniser,
+    sources: Iterable[Source],
+    cutting: Cutting | None = None,
+    load: Callable[[Source], Samples] | None = None,
 ) -> Iterator[Transcribed]:
     """Transcribes files, many at a time; one that cannot be heard costs the others nothing.
+
+    Args:
+        recogniser: does it.
+        sources: the files.
+        cutting: see :class:`Cutting`.
+        load: as :meth:`Recogniser.load`, of a source; None for that.
 
     Yields:
         What became of each, in their order.
     """
-    for window in _windows(recogniser, sources):
+    load = load or (lambda source: recogniser.load(source.path))
+    for window in _windows(load, recogniser.sample_rate, sources):
         begin = time.perf_counter()
         heard = [samples for _, samples in window if samples is not None]
         transcripts = iter(transcribe_waves(recogniser, heard, cutting))
@@ -178,7 +188,7 @@ def transcribe_sources(
 
 
 def _windows(
-    recogniser: Recogniser, sources: Iterable[Source]
+    load: Callable[[Source], Samples], rate: int, sources: Iterable[Source]
 ) -> Iterator[list[tuple[Transcribed, Samples | None]]]:
     """Loaded files, a bounded number at a time."""
     window: list[tuple[Transcribed, Samples | None]] = []
@@ -186,14 +196,14 @@ def _windows(
     for source in sources:
         begin = time.perf_counter()
         try:
-            samples: Samples | None = recogniser.load(source.path)
+            samples: Samples | None = load(source)
             error = None
         except DataError as reason:
             samples, error = None, str(reason)
         took = time.perf_counter() - begin
         window.append((Transcribed(source, error=error, seconds=took), samples))
         loaded += 0 if samples is None else len(samples)
-        if loaded > WINDOW_SECONDS * recogniser.sample_rate or len(window) >= WINDOW_FILES:
+        if loaded > WINDOW_SECONDS * rate or len(window) >= WINDOW_FILES:
             yield window
             window, loaded = [], 0
     if window:
