@@ -110,3 +110,16 @@ def test_below_a_file_there_is_nothing(samples, tmp_path):
     (tmp_path / "file").write_bytes(encoded(samples, "WAV"))
     with pytest.raises(DataError, match=r"file/more\.wav does not exist"):
         open_audio(tmp_path / "file" / "more.wav")
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_blocks_are_the_samples_that_are_read_at_once(kind, channels, tmp_path):
+    """Decoding MP3 anew in the middle of a file needs what comes before."""
+    wave = 0.1 * np.random.default_rng(1).normal(size=(60000, channels))
+    (tmp_path / "file").write_bytes(encoded(wave, kind))
+    whole = soundfile.read(tmp_path / "file", dtype="float32", always_2d=True)[0].mean(1)
+    for size in (7001, 1 << 18):
+        blocks = list(audio_blocks(open_audio(tmp_path / "file"), size, "file"))
+        assert [len(block) for block in blocks[:-1]] == [size] * (len(blocks) - 1)
+        np.testing.assert_allclose(torch.cat(blocks).numpy(), whole, atol=1e-6)

@@ -79,7 +79,7 @@ def read_samples(
     try:
         with soundfile.SoundFile(path) as file:
             first, expected = _place(file, path, duration, sample_rate, conversion, part)
-            samples = _read(file, first, expected)
+            samples = read_from(file, first, expected)
             rate = file.samplerate
         if len(samples) < expected:
             raise _FaultError("truncated audio", f"{path}: {len(samples)} of {expected} samples")
@@ -177,8 +177,17 @@ def _in_samples(
     return first, last
 
 
-def _read(file: soundfile.SoundFile, first: int, count: int) -> np.ndarray:
-    """Samples from this one on. All is read at once: soundfile seeks after each reading."""
+def read_from(file: soundfile.SoundFile, first: int, count: int) -> np.ndarray:
+    """Samples from one on. All is read at once: soundfile seeks after each reading.
+
+    Args:
+        file: is left where the samples end.
+        first: of the samples wanted.
+        count: of them, at most.
+
+    Returns:
+        ``[n]``, or ``[n, channels]``, float32.
+    """
     start = max(0, first - RUN_UP.get(file.format, 0))
     file.seek(start)
     return file.read(first - start + count, dtype="float32")[first - start :]
@@ -187,7 +196,7 @@ def _read(file: soundfile.SoundFile, first: int, count: int) -> np.ndarray:
 def _end_fault(
     file: soundfile.SoundFile, path: str, first: int, expected: int
 ) -> tuple[str, str] | None:
-    return None if len(_read(file, first + expected - 1, 1)) else ("truncated audio", path)
+    return None if len(read_from(file, first + expected - 1, 1)) else ("truncated audio", path)
 
 
 def _samples_fault(
@@ -195,7 +204,7 @@ def _samples_fault(
 ) -> tuple[str, str] | None:
     read, peak = 0, 0.0
     while read < expected:
-        block = _read(file, first + read, min(BLOCK, expected - read))
+        block = read_from(file, first + read, min(BLOCK, expected - read))
         if not len(block):
             return "truncated audio", f"{path}: {read} of {expected} samples"
         if not np.isfinite(block).all():

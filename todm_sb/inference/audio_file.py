@@ -15,6 +15,7 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
+from todm_sb.dataio.audio import read_from
 from todm_sb.dataio.resampling import convertible
 from todm_sb.inference.sources import STDIN
 from todm_sb.utils.errors import DataError
@@ -94,10 +95,11 @@ def sample_blocks(audio: soundfile.SoundFile, size: int, path: str | Path) -> It
     """
     try:
         with audio:
-            for block in audio.blocks(size, dtype="float32", always_2d=True):
-                if block.size:
-                    check_extremes(float(block.min()), float(block.max()), str(path))
-                yield block.mean(1)
+            first = 0
+            while len(block := read_from(audio, first, size)):
+                check_extremes(float(block.min()), float(block.max()), str(path))
+                yield block if block.ndim == 1 else block.mean(1)
+                first += len(block)
     except soundfile.LibsndfileError as error:
         raise _no_audio(path, error) from None
 
