@@ -218,7 +218,7 @@ ON_MINI_CORPUS = {
         ),
         (
             "mini_librispeech.yaml",
-            {"named_subnets": None, "dev_split": "dev-clean"},
+            {"named_subnets": "null", "dev_split": "dev-clean"},
             ["max", "min"],
         ),
         (
