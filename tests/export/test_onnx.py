@@ -387,6 +387,36 @@ def test_transcribe_takes_a_folder_of_onnx_models_as_it_takes_a_bundle(
     assert capsys.readouterr().out == f"{path}\t{asr.transcribe_file(str(path))}\n"
 
 
+def test_words_have_the_times_and_confidences_that_pytorch_finds(make_exported, tmp_path, capsys):
+    asr, folder = make_exported(predictor="lstm", max_symbols=3)
+    waves = [wave.numpy() for wave in speech(2)]
+    waves[1] = waves[1][:9000]
+    for got, expected in zip(
+        OnnxASR(folder).recognise(waves), asr.recogniser().recognise(waves), strict=True
+    ):
+        (got,), (expected, *_) = got, expected
+        assert got.words
+        assert [word.text for word in got.words] == [word.text for word in expected.words]
+        for mine, theirs in zip(got.words, expected.words, strict=True):
+            assert (mine.start, mine.end) == pytest.approx((theirs.start, theirs.end))
+            assert mine.confidence == pytest.approx(theirs.confidence, abs=1e-3)
+        assert got.score == pytest.approx(expected.score, abs=1e-2)
+    (tmp_path / "recordings").mkdir()
+    soundfile.write(tmp_path / "recordings" / "a.wav", waves[0], RATE, subtype="FLOAT")
+    argv = ["transcribe", str(tmp_path / "recordings"), f"--model={folder}", "--format=ctm"]
+    assert main([*argv, f"--output={tmp_path / 'out'}"]) == OK
+    (words, *_) = OnnxASR(folder).recognise(waves[:1])[0]
+    lines = (tmp_path / "out" / "a.ctm").read_text().splitlines()
+    assert [line.split()[4] for line in lines] == [word.text for word in words.words]
+
+
+def test_the_longest_utterance_of_training_is_told(make_transducer, char_tokenizer_path, tmp_path):
+    model, normalize = make_transducer("lstm", vocab_size=17, n_features=20), normalisation(20)
+    export_onnx(tmp_path / "a", model, normalize, char_tokenizer_path, FBANK, 2, 3.5)
+    quantize_folder(tmp_path / "a", tmp_path / "b")
+    assert [OnnxASR(tmp_path / x).longest_seconds for x in "ab"] == [3.5, 3.5]
+
+
 def test_other_sampling_rates_are_converted(make_exported, tmp_path):
     pytest.importorskip("soxr", reason="needs the extra onnx")
     asr, folder = make_exported()

@@ -20,9 +20,10 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from todm_sb.cli.cutting import cutting_of
 from todm_sb.cli.main import FAILED, OK
 from todm_sb.cli.reading import add_reading_arguments, reading_of
-from todm_sb.cli.recogniser import add_search_arguments, cutting_of, decoding_of, load
+from todm_sb.cli.recogniser import add_search_arguments, decoding_of, load
 from todm_sb.dataio.text import printable
 from todm_sb.experiments.evaluation import Evaluated, EvaluationSet, evaluate, rows_of
 from todm_sb.inference import SubnetASR

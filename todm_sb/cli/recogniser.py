@@ -8,12 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from todm_sb.bundle.bundle import MANIFEST
+from todm_sb.cli.cutting import add_cutting_arguments
 from todm_sb.decoders.hotword_file import BOOST, read_hotwords
 from todm_sb.inference import SubnetASR
 from todm_sb.inference.decoding import BEAM, LM_WEIGHT, Decoding
 from todm_sb.inference.language_models import load_language_model
-from todm_sb.inference.recogniser import BATCH_SECONDS, Cutting
-from todm_sb.inference.segments import SHORTEST_LIMIT
 from todm_sb.search.budget import parse_budget
 from todm_sb.utils.arguments import at_least, path, positive
 from todm_sb.utils.devices import usable_device
@@ -51,19 +50,7 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--lm-weight", type=positive, default=LM_WEIGHT, metavar="X", help=f"({LM_WEIGHT:g})"
     )
-    group.add_argument(
-        "--segment",
-        type=_seconds,
-        metavar="SECONDS|off",
-        help="cut longer audio where it is quiet (the longest utterance of training)",
-    )
-    group.add_argument(
-        "--batch-seconds",
-        type=positive,
-        default=BATCH_SECONDS,
-        metavar="X",
-        help=f"audio transcribed at once ({BATCH_SECONDS:g})",
-    )
+    add_cutting_arguments(group)
     parser.add_argument("--device", help="of PyTorch, e.g. cpu (a GPU where there is one)")
     parser.add_argument(
         "--trusted",
@@ -71,19 +58,6 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
         help="load SpeechBrain's hyperparams.yaml, which can run any code, from a folder without "
         f"{MANIFEST}",
     )
-
-
-def _seconds(text: str) -> float:
-    if text == "off":
-        return math.inf
-    if not SHORTEST_LIMIT <= (seconds := float(text)) < math.inf:
-        raise argparse.ArgumentTypeError(f"must be off, or at least {SHORTEST_LIMIT:g}, not {text}")
-    return seconds
-
-
-def cutting_of(arguments: argparse.Namespace) -> Cutting:
-    """How the arguments want audio cut."""
-    return Cutting(arguments.segment, arguments.batch_seconds)
 
 
 def decoding_of(arguments: argparse.Namespace, nbest: int = 1) -> Decoding:

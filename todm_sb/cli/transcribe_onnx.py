@@ -1,76 +1,60 @@
 """``todm-sb transcribe --model ONNXFOLDER``: the same on onnxruntime, for devices.
 
-todm-sb transcribe speech.flac more.wav --model exported/onnx
-todm-sb transcribe *.wav --model exported/onnx-int8 --threads 2 --json > texts.jsonl
+todm-sb transcribe speech.flac recordings/ --model exported/onnx
+todm-sb transcribe lecture.mp3 --model exported/onnx-int8 --threads 2 --format srt
 
-Nothing here imports PyTorch or SpeechBrain; what it needs is in the folder's requirements.txt.
+Nothing here imports PyTorch or SpeechBrain; what it needs is in the folder's requirements.txt. The
+search is greedy.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import sys
-import time
-from typing import Any
 
-from todm_sb.cli.main import FAILED, OK
-from todm_sb.dataio.text import printable
+from todm_sb.cli.cutting import add_cutting_arguments, cutting_of
+from todm_sb.cli.transcripts import (
+    Result,
+    add_audio_arguments,
+    add_output_arguments,
+    check_output,
+    show,
+)
 from todm_sb.inference.onnx import OnnxASR, is_onnx_folder
+from todm_sb.inference.recogniser import transcribe_sources
+from todm_sb.inference.sources import sources_of
 from todm_sb.utils.arguments import at_least, path
-from todm_sb.utils.errors import ConfigError, DataError
+from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.progress import bar
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``transcribe`` that a folder of ONNX models has."""
-    parser.add_argument(
-        "audio", nargs="+", type=os.path.expanduser, help="files that libsndfile reads"
-    )
+    add_audio_arguments(parser)
     parser.add_argument("--model", required=True, type=path, help="folder of ONNX models")
-    parser.add_argument("--threads", type=at_least(1), default=1, help="default: 1")
-    parser.add_argument("--json", action="store_true", help="print an object a line")
+    parser.add_argument("--threads", type=at_least(1), default=1, help="of onnxruntime (1)")
+    add_output_arguments(parser)
+    add_cutting_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints the text of each file.
+    """Prints, or writes, the transcript of each file.
 
     Returns:
         The exit code: 1 if a file could not be transcribed.
 
     Raises:
-        ConfigError: if the model cannot be loaded.
+        ConfigError: if the model cannot be loaded, or options do not fit together.
     """
+    sources = sources_of(arguments.audio, arguments.list)
+    check_output(arguments, sources)
+    if arguments.nbest > 1:
+        raise ConfigError("--nbest needs a beam, which folders of ONNX models do not have")
     if not is_onnx_folder(arguments.model):
         raise ConfigError(
             f"{arguments.model} holds no encoder.onnx, and other networks than those of todm-sb "
             "export --format onnx need PyTorch: pip install todm_sb"
         )
     asr = OnnxASR(arguments.model, arguments.threads)
-    results = [_show(_read(asr, audio), arguments.json) for audio in arguments.audio]
-    return FAILED if any("error" in result for result in results) else OK
-
-
-def _read(asr: OnnxASR, audio: str) -> dict[str, Any]:
-    start = time.perf_counter()
-    try:
-        samples = asr.load_audio(audio)
-    except DataError as error:
-        return {"audio": audio, "error": str(error)}
-    (text,), _ = asr.transcribe_batch(samples[None], [1.0])
-    return {
-        "audio": audio,
-        "seconds": round(len(samples) / asr.sample_rate, 3),
-        "time": round(time.perf_counter() - start, 3),
-        "text": text,
-    }
-
-
-def _show(result: dict[str, Any], as_json: bool) -> dict[str, Any]:
-    if as_json:
-        print(printable(json.dumps(result, ensure_ascii=False), "\\u{:04x}"), flush=True)
-    elif "error" in result:
-        print(f"error: {printable(result['error'])}", file=sys.stderr)
-    else:
-        print(f"{printable(result['audio'])}\t{printable(result['text'])}", flush=True)
-    return result
+    found = transcribe_sources(asr, sources, cutting_of(arguments))
+    shown = bar(found, show=len(sources) > 1, total=len(sources), unit="file")
+    return show(arguments, (Result(done) for done in shown))

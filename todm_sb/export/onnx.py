@@ -48,6 +48,7 @@ def export_onnx(
     tokenizer_path: str | Path,
     fbank: dict[str, Any],
     max_symbols: int = 5,
+    longest_seconds: float | None = None,
 ) -> list[str]:
     """Writes ``features.onnx``, ``encoder.onnx``, ``decoder.onnx`` (the predictor), ``joiner.onnx``
     and ``tokens.txt``; of a causal or dual-mode network with global normalisation also
@@ -64,6 +65,7 @@ def export_onnx(
         tokenizer_path: SentencePiece model.
         fbank: arguments of :func:`todm_sb.nnet.features.make_fbank`.
         max_symbols: labels a frame at most.
+        longest_seconds: the longest utterance that was trained on, if it is known.
 
     Returns:
         Why sherpa-onnx would transcribe otherwise than :class:`todm_sb.inference.SubnetASR`, or
@@ -76,7 +78,9 @@ def export_onnx(
             :func:`todm_sb.utils.ownership.new_export`).
     """
     with new_export(folder, "onnx", FILES) as new:
-        return write_models(new, model, normalize, tokenizer_path, fbank, max_symbols)
+        return write_models(
+            new, model, normalize, tokenizer_path, fbank, max_symbols, longest_seconds
+        )
 
 
 def write_models(
@@ -86,6 +90,7 @@ def write_models(
     tokenizer_path: str | Path,
     fbank: dict[str, Any],
     max_symbols: int,
+    longest_seconds: float | None = None,
 ) -> list[str]:
     """As :func:`export_onnx`, into a folder that is there and empty, as part of an export."""
     subsampling = onnx_form(model.encoder).subsampling
@@ -99,6 +104,8 @@ def write_models(
         "max_symbols": str(max_symbols),
         "fbank": json.dumps(fbank),
     }
+    if longest_seconds is not None:
+        metadata["longest_seconds"] = str(longest_seconds)
     models = {
         FEATURES: features_model(fbank),
         "encoder.onnx": encoder_model(model, normalize, metadata),

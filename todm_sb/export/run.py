@@ -103,7 +103,7 @@ def _write_network(form: str, parts: dict[str, Any], hparams: dict[str, Any]) ->
     if form == "speechbrain":
         export_folder(**parts, hop=hparams["features"].hop, longest_seconds=hparams["longest"])
     else:
-        _write_onnx(parts, in_8_bits=form == "onnx-int8")
+        _write_onnx({**parts, "longest_seconds": hparams["longest"]}, form == "onnx-int8")
 
 
 def _load_deployable(run: Path, causal: bool) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -17,6 +18,8 @@ from todm_sb.inference.audio_file import (
     open_audio,
     sample_blocks,
 )
+from todm_sb.inference.results import Alternative
+from todm_sb.inference.words import Labels, words_of_labels
 from todm_sb.utils.errors import ConfigError, DataError
 
 MODELS = ("features", "encoder", "decoder", "joiner")
@@ -48,7 +51,10 @@ class OnnxASR:
         )
         tokens = _existing(folder / TOKENS).read_bytes().decode()
         self._detokenizer = Detokenizer.of_tokens(tokens)
-        self.max_symbols, self.sample_rate = _described(folder, self.encoder)
+        described = _Described.of(folder, self.encoder)
+        self.max_symbols, self.sample_rate = described.max_symbols, described.sample_rate
+        self.longest_seconds = described.longest_seconds
+        self._frame_seconds = described.frame_seconds
         self._n_features = self.encoder.get_inputs()[0].shape[2]
         self._states = [x for x in self.decoder.get_inputs() if x.name != "y"]
         self._context = self.decoder.get_inputs()[0].shape[1]
@@ -88,7 +94,7 @@ class OnnxASR:
         _check_batch(wavs, wav_lens)
         if not len(wavs):
             return [], []
-        tokens = self.search(*self.encode(wavs, wav_lens))
+        tokens = [found.ids for found in self.search(*self.encode(wavs, wav_lens))]
         return [self.text(ids) for ids in tokens], tokens
 
     def encode(self, wavs: Any, wav_lens: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -103,10 +109,10 @@ class OnnxASR:
             row[: len(x)] = x
         return self.encoder.run(None, {"x": features, "x_lens": lengths})
 
-    def search(self, encoded: np.ndarray, n_frames: np.ndarray) -> list[list[int]]:
+    def search(self, encoded: np.ndarray, n_frames: np.ndarray) -> list[Labels]:
         """Greedy search, frame by frame."""
         batch = len(encoded)
-        tokens: list[list[int]] = [[] for _ in range(batch)]
+        found = [Labels([], [], []) for _ in range(batch)]
         labels = np.zeros((batch, self._context), np.int64)
         feeds = {x.name: np.zeros((batch, *x.shape[1:]), np.float32) for x in self._states}
         output, *states = self.decoder.run(None, {"y": labels, **feeds})
@@ -121,7 +127,7 @@ class OnnxASR:
                 if not active.any():
                     break
                 for row in np.flatnonzero(active):
-                    tokens[row].append(int(label[row]))
+                    found[row].add(int(label[row]), t, _log_prob(logits[row], label[row]))
                     labels[row] = [*labels[row, 1:], label[row]]
                     for feed, state in zip(feeds.values(), states, strict=True):
                         feed[row] = state[row]
@@ -129,11 +135,33 @@ class OnnxASR:
                 output[active] = new_output[active]
                 for state, new in zip(states, new_states, strict=True):
                     state[active] = new[active]
-        return tokens
+        return found
 
     def text(self, ids: list[int]) -> str:
         """The text of label ids, as the tokenizer decodes them."""
         return self._detokenizer.text(ids)
+
+    def load(self, path: str) -> np.ndarray:
+        """See :class:`todm_sb.inference.recogniser.Recogniser`."""
+        return self.load_audio(path)
+
+    def recognise(self, waves: Sequence[np.ndarray]) -> list[list[Alternative]]:
+        """See :class:`todm_sb.inference.recogniser.Recogniser`; one alternative each."""
+        if not waves:
+            return []
+        sizes = np.array([len(wave) for wave in waves])
+        wavs = np.zeros((len(waves), max(1, *sizes)), np.float32)
+        for row, wave in zip(wavs, waves, strict=True):
+            row[: len(wave)] = wave
+        found = self.search(*self.encode(wavs, sizes / wavs.shape[1]))
+        return [
+            [self._alternative(labels, size / self.sample_rate)]
+            for labels, size in zip(found, sizes.tolist(), strict=True)
+        ]
+
+    def _alternative(self, labels: Labels, seconds: float) -> Alternative:
+        words = words_of_labels(labels, self._detokenizer, self._frame_seconds, seconds)
+        return Alternative(self.text(labels.ids), tuple(words), sum(labels.log_probs))
 
     def _extract(self, samples: np.ndarray) -> np.ndarray:
         """(samples,) -> (frames, features), raw: the encoder's graph normalises."""
@@ -174,13 +202,43 @@ def _check_batch(wavs: np.ndarray, wav_lens: np.ndarray) -> None:
         check_extremes(float(wavs.min()), float(wavs.max()), "the audio")
 
 
-def _described(folder: Path, encoder: onnxruntime.InferenceSession) -> tuple[int, int]:
-    """Labels a frame at most, and the sampling rate."""
-    try:
-        metadata = encoder.get_modelmeta().custom_metadata_map
-        return int(metadata["max_symbols"]), int(json.loads(metadata["fbank"])["sample_rate"])
-    except (KeyError, TypeError, ValueError):
-        raise ConfigError(f"{folder} was not written by todm-sb export --format onnx") from None
+def _log_prob(logits: np.ndarray, label: int) -> float:
+    """Of a label among all, in float64."""
+    logits = logits.astype(np.float64)
+    largest = logits.max()
+    return float(logits[label] - largest - np.log(np.exp(logits - largest).sum()))
+
+
+class _Described(NamedTuple):
+    """What an encoder says of the network.
+
+    Args:
+        max_symbols: labels a frame at most.
+        sample_rate: in Hz.
+        frame_seconds: from one encoder frame to the next.
+        longest_seconds: the longest utterance of training; None if it is not known.
+    """
+
+    max_symbols: int
+    sample_rate: int
+    frame_seconds: float
+    longest_seconds: float | None
+
+    @classmethod
+    def of(cls, folder: Path, encoder: onnxruntime.InferenceSession) -> _Described:
+        """From the metadata of its file."""
+        try:
+            metadata = encoder.get_modelmeta().custom_metadata_map
+            fbank = json.loads(metadata["fbank"])
+            longest = metadata.get("longest_seconds")
+            return cls(
+                int(metadata["max_symbols"]),
+                int(fbank["sample_rate"]),
+                int(metadata["subsampling_factor"]) * float(fbank["hop_length"]) / 1000,
+                None if longest is None else float(longest),
+            )
+        except (KeyError, TypeError, ValueError):
+            raise ConfigError(f"{folder} was not written by todm-sb export --format onnx") from None
 
 
 def _session(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:

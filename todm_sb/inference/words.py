@@ -26,9 +26,15 @@ class Labels:
         log_probs: log-probability of each.
     """
 
-    ids: Sequence[int]
-    frames: Sequence[int]
-    log_probs: Sequence[float]
+    ids: list[int]
+    frames: list[int]
+    log_probs: list[float]
+
+    def add(self, label: int, frame: int, log_prob: float) -> None:
+        """Adds the next one."""
+        self.ids.append(label)
+        self.frames.append(frame)
+        self.log_probs.append(log_prob)
 
 
 def words_of_labels(

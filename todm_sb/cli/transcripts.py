@@ -1,0 +1,178 @@
+"""What every ``todm-sb transcribe`` can be told of audio and output, and the output itself; nothing
+here needs PyTorch."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from todm_sb.cli.main import FAILED, OK
+from todm_sb.dataio.text import printable
+from todm_sb.inference.formats import (
+    FORMATS,
+    SUFFIXES,
+    TOGETHER,
+    as_ctm,
+    as_json,
+    as_srt,
+    as_text,
+    as_vtt,
+)
+from todm_sb.inference.recogniser import WINDOW_FILES, Transcribed
+from todm_sb.inference.sources import Source, check_names
+from todm_sb.utils.arguments import at_least, path
+from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.own_files import check_own, write_own
+from todm_sb.utils.progress import say
+
+
+def add_audio_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what to transcribe."""
+    parser.add_argument(
+        "audio",
+        nargs="*",
+        type=os.path.expanduser,
+        help="files that libsndfile reads, folders of such, - for standard input",
+    )
+    parser.add_argument(
+        "--list",
+        action="append",
+        default=[],
+        type=os.path.expanduser,
+        metavar="FILE",
+        help="a file that names one of them a line, relative to itself; - for standard input",
+    )
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds in which form to tell it, and where."""
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--format", choices=FORMATS, default="text", help="(text)")
+    form.add_argument(
+        "--json", action="store_const", const="jsonl", dest="format", help="as --format jsonl"
+    )
+    parser.add_argument(
+        "--output", type=path, metavar="DIR", help="write a file for each, named as the audio is"
+    )
+    parser.add_argument(
+        "--nbest", type=at_least(1), default=1, metavar="N", help="alternatives, as JSON (1)"
+    )
+
+
+def check_output(arguments: argparse.Namespace, sources: list[Source]) -> None:
+    """Looks at the options of the output, before anything is loaded.
+
+    Raises:
+        ConfigError: if they do not fit together, or have no place.
+    """
+    form = arguments.format
+    if arguments.nbest > 1 and form not in ("json", "jsonl"):
+        raise ConfigError(f"--nbest {arguments.nbest}: --format json or jsonl has alternatives")
+    if getattr(arguments, "reference", False) and form not in ("text", "json", "jsonl"):
+        raise ConfigError(f"--format {form} has no place for a --reference")
+    if arguments.output:
+        check_names(sources)
+        if arguments.output.exists() and not arguments.output.is_dir():
+            raise ConfigError(f"--output {arguments.output} is a file: name a folder")
+        check_own(arguments.output, [source.name + SUFFIXES[form] for source in sources])
+        arguments.output.mkdir(parents=True, exist_ok=True)
+    elif form not in TOGETHER and len(sources) > 1:
+        raise ConfigError(f"--format {form} is of one recording: add --output DIR")
+
+
+class Result:
+    """What is told of a file.
+
+    Args:
+        done: what became of it.
+        nbest: alternatives that are told.
+    """
+
+    def __init__(self, done: Transcribed, nbest: int = 1) -> None:
+        self.done = done
+        self.audio = done.source.path
+        self.fields: dict[str, Any] = {"audio": self.audio}
+        if done.transcript is None:
+            self.fields["error"] = done.error
+        else:
+            own = done.transcript.to_dict(nbest)
+            self.fields |= {"seconds": own.pop("seconds"), "time": round(done.seconds, 3), **own}
+
+    def rendered(self, form: str) -> str:
+        """The transcript in a format, for a file or a stream of its own."""
+        transcript = self.done.transcript
+        assert transcript is not None
+        if form == "ctm":
+            return as_ctm(transcript, self.done.source.name)
+        if form in ("json", "jsonl"):
+            return as_json(self.fields, indent=1 if form == "json" else None)
+        return {"text": as_text, "srt": as_srt, "vtt": as_vtt}[form](transcript)
+
+
+def show(arguments: argparse.Namespace, results: Iterable[Result]) -> int:
+    """Prints or writes them.
+
+    Args:
+        arguments: with those of :func:`add_output_arguments`.
+        results: of each file.
+
+    Returns:
+        The exit code: 1 if a file could not be transcribed.
+    """
+    if arguments.output:
+        return _write(arguments.output, arguments.format, results)
+    return _print(arguments.format, results)
+
+
+def _print(form: str, results: Iterable[Result]) -> int:
+    """To stdout, each file as soon as it is transcribed, but for a document of JSON."""
+    failed, together = 0, []
+    for result in results:
+        failed += "error" in result.fields
+        if form == "json":
+            together.append(result.fields)
+        elif form == "jsonl":
+            _say(as_json(result.fields))
+        elif "error" in result.fields:
+            _complain(result)
+        elif form == "text":
+            _say("".join(_lines(result)))
+        else:
+            _say(result.rendered(form))
+    if form == "json":
+        _say(as_json(together, indent=1))
+    return FAILED if failed else OK
+
+
+def _lines(result: Result) -> Iterator[str]:
+    yield f"{printable(result.audio)}\t{printable(result.fields['text'])}\n"
+    if "reference" in result.fields:
+        yield f"  reference:\t{printable(result.fields['reference'])}\n"
+
+
+def _write(folder: Path, form: str, results: Iterable[Result]) -> int:
+    """A file for each; what cannot be transcribed has none."""
+    failed, files = 0, {}
+    for result in results:
+        if "error" in result.fields:
+            failed += 1
+            _complain(result)
+        else:
+            files[result.done.source.name + SUFFIXES[form]] = result.rendered(form).encode()
+        if len(files) >= WINDOW_FILES:
+            write_own(folder, files)
+            files = {}
+    write_own(folder, files)
+    return FAILED if failed else OK
+
+
+def _complain(result: Result) -> None:
+    say(f"error: {printable(result.fields['error'])}\n", sys.stderr)
+
+
+def _say(text: str) -> None:
+    say(text, sys.stdout)
