@@ -63,8 +63,8 @@ def device_table(
         raise ConfigError(f"{path}: {error}") from None
     if space.max != space.min and table(space.max) <= table(space.min):
         raise ConfigError(
-            f"{path} says that the largest subnet is as fast as the smallest: time them again, with "
-            "more --repeats, longer --seconds, and nothing else running"
+            f"{path} says that the largest subnet is as fast as the smallest: time them again, "
+            "with more --repeats, longer --seconds, and nothing else running"
         )
     return table, missed
 
