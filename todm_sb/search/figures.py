@@ -47,8 +47,8 @@ def draw(result: SearchResult) -> tuple[Figure, Axes]:
         axes.axvline(_scaled(result, budget), color="0.7", linestyle=":", zorder=1)
         label = "_" if i else "best within a budget"
         (cost,), (rate,) = xy(result, [result.best(budget)])
-        star = {"color": "tab:red", "markersize": 12, "clip_on": False, "zorder": 7}
-        axes.plot(cost, min(rate, high), "*", label=label, **star)
+        (star,) = axes.plot(cost, min(rate, high), "*", label=label, color="tab:red", zorder=7)
+        star.set(markersize=12, clip_on=False)
     axes.set(
         xlabel=AXES[result.cost][1].format(seconds=result.seconds),
         ylabel="word error rate on the dev set, %",
