@@ -19,7 +19,9 @@ class Element extends EventTarget {
   textContent = ""; hidden = true; disabled = true; value = 0; dataset = {}; src = "";
   setAttribute(name, value) { this[name] = value; }
   removeAttribute(name) { this[name] = ""; }
-  replaceChildren() {}
+  children = [];
+  replaceChildren(...children) { this.children = children; }
+  append(...children) { this.children.push(...children); }
   pause() {}
   click() { if (!this.disabled) this.dispatchEvent(new Event("click")); }
 }
@@ -37,7 +39,7 @@ class Recording extends EventTarget {
 const elements = {};
 const at = (id) => (elements[id] ??= new Element());
 Object.assign(globalThis, {
-  document: { getElementById: at },
+  document: { getElementById: at, createElement: () => new Element() },
   Option: class {},
   crossOriginIsolated: false,
   OfflineAudioContext: class {
@@ -85,6 +87,9 @@ async function settled() {
     figures: [seconds, took, rtf, tokens].map((element) => element?.textContent),
     on: ["model", "threads", "file", "record"].every((id) => !at(id).disabled),
     workers: Worker.alive, microphones, button: at("record").textContent,
+    about: at("about").textContent,
+    table: at("subnets").children.map((row) => row.children.map((cell) => cell.textContent)),
+    current: at("subnets").children.findIndex((row) => row["aria-current"] === "true"),
   };
 }
 const seen = [];
@@ -98,6 +103,8 @@ for (const [what, value] of ACTIONS) {
     at("file").dispatchEvent(new Event("change"));
   } else if (what === "record") {
     for (let press = 0; press < value; press++) at("record").click();
+  } else if (what === "rows") {
+    for (const row of value) at("subnets").children[row].dispatchEvent(new Event("click"));
   } else if (what === "unplug") {
     Recording.last.stop();
   } else if (what === "refuse") {
@@ -135,6 +142,31 @@ def act(tmp_path):
 
 def shows(seen, **expected):
     return {name: seen[name] for name in expected} == expected
+
+
+def test_each_subnet_is_shown_with_size_and_error_rate(act):
+    known = {"cost": {"params": 1.5e6}, "error_rates": {"WER": 2.345}, "description": "layers 3"}
+    models = [
+        {**MODELS[0], **known, "precision": "float32", "bytes": 5.2e6},
+        {**MODELS[0], **known, "precision": "int8", "bytes": 1.5e6},
+        {**MODELS[1], "precision": "int8"},
+    ]
+    models[1]["scored"] = {"utterances": 200, "words": 1474}
+    start, small = act(("rows", [1]), models=models)
+    assert start["table"] == [
+        ["good", "float32", "5.20 MB", "1.50 M", "2.35 %"],
+        ["good", "int8", "1.50 MB", "1.50 M", "2.35 % in float32"],
+        ["other", "int8", "0.00 MB", "", "not measured"],
+    ]
+    assert (start["current"], small["current"]) == (0, 1)
+    assert start["about"] == "1.50 M parameters · layers 3 · 4 Hz · WER 2.35 %"
+    assert small["about"].endswith("WER 2.35 % in float32 of 200 utterances, 1474 words")
+
+
+def test_a_row_chooses_its_subnet_and_others_wait_until_it_is_loaded(act):
+    *_, seen, alone = act(("file", "four"), ("rows", [OTHER, GOOD]), ("rows", [GOOD]))
+    assert shows(seen, status="Ready", text="other 4", workers=1, current=OTHER)
+    assert shows(alone, status="Ready", text="good 4", workers=1, current=GOOD)
 
 
 def test_after_a_broken_file_nothing_of_the_one_before_is_left(act):

@@ -3,8 +3,8 @@
 todm-sb report results/mini/1234
 todm-sb report results/compare-mini
 
-Curves, tables, the Pareto front of a search, the search space, commands and versions; the page
-holds its pictures and opens without a network.
+A table of the runs, curves, the Pareto front of a search, the search space, commands and versions;
+the page holds its pictures and opens without a network.
 """
 
 from __future__ import annotations

@@ -162,7 +162,8 @@ def _digest(table: LatencyTable) -> str:
 
 def _write(result: SearchResult, folder: Path) -> None:
     """Writes what was found, also as a picture and as a page."""
-    from todm_sb.search.figures import draw_png, write_html
+    from todm_sb.search.figures import draw_png
+    from todm_sb.search.page import write_html
 
     folder.mkdir(parents=True, exist_ok=True)
     result.save(folder / "pareto.json")

@@ -1,107 +1,132 @@
-"""The Pareto front as a picture and as a page that opens without a network."""
+"""The Pareto front as a picture: the front on top, outliers at the edge."""
 
 from __future__ import annotations
 
 import io
+import statistics
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-import plotly.graph_objects as go
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from todm_sb.search.budget import format_cost
 from todm_sb.search.pareto import Evaluated, SearchResult
 from todm_sb.utils.files import write_atomic
 
-# Units of the cost axis: label, and how many base units one is.
+# Costs: name, unit of an axis, and how many base units that is.
 AXES = {
-    "params": ("million parameters", 1e6),
-    "macs": ("million multiply-accumulates for {seconds:g} s of audio", 1e6),
-    "bytes": ("weights, MB", 1e6),
-    "bytes_int8": ("weights in 8 bits, MB", 1e6),
-    "latency": ("ms for {seconds:g} s of audio", 1e-3),
+    "params": ("parameters", "million parameters", 1e6),
+    "macs": ("computation", "million multiply-accumulates for {seconds:g} s of audio", 1e6),
+    "bytes": ("size", "MB of weights in float32", 1e6),
+    "bytes_int8": ("size in 8 bits", "MB of weights in 8 bits", 1e6),
+    "latency": ("latency", "ms for {seconds:g} s of audio", 1e-3),
 }
-COLOURS = ("tab:blue", "tab:orange", "tab:green")
+
+
+def draw(result: SearchResult) -> tuple[Figure, Axes]:
+    """Draws the subnets that each method evaluated, the Pareto front, and the best for each budget.
+
+    The axes hold all costs, and the error rates of :func:`wer_range`; a triangle at the upper edge
+    is a subnet above them.
+    """
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    axes = figure.subplots()
+    front = result.front()
+    low, high = wer_range(front)
+    for i, (name, ids) in enumerate(result.methods.items()):
+        subnets, label = result.of(name), f"{name}, {len(ids)} subnets"
+        axes.plot(*xy(result, subnets), ".", color=f"C{i}", alpha=0.4, zorder=2, label=label)
+        if len(result.methods) > 1:
+            own = result.front(subnets)
+            axes.step(*xy(result, own), where="post", color=f"C{i}", linewidth=1, zorder=3)
+        _draw_above(axes, result, subnets, high, f"C{i}")
+    label = f"Pareto front, {len(front)} subnets"
+    axes.step(*xy(result, front), "o-k", where="post", markersize=5, zorder=4, label=label)
+    _draw_above(axes, result, front, high, "black")
+    for i, budget in enumerate(result.budgets):
+        axes.axvline(_scaled(result, budget), color="0.7", linestyle=":", zorder=1)
+        label = "_" if i else "best within a budget"
+        (cost,), (rate,) = xy(result, [result.best(budget)])
+        (star,) = axes.plot(cost, min(rate, high), "*", label=label, color="tab:red", zorder=7)
+        star.set(markersize=12, clip_on=False)
+    axes.set(
+        xlabel=AXES[result.cost][1].format(seconds=result.seconds),
+        ylabel="word error rate on the dev set, %",
+        xlim=_cost_range(result),
+        ylim=(low, high),
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper right", title=_above_text(result, high))
+    return figure, axes
 
 
 def draw_png(result: SearchResult, path: Path) -> None:
-    """Draws the subnets that each method evaluated, their fronts, and the best for each budget."""
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
-    for (name, ids), colour in zip(result.methods.items(), COLOURS, strict=False):
-        subnets = result.of(name)
-        front = result.front(subnets)
-        label = f"{name}, {len(ids)} subnets"
-        axes.plot(*_xy(result, subnets), ".", color=colour, alpha=0.25)
-        axes.step(*_xy(result, front), "o-", where="post", color=colour, markersize=4, label=label)
-    for i, budget in enumerate(result.budgets):
-        axes.axvline(_scaled(result, budget), color="0.7", linestyle=":", zorder=0)
-        best = [result.best(budget)]
-        once = None if i else "best within a budget"
-        axes.plot(*_xy(result, best), "*", color="tab:red", markersize=12, label=once)
-    axes.set(xlabel=_axis_label(result), ylabel="word error rate on the dev set, %")
-    axes.grid(alpha=0.3)
-    axes.legend()
+    """Writes :func:`draw` as a PNG, with a title."""
+    figure, axes = draw(result)
+    axes.set_title(title(result))
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
     # Workers of one search end at the same time.
     write_atomic(path, picture.getvalue())
 
 
-def write_html(result: SearchResult, path: Path) -> None:
-    """Writes the same as an interactive page, which shows each subnet under the pointer."""
-    page = go.Figure()
-    for name, ids in result.methods.items():
-        front = result.front(result.of(name))
-        page.add_scatter(
-            **_hoverable(result, result.of(name)),
-            name=f"{name}, {len(ids)} subnets",
-            mode="markers",
-            opacity=0.4,
-        )
-        page.add_scatter(
-            **_hoverable(result, front),
-            name=f"{name}, front",
-            mode="lines+markers",
-            line_shape="hv",
-        )
-    page.add_scatter(
-        **_hoverable(result, [result.best(budget) for budget in result.budgets]),
-        name="best within a budget",
-        mode="markers",
-        marker={"symbol": "star", "size": 14},
-    )
-    for budget in result.budgets:
-        page.add_vline(_scaled(result, budget), line_dash="dot", line_color="gray")
-    page.update_layout(
-        xaxis_title=_axis_label(result), yaxis_title="word error rate on the dev set, %"
-    )
-    write_atomic(path, page.to_html(include_plotlyjs=True))
+def wer_range(front: Iterable[Evaluated]) -> tuple[float, float]:
+    """The error rates, in percent, that a picture shows: the front's, and half as much again above.
+
+    A front often begins with a subnet that hardly works. Its rates count up to the one that is
+    above their median by more than three times the median's distance from the best; so at least
+    half of the front is shown.
+
+    Args:
+        front: at least one subnet.
+    """
+    rates = [subnet.wer for subnet in front]
+    best, middle = min(rates), statistics.median_high(rates)
+    top = max(rate for rate in rates if rate - middle <= 3 * (middle - best))
+    span = max(top - best, best / 4, 0.1)
+    return best - span / 10, top + span / 2
 
 
-def _axis_label(result: SearchResult) -> str:
-    return AXES[result.cost][0].format(seconds=result.seconds)
+def title(result: SearchResult) -> str:
+    """What the picture shows, in one line."""
+    return f"Subnets of one network: error rate against {AXES[result.cost][0]}"
+
+
+def in_units(result: SearchResult, subnet: Evaluated) -> list[str]:
+    """Each cost that is known of a subnet, e.g. ``0.93 million parameters``."""
+    return [
+        f"{subnet.costs[cost] / unit:.4g} {label.format(seconds=result.seconds)}"
+        for cost, (_, label, unit) in AXES.items()
+        if cost in subnet.costs
+    ]
+
+
+def xy(result: SearchResult, subnets: Iterable[Evaluated]) -> tuple[list[float], list[float]]:
+    """Cost, in the axis' unit, and error rate of each subnet."""
+    points = [(_scaled(result, s.costs[result.cost]), s.wer) for s in subnets]
+    return [x for x, _ in points], [y for _, y in points]
 
 
 def _scaled(result: SearchResult, cost: float) -> float:
-    return cost / AXES[result.cost][1]
+    return cost / AXES[result.cost][2]
 
 
-def _xy(result: SearchResult, subnets: list[Evaluated]) -> tuple[list[float], list[float]]:
-    costs = [_scaled(result, subnet.costs[result.cost]) for subnet in subnets]
-    return costs, [subnet.wer for subnet in subnets]
+def _cost_range(result: SearchResult) -> tuple[float, float]:
+    """Of what was evaluated: a budget far beyond does not widen it."""
+    costs, _ = xy(result, result.subnets)
+    least, most = min(costs), max(costs)
+    margin = (most - least) / 25 or most / 25
+    return least - margin, most + margin
 
 
-def _hoverable(result: SearchResult, subnets: list[Evaluated]) -> dict[str, Any]:
-    x, y = _xy(result, subnets)
-    texts = [
-        "<br>".join(
-            [
-                subnet.config.id,
-                *(f"{heading} {text}" for heading, text in subnet.config.describe().items()),
-                f"{format_cost(subnet.costs[result.cost], result.cost)}, WER {subnet.wer:.2f} %",
-            ]
-        )
-        for subnet in subnets
-    ]
-    return {"x": x, "y": y, "text": texts, "hoverinfo": "text"}
+def _draw_above(
+    axes: Axes, result: SearchResult, subnets: list[Evaluated], high: float, colour: str
+) -> None:
+    """Marks subnets of error rates above the picture at its edge."""
+    costs, _ = xy(result, [subnet for subnet in subnets if subnet.wer > high])
+    axes.plot(costs, [high] * len(costs), "^", color=colour, clip_on=False, zorder=6)
+
+
+def _above_text(result: SearchResult, high: float) -> str | None:
+    rates = [subnet.wer for subnet in result.subnets if subnet.wer > high]
+    return f"▲ {len(rates)} above, up to {max(rates):.1f} %" if rates else None

@@ -23,7 +23,6 @@ EXTRAS = {
     "matplotlib": "train",
     "tensorboard": "train",
     "optuna": "search",
-    "plotly": "search",
     "sqlalchemy": "search",
     "onnx": "onnx",
     "onnxruntime": "onnx",

@@ -96,6 +96,47 @@ def test_the_markdown_has_commands_tables_space_front_and_versions(run, search, 
         assert re.search(rf"\| {name} +\| {re.escape(version)} +\|", text)
 
 
+def rows_of(text):
+    """Cells by heading, of the first table."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    return [dict(zip(header, row, strict=True)) for row in rows if len(row) == len(header)]
+
+
+def test_a_report_begins_with_a_line_for_each_run(run, search):
+    smallest = {
+        "subnet": "min",
+        **SPACE.min.to_dict(),
+        "parameters": 1e6,
+        "WER": 23.456,
+        "CER": 9.0,
+    }
+    path = run / "results_test-clean.json"
+    path.write_text(json.dumps([*json.loads(path.read_text()), smallest]))
+    other = run.parent / "untested"
+    other.mkdir()
+    TrainingHistory(other).add(1, {"max": 2.0}, {"WER max": 60.0, "WER min": 70.0})
+    TrainingHistory(other).add(2, {"max": 2.0}, {"WER max": 40.0, "WER min": 45.125})
+    text = write_report(run.parent)[0].read_text(encoding="utf-8")
+    assert text.startswith("# Report of a%20b c\n\n## Summary\n\n|")
+    tested, untested = rows_of(text.partition("\n## Pareto")[0])
+    assert tested == {
+        "run": "1",
+        "WER max %, test-clean": "12.34",
+        "WER min %, test-clean": "23.46",
+        "WER max %, dev": "",
+        "WER min %, dev": "",
+        "parameters": "1.00 M to 1.50 M",
+        "training": "7 steps, 12 s",
+        "best of a search, dev": "params: 20.00 % at 1.5 M",
+    }
+    assert {heading: cell for heading, cell in untested.items() if cell} == {
+        "run": "untested",
+        "WER max %, dev": "40.00",
+        "WER min %, dev": "45.12",
+    }
+
+
 def test_pictures_are_linked_from_the_markdown_and_held_by_the_page(run, comparison):
     markdown, page = write_report(comparison)
     linked = re.findall(r"!\[.*?\]\((.*?)\)", markdown.read_text(encoding="utf-8"))

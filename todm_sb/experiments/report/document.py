@@ -1,9 +1,9 @@
-"""A report of everything below a folder: comparisons, searches and runs."""
+"""A report of everything below a folder: all runs in short, comparisons, searches, each run."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from todm_sb.experiments.compare.tables import comparison_markdown
 from todm_sb.experiments.report.html import to_html
+from todm_sb.experiments.report.summary import name_of, summary
 from todm_sb.search.budget import format_cost
 from todm_sb.search.pareto import SearchResult
 from todm_sb.space import SearchSpace
@@ -36,10 +37,12 @@ def write_report(folder: Path) -> tuple[Path, Path]:
     Raises:
         ConfigError: if there is nothing to report, or somebody else's file of that name is there.
     """
+    runs = sorted(path.parent for path in folder.rglob("history.jsonl"))
     sections = [
+        *([summary(folder, runs)] if runs else []),
         *(_comparison(folder, path) for path in sorted(folder.rglob("comparison.json"))),
         *(_search(folder, path) for path in sorted(folder.rglob("pareto.json"))),
-        *_runs(folder),
+        *_runs(folder, runs),
     ]
     if not sections:
         raise ConfigError(
@@ -91,13 +94,12 @@ def _search(folder: Path, path: Path) -> str:
     )
 
 
-def _runs(folder: Path) -> Iterator[str]:
-    runs = sorted(path.parent for path in folder.rglob("history.jsonl"))
+def _runs(folder: Path, runs: Sequence[Path]) -> Iterator[str]:
     if runs:
         yield "## Training runs"
     shown: Any = None
     for run in runs:
-        parts = [f"### {run.relative_to(folder) if run != folder else run.resolve().name}"]
+        parts = [f"### {name_of(folder, run)}"]
         if command := provenance.read(run).get("command"):
             parts.append(_code(command))
         space = _search_space(run)

@@ -1,7 +1,7 @@
 // The page: choose a subnet, give it audio, see what it hears and what that costs.
 
 import { decode } from "./audio.js";
-import { describe, megabytes, seconds, shares, title } from "./figures.js";
+import { columns, describe, megabytes, seconds, shares, title } from "./figures.js";
 import { measurePage } from "./memory.js";
 import { Recorder } from "./recorder.js";
 import { Recognizer } from "./recognizer.js";
@@ -57,6 +57,9 @@ async function load() {
   recognizer = null;
   const model = chosen();
   show({ about: describe(model) });
+  for (const [i, row] of [...at("subnets").children].entries()) {
+    row.setAttribute("aria-current", String(models[i] === model));
+  }
   // A new worker for each: what the last one held is given back.
   const next = new Recognizer(model, Number(at("threads").value));
   const { took, heap } = await next.ready.catch((error) => {
@@ -67,6 +70,19 @@ async function load() {
   show({ size: megabytes(model.bytes), loading: seconds(took), heap: megabytes(heap) });
   at("loaded").hidden = false;
   showPageMemory();
+}
+
+// A row of the table, which chooses its subnet when it is clicked.
+function rowOf(model, i) {
+  const row = document.createElement("tr");
+  const cell = (textContent) => Object.assign(document.createElement("td"), { textContent });
+  row.append(...columns(model).map(cell));
+  row.addEventListener("click", () => {
+    if (at("model").disabled) return;
+    at("model").value = i;
+    busy("Loading the subnet", change);
+  });
+  return row;
 }
 
 // Another subnet transcribes the same audio: that is how they are compared.
@@ -131,6 +147,7 @@ async function start() {
   models = await response.json();
   if (models.length === 0) throw new Error("There is no subnet here");
   at("model").replaceChildren(...models.map((model, i) => new Option(title(model), i)));
+  at("subnets").replaceChildren(...models.map(rowOf));
   // Without isolation from other origins there is no memory that threads could share.
   const most = crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, 8) : 1;
   at("threads").replaceChildren(...Array.from({ length: most }, (_, i) => new Option(i + 1)));
