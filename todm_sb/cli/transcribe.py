@@ -57,7 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a file that names one of them a line, relative to itself; - for standard input",
     )
-    parser.add_argument("--model", required=True, type=path, help="folder of a bundle")
+    parser.add_argument(
+        "--model", required=True, help="folder of a bundle, or org/model[@revision] of the Hub"
+    )
     parser.add_argument("--subnet", help="name in the bundle, max, min, or JSON of a config (max)")
     parser.add_argument("--max-params", help="the best subnet of at most so many, e.g. 5M")
     parser.add_argument("--max-latency", help="and of at most this recorded latency, e.g. 80ms")

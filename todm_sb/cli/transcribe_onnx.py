@@ -18,8 +18,9 @@ from typing import Any
 from todm_sb.cli.main import FAILED, OK
 from todm_sb.dataio.text import printable
 from todm_sb.inference.onnx import OnnxASR, is_onnx_folder
-from todm_sb.utils.arguments import at_least, path
+from todm_sb.utils.arguments import at_least
 from todm_sb.utils.errors import ConfigError, DataError
+from todm_sb.utils.hub import model_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "audio", nargs="+", type=os.path.expanduser, help="files that libsndfile reads"
     )
-    parser.add_argument("--model", required=True, type=path, help="folder of ONNX models")
+    parser.add_argument(
+        "--model", required=True, help="folder of ONNX models, or org/model[@revision] of the Hub"
+    )
     parser.add_argument("--threads", type=at_least(1), default=1, help="default: 1")
     parser.add_argument("--json", action="store_true", help="print an object a line")
 
@@ -41,12 +44,13 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ConfigError: if the model cannot be loaded.
     """
-    if not is_onnx_folder(arguments.model):
+    folder = model_folder(arguments.model)
+    if not is_onnx_folder(folder):
         raise ConfigError(
             f"{arguments.model} holds no encoder.onnx, and other networks than those of todm-sb "
             "export --format onnx need PyTorch: pip install todm_sb"
         )
-    asr = OnnxASR(arguments.model, arguments.threads)
+    asr = OnnxASR(folder, arguments.threads)
     results = [_show(_read(asr, audio), arguments.json) for audio in arguments.audio]
     return FAILED if any("error" in result for result in results) else OK
 
