@@ -38,6 +38,9 @@ def run(bundle_parts, tmp_path, monkeypatch):
         "vocab_size": 17,
         "tokenizer_type": "char",
         "named_subnets": {"named": NAMED.to_dict()},
+        "train_csv": str(tmp_path / "train.csv"),
+        "valid_csv": str(tmp_path / "dev.csv"),
+        "max_duration": 20.0,
     }
 
     def load_run(folder, causal=False):

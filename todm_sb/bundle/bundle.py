@@ -91,6 +91,7 @@ def write_bundle(
     subnets: Sequence[BundledSubnet] = (),
     for_training: bool = False,
     longest_seconds: float | None = None,
+    card: str | None = None,
 ) -> Manifest:
     """Writes a bundle; the auxiliaries of training are left out, unless they are asked for.
 
@@ -106,6 +107,7 @@ def write_bundle(
             the space, with their parameters.
         for_training: keep the auxiliaries that the network has, CTC head and simple joiner.
         longest_seconds: the longest utterance that was trained on, if it is known.
+        card: text of the model card, if there is to be one.
 
     Returns:
         What was written into ``bundle.json``.
@@ -132,7 +134,7 @@ def write_bundle(
     )
     text = json.dumps(manifest.to_dict(), indent=1)
     _build(Manifest.from_dict(parse_json(text.encode())), contents.__getitem__)
-    with new_export(folder, "bundle", (*contents, MANIFEST)) as new:
+    with new_export(folder, "bundle", (*contents, MANIFEST), card) as new:
         for name, data in contents.items():
             (new / name).write_bytes(data)
         (new / MANIFEST).write_text(text, encoding="utf-8")

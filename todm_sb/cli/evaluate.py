@@ -3,9 +3,9 @@
 todm-sb evaluate exported/all test-clean.csv test-other.csv --subnet max --subnet min
 todm-sb evaluate results/mini/1234 test.csv --against exported/other --output scores/
 
-MODEL is a bundle, here or on the Hub, or the folder of a training run, which is trusted (its hyperparams.yaml can run
-code) and left as it is. Differences are relative to the first network, with the 95 % interval of a
-paired bootstrap over utterances.
+MODEL is a bundle, here or on the Hub, or the folder of a training run, which is trusted (its
+hyperparams.yaml can run code) and left as it is. Differences are relative to the first network,
+with the 95 % interval of a paired bootstrap over utterances.
 """
 
 from __future__ import annotations

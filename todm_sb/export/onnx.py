@@ -48,6 +48,7 @@ def export_onnx(
     tokenizer_path: str | Path,
     fbank: dict[str, Any],
     max_symbols: int = 5,
+    card: str | None = None,
 ) -> list[str]:
     """Writes ``features.onnx``, ``encoder.onnx``, ``decoder.onnx`` (the predictor), ``joiner.onnx``
     and ``tokens.txt``; of a causal or dual-mode network with global normalisation also
@@ -64,6 +65,7 @@ def export_onnx(
         tokenizer_path: SentencePiece model.
         fbank: arguments of :func:`todm_sb.nnet.features.make_fbank`.
         max_symbols: labels a frame at most.
+        card: text of the model card, if there is to be one.
 
     Returns:
         Why sherpa-onnx would transcribe otherwise than :class:`todm_sb.inference.SubnetASR`, or
@@ -75,7 +77,7 @@ def export_onnx(
             folder holds what no export wrote (see
             :func:`todm_sb.utils.ownership.new_export`).
     """
-    with new_export(folder, "onnx", FILES) as new:
+    with new_export(folder, "onnx", FILES, card) as new:
         return write_models(new, model, normalize, tokenizer_path, fbank, max_symbols)
 
 

@@ -190,9 +190,9 @@ def dev_utterances(
         yield Utterances(nothing, torch.empty(0, dtype=torch.long), [], undecodable)
 
 
-def longest_trained(hparams: dict[str, Any]) -> float | None:
-    """Seconds of the longest utterance that a run was trained on; None where its manifest is not
-    here any more.
+def trained_durations(hparams: dict[str, Any]) -> list[float]:
+    """Seconds of each utterance that a run was trained on; none where its manifest is not here any
+    more.
 
     Args:
         hparams: of :func:`load_run`.
@@ -200,8 +200,8 @@ def longest_trained(hparams: dict[str, Any]) -> float | None:
     try:
         durations = [row.duration for row in read_csv(hparams["train_csv"])]
     except DataError:
-        return None
-    return max((d for d in durations if 0 < d <= hparams["max_duration"]), default=None)
+        return []
+    return [d for d in durations if 0 < d <= hparams["max_duration"]]
 
 
 def run_tokenizer(hparams: dict[str, Any]) -> Any:
