@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 
 from todm_sb.bundle.bundle import read_bundle, read_manifest
 from todm_sb.cli import OK, main
@@ -38,6 +39,9 @@ def run(bundle_parts, tmp_path, monkeypatch):
         "vocab_size": 17,
         "tokenizer_type": "char",
         "named_subnets": {"named": NAMED.to_dict()},
+        "train_csv": str(tmp_path / "train.csv"),
+        "valid_csv": str(tmp_path / "dev.csv"),
+        "max_duration": 20.0,
     }
 
     def load_run(folder, causal=False):
@@ -318,7 +322,7 @@ def test_any_format_is_exported_again_over_itself_and_over_a_stranger_never(run,
         "export.json",
         "notes.txt",
     }
-    for name in files:
+    for name in files.keys() - {"README.md"}:
         theirs = tmp_path / "theirs" / name.replace("/", "_")
         (theirs / name).parent.mkdir(parents=True)
         (theirs / name).write_text("theirs")
@@ -345,6 +349,7 @@ def test_a_folder_of_other_people_stays_when_the_page_is_exported(run, tmp_path)
         "a/b/c/model.json",
         "named/int8/tokens.txt",
         "max/notes.txt",
+        "README.md",
         "export.json",
     }
     # Nor do they keep the page from being served.
@@ -419,3 +424,147 @@ def test_the_page_gets_every_recorded_subnet_in_two_precisions(run, bundle_parts
     x, x_lens = features.run(None, {"samples": wavs.numpy()})
     got, _ = encoder.run(None, {"x": x, "x_lens": x_lens})
     torch.testing.assert_close(torch.from_numpy(got), expected, rtol=0, atol=1e-3)
+
+
+RESULTS = [
+    {"subnet": "named", **NAMED.to_dict(), "WER": 2.504, "CER": 2.0, **SCORED},
+    {"subnet": "other", "layers": [1], "ffn_dims": [6], "WER": 9.0, "CER": 9.0, **SCORED},
+]
+
+
+def card_of(folder):
+    return ModelCard((folder / "README.md").read_text(encoding="utf-8"))
+
+
+def figures(card):
+    """Value by data set and metric, as the Hub reads them."""
+    results = card.data.eval_results or []
+    return {(r.dataset_name, r.metric_type, r.metric_name): r.metric_value for r in results}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_hub_reads_the_card_of_every_format(run, bundle_parts, tmp_path, form):
+    if form not in ("bundle", "speechbrain"):
+        pytest.importorskip("onnx", reason="needs the extra onnx")
+    run_module.load_run(run)["card"] = {"language": "de", "license": "mit", "dataset": "Commands"}
+    leave_results(run, RESULTS, split="test-clean")
+    leave_results(run, [{**RESULTS[0], "WER": 4.0}], split="test-other")
+    leave_results(run, RESULTS, "of other weights", split="test-wrong")
+    export_run(run, tmp_path / "digits", "named", form=form, about={"license": "cc-by-4.0"})
+    card = card_of(tmp_path / "digits")
+    data = card.data.to_dict()
+    assert (data["language"], data["license"]) == ("de", "cc-by-4.0")
+    assert data["pipeline_tag"] == "automatic-speech-recognition"
+    assert data["library_name"] == ("speechbrain" if form == "speechbrain" else "todm_sb")
+    assert data["model-index"][0]["name"] == "digits"
+    assert figures(card) == {
+        ("Commands test-clean", "wer", "WER of named"): 2.5,
+        ("Commands test-clean", "cer", "CER of named"): 2.0,
+        ("Commands test-other", "wer", "WER of named"): 4.0,
+        ("Commands test-other", "cer", "CER of named"): 2.0,
+    }
+    (row,) = (line for line in card.text.splitlines() if line.startswith("| named"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    params = count_parameters(bundle_parts["model"], NAMED)
+    assert cells == ["named", "2", "12 x 1, 6 x 1", f"{params:,}", "2.50", "4.00"]
+    assert "Error rates of 20 utterances, 99 words" in card.text
+    assert str(tmp_path) not in card.content
+
+
+def test_a_familys_card_tells_what_was_searched_and_how_to_choose(run, bundle_parts, tmp_path):
+    space = bundle_parts["space"]
+    search(run, bundle_parts, {space.max: 3.0, FOUND: 5.0}, scored=SCORED)
+    leave_results(run, [{"subnet": "max", **space.max.to_dict(), "WER": 1.5, "CER": 1.0}])
+    export_run(run, tmp_path / "all")
+    card = card_of(tmp_path / "all")
+    found = {key: value for key, value in figures(card).items() if key[1] == "wer"}
+    assert found == {
+        ("dev", "wer", "WER of max"): 3.0,
+        ("dev", "wer", f"WER of {FOUND.id}"): 5.0,
+        ("test", "wer", "WER of max"): 1.5,
+    }
+    assert "No licence is given" in card.text
+    assert "license" not in card.data.to_dict()
+    # What the card says of its use is so.
+    code = card.text.split("```python")[1].split("```")[0]
+    (line,) = (line for line in code.splitlines() if "SubnetASR." in line)
+    asr = eval(line.removeprefix("asr = ").replace('"all"', repr(str(tmp_path / "all"))))
+    loaded = sum(p.numel() for p in asr.mods.encoder.model.parameters())
+    assert loaded == count_parameters(bundle_parts["model"].deployed(), space.min)
+
+
+def test_a_card_tells_what_was_trained_on_and_no_path(run, tmp_path):
+    audio = tmp_path / "secret" / "a.wav"
+    rows = [f"{i},{d},{audio},s,HELLO" for i, d in enumerate([1800, 1800, 3600, 0])]
+    (tmp_path / "train.csv").write_text("\n".join(["ID,duration,wav,spk_id,wrds", *rows]))
+    run_module.load_run(run)["max_duration"] = 3000.0
+    (run / "history.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n')
+    (run / "init.json").write_text(json.dumps({"init_from": str(tmp_path / "secret" / "old")}))
+    versions = {"todm_sb": "0.1.0", "torch": "2.11.0", "platform": "mine"}
+    provenance = {"command": f"train.py --data_folder={tmp_path}", "versions": versions}
+    (run / "provenance.json").write_text(json.dumps(provenance))
+    export_run(run, tmp_path / "min", "min")
+    text = card_of(tmp_path / "min").text
+    training = text.split("## Training")[1].split()
+    assert " ".join(training) == (
+        "- 2 utterances, 1.00 hours of speech - 17 labels (char) - epochs: 2 - began from: old "
+        "- todm_sb 0.1.0, torch 2.11.0"
+    )
+    assert "secret" not in text
+    assert "mine" not in text
+
+
+def test_a_card_that_somebody_edited_or_wrote_is_kept(run, tmp_path, caplog):
+    target, command = (
+        tmp_path / "x",
+        lambda *more: main(["export", str(run), str(tmp_path / "x"), *more]),
+    )
+    path = target / "README.md"
+    assert command("--subnet", "min") == OK
+    first = path.read_text()
+    # One of ours is replaced.
+    assert command("--subnet", "max", "--license", "mit", "--language", "en") == OK
+    assert path.read_text() != first
+    assert card_of(target).data.license == "mit"
+    path.write_text("mine")
+    for form in ("bundle", "speechbrain", "bundle"):
+        caplog.clear()
+        assert command("--subnet", "min", "--format", form) == OK
+        assert path.read_text() == "mine"
+        assert f"{path} was changed since it was exported: it is kept" in caplog.text
+    # Removed, it comes again.
+    path.unlink()
+    assert command("--subnet", "min") == OK
+    assert path.read_text() == first
+    # One that was there before any export, a link among them.
+    for i in range(2):
+        folder = tmp_path / f"theirs{i}"
+        folder.mkdir()
+        (folder / "notes").write_text("theirs")
+        if i:
+            (folder / "README.md").symlink_to("notes")
+        else:
+            (folder / "notes").rename(folder / "README.md")
+        for _ in range(2):
+            export_run(run, folder, "min")
+            assert (folder / "README.md").read_text() == "theirs"
+        assert (folder / "README.md").is_symlink() == bool(i)
+        assert (folder / "bundle.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--license", "Apache License 2.0"], "card.license must be a licence of the Hub"),
+        (["--language", "English"], "card.language must be a language code"),
+        (["--dataset", "a|b"], "card.dataset must be the name of a data set"),
+    ],
+)
+def test_what_no_card_can_hold_is_refused_first(
+    run, tmp_path, monkeypatch, capsys, options, message
+):
+    monkeypatch.setattr(run_module, "load_run", None)
+    with pytest.raises(SystemExit):
+        main(["export", str(run), str(tmp_path / "x"), *options])
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()

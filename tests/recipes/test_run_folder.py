@@ -24,8 +24,8 @@ RESULTS = ("log.txt", "train_log.txt", NAME)
 
 @pytest.fixture
 def run(tiny_run, tmp_path):
-    """A copy of a finished run."""
-    return shutil.copytree(tiny_run, tmp_path / "run")
+    """A copy of a finished run, without what other tests may have searched in it."""
+    return shutil.copytree(tiny_run, tmp_path / "run", ignore=shutil.ignore_patterns("search"))
 
 
 def hashes(folder):

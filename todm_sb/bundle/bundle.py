@@ -45,6 +45,7 @@ from todm_sb.nnet.transducer import AUXILIARIES, Transducer
 from todm_sb.space import SearchSpace, SubnetConfig
 from todm_sb.supernet import count_parameters
 from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.hub import cached_file
 from todm_sb.utils.ownership import new_export
 from todm_sb.utils.schema import parse_json
 
@@ -90,6 +91,7 @@ def write_bundle(
     subnets: Sequence[BundledSubnet] = (),
     for_training: bool = False,
     longest_seconds: float | None = None,
+    card: str | None = None,
 ) -> Manifest:
     """Writes a bundle; the auxiliaries of training are left out, unless they are asked for.
 
@@ -105,6 +107,7 @@ def write_bundle(
             the space, with their parameters.
         for_training: keep the auxiliaries that the network has, CTC head and simple joiner.
         longest_seconds: the longest utterance that was trained on, if it is known.
+        card: text of the model card, if there is to be one.
 
     Returns:
         What was written into ``bundle.json``.
@@ -131,7 +134,7 @@ def write_bundle(
     )
     text = json.dumps(manifest.to_dict(), indent=1)
     _build(Manifest.from_dict(parse_json(text.encode())), contents.__getitem__)
-    with new_export(folder, "bundle", (*contents, MANIFEST)) as new:
+    with new_export(folder, "bundle", (*contents, MANIFEST), card) as new:
         for name, data in contents.items():
             (new / name).write_bytes(data)
         (new / MANIFEST).write_text(text, encoding="utf-8")
@@ -205,14 +208,13 @@ def _read_manifest(folder: Path) -> Manifest:
 
 
 def _read(path: Path, size: int | None = None, most: int | None = None) -> bytes:
-    """A regular file of the bundle's own, no link, of this size or of at most that one."""
+    """A regular file of the bundle's own, of this size or of at most that one; no link, but where
+    the Hub's cache has one."""
     # Neither follows a link nor waits for the other end of a pipe (Windows has neither flag).
     flags = os.O_RDONLY | getattr(os, "O_BINARY", 0)
     flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    if path.is_symlink():
-        raise ConfigError(f"{path.name} is a link: a bundle holds its files itself")
     try:
-        file = open(path, "rb", opener=lambda name, _: os.open(name, flags))  # noqa: SIM115
+        file = open(cached_file(path), "rb", opener=lambda name, _: os.open(name, flags))  # noqa: SIM115
     except FileNotFoundError:
         raise ConfigError(f"{path.name} is missing") from None
     except OSError as error:

@@ -3,9 +3,9 @@
 todm-sb evaluate exported/all test-clean.csv test-other.csv --subnet max --subnet min
 todm-sb evaluate results/mini/1234 test.csv --against exported/other --output scores/
 
-MODEL is a bundle, or the folder of a training run, which is trusted (its hyperparams.yaml can run
-code) and left as it is. Differences are relative to the first network, with the 95 % interval of a
-paired bootstrap over utterances.
+MODEL is a bundle, here or on the Hub, or the folder of a training run, which is trusted (its
+hyperparams.yaml can run code) and left as it is. Differences are relative to the first network,
+with the 95 % interval of a paired bootstrap over utterances.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from todm_sb.inference import SubnetASR
 from todm_sb.training.recipe import RECIPE
 from todm_sb.utils.arguments import path
 from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.hub import is_of_hub, model_folder
 from todm_sb.utils.own_files import check_own, write_own
 from todm_sb.utils.progress import bar
 from todm_sb.utils.tables import scored_text, table_of
@@ -37,7 +38,9 @@ from todm_sb.utils.tables import scored_text, table_of
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``evaluate``."""
-    parser.add_argument("model", type=path, help="folder of a bundle, or of a training run")
+    parser.add_argument(
+        "model", help="folder of a bundle or of a training run, or org/model[@revision] of the Hub"
+    )
     parser.add_argument(
         "manifests", nargs="+", type=path, metavar="manifest", help="CSV or JSON of a test set"
     )
@@ -45,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--subnet", action="append", help="name, max, min, or JSON of a config; several (max)"
     )
-    parser.add_argument("--against", type=path, metavar="MODEL", help="to compare with")
+    parser.add_argument("--against", metavar="MODEL", help="to compare with")
     parser.add_argument("--against-subnet", metavar="SUBNET", help="of that one (max)")
     parser.add_argument(
         "--alignments", action="store_true", help="print the alignment of each utterance"
@@ -100,14 +103,14 @@ def _networks(arguments: argparse.Namespace, temporary: Path) -> Iterator[tuple[
     if arguments.against:
         wanted.insert(0, (arguments.against, arguments.against_subnet))
     seen: set[str] = set()
-    for folder, subnet in wanted:
+    for place, subnet in wanted:
         name = subnet or "max"
         if several:
-            name = f"{folder} {name}"
+            name = f"{place} {name}"
         if name in seen:
             raise ConfigError(f"{name} is named twice")
         seen.add(name)
-        bundle = _bundle_of(folder, temporary)
+        bundle = place if is_of_hub(place) else _bundle_of(model_folder(place), temporary)
         yield name, load(bundle, subnet, device=arguments.device, trusted=arguments.trusted)
 
 

@@ -19,6 +19,8 @@ from todm_sb.search.budget import COSTS
 from todm_sb.utils.arguments import path
 from todm_sb.utils.errors import ConfigError
 
+ABOUT = ("language", "license", "dataset")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``export``."""
@@ -54,6 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a bundle: keep what only training needs, CTC head and simple joiner, for "
         "--init_from of another training",
     )
+    card = parser.add_argument_group("model card (README.md)", "in place of the run's key card")
+    card.add_argument("--language", help="of the speech, as a code: en")
+    card.add_argument("--license", help="as the Hugging Face Hub names it: cc-by-4.0")
+    card.add_argument("--dataset", help="name of the corpus that was trained on")
     parser.add_argument("--study", help="with --budget, the study of todm-sb search that found it")
     parser.add_argument("--json", action="store_true", help="print an object")
 
@@ -81,6 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.causal,
         arguments.study,
         arguments.for_training,
+        {key: value for key in ABOUT if (value := getattr(arguments, key)) is not None},
     )
     if arguments.json:
         print(json.dumps({"folder": str(arguments.target), "params": params}))

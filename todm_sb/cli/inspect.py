@@ -12,13 +12,13 @@ import json
 from todm_sb.bundle.bundle import read_bundle
 from todm_sb.bundle.manifest import BundledSubnet, Manifest
 from todm_sb.cli.main import OK
-from todm_sb.utils.arguments import path
+from todm_sb.utils.hub import BUNDLE_FILES, model_folder
 from todm_sb.utils.tables import scored_text, table_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``inspect``."""
-    parser.add_argument("folder", type=path, help="of a bundle")
+    parser.add_argument("folder", help="of a bundle, or org/model[@revision] of the Hub")
     parser.add_argument("--json", action="store_true", help="print its bundle.json")
 
 
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ConfigError: if anything in the bundle is not as it should be.
     """
-    manifest = read_bundle(arguments.folder).manifest
+    manifest = read_bundle(model_folder(arguments.folder, BUNDLE_FILES)).manifest
     print(json.dumps(manifest.to_dict(), indent=1) if arguments.json else summary(manifest))
     return OK
 

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from io import TextIOWrapper
-from pathlib import Path
 
 from todm_sb import __version__
-from todm_sb.utils.arguments import path
 from todm_sb.utils.errors import one_line_errors
 from todm_sb.utils.extras import named_packages
+from todm_sb.utils.hub import model_folder
 from todm_sb.utils.own_modules import import_own
 
 OK, FAILED = 0, 1
@@ -85,9 +84,10 @@ def _module(name: str, argv: Sequence[str]) -> str:
     models, and where there is no PyTorch."""
     if name == "transcribe":
         parser = argparse.ArgumentParser(add_help=False)
-        parser.add_argument("--model", nargs="?", type=path, default=Path())
-        model = parser.parse_known_args(argv)[0].model or Path()
-        if (model / "encoder.onnx").is_file() or find_spec("torch") is None:
+        parser.add_argument("--model", nargs="?")
+        model = parser.parse_known_args(argv)[0].model
+        light = find_spec("torch") is None
+        if light or (model and (model_folder(model) / "encoder.onnx").is_file()):
             return "transcribe_onnx"
     return name.replace("-", "_")
 

@@ -17,6 +17,7 @@ from todm_sb.search.budget import parse_budget
 from todm_sb.utils.arguments import at_least, path, positive
 from todm_sb.utils.devices import usable_device
 from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.hub import model_folder
 
 
 def add_search_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +79,7 @@ def decoding_of(arguments: argparse.Namespace, nbest: int = 1) -> Decoding:
 
 
 def load(
-    folder: Path,
+    place: str | Path,
     subnet: str | None = None,
     max_params: str | None = None,
     max_latency: str | None = None,
@@ -88,7 +89,8 @@ def load(
     """A network for the command line.
 
     Args:
-        folder: of a bundle, or what SpeechBrain's ``from_hparams`` loads.
+        place: folder of a bundle, or of what SpeechBrain's ``from_hparams`` loads, or a repository
+            of the Hub with either.
         subnet: its name or JSON.
         max_params, max_latency: limits of a bundle's subnet, e.g. ``5M`` and ``80ms``.
         device: of PyTorch.
@@ -97,6 +99,7 @@ def load(
     Raises:
         ConfigError: if it cannot be loaded.
     """
+    folder = model_folder(place)
     run_opts = {"device": str(usable_device(device))} if device else None
     if (folder / MANIFEST).exists():
         return SubnetASR.from_bundle(
@@ -108,11 +111,11 @@ def load(
         )
     if not trusted:
         raise ConfigError(
-            f"{folder} holds no {MANIFEST}; if it is a SpeechBrain folder that you "
+            f"{place} holds no {MANIFEST}; if it is a SpeechBrain folder that you "
             "trust, add --trusted"
         )
     if (max_params, max_latency) != (None, None):
-        raise ConfigError(f"{folder} is no bundle: a limit has nothing to choose from")
+        raise ConfigError(f"{place} is no bundle: a limit has nothing to choose from")
     if subnet:
         return SubnetASR.from_supernet(folder, subnet, run_opts=run_opts)
     return SubnetASR.from_hparams(folder, run_opts=run_opts)

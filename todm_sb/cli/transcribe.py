@@ -27,7 +27,6 @@ from todm_sb.dataio.librispeech import reference_of
 from todm_sb.dataio.text import words_of_text
 from todm_sb.inference.recogniser import Transcribed, transcribe_sources
 from todm_sb.inference.sources import sources_of
-from todm_sb.utils.arguments import path
 from todm_sb.utils.errors import DataError
 from todm_sb.utils.progress import bar
 
@@ -35,7 +34,9 @@ from todm_sb.utils.progress import bar
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``transcribe``."""
     add_audio_arguments(parser)
-    parser.add_argument("--model", required=True, type=path, help="folder of a bundle")
+    parser.add_argument(
+        "--model", required=True, help="folder of a bundle, or org/model[@revision] of the Hub"
+    )
     parser.add_argument("--subnet", help="name in the bundle, max, min, or JSON of a config (max)")
     parser.add_argument("--max-params", help="the best subnet of at most so many, e.g. 5M")
     parser.add_argument("--max-latency", help="and of at most this recorded latency, e.g. 80ms")

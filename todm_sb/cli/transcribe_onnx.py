@@ -22,15 +22,18 @@ from todm_sb.cli.transcripts import (
 from todm_sb.inference.onnx import OnnxASR, is_onnx_folder
 from todm_sb.inference.recogniser import transcribe_sources
 from todm_sb.inference.sources import sources_of
-from todm_sb.utils.arguments import at_least, path
+from todm_sb.utils.arguments import at_least
 from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.hub import model_folder
 from todm_sb.utils.progress import bar
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``transcribe`` that a folder of ONNX models has."""
     add_audio_arguments(parser)
-    parser.add_argument("--model", required=True, type=path, help="folder of ONNX models")
+    parser.add_argument(
+        "--model", required=True, help="folder of ONNX models, or org/model[@revision] of the Hub"
+    )
     parser.add_argument("--threads", type=at_least(1), default=1, help="of onnxruntime (1)")
     add_output_arguments(parser)
     add_cutting_arguments(parser)
@@ -49,12 +52,13 @@ def run(arguments: argparse.Namespace) -> int:
     check_output(arguments, sources)
     if arguments.nbest > 1:
         raise ConfigError("--nbest needs a beam, which folders of ONNX models do not have")
-    if not is_onnx_folder(arguments.model):
+    folder = model_folder(arguments.model)
+    if not is_onnx_folder(folder):
         raise ConfigError(
             f"{arguments.model} holds no encoder.onnx, and other networks than those of todm-sb "
             "export --format onnx need PyTorch: pip install todm_sb"
         )
-    asr = OnnxASR(arguments.model, arguments.threads)
+    asr = OnnxASR(folder, arguments.threads)
     found = transcribe_sources(asr, sources, cutting_of(arguments))
     shown = bar(found, show=len(sources) > 1, total=len(sources), unit="file")
     return show(arguments, (Result(done) for done in shown))

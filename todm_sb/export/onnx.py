@@ -49,6 +49,7 @@ def export_onnx(
     fbank: dict[str, Any],
     max_symbols: int = 5,
     longest_seconds: float | None = None,
+    card: str | None = None,
 ) -> list[str]:
     """Writes ``features.onnx``, ``encoder.onnx``, ``decoder.onnx`` (the predictor), ``joiner.onnx``
     and ``tokens.txt``; of a causal or dual-mode network with global normalisation also
@@ -66,6 +67,7 @@ def export_onnx(
         fbank: arguments of :func:`todm_sb.nnet.features.make_fbank`.
         max_symbols: labels a frame at most.
         longest_seconds: the longest utterance that was trained on, if it is known.
+        card: text of the model card, if there is to be one.
 
     Returns:
         Why sherpa-onnx would transcribe otherwise than :class:`todm_sb.inference.SubnetASR`, or
@@ -77,7 +79,7 @@ def export_onnx(
             folder holds what no export wrote (see
             :func:`todm_sb.utils.ownership.new_export`).
     """
-    with new_export(folder, "onnx", FILES) as new:
+    with new_export(folder, "onnx", FILES, card) as new:
         return write_models(
             new, model, normalize, tokenizer_path, fbank, max_symbols, longest_seconds
         )

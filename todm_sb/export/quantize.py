@@ -23,7 +23,7 @@ SMALL = 256
 LONG_ROW = 32
 
 
-def quantize_folder(source: str | Path, target: str | Path) -> None:
+def quantize_folder(source: str | Path, target: str | Path, card: str | None = None) -> None:
     """Writes the 8-bit form of a folder of :func:`todm_sb.export.onnx.export_onnx`.
 
     Matrix products are done in 8 bits, by onnxruntime's dynamic quantisation. All other weights
@@ -33,6 +33,7 @@ def quantize_folder(source: str | Path, target: str | Path) -> None:
     Args:
         source: folder of float models.
         target: folder to write; made if need be. An earlier export there is replaced.
+        card: text of the model card, if there is to be one.
 
     Raises:
         ConfigError: if ``source`` holds no models, or ``target`` what no export wrote (see
@@ -42,7 +43,7 @@ def quantize_folder(source: str | Path, target: str | Path) -> None:
     names = sorted(path.name for path in source.glob("[!.]*.onnx"))
     if not names:
         raise ConfigError(f"{source} holds no ONNX models: write them with export_onnx first")
-    with new_export(target, "onnx-int8", (*FILES, *names)) as new:
+    with new_export(target, "onnx-int8", (*FILES, *names), card) as new:
         write_quantized(source, new)
 
 

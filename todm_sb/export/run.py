@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from todm_sb.bundle.bundle import write_bundle
 from todm_sb.bundle.manifest import BundledSubnet
+from todm_sb.export.measured import PARETO, Measured, measured_subnets
+from todm_sb.export.model_card import CardFacts, model_card, training_lines
 from todm_sb.export.speechbrain import export_folder
 from todm_sb.nnet.transducer import Transducer
-from todm_sb.search.budget import COSTS, parse_budget
+from todm_sb.search.budget import parse_budget
 from todm_sb.search.pareto import SearchResult
-from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters, extract_subnet
-from todm_sb.training.error_rates import SCORED_KEYS
+from todm_sb.supernet import SubnetConfig, count_parameters, extract_subnet
 from todm_sb.training.identity import FEATURE_KEYS
 from todm_sb.training.runs import (
     load_run,
-    longest_trained,
     search_folder,
+    trained_durations,
     trained_tokenizer,
     weights_id,
 )
 from todm_sb.training.searcher import searcher_of
+from todm_sb.training.settings import CARD
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.ownership import check_place, new_export
 
@@ -36,7 +38,6 @@ logger = logging.getLogger(__name__)
 STREAMING = {"norm_type": "global", "fbank_kind": "kaldi", "snip_edges": True}
 
 SUPERNET = "supernet"
-PARETO = "pareto.json"
 FORMATS = ("bundle", "speechbrain", "onnx", "onnx-int8", "web")
 
 
@@ -50,6 +51,7 @@ def export_run(
     causal: bool = False,
     study: str | None = None,
     for_training: bool = False,
+    about: Mapping[str, Any] | None = None,
 ) -> int:
     """Writes the best weights of a run, and returns how many parameters are exported.
 
@@ -62,23 +64,25 @@ def export_run(
         form: one of :data:`FORMATS`; a bundle ``for_training`` keeps CTC head and simple joiner.
         causal: of a dual-mode network, what streaming needs and no more.
         study: name of the search that found it; None for the nameless one.
+        about: for the model card, in place of what the run's key ``card`` says: ``language``,
+            ``license`` and ``dataset``.
 
     Raises:
-        ConfigError: if the run, the search, the subnet, the tokenizer or a causal form is not
-            there, the search was of other weights, or the target is no place for an export.
+        ConfigError: if something of the run is not there, the search was of other weights, the
+            target is no place for an export, or the card is told what it has not.
     """
+    CARD(about or {}, "card")
     check_place(target, run)
     hparams = _load_deployable(run, causal)
-    model, space, named = (hparams[key] for key in ("model", "space", "named_subnets"))
-    subnets = measured_subnets(run, model, space, named or {}, hparams["weights"], causal)
-    config = None
+    model, space = hparams["model"], hparams["space"]
+    measured, config = _measured(run, hparams, causal), None
     if budget is not None:
         found = search_folder(run, cost, causal, study)
         config = space.check(_found_best(found / PARETO, model, parse_budget(budget, cost)))
     elif subnet != SUPERNET:
-        config = space.named(subnet, {s.name: s.config for s in subnets})
+        config = space.named(subnet, {s.name: s.config for s in measured.subnets})
     if config is not None:
-        subnets = [_record_of(config, subnets, model)]
+        measured = replace(measured, subnets=[_record_of(config, measured.subnets, model)])
     parts = {
         "folder": target,
         "model": model if config is None else extract_subnet(model, config),
@@ -88,14 +92,51 @@ def export_run(
         "max_symbols": hparams["max_symbols"],
         "space": space if config is None else None,
     }
+    parts["card"] = _card(run, hparams, form, measured, config is None, about or {}, target)
     if form == "web":
-        _write_web({**parts, "model": model}, subnets)
+        _write_web({**parts, "model": model}, measured.subnets)
     elif form == "bundle":
         extra = {"for_training": for_training, "longest_seconds": hparams["longest"]}
-        write_bundle(**parts, subnets=subnets, **extra)
+        write_bundle(**parts, subnets=measured.subnets, **extra)
     else:
         _write_network(form, parts, hparams)
     return count_parameters(model, config or space.max)
+
+
+def _measured(run: Path, hparams: dict[str, Any], causal: bool) -> Measured:
+    """See :func:`measured_subnets`, of a run that is loaded."""
+    named, weights = hparams["named_subnets"] or {}, hparams["weights"]
+    dev_set = Path(hparams["valid_csv"]).stem
+    return measured_subnets(
+        run, hparams["model"], hparams["space"], named, weights, causal, dev_set
+    )
+
+
+def _card(
+    run: Path,
+    hparams: dict[str, Any],
+    form: str,
+    measured: Measured,
+    family: bool,
+    about: Mapping[str, Any],
+    target: Path,
+) -> str:
+    """The text of the model card."""
+    what = "A family of networks" if family else "A network"
+    kind = type(hparams["model"].encoder).kind
+    told = {**(hparams.get("card") or {}), **about}
+    CARD(told, "card")
+    facts = CardFacts(
+        name=target.resolve().name,
+        form=form,
+        network=f"{what} for speech recognition: RNN-T, encoder of kind {kind}",
+        subnets=measured.subnets,
+        rates=measured.rates,
+        family=family,
+        training=training_lines(run, hparams, hparams["durations"]),
+        **told,
+    )
+    return model_card(facts)
 
 
 def _write_network(form: str, parts: dict[str, Any], hparams: dict[str, Any]) -> None:
@@ -107,11 +148,12 @@ def _write_network(form: str, parts: dict[str, Any], hparams: dict[str, Any]) ->
 
 
 def _load_deployable(run: Path, causal: bool) -> dict[str, Any]:
-    """As :func:`load_run`, and ``longest``, the longest utterance of training in seconds; refuses a
-    run that decodes with what no exported network has."""
+    """As :func:`load_run`, and ``durations``, seconds of the utterances of training, and the
+    ``longest`` of them; refuses a run that decodes with what no exported network has."""
     hparams = load_run(run, causal)
     searcher_of(hparams, hparams["model"].deployed())
-    hparams["longest"] = longest_trained(hparams)
+    hparams["durations"] = trained_durations(hparams)
+    hparams["longest"] = max(hparams["durations"], default=None)
     return hparams
 
 
@@ -139,9 +181,9 @@ def _write_web(parts: dict[str, Any], subnets: list[BundledSubnet]) -> None:
     with _onnx_extra():
         from todm_sb.export.web import FILES, write_subnet
     parts = {key: value for key, value in parts.items() if key != "space"}
-    folder, supernet = parts.pop("folder"), parts.pop("model")
+    folder, supernet, card = (parts.pop(key) for key in ("folder", "model", "card"))
     names = [f"{subnet.name}/{name}" for subnet in subnets for name in FILES]
-    with new_export(folder, "web", names) as new:
+    with new_export(folder, "web", names, card) as new:
         for subnet in subnets:
             model = extract_subnet(supernet, subnet.config)
             write_subnet(new / subnet.name, subnet, model, **parts)
@@ -164,119 +206,16 @@ def _write_onnx(parts: dict[str, Any], in_8_bits: bool) -> None:
     with _onnx_extra():
         from todm_sb.export.onnx import export_onnx
         from todm_sb.export.quantize import quantize_folder
-    target = parts.pop("folder")
+    target, card = parts.pop("folder"), parts.pop("card")
     has = {"norm_type": parts["normalize"].norm_type, **parts["fbank"]}
     lacks = [f"{key}: {value}" for key, value in STREAMING.items() if has.get(key) != value]
     if True in parts["model"].encoder.modes and lacks:
         logger.warning("%s cannot stream: train the network with %s", target, ", ".join(lacks))
     with tempfile.TemporaryDirectory() as temporary:
-        obstacles = export_onnx(temporary if in_8_bits else target, **parts)
         if in_8_bits:
-            quantize_folder(temporary, target)
+            obstacles = export_onnx(temporary, **parts)
+            quantize_folder(temporary, target, card)
+        else:
+            obstacles = export_onnx(target, **parts, card=card)
     if obstacles:
         logger.warning("%s is not for sherpa-onnx: %s", target, "; ".join(obstacles))
-
-
-def measured_subnets(
-    run: Path,
-    model: Transducer,
-    space: SearchSpace,
-    named: dict[str, dict],
-    weights: str,
-    causal: bool = False,
-) -> list[BundledSubnet]:
-    """The subnets worth recording: max, min, the named ones, and what a search found best.
-
-    Error rates are comparable, since they come from one place: the dev set if these weights were
-    searched, by whatever cost and in whatever study, else the first of the test sets that these
-    weights were tested on. Those of a dual-mode network's causal mode are named so, e.g.
-    ``WER-causal``.
-
-    Args:
-        run: folder of the run.
-        model: what is exported.
-        space: of the run.
-        named: the run's own subnets.
-        weights: tells the run's weights apart; with ``causal`` the model is a part of them.
-        causal: the model is the causal form of a dual-mode network.
-    """
-    configs = {"max": space.max, "min": space.min}
-    configs |= {name: SubnetConfig.from_dict(data) for name, data in named.items() if data}
-    rates: dict[SubnetConfig, dict[str, float]] = {}
-    costs: dict[SubnetConfig, dict[str, float]] = {}
-    scored: dict[SubnetConfig, dict[str, Any]] = {}
-    searches = _searches(run, weights_id(model), causal)
-    for found in searches:
-        # Multiply-accumulates are of one audio length only.
-        left_out = {"macs"} if found.seconds != searches[0].seconds else set()
-        for s in found.subnets:
-            own = {key: value for key, value in s.costs.items() if key not in left_out}
-            costs[s.config] = {**costs.get(s.config, {}), **own}
-            rates[s.config] = {"WER": s.wer}
-            if found.scored:
-                scored[s.config] = found.scored
-        taken = set(configs.values())
-        configs |= {s.config.id: s.config for s in found.front() if s.config not in taken}
-    if not rates:
-        rates, scored = _rates_of_test(_results(run, weights), model.encoder.modes)
-    return [
-        BundledSubnet(
-            name,
-            space.check(config),
-            {**costs.get(config, {}), "params": count_parameters(model, config)},
-            rates.get(config, {}),
-            scored.get(config),
-        )
-        for name, config in configs.items()
-    ]
-
-
-def _rates_of_test(
-    results: list[dict[str, Any]], modes: Sequence[bool]
-) -> tuple[dict[SubnetConfig, dict[str, float]], dict[SubnetConfig, dict[str, Any]]]:
-    """Error rates of each subnet in the modes there are, and what they are of."""
-    rates: dict[SubnetConfig, dict[str, float]] = {}
-    scored: dict[SubnetConfig, dict[str, Any]] = {}
-    for result in results:
-        mode = bool(result.get("causal", modes[0]))
-        if mode not in modes:
-            continue
-        config = SubnetConfig.pick(result)
-        suffix = "-causal" if mode != modes[0] else ""
-        own = {f"{key}{suffix}": result[key] for key in ("WER", "CER")}
-        rates[config] = {**rates.get(config, {}), **own}
-        if "utterances" in result:  # recorded by this version or a later one
-            scored[config] = {key: result[key] for key in SCORED_KEYS}
-    return rates, scored
-
-
-def _results(run: Path, weights: str) -> list[dict[str, Any]]:
-    """What the first test of these weights found."""
-    for path in sorted(run.glob("results_*.json")):
-        results = json.loads(path.read_text(encoding="utf-8"))
-        if {result.get("weights") for result in results} == {weights}:
-            return results
-        logger.warning(
-            "%s does not say that it is of the run's best weights: it is left out; to test these, "
-            "train.py --test_only",
-            path,
-        )
-    return []
-
-
-def _searches(run: Path, checkpoint: str, causal: bool) -> list[SearchResult]:
-    """What was found of these weights, on the dev set of the newest search: by each cost, the
-    nameless study before those that have a name."""
-    folders = [search_folder(run, cost, causal) for cost in COSTS]
-    paths = [p for f in folders for p in (f / PARETO, *sorted(f.glob(f"*/{PARETO}")))]
-    found = {path: SearchResult.load(path) for path in paths if path.is_file()}
-    ours = {path: x for path, x in found.items() if x.checkpoint == checkpoint}
-    newest = max(ours, key=lambda path: path.stat().st_mtime, default=None)
-    dev_set = None if newest is None else ours[newest].dev_set
-    for path, result in found.items():
-        if path not in ours:
-            logger.warning("%s is of other weights than the run's best: it is left out", path)
-        elif result.dev_set != dev_set:
-            logger.warning("%s is of another dev set than %s: it is left out", path, newest)
-            del ours[path]
-    return list(ours.values())

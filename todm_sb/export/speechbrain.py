@@ -66,6 +66,7 @@ def export_folder(
     max_symbols: int = 5,
     space: SearchSpace | None = None,
     longest_seconds: float | None = None,
+    card: str | None = None,
 ) -> None:
     """Writes ``hyperparams.yaml``, ``model.ckpt``, ``normalize.ckpt`` and ``tokenizer.ckpt``.
 
@@ -81,6 +82,7 @@ def export_folder(
         max_symbols: labels a frame at most.
         space: of a supernet, so that subnets can be chosen when it is loaded.
         longest_seconds: the longest utterance that was trained on, if it is known.
+        card: text of the model card, if there is to be one.
 
     Raises:
         ConfigError: if the folder holds what no export wrote; see
@@ -108,7 +110,7 @@ def export_folder(
         hop=hop,
         max_symbols=max_symbols,
     )
-    with new_export(folder, "speechbrain", (*contents, "hyperparams.yaml")) as new:
+    with new_export(folder, "speechbrain", (*contents, "hyperparams.yaml"), card) as new:
         for name, data in contents.items():
             (new / name).write_bytes(data)
         (new / "hyperparams.yaml").write_text(text, encoding="utf-8")

@@ -11,6 +11,7 @@ import torch
 from soundfile import SoundFile
 from speechbrain.dataio.preprocess import AudioNormalizer
 from speechbrain.inference.ASR import EncoderDecoderASR
+from speechbrain.utils.fetching import FetchConfig
 from torch import Tensor, nn
 
 from todm_sb.bundle.bundle import read_bundle
@@ -31,6 +32,7 @@ from todm_sb.nnet.features import SpeechFeatures
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.supernet import SubnetConfig, extract_subnet
 from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.hub import BUNDLE_FILES, SPEECHBRAIN_FILES, model_folder
 
 
 class WaveformEncoder(nn.Module):
@@ -72,28 +74,43 @@ class SubnetASR(EncoderDecoderASR):
         source: str | Path,
         hparams_file: str = "hyperparams.yaml",
         savedir: str | Path | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        fetch_config: FetchConfig | None = None,
         **kwargs: Any,
     ) -> SubnetASR:
-        """Loads a folder that ``todm-sb export`` wrote.
+        """Loads a folder that ``todm-sb export --format speechbrain`` wrote.
 
         The folder's YAML can run any code: load only what you trust.
 
         Args:
-            source: the folder.
+            source: the folder, or a repository of the Hub; see
+                :func:`todm_sb.utils.hub.model_folder`.
             hparams_file: name of the YAML in it.
-            savedir: of SpeechBrain's interface, which would take whatever lies there already, of
-                another folder too; nothing is fetched, hence nothing is saved.
+            savedir: where to keep what the Hub has, each repository by itself, in place of its
+                cache. Nothing is kept of a folder.
+            revision: of the repository: branch, tag or commit.
+            token: of the Hub; the one that is stored when None.
+            fetch_config: of SpeechBrain's interface, in place of ``revision`` and ``token``.
             **kwargs: as of SpeechBrain's ``from_hparams``.
 
         Raises:
-            ConfigError: if the folder holds no exported network, or a damaged one.
+            ConfigError: if the folder holds no exported network, or a damaged one, or the
+                repository cannot be fetched.
         """
-        if not (Path(source) / hparams_file).is_file():
+        files = (hparams_file, *SPEECHBRAIN_FILES)
+        where: dict[str, Any] = {"savedir": savedir, "revision": revision, "token": token}
+        if fetch_config is not None:
+            where |= {"revision": fetch_config.revision, "token": fetch_config.token}
+            where |= {"offline": not fetch_config.allow_network}
+            where["savedir"] = savedir or fetch_config.huggingface_cache_dir
+        folder = model_folder(source, files, **where)
+        if not (folder / hparams_file).is_file():
             raise ConfigError(f"{source} holds no exported network: todm-sb export makes one")
-        if (Path(source) / "history.jsonl").exists():
+        if (folder / "history.jsonl").exists():
             raise ConfigError(f"{source} is a training run: todm-sb export makes a network of it")
         try:
-            return super().from_hparams(str(source), hparams_file, savedir=None, **kwargs)
+            return super().from_hparams(str(folder), hparams_file, savedir=None, **kwargs)
         except (KeyError, OSError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ConfigError(f"{source} cannot be loaded: {reason}") from error
@@ -106,25 +123,31 @@ class SubnetASR(EncoderDecoderASR):
         max_params: int | None = None,
         max_latency_ms: float | None = None,
         run_opts: dict[str, Any] | None = None,
+        savedir: str | Path | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
     ) -> SubnetASR:
         """Loads a bundle; it may come from a stranger, since nothing in it can run.
 
         Of a supernet's bundle, the subnet is chosen here:
 
         Args:
-            path: folder that :func:`todm_sb.bundle.bundle.write_bundle` wrote.
+            path: folder that :func:`todm_sb.bundle.bundle.write_bundle` wrote, or a repository of
+                the Hub; see :func:`todm_sb.utils.hub.model_folder`.
             subnet: name of a subnet that the bundle records, ``max``, ``min``, or any config of
                 its search space, also as JSON; max when nothing is asked for.
             max_params: instead, the subnet of the lowest recorded WER among those of at most so
                 many parameters.
             max_latency_ms: and of at most this recorded latency in milliseconds.
             run_opts: as of SpeechBrain's ``Pretrained``, e.g. ``{"device": "cuda"}``.
+            savedir, revision, token: of the Hub, as of :meth:`from_hparams`.
 
         Raises:
-            ConfigError: with one line, if anything in the bundle is not as it should be, or the
-                subnet is not there.
+            ConfigError: with one line, if anything in the bundle is not as it should be, the subnet
+                is not there, or the repository cannot be fetched.
         """
-        bundle = read_bundle(path)
+        where: dict[str, Any] = {"savedir": savedir, "revision": revision, "token": token}
+        bundle = read_bundle(model_folder(path, BUNDLE_FILES, **where))
         try:
             config = bundle.manifest.choose(subnet, max_params, max_latency_ms)
         except ConfigError as error:
@@ -152,9 +175,10 @@ class SubnetASR(EncoderDecoderASR):
         """Loads one subnet of an exported supernet.
 
         Args:
-            source: folder that ``todm-sb export --format speechbrain`` wrote.
+            source: folder that ``todm-sb export --format speechbrain`` wrote, or a repository of
+                the Hub.
             subnet: ``max``, ``min``, or a config of the supernet's search space.
-            **kwargs: as of SpeechBrain's ``from_hparams``.
+            **kwargs: as of :meth:`from_hparams`.
 
         Raises:
             ConfigError: if the folder is no supernet, or the subnet is outside its space.

@@ -21,6 +21,7 @@ from todm_sb.inference.audio_file import (
 from todm_sb.inference.results import Alternative
 from todm_sb.inference.words import Labels, words_of_labels
 from todm_sb.utils.errors import ConfigError, DataError
+from todm_sb.utils.hub import ONNX_FILES, model_folder
 
 MODELS = ("features", "encoder", "decoder", "joiner")
 TOKENS = "tokens.txt"
@@ -35,15 +36,27 @@ class OnnxASR:
         'TURN ON THE KITCHEN LIGHT'
 
     Args:
-        folder: of the models.
+        folder: of the models, or a repository of the Hub (see
+            :func:`todm_sb.utils.hub.model_folder`), which needs the package huggingface_hub.
         n_threads: of onnxruntime.
+        savedir: where to keep what the Hub has, in place of its cache.
+        revision: of the repository: branch, tag or commit.
+        token: of the Hub; the one that is stored when None.
 
     Raises:
-        ConfigError: if a model or ``tokens.txt`` is missing or damaged.
+        ConfigError: if a model or ``tokens.txt`` is missing or damaged, or the repository cannot be
+            fetched.
     """
 
-    def __init__(self, folder: str | Path, n_threads: int = 1) -> None:
-        folder = Path(folder)
+    def __init__(
+        self,
+        folder: str | Path,
+        n_threads: int = 1,
+        savedir: str | Path | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+    ) -> None:
+        folder = model_folder(folder, ONNX_FILES, savedir=savedir, revision=revision, token=token)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = n_threads
         self.features, self.encoder, self.decoder, self.joiner = (

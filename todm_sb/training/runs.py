@@ -14,9 +14,9 @@ from torch import nn
 
 from todm_sb.dataio.faults import EVALUATE
 from todm_sb.dataio.fingerprint import dev_set_id
-from todm_sb.dataio.manifest import read_csv
+from todm_sb.dataio.manifest import row_of
 from todm_sb.dataio.pipeline import SpeechDataset, make_loader_kwargs
-from todm_sb.dataio.reading import reading_of
+from todm_sb.dataio.reading import read_lines, reading_of
 from todm_sb.dataio.split import read_split
 from todm_sb.dataio.tokenizer import load_tokenizer, tokenizer_of, tokenizer_path
 from todm_sb.nnet.encoders import check_space
@@ -190,18 +190,19 @@ def dev_utterances(
         yield Utterances(nothing, torch.empty(0, dtype=torch.long), [], undecodable)
 
 
-def longest_trained(hparams: dict[str, Any]) -> float | None:
-    """Seconds of the longest utterance that a run was trained on; None where its manifest is not
-    here any more.
+def trained_durations(hparams: dict[str, Any]) -> list[float]:
+    """Seconds of each utterance that a run was trained on; none where its manifest is not here any
+    more.
 
     Args:
         hparams: of :func:`load_run`.
     """
     try:
-        durations = [row.duration for row in read_csv(hparams["train_csv"])]
-    except DataError:
-        return None
-    return max((d for d in durations if 0 < d <= hparams["max_duration"]), default=None)
+        lines = read_lines(hparams["train_csv"], reading_of(hparams))
+        durations = [row_of(cells).duration for _, cells in lines]
+    except (DataError, ValueError):  # of a line that was left out
+        return []
+    return [d for d in durations if 0 < d <= hparams["max_duration"]]
 
 
 def run_tokenizer(hparams: dict[str, Any]) -> Any:

@@ -41,8 +41,10 @@ from todm_sb.utils.errors import ConfigError, quoted, recipe_errors
 from todm_sb.utils.schema import (
     Check,
     anything,
+    either,
     flag,
     integer,
+    mapping,
     nullable,
     number,
     one_of,
@@ -114,6 +116,17 @@ REQUIRED: dict[str, Check] = {
     ),
 }
 
+# What the model card of an export tells; see docs/deployment.md.
+_LANGUAGE = text(r"[a-z]{2,3}|multilingual", "a language code such as en, or multilingual")
+CARD = mapping(
+    {},
+    {
+        "language": nullable(either(sequence(_LANGUAGE, 1, 1000), _LANGUAGE)),
+        "license": nullable(text(r"[a-z0-9][a-z0-9.+-]*", "a licence of the Hub, e.g. cc-by-4.0")),
+        "dataset": nullable(text(r"[^\r\n|]{1,200}", "the name of a data set")),
+    },
+)
+
 # What the recipes have besides, and the options of SpeechBrain that a recipe may have, too.
 OPTIONAL: dict[str, Check] = {
     "save_folder": _PLACE,
@@ -135,6 +148,7 @@ OPTIONAL: dict[str, Check] = {
     # Where training begins; see todm_sb.training.adaptation.
     "init_from": nullable(_PLACE),
     "init_subnet": anything,
+    "card": nullable(CARD),
     **FBANK_CHECKS,
     **FBANK_OPTION_CHECKS,
     "norm_type": one_of("global", "sentence"),

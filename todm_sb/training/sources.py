@@ -1,14 +1,14 @@
 """Networks that a training can begin from, in each form that this package leaves them.
 
-A run's folder is trusted: its recipe can run code. A bundle is not; nor is a SpeechBrain folder of
-``todm-sb export``, of which only plain values and tensors are read here.
+A run's folder is trusted: its recipe can run code; so none is taken from the Hub. A bundle is not;
+nor is a SpeechBrain folder of ``todm-sb export``, of which only plain values and tensors are read
+here.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
-import os
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -29,6 +29,8 @@ from todm_sb.training.identity import FEATURE_KEYS, TEXT_KEYS
 from todm_sb.training.recipe import RECIPE, yaml_of
 from todm_sb.training.runs import load_run, trained_tokenizer
 from todm_sb.utils.errors import ConfigError, quoted
+from todm_sb.utils.hub import SNAPSHOTS, is_of_hub, model_folder
+from todm_sb.utils.processes import on_first
 
 WEIGHTS = "model.ckpt"
 KEEP = "keep"
@@ -75,12 +77,14 @@ class Source:
 
 
 def locate(place: str) -> Path:
-    """The folder of a source. Whatever is to be fetched first is fetched here.
+    """The folder of a source; one of the Hub is fetched, the same commit for all processes.
 
     Raises:
         ConfigError: if there is none.
     """
-    folder = Path(os.path.expanduser(place))
+    folder = on_first(model_folder, place)
+    if folder.parent.name == SNAPSHOTS and not folder.is_dir():  # in the cache of another machine
+        folder = model_folder(f"{place.partition('@')[0]}@{folder.name}")
     if not folder.is_dir():
         raise ConfigError("there is no such folder")
     return folder
@@ -90,7 +94,8 @@ def read_source(place: str, subnet: str | None = None) -> Source:
     """Reads a run, a bundle, or a SpeechBrain folder of ``todm-sb export``.
 
     Args:
-        place: where it is, as the user says it.
+        place: where it is, as the user says it: a folder, or a repository of the Hub (see
+            :func:`todm_sb.utils.hub.model_folder`).
         subnet: one subnet of a supernet (max, min, a name, JSON); None for all that is there.
 
     Raises:
@@ -102,7 +107,7 @@ def read_source(place: str, subnet: str | None = None) -> Source:
             source = _from_bundle(folder)
         elif (folder / WEIGHTS).is_file() and (folder / RECIPE).is_file():
             source = _from_export(folder)
-        elif (folder / RECIPE).is_file():
+        elif (folder / RECIPE).is_file() and not is_of_hub(place):
             source = _from_run(folder)
         else:
             raise ConfigError(

@@ -10,6 +10,7 @@ from todm_sb.utils.errors import ConfigError
 # By the package that is imported: the extra of todm_sb, or none of what the base install has (a
 # device that was installed with --no-deps lacks it).
 EXTRAS = {
+    "huggingface_hub": "",
     "hyperpyyaml": "",
     "ruamel": "",
     "safetensors": "",

@@ -9,6 +9,8 @@ An export is prepared in a folder within its target, so that putting it in place
 no more than renaming. Before, ``export.json`` lists what is there and what will be: broken off at
 any moment, an export leaves nothing that the next one does not know. All of the earlier files are
 gone before the first new one comes, so that no moment shows files of two networks together.
+
+A model card is text for people: one that somebody wrote or changed is kept, and nothing is refused.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ STAGING = ".unfinished-export"
 # Whoever finds one of these takes the whole folder for what it describes. So no export may leave
 # one beside itself, whether or not it writes one, and they are last to come and first to go.
 ENTRIES = ("bundle.json", "hyperparams.yaml")
+MODEL_CARD = "README.md"
 # In place of the hash of what is no file, or is reached through a link.
 OTHER = "other"
 
@@ -60,7 +63,9 @@ _RECORD = mapping(
 
 
 @contextmanager
-def new_export(folder: str | Path, form: str, names: Iterable[str]) -> Iterator[Path]:
+def new_export(
+    folder: str | Path, form: str, names: Iterable[str], card: str | None = None
+) -> Iterator[Path]:
     """A folder to write an export into; what the block leaves there replaces the earlier export.
 
     Example:
@@ -73,19 +78,20 @@ def new_export(folder: str | Path, form: str, names: Iterable[str]) -> Iterator[
         names: every file that this format may have, relative to the folder, with slashes. None of
             them may be there already unless an export wrote it, so that nobody takes a stranger's
             file for a part of this export.
+        card: text of the model card, if there is to be one.
 
     Yields:
-        An empty folder. Whatever the block raises, the target is as it was.
+        A folder, empty but for the card. Whatever the block raises, the target is as it was.
 
     Raises:
         ConfigError: with one line, before anything is written: if the folder cannot hold an
             export, or holds a file of this name that no export wrote, or that was changed since
             and would now be written with other contents.
     """
-    folder, names = Path(folder), {*names}
+    folder, names = Path(folder), {*names, *([] if card is None else [MODEL_CARD])}
     check_place(folder)
     owned = _owned(folder)
-    for name in sorted({*names, *ENTRIES} - owned.keys()):
+    for name in sorted({*names, *ENTRIES} - owned.keys() - {MODEL_CARD}):
         _file_name(name, "a file of the export")
         if _content(folder, name) is not None:
             raise _foreign(folder, name)
@@ -93,6 +99,8 @@ def new_export(folder: str | Path, form: str, names: Iterable[str]) -> Iterator[
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _staging(folder) as staging:
+            if card is not None:
+                (staging / MODEL_CARD).write_text(card, encoding="utf-8", newline="\n")
             yield staging
             _put_in_place(staging, folder, form, names)
     except OSError as error:
@@ -217,17 +225,18 @@ def _put_in_place(staging: Path, folder: Path, form: str, names: set[str]) -> No
     for name, content in found.items():
         if content is None:
             continue
-        if name not in owned:
+        if name not in owned and name != MODEL_CARD:
             raise _foreign(folder, name)
-        if content in owned[name]:
+        if content in owned.get(name, ()):
             old[name] = content
-        elif name not in needed or files.get(name) in owned[name]:
+        elif name == MODEL_CARD or name not in needed or files.get(name) in owned[name]:
             # Either no part of this export, or what it would write is what was changed.
             kept.add(name)
         else:
             raise ConfigError(f"{folder / name} was changed since it was exported: {MEND}")
     for name in sorted(kept):
-        logger.warning("%s was changed since it was exported: it is kept", folder / name)
+        who = "was changed since it was exported" if name in owned else "is somebody's"
+        logger.warning("%s %s: it is kept", folder / name, who)
     _write_record(staging, folder, form, files, old)
     for name in sorted(old, key=_rank, reverse=True):
         (folder / name).unlink()

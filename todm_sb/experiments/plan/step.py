@@ -86,9 +86,10 @@ def subnets_of(model: Transducer, space: SearchSpace, n_random: int) -> list[Sub
     if space.size == 1:
         return [space.max]
     rng = random.Random(0)
-    drawn = {config: _macs(model, config) for config in (space.random(rng) for _ in range(DRAWS))}
-    mean = fmean(drawn.values())
-    average = min(drawn, key=lambda config: abs(drawn[config] - mean))
+    drawn = [space.random(rng) for _ in range(DRAWS)]
+    macs = {config: _macs(model, config) for config in drawn}
+    mean = fmean(macs[config] for config in drawn)
+    average = min(macs, key=lambda config: abs(macs[config] - mean))
     return [space.max, space.min, *[average] * n_random]
 
 

@@ -1,0 +1,155 @@
+"""What tests and searches of a run found of its subnets."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from todm_sb.bundle.manifest import BundledSubnet
+from todm_sb.nnet.transducer import Transducer
+from todm_sb.search.budget import COSTS
+from todm_sb.search.pareto import SearchResult
+from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters
+from todm_sb.training.error_rates import SCORED_KEYS
+from todm_sb.training.runs import search_folder, weights_id
+
+logger = logging.getLogger(__name__)
+
+PARETO = "pareto.json"
+Rates = dict[SubnetConfig, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Subnets that are worth recording.
+
+    Args:
+        subnets: with error rates of one data set, so that these are comparable.
+        rates: error rates by data set, the one of the subnets first.
+    """
+
+    subnets: list[BundledSubnet]
+    rates: dict[str, Rates]
+
+
+def measured_subnets(
+    run: Path,
+    model: Transducer,
+    space: SearchSpace,
+    named: dict[str, dict],
+    weights: str,
+    causal: bool = False,
+    dev_set: str = "dev",
+) -> Measured:
+    """The subnets worth recording: max, min, the named ones, and what a search found best.
+
+    Their error rates are those of the dev set if these weights were searched, by whatever cost and
+    in whatever study, else of the first of the test sets that these weights were tested on. Those
+    of a dual-mode network's causal mode are named so, e.g. ``WER-causal``.
+
+    Args:
+        run: folder of the run.
+        model: what is exported.
+        space: of the run.
+        named: the run's own subnets.
+        weights: tells the run's weights apart; with ``causal`` the model is a part of them.
+        causal: the model is the causal form of a dual-mode network.
+        dev_set: what the dev set is called.
+    """
+    configs = {"max": space.max, "min": space.min}
+    configs |= {name: SubnetConfig.from_dict(data) for name, data in named.items() if data}
+    found: Rates = {}
+    costs: dict[SubnetConfig, dict[str, float]] = {}
+    scored: dict[SubnetConfig, dict[str, Any]] = {}
+    searches = _searches(run, weights_id(model), causal)
+    for search in searches:
+        # Multiply-accumulates are of one audio length only.
+        left_out = {"macs"} if search.seconds != searches[0].seconds else set()
+        for s in search.subnets:
+            own = {key: value for key, value in s.costs.items() if key not in left_out}
+            costs[s.config] = {**costs.get(s.config, {}), **own}
+            found[s.config] = {"WER": s.wer}
+            if search.scored:
+                scored[s.config] = search.scored
+        taken = set(configs.values())
+        configs |= {s.config.id: s.config for s in search.front() if s.config not in taken}
+    tests = _results(run, weights)
+    rates = {name: _rates_of_test(results, model.encoder.modes) for name, results in tests.items()}
+    if found:
+        rates = {dev_set: found, **rates}
+    elif tests:
+        scored = _scored_of_test(next(iter(tests.values())), model.encoder.modes)
+    first = next(iter(rates.values()), {})
+    subnets = [
+        BundledSubnet(
+            name,
+            space.check(config),
+            {**costs.get(config, {}), "params": count_parameters(model, config)},
+            first.get(config, {}),
+            scored.get(config),
+        )
+        for name, config in configs.items()
+    ]
+    return Measured(subnets, rates)
+
+
+def _rates_of_test(results: list[dict[str, Any]], modes: Sequence[bool]) -> Rates:
+    """Error rates of each subnet, in the modes there are."""
+    rates: Rates = {}
+    for result in results:
+        if (mode := bool(result.get("causal", modes[0]))) in modes:
+            config = SubnetConfig.pick(result)
+            suffix = "-causal" if mode != modes[0] else ""
+            own = {f"{key}{suffix}": result[key] for key in ("WER", "CER")}
+            rates[config] = {**rates.get(config, {}), **own}
+    return rates
+
+
+def _scored_of_test(
+    results: list[dict[str, Any]], modes: Sequence[bool]
+) -> dict[SubnetConfig, dict[str, Any]]:
+    """What the error rates of each subnet are of."""
+    return {
+        SubnetConfig.pick(result): {key: result[key] for key in SCORED_KEYS}
+        for result in results
+        # Recorded by this version or a later one.
+        if "utterances" in result and bool(result.get("causal", modes[0])) in modes
+    }
+
+
+def _results(run: Path, weights: str) -> dict[str, list[dict[str, Any]]]:
+    """What tests of these weights found, by the name of the test set."""
+    found = {}
+    for path in sorted(run.glob("results_*.json")):
+        results = json.loads(path.read_text(encoding="utf-8"))
+        if {result.get("weights") for result in results} == {weights}:
+            found[path.stem.removeprefix("results_")] = results
+            continue
+        logger.warning(
+            "%s does not say that it is of the run's best weights: it is left out; to test these, "
+            "train.py --test_only",
+            path,
+        )
+    return found
+
+
+def _searches(run: Path, checkpoint: str, causal: bool) -> list[SearchResult]:
+    """What was found of these weights, on the dev set of the newest search: by each cost, the
+    nameless study before those that have a name."""
+    folders = [search_folder(run, cost, causal) for cost in COSTS]
+    paths = [p for f in folders for p in (f / PARETO, *sorted(f.glob(f"*/{PARETO}")))]
+    found = {path: SearchResult.load(path) for path in paths if path.is_file()}
+    ours = {path: x for path, x in found.items() if x.checkpoint == checkpoint}
+    newest = max(ours, key=lambda path: path.stat().st_mtime, default=None)
+    dev_set = None if newest is None else ours[newest].dev_set
+    for path, result in found.items():
+        if path not in ours:
+            logger.warning("%s is of other weights than the run's best: it is left out", path)
+        elif result.dev_set != dev_set:
+            logger.warning("%s is of another dev set than %s: it is left out", path, newest)
+            del ours[path]
+    return list(ours.values())
