@@ -155,7 +155,7 @@ def _eval_results(facts: CardFacts) -> list[EvalResult]:
     """The error rates of each subnet that is in the card."""
     results = []
     for name, rates in facts.rates.items():
-        where = {
+        where: dict[str, Any] = {
             "task_type": TASK,
             "task_name": "Speech recognition",
             "dataset_name": f"{facts.dataset} {name}" if facts.dataset else name,
@@ -166,7 +166,7 @@ def _eval_results(facts: CardFacts) -> list[EvalResult]:
             for key, value in rates.get(subnet.config, {}).items():
                 kind, _, mode = key.partition("-")
                 of = ", ".join(filter(None, [f"{kind} of {subnet.name}", mode]))
-                metric = {"metric_type": kind.lower(), "metric_name": of}
+                metric: dict[str, Any] = {"metric_type": kind.lower(), "metric_name": of}
                 results.append(EvalResult(**where, **metric, metric_value=round(value, 2)))
     return results
 
