@@ -84,15 +84,12 @@ def export_run(
     if config is not None:
         measured = replace(measured, subnets=[_record_of(config, measured.subnets, model)])
     parts = {
+        **_common_parts(run, hparams),
         "folder": target,
         "model": model if config is None else extract_subnet(model, config),
-        "normalize": hparams["normalize"],
-        "tokenizer_path": trained_tokenizer(run, hparams),
-        "fbank": {key: hparams[key] for key in FEATURE_KEYS if key in hparams},
-        "max_symbols": hparams["max_symbols"],
         "space": space if config is None else None,
+        "card": _card(run, hparams, form, measured, config is None, about or {}, target),
     }
-    parts["card"] = _card(run, hparams, form, measured, config is None, about or {}, target)
     if form == "web":
         _write_web({**parts, "model": model}, measured.subnets)
     elif form == "bundle":
@@ -101,6 +98,16 @@ def export_run(
     else:
         _write_network(form, parts, hparams)
     return count_parameters(model, config or space.max)
+
+
+def _common_parts(run: Path, hparams: dict[str, Any]) -> dict[str, Any]:
+    """What every subnet of a run is exported with."""
+    return {
+        "normalize": hparams["normalize"],
+        "tokenizer_path": trained_tokenizer(run, hparams),
+        "fbank": {key: hparams[key] for key in FEATURE_KEYS if key in hparams},
+        "max_symbols": hparams["max_symbols"],
+    }
 
 
 def _measured(run: Path, hparams: dict[str, Any], causal: bool) -> Measured:
