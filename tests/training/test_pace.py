@@ -98,9 +98,9 @@ class Counted(SearchSpace):
 
     drawn = 0
 
-    def random(self, rng):
+    def random(self, rng, alike=0.0):
         Counted.drawn += 1
-        return super().random(rng)
+        return super().random(rng, alike)
 
 
 @pytest.mark.parametrize(
