@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 import torch
+from speechbrain.augment.augmenter import Augmenter
 from speechbrain.augment.time_domain import SpeedPerturb as Theirs
 
 from todm_sb.nnet.speed_perturb import SpeedPerturb
@@ -30,6 +31,14 @@ def test_it_is_speechbrains():
     for speed in (90, 95, 105):
         got, _ = SpeedPerturb([speed])(wavs, torch.ones(3))
         torch.testing.assert_close(got, Theirs(RATE, [speed])(wavs))
+
+
+def test_it_can_be_one_of_several_augmentations_of_speechbrain():
+    augmenter = Augmenter(augmentations=[SpeedPerturb([90])])
+    wavs, lengths = torch.randn(2, 900), torch.tensor([0.5, 1.0])
+    got, got_lengths = augmenter(wavs, lengths)
+    torch.testing.assert_close(got, SpeedPerturb([90])(wavs, lengths)[0])
+    assert got_lengths.equal(lengths)
 
 
 def test_speeds_are_drawn_evenly_and_by_the_seed():

@@ -8,11 +8,14 @@ from hyperpyyaml import load_hyperpyyaml
 from junk import mutated
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
+from speechbrain.augment.augmenter import Augmenter
+from speechbrain.augment.freq_domain import SpectrogramDrop
 from test_config_fuzz import made
 
+from todm_sb.nnet.spec_augment import SpecAugment
 from todm_sb.training.arguments import parse_arguments
 from todm_sb.training.recipe import TAGGED, Recipe
-from todm_sb.training.settings import OPTIONAL, REQUIRED, check_settings, load_checked
+from todm_sb.training.settings import OPTIONAL, REQUIRED, check_parts, check_settings, load_checked
 from todm_sb.utils.errors import ConfigError
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -181,6 +184,24 @@ def test_a_setting_that_is_missing_is_named(mini):
 def test_limits_can_be_lifted(mini):
     check_settings({**mini, "max_duration": float("inf"), "max_grad_norm": float("inf")})
     check_settings({**mini, "test_splits": [], "num_workers": 0, "held_out_speaker": "010"})
+
+
+def test_augmentation_that_would_fail_in_mid_training_is_refused_before(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = f"--data_folder={tmp_path}"
+    hparams = load_checked(parse_arguments([str(MINI), data])[0])
+    of_one = SpectrogramDrop()
+    for augment in (SpecAugment(), Augmenter(augmentations=[of_one]), None):
+        check_parts({**hparams, "feature_augment": augment}, float("inf"))
+    for copies in ({"concat_original": True}, {"repeat_augment": 2}):
+        augment = Augmenter(augmentations=[of_one], **copies)
+        check_parts({**hparams, "wav_augment": augment}, float("inf"))
+        with pytest.raises(ConfigError, match="feature_augment adds copies of utterances"):
+            check_parts({**hparams, "feature_augment": augment}, float("inf"))
+    for key in ("wav_augment", "feature_augment"):
+        for augment in (of_one, 3):
+            with pytest.raises(ConfigError, match=f"^{key}: .* does not take a batch and its"):
+                check_parts({**hparams, key: augment}, float("inf"))
 
 
 @pytest.mark.parametrize("times", [300, pytest.param(10_000, marks=pytest.mark.slow)])

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 
 import torch
 import torchaudio
-from torch import Tensor
+from torch import Tensor, nn
 
 from todm_sb.utils.errors import ConfigError, quoted
 
 
-class SpeedPerturb:
+class SpeedPerturb(nn.Module):
     """Resamples a batch to one speed of several, on the device where it lies.
 
     The speed is drawn on the host, by torch's default generator, so that no device is waited for.
+    By itself, or among the augmentations of SpeechBrain's ``Augmenter``.
 
     Args:
         speeds: percent of the original speed, whole numbers.
@@ -25,6 +26,7 @@ class SpeedPerturb:
     """
 
     def __init__(self, speeds: Sequence[int] = (90, 95, 100, 105, 110)) -> None:
+        super().__init__()
         if not speeds or not all(type(speed) is int and 1 <= speed <= 1000 for speed in speeds):
             raise ConfigError(
                 f"speeds must be whole numbers of percent, such as [90, 100, 110], not "
@@ -32,7 +34,7 @@ class SpeedPerturb:
             )
         self.speeds = tuple(speeds)
 
-    def __call__(self, wavs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, wavs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """A batch at one speed.
 
         Args:

@@ -26,7 +26,7 @@ from todm_sb.training.precision import fp16_needs_a_gpu
 from todm_sb.training.searcher import decoding_of
 from todm_sb.training.seeding import seed_step
 from todm_sb.training.settings import check_batches
-from todm_sb.training.step import SandwichStep
+from todm_sb.training.step import SandwichStep, Trained, record_of_step
 from todm_sb.training.stopwatch import Stopwatch
 from todm_sb.training.watch import Watch, values_of_gradient
 from todm_sb.utils.progress import watched
@@ -70,7 +70,7 @@ class TODMBrain(sb.Brain):
         self.grad_accumulation_factor = self.pace.grad_accumulation_factor
         self.noprogressbar |= not watched()
         self.tokenizer = tokenizer
-        self.sandwich = SandwichStep.of(self.modules, vars(self.hparams))
+        self.sandwich = SandwichStep.of(self.modules, vars(self.hparams), self.pace)
         modes = self.modules.model.encoder.modes
         self.measured = forms_to_measure(self.hparams.space, self.hparams.named_subnets, modes)
         # Kept in checkpoints, so that the means of an epoch that was broken off are of all of it.
@@ -80,6 +80,8 @@ class TODMBrain(sb.Brain):
         halvings = HALVINGS_OF_SCALE if self.scaler.is_enabled() else 0
         self.guard = GradientGuard(self.nonfinite_patience + halvings)
         self.broken_audio = BrokenAudioLog()
+        # Of this process, since the optimizer's last step.
+        self.trained: list[Trained] = []
         # Of the first process, while it trains.
         self.watch: Watch | None = None
         # By stage, those that the loaders were made of.
@@ -177,16 +179,22 @@ class TODMBrain(sb.Brain):
             self.optimizers_step()
             self.hparams.lr_annealing(self.optimizer, self.pace.reference_batches)
         if trained is not None:
+            self.trained.append(trained)
             for name, value in means_of_step(trained.losses).items():
                 self.train_losses.add(name, value, trained.utterances)
-            if self.watch is not None and should_step:
-                lr = self.optimizer.param_groups[0]["lr"]
-                gradient = values_of_gradient(self.optimizer, self.guard, self.max_grad_norm)
-                epoch = self.hparams.epoch_counter.current
-                self.watch.record(self.optimizer_step, epoch, **trained.record(lr, gradient))
+        if should_step:
+            self._record_step()
         loss = torch.tensor(trained.losses[0].total if trained is not None else float("nan"))
         self.on_fit_batch_end(batch, None, loss, should_step)
         return loss
+
+    def _record_step(self) -> None:
+        trained, self.trained = self.trained, []
+        if self.watch is not None and trained:
+            lr = self.optimizer.param_groups[0]["lr"]
+            gradient = values_of_gradient(self.optimizer, self.guard, self.max_grad_norm)
+            record = record_of_step(trained, lr, gradient)
+            self.watch.record(self.optimizer_step, self.hparams.epoch_counter.current, **record)
 
     def _ends_step(self) -> bool:
         """Whether the optimizer steps after this batch: the last of a group, or of the epoch."""

@@ -6,6 +6,7 @@ it; :func:`check_parts` tells what of them does not go together.
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from speechbrain.utils.run_opts import RunOptions
 from torch import nn
 
+from todm_sb.dataio.batches import largest_growth
 from todm_sb.dataio.reading import LETTER_CASES
 from todm_sb.dataio.split import own_tests
 from todm_sb.dataio.tokenizer import NORMALIZATIONS, TYPES
@@ -275,6 +277,7 @@ def check_parts(hparams: Mapping[str, Any], max_grad_norm: float) -> None:
             f"vocab_size is {hparams['vocab_size']}, but the network was built for {n_labels}"
         )
     _check_hop(hparams["features"])
+    _check_augmentation(hparams)
     try:
         optimizer = hparams["opt_class"]([nn.Parameter(torch.zeros(2, 2))])
     except ConfigError:
@@ -295,6 +298,26 @@ def _check_hop(features: SpeechFeatures) -> None:
     hop = hop_of(options) if options else features.hop
     if features.hop != hop or hop < 1:
         raise ConfigError(f"features: a hop of {features.hop} samples, but {hop} of its fbank")
+
+
+def _check_augmentation(hparams: Mapping[str, Any]) -> None:
+    """It may begin long after the first step, and would fail there."""
+    for key in ("wav_augment", "feature_augment"):
+        augment = hparams.get(key)
+        if augment is None:
+            continue
+        try:
+            inspect.signature(getattr(augment, "forward", augment)).bind("audio", "lengths")
+        except TypeError:
+            raise ConfigError(
+                f"{key}: {type(augment).__name__} does not take a batch and its lengths: put it "
+                "into a speechbrain.augment.augmenter.Augmenter, among its augmentations"
+            ) from None
+    if largest_growth(hparams.get("feature_augment")) > 1:
+        raise ConfigError(
+            "feature_augment adds copies of utterances (concat_original, repeat_augment or "
+            "parallel_augment), for which there would be no transcripts: only wav_augment can"
+        )
 
 
 def check_batches(n_batches: int, grad_accumulation_factor: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,11 +22,12 @@ from todm_sb.supernet.schedule import at
 from todm_sb.supernet.trunk import Labels, Trunk
 from todm_sb.training.accumulation import GradientAccumulation
 from todm_sb.training.distributed import SUM_DTYPES, all_reduce_gradients, all_reduce_sum
+from todm_sb.training.pace import Pace
 from todm_sb.training.shared_part import SharedPart
 from todm_sb.training.watch import values_of_subnets
 
-# Distillation's pull is measured in the last of so many reference batches. It takes as long as two
-# subnets' steps.
+# Distillation's pull is measured once in so many reference batches, in the step that completes
+# them. It takes as long as two subnets' steps.
 PULL_EVERY = 100
 
 
@@ -50,19 +51,31 @@ class Trained:
     utterances_of_all: int
     seconds: float
 
-    def record(self, lr: float, gradient: dict[str, float]) -> dict[str, Any]:
-        """What :meth:`todm_sb.training.watch.Watch.record` takes down of it, for all processes.
+    @property
+    def seconds_of_all(self) -> float:
+        """About as many as there are over all processes: those of the others are not told."""
+        return self.seconds * self.utterances_of_all / self.utterances
 
-        Args:
-            lr: learning rate of the optimizer's next step.
-            gradient: see :func:`todm_sb.training.watch.values_of_gradient`.
-        """
-        return {
-            "values": {"lr": lr, **values_of_subnets(self.subnets, self.losses), **gradient}
-            | self.pull,
-            "utterances": self.utterances_of_all,
-            "seconds": self.seconds * self.utterances_of_all / self.utterances,
-        }
+
+def record_of_step(
+    trained: Sequence[Trained], lr: float, gradient: dict[str, float]
+) -> dict[str, Any]:
+    """What :meth:`todm_sb.training.watch.Watch.record` takes down of a step, for all processes.
+
+    Args:
+        trained: the batches of the step, one at least; the losses told are those of the last.
+        lr: learning rate of the optimizer's next step.
+        gradient: see :func:`todm_sb.training.watch.values_of_gradient`.
+    """
+    last = trained[-1]
+    values = {"lr": lr, **values_of_subnets(last.subnets, last.losses), **gradient}
+    for batch in trained:
+        values |= batch.pull
+    return {
+        "values": values,
+        "utterances": sum(batch.utterances_of_all for batch in trained),
+        "seconds": sum(batch.seconds_of_all for batch in trained),
+    }
 
 
 class SandwichStep:
@@ -77,6 +90,7 @@ class SandwichStep:
         warmup: reference batches in which max is trained alone.
         micro_batches: see :func:`todm_sb.supernet.sandwich.sandwich_backward`.
         sum_dtype: see :func:`todm_sb.training.distributed.all_reduce_gradients`.
+        reference_batches: that a step of the optimizer counts as.
     """
 
     def __init__(
@@ -89,6 +103,7 @@ class SandwichStep:
         warmup: float,
         micro_batches: int,
         sum_dtype: torch.dtype | None = None,
+        reference_batches: float = 1.0,
     ) -> None:
         self.shared_part = shared_part
         self.objective = objective
@@ -98,15 +113,17 @@ class SandwichStep:
         self.warmup = warmup
         self.micro_batches = micro_batches
         self.sum_dtype = sum_dtype
+        self.reference_batches = reference_batches
         self.accumulation = GradientAccumulation()
 
     @classmethod
-    def of(cls, modules: Any, hparams: Mapping[str, Any]) -> SandwichStep:
+    def of(cls, modules: Any, hparams: Mapping[str, Any], pace: Pace) -> SandwichStep:
         """That of a recipe.
 
         Args:
             modules: ``features`` and ``model``.
             hparams: the recipe's keys; :class:`todm_sb.training.brain.TODMBrain` says which.
+            pace: of the training.
         """
         shared_part = SharedPart(
             modules.features,
@@ -126,6 +143,7 @@ class SandwichStep:
             hparams["sandwich_warmup"],
             hparams["micro_batches"],
             SUM_DTYPES[hparams.get("gradient_sums", "fp32")],
+            pace.reference_batches,
         )
 
     def add(
@@ -192,7 +210,8 @@ class SandwichStep:
         self, trunk: Trunk, labels: Labels, subnets: list[SubnetConfig], batches: float
     ) -> dict[str, float]:
         """How distillation pulls at the second subnet, on one micro-batch; mostly nothing."""
-        due = batches % PULL_EVERY >= PULL_EVERY - 1
+        before, after = (x // PULL_EVERY for x in (batches, batches + self.reference_batches))
+        due = before < after and self.accumulation.n_batches == 1  # the first of the step
         if not due or len(subnets) < 2 or not at(self.objective.kd_weight, batches):
             return {}
         part = slice(math.ceil(len(trunk.frames) / self.micro_batches))
