@@ -8,6 +8,7 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.checkpoints import Checkpointer
 
 from todm_sb.optim import Eden, ScaledAdam
+from todm_sb.utils.errors import ConfigError
 
 
 def make_optimizer(*lrs: float) -> ScaledAdam:
@@ -43,6 +44,22 @@ def test_a_call_counts_a_batch_and_returns_old_and_new_rate():
     rates = [eden(optimizer) for _ in range(5)]
     assert [old for old, _ in rates] == [0.2] + [new for _, new in rates[:-1]]
     assert [new for _, new in rates] == pytest.approx([0.4, 0.6, 0.8, 1.0, 1.0])
+
+
+def test_the_last_epochs_cool_down():
+    plain = Eden(1.0, lr_batches=10, lr_epochs=2)
+    cooled = Eden(1.0, lr_batches=10, lr_epochs=2, cooldown_epoch=3, cooldown=0.3)
+    for batch, epoch, share in ((5, 0, 1), (700, 2.9, 1), (700, 3, 0.3), (900, 5, 0.3)):
+        for eden in (plain, cooled):
+            eden.batch = batch
+            eden.set_epoch(epoch)
+        assert cooled.factor() == pytest.approx(share * plain.factor())
+
+
+@pytest.mark.parametrize("options", [{"cooldown": 0}, {"cooldown": 2}, {"cooldown_epoch": -1}])
+def test_a_cooldown_out_of_range_is_refused(options):
+    with pytest.raises(ConfigError, match="Eden: cooldown"):
+        Eden(1.0, 1, 1, **options)
 
 
 def test_no_warmup_is_a_length_of_zero():

@@ -23,6 +23,8 @@ class Eden:
                               * ((e² + lr_epochs²) / lr_epochs²)^(-1/4) * warmup(t),
 
     where warmup rises linearly from ``warmup_start`` to 1 in the first ``warmup_batches`` batches.
+    ``cooldown``, a factor of ours, lowers the rate in the last epochs of a short training, where
+    Eden's is still high.
 
     The interface is that of SpeechBrain's ``NoamScheduler``: call it once after each step of the
     optimizer, with the number of batches that the step is worth. ``lr_initial`` is the base rate of
@@ -36,6 +38,8 @@ class Eden:
         lr_epochs: epochs after which the rate starts to fall noticeably.
         warmup_batches: length of the warm-up; 0 for none.
         warmup_start: share of the rate at batch 0, in [0, 1].
+        cooldown_epoch: epochs after which the rate is multiplied by ``cooldown``.
+        cooldown: in (0, 1].
 
     Raises:
         ConfigError: an argument is out of its range.
@@ -56,6 +60,8 @@ class Eden:
         lr_epochs: float,
         warmup_batches: float = 500,
         warmup_start: float = 0.5,
+        cooldown_epoch: float = math.inf,
+        cooldown: float = 1.0,
     ) -> None:
         for name, value in (
             ("lr_initial", lr_initial),
@@ -65,11 +71,15 @@ class Eden:
             positive_or_infinite(value, f"Eden: {name}")
         number(0, math.inf)(warmup_batches, "Eden: warmup_batches")
         number(0, 1)(warmup_start, "Eden: warmup_start")
+        positive_or_infinite(cooldown_epoch, "Eden: cooldown_epoch")
+        number(1e-6, 1)(cooldown, "Eden: cooldown")
         self.lr_initial = lr_initial
         self.lr_batches = lr_batches
         self.lr_epochs = lr_epochs
         self.warmup_batches = warmup_batches
         self.warmup_start = warmup_start
+        self.cooldown_epoch = cooldown_epoch
+        self.cooldown = cooldown
         self.batch: float = 0
         self.epoch: float = 0
 
@@ -128,7 +138,8 @@ class Eden:
         if self.batch < self.warmup_batches:
             done = self.batch / self.warmup_batches
             warmup = self.warmup_start + (1 - self.warmup_start) * done
-        return by_batch * by_epoch * warmup
+        cooldown = self.cooldown if self.epoch >= self.cooldown_epoch else 1.0
+        return by_batch * by_epoch * warmup * cooldown
 
     @checkpoints.mark_as_saver
     def save(self, path: str | os.PathLike) -> None:
