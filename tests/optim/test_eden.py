@@ -56,7 +56,7 @@ def test_the_last_epochs_cool_down():
         assert cooled.factor() == pytest.approx(share * plain.factor())
 
 
-@pytest.mark.parametrize("options", [{"cooldown": 0}, {"cooldown": 2}, {"cooldown_epoch": -1}])
+@pytest.mark.parametrize("options", [{"cooldown": 0}, {"cooldown": 2}, {"cooldown": "x"}])
 def test_a_cooldown_out_of_range_is_refused(options):
     with pytest.raises(ConfigError, match="Eden: cooldown"):
         Eden(1.0, 1, 1, **options)

@@ -38,7 +38,8 @@ class Eden:
         lr_epochs: epochs after which the rate starts to fall noticeably.
         warmup_batches: length of the warm-up; 0 for none.
         warmup_start: share of the rate at batch 0, in [0, 1].
-        cooldown_epoch: epochs after which the rate is multiplied by ``cooldown``.
+        cooldown_epoch: epochs after which the rate is multiplied by ``cooldown``; from the first
+            on where it is not above 0.
         cooldown: in (0, 1].
 
     Raises:
@@ -71,7 +72,8 @@ class Eden:
             positive_or_infinite(value, f"Eden: {name}")
         number(0, math.inf)(warmup_batches, "Eden: warmup_batches")
         number(0, 1)(warmup_start, "Eden: warmup_start")
-        positive_or_infinite(cooldown_epoch, "Eden: cooldown_epoch")
+        if cooldown_epoch > 0:  # a recipe's "all but two" may be none
+            positive_or_infinite(cooldown_epoch, "Eden: cooldown_epoch")
         number(1e-6, 1)(cooldown, "Eden: cooldown")
         self.lr_initial = lr_initial
         self.lr_batches = lr_batches
