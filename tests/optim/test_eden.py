@@ -49,7 +49,7 @@ def test_a_call_counts_a_batch_and_returns_old_and_new_rate():
 def test_the_last_epochs_cool_down():
     plain = Eden(1.0, lr_batches=10, lr_epochs=2)
     cooled = Eden(1.0, lr_batches=10, lr_epochs=2, cooldown_epoch=3, cooldown=0.3)
-    for batch, epoch, share in ((5, 0, 1), (700, 2.9, 1), (700, 3, 0.3), (900, 5, 0.3)):
+    for batch, epoch, share in ((5, 0, 1), (700, 3, 1), (700, 4, 0.3), (900, 5.5, 0.3**2.5)):
         for eden in (plain, cooled):
             eden.batch = batch
             eden.set_epoch(epoch)

@@ -24,7 +24,7 @@ class Eden:
 
     where warmup rises linearly from ``warmup_start`` to 1 in the first ``warmup_batches`` batches.
     ``cooldown``, a factor of ours, lowers the rate in the last epochs of a short training, where
-    Eden's is still high.
+    Eden's is still high: by ``cooldown ** (e - cooldown_epoch)`` after ``cooldown_epoch``.
 
     The interface is that of SpeechBrain's ``NoamScheduler``: call it once after each step of the
     optimizer, with the number of batches that the step is worth. ``lr_initial`` is the base rate of
@@ -38,8 +38,7 @@ class Eden:
         lr_epochs: epochs after which the rate starts to fall noticeably.
         warmup_batches: length of the warm-up; 0 for none.
         warmup_start: share of the rate at batch 0, in [0, 1].
-        cooldown_epoch: epochs after which the rate is multiplied by ``cooldown``; from the first
-            on where it is not above 0.
+        cooldown_epoch: epochs after which each further one multiplies the rate by ``cooldown``.
         cooldown: in (0, 1].
 
     Raises:
@@ -140,7 +139,7 @@ class Eden:
         if self.batch < self.warmup_batches:
             done = self.batch / self.warmup_batches
             warmup = self.warmup_start + (1 - self.warmup_start) * done
-        cooldown = self.cooldown if self.epoch >= self.cooldown_epoch else 1.0
+        cooldown = self.cooldown ** max(0.0, self.epoch - self.cooldown_epoch)
         return by_batch * by_epoch * warmup * cooldown
 
     @checkpoints.mark_as_saver
