@@ -1,5 +1,6 @@
 """Beam search against an exhaustive sum over alignments and a search by dictionary."""
 
+import functools
 import math
 
 import pytest
@@ -118,6 +119,20 @@ def frames_of(model, *lengths, seed=0):
     return encoded, torch.tensor(lengths)
 
 
+def assert_all_get(gain, model, encoded, lengths, fusion):
+    """With this fusion a beam that holds everything finds all label sequences, those of the
+    exhaustive search, with ``gain(labels)`` added to their scores, in falling order."""
+    found = beam_search(model, encoded, lengths, 128, 128, fusions=[fusion])
+    for row, length, hypotheses in zip(encoded, lengths, found, strict=True):
+        expected = {
+            labels: score + gain(labels)
+            for labels, score in exhaustive(model, row[:length]).items()
+        }
+        got = {tuple(h.tokens): h.score for h in hypotheses}
+        assert got == pytest.approx(expected, abs=1e-4)
+        assert list(got) == sorted(got, key=got.get, reverse=True)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize(("max_symbols", "n_frames"), [(1, (4, 3)), (3, (2, 1))])
 def test_a_beam_that_holds_everything_sums_all_alignments(model, max_symbols, n_frames):
@@ -160,17 +175,9 @@ def test_a_frame_has_several_labels_where_the_network_gives_them(model):
 @torch.no_grad()
 def test_a_beam_that_holds_everything_adds_the_language_model_to_all(model):
     lm, weight = TinyLM(4), 0.6
-    encoded, lengths = frames_of(model, 4, 2)
     fusion = ShallowFusion(lm, weight, model.blank)
-    found = beam_search(model, encoded, lengths, beam_size=128, nbest=128, fusions=[fusion])
-    for row, length, hypotheses in zip(encoded, lengths, found, strict=True):
-        expected = {
-            labels: score + lm_gain(lm, weight, model.blank, labels)
-            for labels, score in exhaustive(model, row[:length]).items()
-        }
-        got = {tuple(h.tokens): h.score for h in hypotheses}
-        assert got == pytest.approx(expected, abs=1e-4)
-        assert list(got) == sorted(got, key=got.get, reverse=True)
+    gain = functools.partial(lm_gain, lm, weight, model.blank)
+    assert_all_get(gain, model, *frames_of(model, 4, 2), fusion)
 
 
 @torch.no_grad()

@@ -1,11 +1,12 @@
 """Hot words against phrases that are looked for at every place of a label sequence."""
 
+import functools
 import random
 
 import pytest
 import torch
 from sentencepiece import SentencePieceProcessor
-from test_beam_search import exhaustive, frames_of
+from test_beam_search import assert_all_get, frames_of
 
 from todm_sb.decoders.beam import beam_search
 from todm_sb.decoders.hotword_file import BOOST, hotword_graph, read_hotwords
@@ -68,22 +69,23 @@ def test_a_phrase_is_helped_before_it_is_complete_and_pays_back_what_comes_to_no
     assert final.tolist() == [6.0, 0.0, 6.0]
 
 
+def test_a_label_is_advanced_once_by_the_largest_boost_of_what_it_may_become():
+    phrases = {(1, 2): 1.0, (1, 2, 3): 2.0, (1, 2, 3, 4): 1.0, (1, 5): -1.0, (4,): 0.5}
+    graph = HotwordGraph(phrases, [True] * VOCAB_SIZE, BLANK)
+    begins = [([1], 2.0), ([1, 2], 4.0), ([1, 5], -2.0), ([1, 2, 3], 2.0 + 6.0)]
+    assert [(labels, walk(graph, [labels])[0].item()) for labels, _ in begins] == begins
+    advanced, final = walk(graph, [[1, 2, 3, 4]])
+    assert advanced.tolist() == final.tolist() == [2.0 + 6.0 + 4.0 + 0.5]
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("predictor", ["lstm", "stateless"])
 def test_a_beam_that_holds_everything_adds_the_boosts_to_all(make_transducer, predictor):
     model = make_transducer(predictor=predictor, vocab_size=4, seed=3)
-    encoded, lengths = frames_of(model, 4, 3, 0)
     phrases, begins = {(1, 2): 1.5, (2,): -1.0, (3, 3, 1): 2.0}, [False, True, False, True]
     graph = HotwordGraph(phrases, begins, model.blank)
-    found = beam_search(model, encoded, lengths, 256, 256, fusions=[graph])
-    for row, length, hypotheses in zip(encoded, lengths, found, strict=True):
-        expected = {
-            labels: score + boosts_in(labels, phrases, begins)
-            for labels, score in exhaustive(model, row[:length]).items()
-        }
-        got = {tuple(h.tokens): h.score for h in hypotheses}
-        assert got == pytest.approx(expected, abs=1e-4)
-        assert list(got) == sorted(got, key=got.get, reverse=True)
+    gain = functools.partial(boosts_in, phrases=phrases, begins=begins)
+    assert_all_get(gain, model, *frames_of(model, 4, 3, 0), graph)
 
 
 @torch.no_grad()

@@ -8,9 +8,8 @@ import random
 import pytest
 import torch
 from sentencepiece import SentencePieceProcessor
-from test_beam_search import exhaustive, frames_of
+from test_beam_search import assert_all_get, frames_of
 
-from todm_sb.decoders.beam import beam_search
 from todm_sb.decoders.ngram import read_arpa
 from todm_sb.decoders.ngram_fusion import PieceNGramFusion, WordNGramFusion, ngram_fusion
 from todm_sb.utils.errors import ConfigError
@@ -83,32 +82,27 @@ def sentence_score(ngrams, words):
 @torch.no_grad()
 def test_a_beam_that_holds_everything_adds_a_model_of_pieces_to_all(make_transducer, ngrams, path):
     model = make_transducer(vocab_size=4, seed=3)
-    encoded, lengths = frames_of(model, 4, 2)
     pieces, weight = [" ", "A", "B", "NEVER"], 0.4
     fusion = PieceNGramFusion(read_arpa(path), pieces, weight)
-    for _ in range(2):  # it begins anew
-        found = beam_search(model, encoded, lengths, 256, 256, fusions=[fusion])
-    for row, length, hypotheses in zip(encoded, lengths, found, strict=True):
-        expected = {
-            labels: score + weight * sentence_score(ngrams, [pieces[v] for v in labels])
-            for labels, score in exhaustive(model, row[:length]).items()
-        }
-        assert {tuple(h.tokens): h.score for h in hypotheses} == pytest.approx(expected, abs=1e-3)
+
+    def gain(labels):
+        return weight * sentence_score(ngrams, [pieces[v] for v in labels])
+
+    for lengths in ((4, 2), (3, 3)):  # it begins anew
+        assert_all_get(gain, model, *frames_of(model, *lengths), fusion)
 
 
 @torch.no_grad()
 def test_a_beam_that_holds_everything_adds_a_model_of_words_to_all(make_transducer, ngrams, path):
     model = make_transducer(vocab_size=4, seed=3)
-    encoded, lengths = frames_of(model, 4, 3)
     pieces, weight = [" ", "\u2581A", "\u2581", "B"], 0.4
     fusion = WordNGramFusion(read_arpa(path), pieces, weight)
-    found = beam_search(model, encoded, lengths, 256, 256, fusions=[fusion])
-    for row, length, hypotheses in zip(encoded, lengths, found, strict=True):
-        expected = {}
-        for labels, score in exhaustive(model, row[:length]).items():
-            words = "".join(pieces[v] for v in labels).replace("\u2581", " ").split()
-            expected[labels] = score + weight * sentence_score(ngrams, words)
-        assert {tuple(h.tokens): h.score for h in hypotheses} == pytest.approx(expected, abs=1e-3)
+
+    def gain(labels):
+        words = "".join(pieces[v] for v in labels).replace("\u2581", " ").split()
+        return weight * sentence_score(ngrams, words)
+
+    assert_all_get(gain, model, *frames_of(model, 4, 3), fusion)
 
 
 def arpa_of_words(tmp_path, words):
@@ -135,6 +129,7 @@ def test_a_model_is_told_to_be_of_pieces_or_of_words(tmp_path, char_tokenizer_pa
         (b"hello\n", r"has no \\1-grams"),
         (b"\\1-grams:\n-1 A\n", "breaks off"),
         (b"\\1-grams:\nmany A\n\\end\\\n", "line 2: 'many A' is no 1-gram"),
+        (b"\\1-grams:\n-inf A\n\\end\\\n", "line 2: '-inf A' is no 1-gram"),
         (b"\\1-grams:\n-1 A 0 0\n\\end\\\n", "line 2: '-1 A 0 0' is no 1-gram"),
         (b"\\1-grams:\n-1 \xff\n\\end\\\n", "not UTF-8"),
         (gzip.compress(b"x" * 5000, mtime=0)[:30], "damaged"),

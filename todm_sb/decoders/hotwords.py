@@ -28,8 +28,8 @@ class _Node:
 
     Args:
         next: nodes one label longer.
-        credit: advance on phrases that are longer.
-        boost: of the phrase that is complete here, 0 for none.
+        credit: advance on phrases that are longer, beyond the boost of the one that ends here.
+        boost: of the phrases that end here, 0 for none.
         fail: node of the longest proper end that is a front, too.
     """
 
@@ -63,8 +63,8 @@ class HotwordGraph(nn.Module):
         self.blank = blank
         nodes = _trie(phrases)
         tables = _link(nodes)
-        kept = _kept(nodes)
-        advanced = [node.credit + boost for node, boost in zip(nodes, kept, strict=True)]
+        kept = [node.boost for node in nodes]
+        advanced = [node.credit + node.boost for node in nodes]
         first = [nodes[ROOT].next.get(v, ROOT) for v in range(len(begins_word))]
         counts = torch.tensor([len(table) for table in tables])
         self.begins: Tensor
@@ -119,6 +119,7 @@ class HotwordGraph(nn.Module):
 
 
 def _trie(phrases: Mapping[tuple[int, ...], float]) -> list[_Node]:
+    """The fronts of phrases, from the empty one on, each with the boost of its own phrase alone."""
     nodes = [_Node({})]
     for labels, boost in phrases.items():
         at = ROOT
@@ -130,11 +131,14 @@ def _trie(phrases: Mapping[tuple[int, ...], float]) -> list[_Node]:
             if depth < len(labels):
                 nodes[at].credit = max(nodes[at].credit, boost * depth)
         nodes[at].boost = boost * len(labels)
+    for node in nodes:
+        if node.credit:  # a label counts once in ANN, which is a front of ANNA
+            node.credit = max(node.credit - node.boost, 0.0)
     return nodes
 
 
 def _link(nodes: list[_Node]) -> list[dict[int, int]]:
-    """Sets ``fail``, the shorter fronts first.
+    """Sets ``fail``, the shorter fronts first, and adds to boosts those of phrases that are ends.
 
     Returns:
         For each node where labels lead, unless it is where they lead from the root.
@@ -149,20 +153,10 @@ def _link(nodes: list[_Node]) -> list[dict[int, int]]:
         for label, longer in nodes[at].next.items():
             back = tables[fail].get(label, nodes[ROOT].next.get(label, ROOT))
             nodes[longer].fail = back
+            nodes[longer].boost += nodes[back].boost
             tables[longer] = {**tables[back], **nodes[longer].next}
             queue.append(longer)
     return tables
-
-
-def _kept(nodes: list[_Node]) -> list[float]:
-    """Boosts of all phrases that end at each node, those that are ends of others among them."""
-    kept = [0.0] * len(nodes)
-    queue = deque(nodes[ROOT].next.values())
-    while queue:
-        at = queue.popleft()
-        kept[at] = nodes[at].boost + kept[nodes[at].fail]
-        queue.extend(nodes[at].next.values())
-    return kept
 
 
 def _integers(values: Iterable[int]) -> Tensor:

@@ -129,8 +129,9 @@ def _add(model: NGram, order: int, line: str) -> None:
     """Takes a line: log-probability, words and, if it is a context, the back-off weight."""
     log_prob, *words = re.split("[ \t]+", line)
     words, rest = words[:order], words[order:]
-    if len(words) < order or len(rest) > 1:
+    numbers = [_LOG_10 * float(x) for x in (log_prob, *rest)]
+    if len(words) < order or len(rest) > 1 or not all(map(math.isfinite, numbers)):
         raise ValueError
-    model.following.setdefault(tuple(words[:-1]), {})[words[-1]] = _LOG_10 * float(log_prob)
+    model.following.setdefault(tuple(words[:-1]), {})[words[-1]] = numbers[0]
     if rest:
-        model.backoffs[tuple(words)] = _LOG_10 * float(rest[0])
+        model.backoffs[tuple(words)] = numbers[1]

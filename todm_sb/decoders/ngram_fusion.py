@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from abc import ABC, abstractmethod
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -34,7 +35,7 @@ class _History(NamedTuple):
     pending: tuple[int, ...] = ()
 
 
-class _NGramFusion:
+class _NGramFusion(ABC):
     """Keeps the histories of hypotheses; their numbers are the states.
 
     Args:
@@ -86,37 +87,34 @@ class _NGramFusion:
             self._histories.append(history)
         return number
 
+    @abstractmethod
     def _after(self, history: _History, label: int) -> _History:
-        raise NotImplementedError
+        """The history with one more label."""
 
+    @abstractmethod
     def _row(self, history: _History) -> Tensor:
         """(V,), the log-probability that each next label adds."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _end(self, history: _History) -> float:
         """The log-probability that the end of the sentence adds."""
-        raise NotImplementedError
 
 
 class PieceNGramFusion(_NGramFusion):
     """With a model of pieces: each label is scored at once."""
 
-    def _begin(self) -> None:
-        super()._begin()
-        self._rows: OrderedDict[Context, Tensor] = OrderedDict()
-        self._labels = {piece: i for i, piece in enumerate(self.pieces) if i != self.blank}
+    def __init__(
+        self, model: NGram, pieces: list[str | int], weight: float, blank: int = 0
+    ) -> None:
+        super().__init__(model, pieces, weight, blank)
+        self._labels = {piece: i for i, piece in enumerate(pieces) if i != blank}
+        self._row_after = lru_cache(ROWS)(self._computed)
 
     def _after(self, history: _History, label: int) -> _History:
         return _History(self.model.context((*history.context, str(self.pieces[label]))))
 
     def _row(self, history: _History) -> Tensor:
-        row = self._rows.pop(history.context, None)
-        if row is None:
-            row = self._computed(history.context)
-        self._rows[history.context] = row
-        if len(self._rows) > ROWS:
-            self._rows.popitem(last=False)
-        return row
+        return self._row_after(history.context)
 
     def _computed(self, context: Context) -> Tensor:
         levels = [*self.model.backed_off(context)]
@@ -135,10 +133,12 @@ class PieceNGramFusion(_NGramFusion):
 class WordNGramFusion(_NGramFusion):
     """With a model of words: a word is scored when the next one begins, or the sentence ends."""
 
-    def _begin(self) -> None:
-        super()._begin()
-        self._detokenizer = Detokenizer(self.pieces)
-        self._begins = torch.tensor([begins_word(piece) for piece in self.pieces]).float()
+    def __init__(
+        self, model: NGram, pieces: list[str | int], weight: float, blank: int = 0
+    ) -> None:
+        super().__init__(model, pieces, weight, blank)
+        self._detokenizer = Detokenizer(pieces)
+        self._begins = torch.tensor([begins_word(piece) for piece in pieces]).float()
 
     def _after(self, history: _History, label: int) -> _History:
         if not self._begins[label]:

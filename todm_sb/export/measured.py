@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from todm_sb.search.budget import COSTS
 from todm_sb.search.pareto import SearchResult
 from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters
 from todm_sb.training.error_rates import SCORED_KEYS
+from todm_sb.training.results import read_results
 from todm_sb.training.runs import search_folder, weights_id
 
 logger = logging.getLogger(__name__)
@@ -123,17 +123,16 @@ def _scored_of_test(
 
 def _results(run: Path, weights: str) -> dict[str, list[dict[str, Any]]]:
     """What tests of these weights found, by the name of the test set."""
-    found = {}
-    for path in sorted(run.glob("results_*.json")):
-        results = json.loads(path.read_text(encoding="utf-8"))
-        if {result.get("weights") for result in results} == {weights}:
-            found[path.stem.removeprefix("results_")] = results
-            continue
-        logger.warning(
-            "%s does not say that it is of the run's best weights: it is left out; to test these, "
-            "train.py --test_only",
-            path,
-        )
+    found = read_results(run)
+    for name, results in [*found.items()]:
+        if {result.get("weights") for result in results} != {weights}:
+            logger.warning(
+                "%s/results_%s.json does not say that it is of the run's best weights: it is left "
+                "out; to test these, train.py --test_only",
+                run,
+                name,
+            )
+            del found[name]
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from todm_sb.bundle.manifest import BundledSubnet
 from todm_sb.export.measured import Rates
 from todm_sb.training import provenance
 from todm_sb.training.adaptation import RECORD as BEGUN_FROM
+from todm_sb.training.curves import TrainingHistory
 from todm_sb.utils.files import read_record
 from todm_sb.utils.tables import scored_text, table_of
 
@@ -136,19 +136,14 @@ def training_lines(run: Path, hparams: Mapping[str, Any], durations: Sequence[fl
     if splits := hparams.get("train_splits"):
         lines.append(f"splits: {', '.join(map(str, splits))}")
     lines.append(f"{hparams['vocab_size']} labels ({hparams['tokenizer_type']})")
-    if history := _last_line(run / "history.jsonl"):
-        lines.append(f"epochs: {history['epoch']}")
+    if epochs := TrainingHistory(run).read():
+        lines.append(f"epochs: {epochs[-1]['epoch']}")
     if source := read_record(run / BEGUN_FROM).get("init_from"):
         lines.append(f"began from: {Path(source).name}")
     versions = provenance.read(run).get("versions", {})
     if known := [f"{name} {versions[name]}" for name in PACKAGES if name in versions]:
         lines.append(", ".join(known))
     return lines
-
-
-def _last_line(path: Path) -> dict[str, Any]:
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return json.loads(lines[-1]) if lines else {}
 
 
 def _eval_results(facts: CardFacts) -> list[EvalResult]:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from todm_sb.export.onnx import FILES, write_models
 from todm_sb.export.quantize import write_quantized
+from todm_sb.export.run import common_parts
 from todm_sb.search.probes import CARD, PRECISIONS, network_id, probes
 from todm_sb.supernet import SubnetConfig, extract_subnet
-from todm_sb.training.identity import FEATURE_KEYS
-from todm_sb.training.runs import load_run, trained_tokenizer
+from todm_sb.training.runs import load_run
 from todm_sb.utils.ownership import check_place, new_export
 
 
@@ -39,8 +39,7 @@ def write_probes(
     hparams = load_run(run, causal)
     model, space = hparams["model"].deployed(), hparams["space"]
     configs = list(dict.fromkeys([*probes(space), *map(space.check, others)]))
-    fbank = {key: hparams[key] for key in FEATURE_KEYS if key in hparams}
-    parts = (hparams["normalize"], trained_tokenizer(run, hparams), fbank, hparams["max_symbols"])
+    parts = common_parts(run, hparams)
     folders = [f"{config.id}/{precision}" for config in configs for precision in PRECISIONS]
     names = [f"{folder}/{name}" for folder in folders for name in (*FILES, CARD)]
     card = {"network": network_id(model.config, space)}
@@ -49,7 +48,7 @@ def write_probes(
             exact, small = (new / config.id / precision for precision in PRECISIONS)
             exact.mkdir(parents=True)
             small.mkdir()
-            write_models(exact, extract_subnet(model, config), *parts)
+            write_models(exact, extract_subnet(model, config), **parts)
             write_quantized(exact, small)
             for precision in PRECISIONS:
                 own = {"subnet": config.to_dict(), "precision": precision, **card}

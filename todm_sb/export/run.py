@@ -84,7 +84,7 @@ def export_run(
     if config is not None:
         measured = replace(measured, subnets=[_record_of(config, measured.subnets, model)])
     parts = {
-        **_common_parts(run, hparams),
+        **common_parts(run, hparams),
         "folder": target,
         "model": model if config is None else extract_subnet(model, config),
         "space": space if config is None else None,
@@ -100,8 +100,17 @@ def export_run(
     return count_parameters(model, config or space.max)
 
 
-def _common_parts(run: Path, hparams: dict[str, Any]) -> dict[str, Any]:
-    """What every subnet of a run is exported with."""
+def common_parts(run: Path, hparams: dict[str, Any]) -> dict[str, Any]:
+    """What every subnet of a run is exported with: ``normalize``, ``tokenizer_path``, ``fbank`` and
+    ``max_symbols``, as the functions that write exports take them.
+
+    Args:
+        run: ``output_folder`` of train.py.
+        hparams: of it, as :func:`todm_sb.training.runs.load_run` gives them.
+
+    Raises:
+        ConfigError: if its tokenizer is missing.
+    """
     return {
         "normalize": hparams["normalize"],
         "tokenizer_path": trained_tokenizer(run, hparams),

@@ -14,9 +14,9 @@ from todm_sb.export.card import FILES as SERVED
 from todm_sb.export.onnx import REQUIREMENTS, STREAMING_ENCODER, write_models
 from todm_sb.export.quantize import write_quantized
 from todm_sb.nnet.transducer import Transducer
+from todm_sb.search.probes import PRECISIONS
 from todm_sb.utils.ownership import new_export
 
-PRECISIONS = ("float32", "int8")
 # Of a subnet in its folder.
 FILES = tuple(f"{p}/{name}" for p in PRECISIONS for name in (*SERVED, CARD))
 

@@ -56,9 +56,9 @@ def device_table(
         raise ConfigError(
             f"{path} has no times of {precision} with {threads} threads, but of {', '.join(there)}"
         )
-    times = [(space.check(SubnetConfig.from_dict(m["probe"]["subnet"])), m) for m in measured]
+    configs = [space.check(SubnetConfig.from_dict(m["probe"]["subnet"])) for m in measured]
     try:
-        table, missed = fit(space, [(config, m["latency"]) for config, m in times])
+        table, missed = fit(space, zip(configs, [m["latency"] for m in measured], strict=True))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     if space.max != space.min and table(space.max) <= table(space.min):

@@ -57,12 +57,13 @@ def _picture(result: SearchResult) -> tuple[str, list[list[Any]]]:
 
 
 def _about(result: SearchResult) -> str:
-    best = result.front()[-1]
-    parts = [
-        f"{len(result.front())} of {len(result.subnets)} subnets are on the Pareto front",
-        f"the best has {best.wer:.2f} % at {format_cost(best.costs[result.cost], result.cost)}.",
-    ]
-    return " ".join([", ".join(parts), *([scored_text(result.scored)] if result.scored else [])])
+    front = result.front()
+    best = front[-1]
+    about = (
+        f"{len(front)} of {len(result.subnets)} subnets are on the Pareto front, the best has "
+        f"{best.wer:.2f} % at {format_cost(best.costs[result.cost], result.cost)}."
+    )
+    return f"{about} {scored_text(result.scored)}" if result.scored else about
 
 
 def _text(result: SearchResult, subnet: Evaluated) -> str:

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from todm_sb.space import SubnetConfig
 from todm_sb.utils.tables import scored_text, table_of
 
 
+def read_results(run: Path) -> dict[str, list[dict[str, Any]]]:
+    """What the tests of a run found, by the name of the test set; see
+    :func:`todm_sb.training.evaluation.results_of`.
+
+    Args:
+        run: ``output_folder`` of train.py.
+    """
+    return {
+        path.stem.removeprefix("results_"): json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(run.glob("results_*.json"))
+    }
+
+
 def results_table(results: Sequence[dict[str, Any]]) -> str:
     """A Markdown table of measured subnets, and a line that tells what the rates are of.
 
     Args:
-        results: what :meth:`todm_sb.training.brain.TODMBrain.results` returned.
+        results: what :func:`todm_sb.training.evaluation.results_of` returned.
     """
     rows = [
         {

@@ -17,7 +17,7 @@ def scored_text(scored: Mapping[str, Any]) -> str:
 
     Args:
         scored: ``utterances``, ``words``, ``undecodable`` and ``left_out``, as
-            :meth:`todm_sb.training.brain.TODMBrain.results` returned them.
+            :func:`todm_sb.training.evaluation.results_of` returned them.
     """
     parts = [f"Error rates of {scored['utterances']:,} utterances, {scored['words']:,} words"]
     if scored["undecodable"]:

@@ -19,7 +19,7 @@ from todm_sb.space import SearchSpace
 from todm_sb.training import provenance
 from todm_sb.training.curves import TrainingHistory
 from todm_sb.training.recipe import RECIPE
-from todm_sb.training.results import results_table
+from todm_sb.training.results import read_results, results_table
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.own_files import write_own
 from todm_sb.utils.tables import markdown_table, scored_text, table_of
@@ -109,9 +109,8 @@ def _runs(folder: Path, runs: Sequence[Path]) -> Iterator[str]:
             shown = space
         parts.append(_progress(run))
         parts.append(_image(folder, run / "curves.png", "Losses and error rates of each epoch"))
-        for results in sorted(run.glob("results_*.json")):
-            parts.append(f"Test set {results.stem.removeprefix('results_')}:")
-            parts.append(results_table(json.loads(results.read_text(encoding="utf-8"))))
+        for name, results in read_results(run).items():
+            parts += [f"Test set {name}:", results_table(results)]
         yield "\n\n".join(part for part in parts if part)
 
 

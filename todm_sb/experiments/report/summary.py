@@ -9,6 +9,7 @@ from pathlib import Path
 from todm_sb.search.budget import format_cost
 from todm_sb.search.pareto import SearchResult
 from todm_sb.training.curves import TrainingHistory
+from todm_sb.training.results import read_results
 from todm_sb.utils.tables import table_of
 
 ENDS = ("max", "min")
@@ -32,10 +33,8 @@ def name_of(folder: Path, run: Path) -> str:
 
 def _row(folder: Path, run: Path) -> dict[str, str]:
     tests = {
-        path.stem.removeprefix("results_"): {
-            result["subnet"]: result for result in json.loads(path.read_text(encoding="utf-8"))
-        }
-        for path in sorted(run.glob("results_*.json"))
+        test: {result["subnet"]: result for result in results}
+        for test, results in read_results(run).items()
     }
     row = {"run": name_of(folder, run)}
     for test, results in tests.items():
