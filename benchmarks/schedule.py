@@ -2,16 +2,15 @@
 
     python benchmarks/schedule.py recipes/LibriSpeech/todm/hparams/supernet.yaml
 
-Nothing is trained and no data are read: an epoch has as many batches as ``--hours`` of audio make
-(LibriSpeech's by default) where ``--fill`` of a batch is audio, the rest padding. Overrides of the
-recipe follow, as for ``train.py``; with ``--reference_batch_seconds=null
---grad_accumulation_factor=1`` each step is a reference batch.
+Nothing is trained and no data are read: an epoch has as many steps as ``todm-sb plan`` counts for
+``--hours`` of audio (LibriSpeech's by default). Overrides of the recipe follow, as for
+``train.py``; with ``--reference_batch_seconds=null --grad_accumulation_factor=1`` each step is a
+reference batch.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 from ruamel.yaml.comments import CommentedMap
 
+from todm_sb.experiments.plan.plan import Data, audio_of_batch, steps_of_epoch
 from todm_sb.optim import Eden
 from todm_sb.training.arguments import parse_arguments
 from todm_sb.training.pace import Pace, pace_of
@@ -30,10 +30,8 @@ from todm_sb.utils.tables import table_of
 # What of a recipe is built.
 KEYS = (
     *("lr", "lr_annealing", "number_of_epochs", "sandwich_warmup"),
-    *("max_batch_seconds", "reference_batch_seconds", "grad_accumulation_factor"),
+    *("max_batch_seconds", "reference_batch_seconds", "grad_accumulation_factor", "wav_augment"),
 )
-
-
 RECIPE = Path(__file__).parents[1] / "recipes/LibriSpeech/todm/hparams/supernet.yaml"
 
 
@@ -75,11 +73,6 @@ def course_of(eden: Eden, pace: Pace, n_epochs: int, steps_an_epoch: int) -> Cou
     return Course(rates, batches)
 
 
-def batches_an_epoch(hours: float, fill: float, max_batch_seconds: float, n_ranks: int) -> int:
-    """Batches that each of so many processes has of the data."""
-    return math.ceil(math.ceil(3600 * hours / (fill * max_batch_seconds)) / n_ranks)
-
-
 def read_hparams(argv: Sequence[str]) -> dict[str, Any]:
     """The schedule of a recipe; see :data:`KEYS`."""
     recipe, options = parse_arguments([*argv, "--data_folder=-"])
@@ -90,13 +83,12 @@ def read_hparams(argv: Sequence[str]) -> dict[str, Any]:
     return {**load_text(dump(part), recipe.file), **given}
 
 
-def row_of(argv: Sequence[str], n_ranks: int, hours: float, fill: float) -> dict[str, str]:
+def row_of(argv: Sequence[str], n_ranks: int, hours: float) -> dict[str, str]:
     """A row of the table."""
     hparams = read_hparams(argv)
     pace = pace_of(hparams, hparams.get("grad_accumulation_factor", 1), n_ranks)
+    n_steps = steps_of_epoch(3600 * hours, audio_of_batch(hparams), pace, n_ranks)
     seconds = hparams["max_batch_seconds"]
-    n_batches = batches_an_epoch(hours, fill, seconds, n_ranks)
-    n_steps = math.ceil(n_batches / pace.grad_accumulation_factor)
     eden, n_epochs = hparams["lr_annealing"], hparams["number_of_epochs"]
     course = course_of(eden, pace, n_epochs, n_steps)
     return {
@@ -118,11 +110,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("recipe", nargs="?", default=str(RECIPE), help="the YAML")
     parser.add_argument("--gpus", type=int, nargs="+", default=[1, 4, 8, 64])
-    parser.add_argument("--hours", type=float, default=960.9, help="of training data")
-    parser.add_argument("--fill", type=float, default=0.9, help="share of a batch that is audio")
+    parser.add_argument("--hours", type=float, default=Data.hours, help="of training data")
     args, overrides = parser.parse_known_args()
     argv = [args.recipe, *overrides]
-    print(table_of([row_of(argv, n, args.hours, args.fill) for n in args.gpus]))
+    print(table_of([row_of(argv, n, args.hours) for n in args.gpus]))
 
 
 if __name__ == "__main__":

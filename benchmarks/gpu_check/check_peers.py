@@ -67,7 +67,7 @@ def peers(context: Context) -> Iterator[Row]:
     """Forward and backward in float32 and bfloat16."""
     size, device = SIZES[context.size], context.device
     channels = CHANNELS[context.size]
-    n = n_utterances(size, size.peer_batch)
+    n = n_utterances(size, size.batches[0])
     features = torch.randn(n, int(FRAMES_A_SECOND * size.utterance), N_MELS, device=device)
     lengths = torch.full((n,), features.shape[1], device=device)
     ids = torch.randint(1, size.vocabulary, (n, size.labels), device=device)

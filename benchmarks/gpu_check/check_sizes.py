@@ -25,13 +25,12 @@ class Size:
     """How large everything is.
 
     Args:
-        batches: seconds of audio of a batch.
+        batches: seconds of audio of a batch; the peers' step is of the first.
         utterance: seconds of one.
         labels: of one.
         changes: of supernet.yaml.
         conformer: arguments of the peers' encoder.
         vocabulary: labels.
-        peer_batch: seconds of audio of the peers' step.
         search: utterances and frames to decode, and how many of each SpeechBrain's beam search
             gets.
         repeats: of what is timed.
@@ -42,7 +41,6 @@ class Size:
     labels: int
     conformer: dict[str, Any]
     vocabulary: int
-    peer_batch: float
     search: tuple[int, int, int, int]
     repeats: int
     changes: dict[str, Any] = field(default_factory=dict)
@@ -55,7 +53,6 @@ SIZES = {
         labels=46,
         conformer={"n_layers": 12, "d_model": 512, "ffn_dim": 2048, "n_heads": 8},
         vocabulary=1024,
-        peer_batch=300.0,
         search=(16, 250, 1, 60),
         repeats=3,
     ),
@@ -65,11 +62,9 @@ SIZES = {
         labels=4,
         conformer={"n_layers": 2, "d_model": 16, "ffn_dim": 32, "n_heads": 2},
         vocabulary=30,
-        peer_batch=2.0,
         search=(2, 12, 1, 12),
         repeats=1,
         changes={
-            "vocab_size": 30,
             "search_space": {"n_layers": 2, "min_layers": 1, "ffn_dims": [16, 32]},
             "model": {
                 "d_joint": 16,
@@ -91,7 +86,8 @@ def make_brain(folder: Path, device: str, size: Size, precision: str) -> TODMBra
         precision: of the training.
     """
     fixed = {"data_folder": "none", "prepare": [], "named_subnets": None, "sandwich_warmup": 0}
-    overrides = {**fixed, "output_folder": str(folder), **size.changes}
+    own = {"output_folder": str(folder), "vocab_size": size.vocabulary}
+    overrides = {**fixed, **own, **size.changes}
     hparams = Recipe(RECIPE, overrides).load()
     options = {"precision": precision, "grad_accumulation_factor": 1}
     brain = TODMBrain(

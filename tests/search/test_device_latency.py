@@ -44,7 +44,7 @@ def test_probes_of_one_depth_or_without_one_choice_are_too_few(space):
     shallow = [c for c in probes(space) if len(c.layers) < space.n_layers]
     wide = [c for c in probes(space) if 4 not in dict(c.choices)["ffn_dims"]]
     for some in (shallow, wide):
-        with pytest.raises(ConfigError, match="too few subnets were timed .* time all probes"):
+        with pytest.raises(ConfigError, match=r"too few subnets were timed .* time all probes"):
             fit(space, [(config, 1.0) for config in some])
 
 

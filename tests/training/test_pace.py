@@ -9,13 +9,14 @@ import torch
 from test_distributed import SPACE, STEPS, global_batch, make_brain
 
 from todm_sb.dataio.pipeline import SpeechBatch
+from todm_sb.experiments.plan.plan import steps_of_epoch
 from todm_sb.optim import Eden
 from todm_sb.space import SearchSpace
 from todm_sb.training.pace import AUTO, Pace, pace_of
 from todm_sb.utils.errors import ConfigError
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-from schedule import batches_an_epoch, course_of
+from schedule import course_of
 
 RECIPE = {"max_batch_seconds": 300.0, "reference_batch_seconds": 2400.0}
 EDEN = {"lr_initial": 0.045, "lr_batches": 7500, "lr_epochs": 10.5, "warmup_batches": 500}
@@ -59,8 +60,7 @@ def published(seconds, n_passes):
 def test_after_the_same_audio_the_learning_rate_is_the_same(factor, n_ranks):
     """Three passes over 200 h; the warm-up is 333 h."""
     pace = pace_of(RECIPE, factor, n_ranks)
-    n_batches = batches_an_epoch(200, 1.0, 300.0, n_ranks)
-    steps = math.ceil(n_batches / pace.grad_accumulation_factor)
+    steps = steps_of_epoch(720_000, 300.0, pace, n_ranks)
     rates = course_of(Eden(**EDEN), pace, 3, steps).rates
     assert len(rates) == 3 * steps
     seconds_a_step = 300 * n_ranks * pace.grad_accumulation_factor
@@ -71,9 +71,7 @@ def test_after_the_same_audio_the_learning_rate_is_the_same(factor, n_ranks):
 def test_steps_and_passes_are_those_of_the_audio():
     for n_ranks in (1, 4, 8, 64):
         pace = pace_of(RECIPE, AUTO, n_ranks)
-        steps = math.ceil(
-            batches_an_epoch(960, 0.9, 300.0, n_ranks) / pace.grad_accumulation_factor
-        )
+        steps = steps_of_epoch(3600 * 960, 270.0, pace, n_ranks)
         course = course_of(Eden(**EDEN), pace, 1, steps)
         # An epoch is 1,600 reference batches; its last step may lack some.
         assert course.batches[-1] == pytest.approx(1600, abs=1 + pace.reference_batches)

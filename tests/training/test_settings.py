@@ -1,6 +1,7 @@
 """A setting that makes no sense is refused in one line before anything is written."""
 
 import random
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
 from speechbrain.augment.augmenter import Augmenter
 from speechbrain.augment.freq_domain import SpectrogramDrop
+from speechbrain.utils.run_opts import RunOptions
 from test_config_fuzz import made
 
 from todm_sb.nnet.spec_augment import SpecAugment
@@ -32,6 +34,13 @@ def test_the_recipes_pass_and_all_their_plain_settings_are_known(path):
     check_settings(found)
     plain = {key for key, value in found.items() if value is not TAGGED}
     assert plain - {*REQUIRED, *OPTIONAL, "__set_seed"} <= {"search_space", "pruning"}
+
+
+def test_every_setting_is_a_key_of_a_recipe_or_an_option():
+    """What no recipe has cannot be given on the command line."""
+    named = {key: Text("x") for key in ("data_folder", "train_csv", "valid_csv")}
+    known = {key for path in YAMLS for key in Recipe(path, named).settings()}
+    assert {*REQUIRED, *OPTIONAL} <= known | {option.name for option in fields(RunOptions)}
 
 
 def test_settings_build_nothing_whatever_was_loaded_before():

@@ -39,6 +39,20 @@ def test_the_gradient_of_a_step_is_the_mean_over_its_subnets(at, n_subnets):
         torch.testing.assert_close(got[name], total / n_subnets, rtol=1e-5, atol=1e-7)
 
 
+def test_a_step_is_as_the_recipe_says():
+    sandwich = make_brain(
+        torch.float32,
+        accumulation=1,
+        uniform_share=0.25,
+        gradient_sums="bf16",
+        augment_after=3,
+        mask_after=7,
+    ).sandwich
+    assert sandwich.alike == 0.25
+    assert sandwich.sum_dtype is torch.bfloat16
+    assert (sandwich.shared_part.augment_after, sandwich.shared_part.mask_after) == (3, 7)
+
+
 def test_the_pull_of_distillation_is_told_now_and_then_and_changes_nothing():
     def trained(at):
         brain = make_brain(torch.float64, accumulation=1)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ruamel.yaml.comments import CommentedMap
 from speechbrain.dataio.dataloader import make_dataloader
 from torch import Tensor
 
@@ -215,9 +214,7 @@ def _absolute(place: str) -> str:
 
 def _with(recipe: Recipe, decided: dict[str, Any]) -> Recipe:
     """The recipe with what the source decides."""
-    overrides = CommentedMap()
-    for key, value in copy.deepcopy(dict(recipe.overrides)).items():
-        overrides[key] = value
+    overrides = copy.deepcopy(dict(recipe.overrides))
     update(overrides, copy.deepcopy(decided))
     return Recipe(recipe.file, overrides)
 

@@ -46,9 +46,9 @@ class TODMBrain(sb.Brain):
     ``micro_batches``, ``named_subnets``, ``max_symbols``, ``beam_size``, ``seed``,
     ``epoch_counter``, ``lr_annealing`` (:class:`todm_sb.optim.Eden`), ``train_logger``,
     ``output_folder``, ``avg_checkpoints``, ``valid_csv``; may have ``searcher``, ``wav_augment``,
-    ``feature_augment``, ``augment_after``, ``mask_after``, ``tensorboard_logger``, and
-    ``reference_batch_seconds`` with ``max_batch_seconds`` (:mod:`todm_sb.training.pace`). The
-    recipes' YAMLs explain them.
+    ``feature_augment``, ``augment_after``, ``mask_after``, ``uniform_share``, ``gradient_sums``,
+    ``tensorboard_logger``, and ``reference_batch_seconds`` with ``max_batch_seconds``
+    (:mod:`todm_sb.training.pace`). The recipes' YAMLs explain them.
 
     All randomness of a step follows from the seed, the epoch and the step's number: a run that was
     killed and resumed goes on as if it had not been.

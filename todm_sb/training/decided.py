@@ -91,7 +91,7 @@ def decided_by(
     decided |= {
         key: value
         for key, value in LEARNT.items()
-        if key not in given and len([*_shared(before, {key: value})])
+        if key not in given and any(_shared(before, {key: value}))
     }
     if isinstance(before.get("search_space"), dict):
         space = _space(source, given.get("search_space"), before["search_space"])

@@ -17,7 +17,8 @@ from todm_sb.decoders.hypothesis import Hypothesis
 from todm_sb.decoders.protocol import Searcher
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters
-from todm_sb.supernet.sandwich import Labels, Objective, Trunk
+from todm_sb.supernet.objective import Objective
+from todm_sb.supernet.trunk import Labels, Trunk
 from todm_sb.training.averages import Averages
 from todm_sb.training.error_rates import ErrorRates
 from todm_sb.training.runs import weights_id

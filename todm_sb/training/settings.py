@@ -144,7 +144,8 @@ OPTIONAL: dict[str, Check] = {
     "train_hours": positive,
     "letter_case": one_of(*LETTER_CASES),
     "held_out_speaker": nullable(_SPLIT),
-    **dict.fromkeys(("augment_after", "mask_after"), integer(0, 10**9)),
+    "augment_after": integer(0, 10**9),
+    "mask_after": nullable(integer(0, 10**9)),
     "uniform_share": number(0, 1),
     "searcher": anything,
     # Where training begins; see todm_sb.training.adaptation.

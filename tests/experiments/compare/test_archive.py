@@ -63,6 +63,16 @@ def test_a_cell_without_the_test_set_is_refused(runs, cells, tmp_path):  # noqa:
         restore_cells(there, cells, tmp_path / "kept")
 
 
+@pytest.mark.parametrize("damaged", ["", "{}", "[1]", '{"options": {}, "files": 3}'])
+def test_an_archive_that_cannot_be_read_is_told(runs, cells, tmp_path, damaged):  # noqa: F811
+    archive_cells(runs, cells, tmp_path / "kept")
+    (tmp_path / "kept" / f"{cells[0].id}.json").write_text(damaged)
+    there = elsewhere(runs)
+    with pytest.raises(DataError, match=r"supernet/1\.json cannot be read .* delete it"):
+        restore_cells(there, cells, tmp_path / "kept")
+    assert not there.root.exists()
+
+
 def test_what_was_begun_here_is_left_alone(runs, cells, tmp_path):  # noqa: F811
     archive_cells(runs, cells, tmp_path / "kept")
     there = elsewhere(runs)

@@ -9,9 +9,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from todm_sb.cli.plan import main
+from todm_sb.experiments.compare.recipe import load_for_planning
 from todm_sb.experiments.plan.cards import CARDS
 from todm_sb.experiments.plan.count import Counted, Work
-from todm_sb.experiments.plan.plan import LAUNCH_SECONDS, Plan
+from todm_sb.experiments.plan.plan import LAUNCH_SECONDS, Data, Plan, plan_of
 from todm_sb.experiments.plan.step import (
     Count,
     Step,
@@ -27,6 +28,8 @@ from todm_sb.space import SearchSpace
 from todm_sb.supernet.objective import Objective
 from todm_sb.supernet.sandwich import sandwich_backward
 from todm_sb.supernet.trunk import Labels, Trunk
+from todm_sb.training.arguments import parse_arguments
+from todm_sb.training.pace import Pace
 from todm_sb.utils.errors import ConfigError
 
 SPACE = SearchSpace(n_layers=2, min_layers=1, ffn_dims=(16, 32))
@@ -158,8 +161,6 @@ def plan_by_hand(**changes):
     nothing = Count({"rest": Work(0, 0, 0)}, 0.0)
     step = Step(nothing, count * 0.1, 1000)
     optimizer = Count({"rest": Work(0, 1e9, 50)}, 8e8)
-    from todm_sb.training.pace import Pace
-
     plan = Plan((10, 5), 10**8, step, optimizer, Pace(2, 1.0), 10.0, 12.0, 1, 3600, 8, 4)
     return replace(plan, **changes)
 
@@ -205,6 +206,14 @@ def test_the_command_plans_a_recipe_as_it_is_overridden(root, capsys):
     assert f" {n_steps:,} " in text
     assert "8 x H100" in text
     assert "8 x A100" in text
+
+
+def test_time_is_of_batches_as_they_are_and_memory_of_the_fullest(root):
+    recipe, _ = parse_arguments([HPARAMS, "--data_folder=-", *SMALL])
+    plan = plan_of(load_for_planning(recipe), "fp32", 8, Data(seconds=10.0))
+    # Of 10 s, which the slowest speed makes 10 s / 0.9.
+    assert plan.utterances == pytest.approx(0.99 * 0.9 * 300 / 10)
+    assert plan.most_utterances == 300 / 10
 
 
 @pytest.mark.parametrize("wrong", ["--numer_of_epochs=3", "--max_batch_seconds=-1"])

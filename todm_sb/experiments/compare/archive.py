@@ -6,13 +6,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from todm_sb.experiments.compare.cells import Cell, Runs, State
+from todm_sb.experiments.compare.cells import Cell, Runs, State, first_difference
 from todm_sb.utils.errors import DataError
 from todm_sb.utils.files import write_atomic
 
 # What a key of the recipe is called that says where this machine has the data.
 PLACE = "data_folder"
+AGAIN = "delete it, and the cell is run again"
 
 
 def archive_cells(runs: Runs, cells: Sequence[Cell], archive: Path) -> None:
@@ -47,30 +49,37 @@ def restore_cells(runs: Runs, cells: Sequence[Cell], archive: Path) -> None:
         archive: a folder, which need not exist.
 
     Raises:
-        DataError: before anything is written, if a cell of the archive ran with other options, or
-            lacks a test set.
+        DataError: before anything is written, if a cell of the archive cannot be read, ran with
+            other options, or lacks a test set.
     """
-    found = {}
+    found = []
     for cell in cells:
         path = _path(archive, cell)
         if not path.exists() or runs.state(cell) is not State.NEW:
             continue
-        kept, wanted = json.loads(path.read_text(encoding="utf-8")), _placeless(runs.options(cell))
-        was = kept["options"]
-        for key in [*wanted, *was]:
-            if was.get(key) != wanted.get(key):
-                raise DataError(
-                    f"{path} ran with other options ({key} was {was.get(key)}, is "
-                    f"{wanted.get(key)}): give another --archive, or delete it"
-                )
-        if missing := [name for name in runs.written if name not in kept["files"]]:
-            raise DataError(f"{path} has no {missing[0]}: delete it, and the cell is run again")
-        found[cell.id] = (cell, {name: kept["files"][name] for name in runs.written})
-    for cell, files in found.values():
+        was, files = _read(path)
+        if difference := first_difference(was, _placeless(runs.options(cell))):
+            raise DataError(
+                f"{path} ran with other options ({difference}): give another --archive, or "
+                "delete it"
+            )
+        if missing := [name for name in runs.written if name not in files]:
+            raise DataError(f"{path} has no {missing[0]}: {AGAIN}")
+        found.append((cell, {name: files[name] for name in runs.written}))
+    for cell, files in found:
         folder = runs.folder(cell)
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in {**files, "options.json": runs.options(cell)}.items():
             write_atomic(folder / name, json.dumps(content, indent=1))
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
+    """Options and files of a cell."""
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return dict(kept["options"]), dict(kept["files"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise DataError(f"{path} cannot be read ({error}): {AGAIN}") from None
 
 
 def _path(archive: Path, cell: Cell) -> Path:

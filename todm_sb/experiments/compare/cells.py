@@ -183,11 +183,7 @@ class Runs:
         if not record.exists():
             started = (self.folder(cell) / RECIPE).exists()
             return "it was not made by a comparison" if started else None
-        was, wanted = json.loads(record.read_text(encoding="utf-8")), self.options(cell)
-        for key in [*wanted, *was]:
-            if was.get(key) != wanted.get(key):
-                return f"{key} was {was.get(key)}, is {wanted.get(key)}"
-        return None
+        return first_difference(json.loads(record.read_text(encoding="utf-8")), self.options(cell))
 
     def start(self, cell: Cell, environment: Mapping[str, str]) -> subprocess.Popen | None:
         """Runs a cell; its output goes to ``output.txt`` in its folder.
@@ -216,6 +212,14 @@ class Runs:
                     env={**environment, **lock.handed_over()},
                     pass_fds=[lock.descriptor],
                 )
+
+
+def first_difference(was: Mapping[str, str], wanted: Mapping[str, str]) -> str | None:
+    """How options differ; None if they do not."""
+    for key in [*wanted, *was]:
+        if was.get(key) != wanted.get(key):
+            return f"{key} was {was.get(key)}, is {wanted.get(key)}"
+    return None
 
 
 def known_seeds(folder: Path) -> set[int]:

@@ -142,11 +142,9 @@ def plan_of(hparams: Mapping[str, Any], precision: str, n_gpus: int, data: Data)
     subnets = subnets_of(model, space, hparams["n_random"])
     step = count_step(model.config, hparams["objective"], subnets, utterance, precision)
     trained = n_parameters(model)
-    seconds = hparams["max_batch_seconds"]
-    audio = FILL * seconds / largest_growth(hparams.get("wav_augment"))
+    audio = audio_of_batch(hparams)
     pace = pace_of(hparams, hparams.get("grad_accumulation_factor", 1), n_gpus)
-    n_batches = math.ceil(math.ceil(3600 * data.hours / audio) / n_gpus)
-    n_steps = math.ceil(n_batches / pace.grad_accumulation_factor)
+    n_steps = steps_of_epoch(3600 * data.hours, audio, pace, n_gpus)
     return Plan(
         (count_parameters(model, space.max), count_parameters(model, space.min)),
         trained,
@@ -154,12 +152,34 @@ def plan_of(hparams: Mapping[str, Any], precision: str, n_gpus: int, data: Data)
         count_optimizer(hparams["opt_class"], trained),
         pace,
         max(1.0, audio / data.seconds),
-        max(1.0, seconds / data.seconds),
+        max(1.0, hparams["max_batch_seconds"] / data.seconds),
         hparams["micro_batches"],
         n_steps * hparams["number_of_epochs"],
         n_gpus,
         BYTES_OF_GRADIENT[hparams.get("gradient_sums", "fp32")],
     )
+
+
+def audio_of_batch(hparams: Mapping[str, Any]) -> float:
+    """Seconds of audio of a batch, without padding and as they were before augmentation.
+
+    Args:
+        hparams: the recipe, loaded: ``max_batch_seconds`` and ``wav_augment``.
+    """
+    return FILL * hparams["max_batch_seconds"] / largest_growth(hparams.get("wav_augment"))
+
+
+def steps_of_epoch(seconds: float, audio: float, pace: Pace, n_gpus: int) -> int:
+    """Steps of the optimizer in a pass over the data.
+
+    Args:
+        seconds: of all audio.
+        audio: of a batch, in seconds.
+        pace: of the training.
+        n_gpus: that the batches are dealt out to.
+    """
+    n_batches = math.ceil(math.ceil(seconds / audio) / n_gpus)
+    return math.ceil(n_batches / pace.grad_accumulation_factor)
 
 
 def counted_table(plan: Plan) -> str:
