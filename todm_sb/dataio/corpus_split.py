@@ -128,7 +128,7 @@ def _row(name: str, seconds: float, chapter: Chapter, line: Line) -> Row:
     """Names that are not UTF-8 are escaped in it: there is no such file, but it can be written."""
     path = _path_of(chapter, line)
     name, wav, speaker = (
-        x.encode(errors="backslashreplace").decode() for x in (name, str(path), chapter.name)
+        x.encode(errors="backslashreplace").decode() for x in (name, str(path), chapter.speaker)
     )
     return Row(name, seconds, wav, speaker, line.words)
 

@@ -12,6 +12,9 @@ An utterance keeps its id; where another one in the split has the same, both are
 What cannot be trained on is left out of the CSVs of training splits. Those of dev and test splits
 have all that is there, of duration 0 where the audio cannot be opened and without words where it is
 not known which: error rates are of it, or say that they are not.
+
+``spk_id`` is the speaker, in all chapters the same; SpeechBrain's own preparation writes
+``<speaker>-<chapter>``.
 """
 
 from __future__ import annotations
@@ -126,6 +129,7 @@ def _prepare_split(split: Split, csv: Path, num_threads: int, strict: bool) -> d
         "audio": files_digest(audio, num_threads),
         "select_n_sentences": split.limit,
         "letter_case": split.letter_case,
+        "spk_id": "speaker",  # earlier CSVs, which had the chapter in it, are made anew
         "all": split.keep_all,
     }
     if is_current(csv, made_from):
