@@ -31,6 +31,24 @@ def positive(text: str) -> float:
     return number
 
 
+def beside_a_recipe(command: str, description: str) -> argparse.ArgumentParser:
+    """A parser of what a subcommand takes besides the keys of a recipe's YAML, which it names as
+    ``hparams``: ``parse_known_args`` tells both apart.
+
+    Args:
+        command: name of the subcommand.
+        description: for its help, as it is written.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"todm-sb {command}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # it may be the beginning of a key
+    )
+    parser.add_argument("hparams", type=path, help="YAML of a supernet")
+    return parser
+
+
 def path(text: str) -> Path:
     """A file or folder; in ``--option=~/x`` no shell has replaced the ``~`` by someone's home."""
     return Path(os.path.expanduser(text))
