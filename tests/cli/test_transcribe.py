@@ -153,6 +153,7 @@ def folder(tmp_path):
         soundfile.write(folder / name, samples, 16000, format=Path(name).suffix[1:].upper())
     (folder / "notes.txt").write_text("no audio")
     (folder / ".hidden.wav").write_text("no audio")
+    (folder / "deep" / "again").symlink_to(folder)
     return folder
 
 

@@ -44,8 +44,8 @@ from todm_sb.dataio.manifest import (
     refuse_changed,
     write_csv,
 )
-from todm_sb.dataio.reading import LETTER_CASES
-from todm_sb.utils.errors import ConfigError, DataError, quoted
+from todm_sb.dataio.reading import LETTER_CASES, check_letter_case
+from todm_sb.utils.errors import DataError
 from todm_sb.utils.folders import files_digest, subfolders
 
 __all__ = ["LETTER_CASES", "prepare_librispeech", "reference_of"]
@@ -92,7 +92,7 @@ def prepare_librispeech(
     """
     if skip_prep:
         return
-    _check_letter_case(letter_case)
+    check_letter_case(letter_case)
     data_folder, save_folder = Path(data_folder).resolve(), Path(save_folder)
     names = list(dict.fromkeys([*tr_splits, *dev_splits, *te_splits]))
     limits = _limits(names, select_n_sentences)
@@ -108,13 +108,6 @@ def prepare_librispeech(
         made_from[name] = _prepare_split(split, csv, num_threads, strict)
     if merged_csv is not None:
         _merge(merged_csv, {csvs[name]: made_from[name] for name in merge_lst})
-
-
-def _check_letter_case(letter_case: str) -> None:
-    if letter_case not in tuple(LETTER_CASES):
-        raise ConfigError(
-            f"letter_case is {quoted(letter_case)}: make it {', '.join(LETTER_CASES)}"
-        )
 
 
 def _prepare_split(split: Split, csv: Path, num_threads: int, strict: bool) -> dict[str, Any]:

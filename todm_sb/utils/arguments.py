@@ -8,6 +8,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from todm_sb.utils.errors import ConfigError
+
 
 def at_least(least: int) -> Callable[[str], int]:
     """The type of whole numbers from ``least`` on."""
@@ -52,3 +54,19 @@ def beside_a_recipe(command: str, description: str) -> argparse.ArgumentParser:
 def path(text: str) -> Path:
     """A file or folder; in ``--option=~/x`` no shell has replaced the ``~`` by someone's home."""
     return Path(os.path.expanduser(text))
+
+
+def check_file_place(file: Path, option: str = "") -> None:
+    """Checks that a file can be written, before there is anything to write.
+
+    Args:
+        file: which may be there already.
+        option: that names it, with a space after it, for the message.
+
+    Raises:
+        ConfigError: if it is a folder, or would be in one that is not there.
+    """
+    if file.is_dir() or not file.resolve().parent.is_dir():
+        raise ConfigError(
+            f"{option}{file} is no place for a file: name one in a folder that is there"
+        )
