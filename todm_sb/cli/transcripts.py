@@ -83,8 +83,6 @@ def sources_of_arguments(arguments: argparse.Namespace) -> list[Source]:
         raise ConfigError(f"--format {form} has no place for a --reference")
     if arguments.output:
         check_names(sources)
-        if arguments.output.exists() and not arguments.output.is_dir():
-            raise ConfigError(f"--output {arguments.output} is a file: name a folder")
         check_own(arguments.output, [source.name + SUFFIXES[form] for source in sources])
         arguments.output.mkdir(parents=True, exist_ok=True)
     elif form not in TOGETHER and len(sources) > 1:
