@@ -10,6 +10,7 @@ from speechbrain.utils.edit_distance import accumulatable_wer_stats
 
 from todm_sb.cli import FAILED, OK, main
 from todm_sb.inference import SubnetASR
+from todm_sb.supernet import count_parameters
 
 
 @pytest.fixture
@@ -38,12 +39,14 @@ def by_hand(bundle, subnet, folder):
     return accumulatable_wer_stats([["ONE", "TWO"], ["SEVEN"]], found)
 
 
-def test_error_rates_are_those_counted_by_hand(bundle, manifest, capsys):
+def test_error_rates_are_those_counted_by_hand(bundle, bundle_parts, manifest, capsys):
     argv = [bundle, manifest, "--subnet", "max", "--subnet", "min", "--json"]
     (found,) = evaluated(capsys, *argv)
     assert found["test set"] == "test"
     for network in found["networks"]:
         stats = by_hand(bundle, network["network"], manifest.parent)
+        subnet = bundle_parts["space"].named(network["network"])
+        assert network["parameters"] == count_parameters(bundle_parts["model"], subnet)
         assert network["WER"] == pytest.approx(stats["WER"])
         assert network["insertions"] == pytest.approx(100 * stats["insertions"] / 3)
         assert network["utterances"] == 2
@@ -60,18 +63,26 @@ def test_what_cannot_be_decoded_counts_as_deleted(bundle, manifest, capsys):
     assert after["deletions"] == pytest.approx((before["deletions"] * 3 + 200) / 5)
 
 
-def test_a_network_is_compared_with_another_and_all_is_written(bundle, manifest, tmp_path, capsys):
+def test_a_network_is_compared_with_another_and_all_is_written(
+    bundle, manifest, tmp_path, capsys, monkeypatch
+):
     argv = [bundle, manifest, "--against", bundle, "--against-subnet", "min"]
     assert main(["evaluate", *map(str, argv), "--output", str(tmp_path / "out")]) == OK
     table = capsys.readouterr().out
     assert f"| {bundle} min " in table
     assert "Error rates of 2 utterances, 3 words; 1 left out: empty transcript." in table
+    assert main(["evaluate", str(bundle), str(manifest), "--alignments"]) == OK
+    assert "%WER" in capsys.readouterr().out
     names = sorted(path.name for path in (tmp_path / "out").glob("[!.]*"))
     assert names[0] == "results_test.json"
     assert len(names) == 3
     assert "ONE" in Path(tmp_path, "out", names[1]).read_text()
-    assert main(["evaluate", str(bundle), str(manifest), "--alignments"]) == OK
-    assert "%WER" in capsys.readouterr().out
+    # Once more, but what is not its own: told before anything is decoded.
+    (tmp_path / "out" / "results_test.json").write_text("mine")
+    monkeypatch.setattr("todm_sb.cli.evaluate.evaluate", None)
+    with pytest.raises(SystemExit):
+        main(["evaluate", *map(str, argv), "--output", str(tmp_path / "out")])
+    assert "results_test.json was not written by this command" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -83,7 +94,8 @@ def test_a_network_is_compared_with_another_and_all_is_written(bundle, manifest,
         (["TEST", "--subnet", "min", "--subnet", "min"], "min is named twice"),
     ],
 )
-def test_what_makes_no_sense_is_one_line(bundle, manifest, capsys, options, message):
+def test_what_makes_no_sense_is_one_line(bundle, manifest, capsys, monkeypatch, options, message):
+    monkeypatch.setattr("todm_sb.cli.evaluate.load", None)  # nothing is loaded before
     argv = [str(manifest) if x == "TEST" else x for x in options]
     with pytest.raises(SystemExit):
         main(["evaluate", str(bundle), *argv])

@@ -385,6 +385,11 @@ def test_transcribe_takes_a_folder_of_onnx_models_as_it_takes_a_bundle(
     soundfile.write(path, speech(1)[0].numpy(), RATE, subtype="FLOAT")
     assert main(["transcribe", str(path), f"--model={folder}"]) == OK
     assert capsys.readouterr().out == f"{path}\t{asr.transcribe_file(str(path))}\n"
+    # What is longer than the utterances of training is cut by both.
+    network = OnnxASR(folder)
+    whole = network.transcribe_file(path)
+    network.longest_seconds = asr.hparams.longest_seconds = 1.0
+    assert network.transcribe_file(path) == asr.transcribe_file(path) != whole
 
 
 def test_words_have_the_times_and_confidences_that_pytorch_finds(make_exported, tmp_path, capsys):

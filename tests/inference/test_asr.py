@@ -89,7 +89,7 @@ def test_silence_reads_as_some_text(asr, noise, save):
 
 
 def test_audio_longer_than_a_block_is_read_whole(asr, noise, save, monkeypatch):
-    monkeypatch.setattr("todm_sb.inference.asr.BLOCK", 999)
+    monkeypatch.setattr("todm_sb.inference.audio_file.BLOCK", 999)
     np.testing.assert_array_equal(asr.load_audio(save(noise)).numpy(), noise)
 
 

@@ -181,7 +181,7 @@ def test_a_device_times_the_probes_and_the_search_is_for_it(
     [
         (["a", "b", "--probes=c"], "name one"),
         (["a", "--causal"], "--causal is of --probes"),
-        (["a", "--out=none/table.json"], "none is no folder"),
+        (["a", "--out=none/table.json"], "--out none/table.json is no place for a file"),
         (["a"], r"features\.onnx does not exist"),
     ],
 )

@@ -12,6 +12,7 @@ from tiny import arguments
 
 from todm_sb.dataio.manifest import read_csv, write_csv
 from todm_sb.dataio.split import read_splits
+from todm_sb.experiments.compare.results import read_tested
 from todm_sb.search.dev_set import DevSet
 from todm_sb.training.brain import TODMBrain
 from todm_sb.training.runs import dev_dataset, dev_utterances, load_run, run_tokenizer
@@ -39,7 +40,7 @@ def test_every_utterance_of_a_test_set_counts_and_the_results_say_so(
     broken = shutil.copy(breaks.wav, run / "breaks.flac")
     changed = [
         long,
-        replace(odd, wrds="光 " + odd.wrds),
+        replace(odd, wrds="光 " + odd.wrds, spk_id=""),
         replace(missing, wav="nowhere.flac"),
         replace(breaks, wav=str(broken)),
         replace(silent, wrds=""),
@@ -60,6 +61,10 @@ def test_every_utterance_of_a_test_set_counts_and_the_results_say_so(
     words = {row.ID: len(row.wrds.split()) for row in scored}
     tested = json.loads((run / "errors_test-clean.json").read_text())
     assert dict(zip(tested["utterances"], tested["words"], strict=True)) == words
+    # Nobody knows who says one of them.
+    speakers = {row.ID: row.spk_id or row.ID for row in scored}
+    assert read_tested(run, "test-clean").speakers == speakers
+    assert speakers[missing.ID] != missing.ID
     results = json.loads((run / "results_test-clean.json").read_text())
     for result in results:
         errors = dict(zip(tested["utterances"], tested["errors"][result["subnet"]], strict=True))

@@ -17,7 +17,7 @@ from todm_sb.dataio.audio import Conversion
 from todm_sb.dataio.check import Limits, check_manifest
 from todm_sb.dataio.faults import PURPOSES, TRAIN, write_faults
 from todm_sb.dataio.tokenizer import load_tokenizer
-from todm_sb.utils.arguments import at_least, path, positive
+from todm_sb.utils.arguments import at_least, check_file_place, path, positive
 from todm_sb.utils.errors import ConfigError
 
 # Faults printed; --report has them all.
@@ -105,5 +105,4 @@ def _check_place(report: Path, manifest: Path) -> None:
     """Before any audio is read."""
     if report.resolve() == manifest.resolve():
         raise ConfigError(f"--report {report} is the manifest itself: name another file")
-    if report.is_dir() or not report.resolve().parent.is_dir():
-        raise ConfigError(f"--report {report} is no place for a file")
+    check_file_place(report, "--report ")

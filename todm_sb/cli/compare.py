@@ -35,8 +35,7 @@ from todm_sb.experiments.compare.tables import Comparison, comparison_markdown
 from todm_sb.supernet import count_parameters
 from todm_sb.training.arguments import parse_arguments, run_option_arguments
 from todm_sb.training.settings import REQUIRED
-from todm_sb.utils.arguments import path
-from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.arguments import at_least, beside_a_recipe, path, positive
 from todm_sb.utils.own_files import check_own, write_own
 
 FILES = ("comparison.json", "comparison.md", "comparison.png")
@@ -100,13 +99,7 @@ def show(runs: Runs, cells: list[Cell]) -> None:
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The arguments of ``compare``, and those for ``train``."""
-    parser = argparse.ArgumentParser(
-        prog="todm-sb compare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("hparams", type=path, help="YAML of a supernet")
+    parser = beside_a_recipe("compare", __doc__)
     parser.add_argument("--output_folder", type=path, help="default: results/compare-<YAML>")
     parser.add_argument(
         "--archive",
@@ -124,13 +117,11 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         "--seeds", type=integers, default=[1], help="with commas between them; default: 1"
     )
     parser.add_argument("--sizes", type=int, default=5, help="default: 5")
-    parser.add_argument("--jobs", type=int, default=1, help="cells at a time; default: 1")
-    parser.add_argument("--adamw_lr", type=float, default=0.001, help="default: 0.001")
+    parser.add_argument("--jobs", type=at_least(1), default=1, help="cells at a time; default: 1")
+    parser.add_argument("--adamw_lr", type=positive, default=0.001, help="default: 0.001")
     parser.add_argument("--dry-run", action="store_true", help="only list the cells, their state")
     parser.add_argument("--noprogressbar", action="store_true")
     arguments, others = parser.parse_known_args(argv)
-    if arguments.jobs < 1:
-        raise ConfigError(f"--jobs must be at least 1, not {arguments.jobs}")
     for seed in arguments.seeds:
         REQUIRED["seed"](seed, "--seeds")
     if arguments.output_folder is None:

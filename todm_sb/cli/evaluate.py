@@ -14,7 +14,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -27,6 +27,7 @@ from todm_sb.cli.recogniser import add_search_arguments, decoding_of, load
 from todm_sb.dataio.text import printable
 from todm_sb.experiments.evaluation import Evaluated, EvaluationSet, evaluate, rows_of
 from todm_sb.inference import SubnetASR
+from todm_sb.supernet import count_parameters
 from todm_sb.training.recipe import RECIPE
 from todm_sb.utils.arguments import path
 from todm_sb.utils.errors import ConfigError
@@ -76,13 +77,17 @@ def run(arguments: argparse.Namespace) -> int:
     names = [test_set.name for test_set in test_sets]
     if len(set(names)) < len(names):
         raise ConfigError("two manifests have the same name: rename one")
+    wanted = _wanted(arguments)
+    if arguments.output:
+        check_own(arguments.output, [x for name in names for x in _files(name, wanted)])
     decoding = decoding_of(arguments)
     failed = False
     evaluated: dict[str, list[Evaluated]] = {name: [] for name in names}
     parameters: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as temporary:
-        for name, asr in _networks(arguments, Path(temporary)):
-            parameters[name] = sum(p.numel() for p in asr.mods.encoder.model.parameters())
+        for name, (place, subnet) in wanted.items():
+            asr = _load(place, subnet, arguments, Path(temporary))
+            parameters[name] = count_parameters(asr.mods.encoder.model)
             recogniser = asr.recogniser(decoding)
             for test_set in test_sets:
                 shown = partial(bar, total=len(test_set.sources), desc=test_set.name, unit="utt")
@@ -96,22 +101,31 @@ def run(arguments: argparse.Namespace) -> int:
     return FAILED if failed else OK
 
 
-def _networks(arguments: argparse.Namespace, temporary: Path) -> Iterator[tuple[str, SubnetASR]]:
-    """The networks by name; the one to compare with is first."""
+def _wanted(arguments: argparse.Namespace) -> dict[str, tuple[str, str | None]]:
+    """Place and subnet of the networks by name; the one to compare with is first."""
     wanted = [(arguments.model, subnet) for subnet in arguments.subnet or [None]]
-    several = [arguments.against] if arguments.against else []
     if arguments.against:
         wanted.insert(0, (arguments.against, arguments.against_subnet))
-    seen: set[str] = set()
+    named: dict[str, tuple[str, str | None]] = {}
     for place, subnet in wanted:
-        name = subnet or "max"
-        if several:
-            name = f"{place} {name}"
-        if name in seen:
-            raise ConfigError(f"{name} is named twice")
-        seen.add(name)
-        bundle = place if is_of_hub(place) else _bundle_of(model_folder(place), temporary)
-        yield name, load(bundle, subnet, device=arguments.device, trusted=arguments.trusted)
+        name = f"{place} {subnet or 'max'}" if arguments.against else subnet or "max"
+        if name in named:
+            raise ConfigError(f"{name} is named twice: leave one")
+        named[name] = (place, subnet)
+    return named
+
+
+def _files(test_set: str, networks: Iterable[str]) -> list[str]:
+    """Names of the files of a test set: the results, and the alignments of each network."""
+    labels = ("".join(c if c.isalnum() or c in "-." else "_" for c in x) for x in networks)
+    return [f"results_{test_set}.json", *(f"wer_{test_set}_{label}.txt" for label in labels)]
+
+
+def _load(
+    place: str, subnet: str | None, arguments: argparse.Namespace, temporary: Path
+) -> SubnetASR:
+    bundle = place if is_of_hub(place) else _bundle_of(model_folder(place), temporary)
+    return load(bundle, subnet, device=arguments.device, trusted=arguments.trusted)
 
 
 def _bundle_of(folder: Path, temporary: Path) -> Path:
@@ -132,12 +146,9 @@ def _show(
 ) -> None:
     record = {"test set": name, "networks": [_record(x, found[0], parameters) for x in found]}
     if arguments.output:
-        files = {f"results_{name}.json": json.dumps(record, indent=1) + "\n"}
-        for x in found:
-            label = "".join(c if c.isalnum() or c in "-." else "_" for c in x.name)
-            files[f"wer_{name}_{label}.txt"] = _alignments(x)
-        check_own(arguments.output, files)
-        write_own(arguments.output, {key: text.encode() for key, text in files.items()})
+        texts = [json.dumps(record, indent=1) + "\n", *map(_alignments, found)]
+        files = zip(_files(name, [x.name for x in found]), texts, strict=True)
+        write_own(arguments.output, {key: text.encode() for key, text in files})
     if arguments.json:
         print(json.dumps(record))
         return

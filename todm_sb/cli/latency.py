@@ -18,7 +18,7 @@ from typing import Any
 
 from todm_sb.cli.main import OK
 from todm_sb.search.probes import FORMAT, VERSION, read_card
-from todm_sb.utils.arguments import at_least, path, positive
+from todm_sb.utils.arguments import at_least, check_file_place, path, positive
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.files import write_atomic
 
@@ -58,8 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
         return _write(arguments)
     if arguments.causal:
         raise ConfigError("--causal is of --probes: a folder of ONNX models has one form")
-    if arguments.out is not None and not arguments.out.parent.is_dir():
-        raise ConfigError(f"--out {arguments.out}: {arguments.out.parent} is no folder")
+    if arguments.out is not None:
+        check_file_place(arguments.out, "--out ")
     from todm_sb.inference.onnx import OnnxASR
     from todm_sb.inference.onnx_latency import device, time_folders
 

@@ -11,7 +11,7 @@ import sys
 from todm_sb.cli.main import FAILED, OK
 from todm_sb.dataio.folder_manifest import folder_rows
 from todm_sb.dataio.manifest import write_csv
-from todm_sb.utils.arguments import at_least, path
+from todm_sb.utils.arguments import at_least, check_file_place, path
 from todm_sb.utils.errors import ConfigError, DataError
 
 
@@ -41,8 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--text-suffix must begin with a dot, not be {arguments.text_suffix!r}")
     if manifest.suffix != ".csv":
         raise ConfigError(f"{manifest}: what is written is CSV: give it a name in .csv")
-    if manifest.is_dir() or not manifest.resolve().parent.is_dir():
-        raise ConfigError(f"{manifest} is no place for a file")
+    check_file_place(manifest)
     if manifest.exists() and not arguments.force:
         raise ConfigError(f"{manifest} is there already: name another file, or add --force")
     rows, faults = folder_rows(folder, manifest.parent, arguments.text_suffix, arguments.threads)

@@ -20,7 +20,7 @@ from todm_sb.experiments.plan.cards import CARDS
 from todm_sb.experiments.plan.plan import Data, cards_table, counted_table, plan_of
 from todm_sb.training.arguments import parse_arguments
 from todm_sb.training.recipe import Recipe, is_placeholder
-from todm_sb.utils.arguments import at_least, path, positive
+from todm_sb.utils.arguments import at_least, beside_a_recipe, positive
 
 
 def main(argv: Sequence[str]) -> int:
@@ -49,14 +49,7 @@ def main(argv: Sequence[str]) -> int:
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The arguments of ``plan``, and those that are for the recipe."""
-    parser = argparse.ArgumentParser(
-        prog="todm-sb plan",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    known = Data()
-    parser.add_argument("hparams", type=path, help="the YAML")
+    parser, known = beside_a_recipe("plan", __doc__), Data()
     parser.add_argument("--gpus", type=at_least(1), default=1, help="default: 1")
     parser.add_argument(
         "--card", nargs="+", choices=CARDS, default=["h100"], help="one or more; default: h100"

@@ -14,21 +14,19 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from todm_sb.cli.cutting import cutting_of
 from todm_sb.cli.recogniser import add_search_arguments, decoding_of, load
 from todm_sb.cli.transcripts import (
     Result,
     add_audio_arguments,
     add_output_arguments,
-    check_output,
+    results_of,
     show,
+    sources_of_arguments,
 )
 from todm_sb.dataio.librispeech import reference_of
 from todm_sb.dataio.text import words_of_text
-from todm_sb.inference.recogniser import Transcribed, transcribe_sources
-from todm_sb.inference.sources import sources_of
+from todm_sb.inference.recogniser import Transcribed
 from todm_sb.utils.errors import DataError
-from todm_sb.utils.progress import bar
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,8 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ConfigError: if the model cannot be loaded, or options do not fit together.
     """
-    sources = sources_of(arguments.audio, arguments.list)
-    check_output(arguments, sources)
+    sources = sources_of_arguments(arguments)
     decoding = decoding_of(arguments, arguments.nbest)
     asr = load(
         arguments.model,
@@ -69,9 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.device,
         arguments.trusted,
     )
-    found = transcribe_sources(asr.recogniser(decoding), sources, cutting_of(arguments))
-    shown = bar(found, show=len(sources) > 1, total=len(sources), unit="file")
-    results = (Result(done, arguments.nbest) for done in shown)
+    results = results_of(arguments, asr.recogniser(decoding), sources)
     if arguments.reference:
         results = (_with_reference(asr.tokenizer, result) for result in results)
     return show(arguments, results)

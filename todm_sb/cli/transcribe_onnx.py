@@ -11,21 +11,18 @@ from __future__ import annotations
 
 import argparse
 
-from todm_sb.cli.cutting import add_cutting_arguments, cutting_of
+from todm_sb.cli.cutting import add_cutting_arguments
 from todm_sb.cli.transcripts import (
-    Result,
     add_audio_arguments,
     add_output_arguments,
-    check_output,
+    results_of,
     show,
+    sources_of_arguments,
 )
 from todm_sb.inference.onnx import OnnxASR, is_onnx_folder
-from todm_sb.inference.recogniser import transcribe_sources
-from todm_sb.inference.sources import sources_of
 from todm_sb.utils.arguments import at_least
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.hub import model_folder
-from todm_sb.utils.progress import bar
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,8 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ConfigError: if the model cannot be loaded, or options do not fit together.
     """
-    sources = sources_of(arguments.audio, arguments.list)
-    check_output(arguments, sources)
+    sources = sources_of_arguments(arguments)
     if arguments.nbest > 1:
         raise ConfigError("--nbest needs a beam, which folders of ONNX models do not have")
     folder = model_folder(arguments.model)
@@ -59,6 +55,4 @@ def run(arguments: argparse.Namespace) -> int:
             "export --format onnx need PyTorch: pip install todm_sb"
         )
     asr = OnnxASR(folder, arguments.threads)
-    found = transcribe_sources(asr, sources, cutting_of(arguments))
-    shown = bar(found, show=len(sources) > 1, total=len(sources), unit="file")
-    return show(arguments, (Result(done) for done in shown))
+    return show(arguments, results_of(arguments, asr, sources))

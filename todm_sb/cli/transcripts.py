@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from todm_sb.cli.cutting import cutting_of
 from todm_sb.cli.main import FAILED, OK
 from todm_sb.dataio.text import printable
 from todm_sb.inference.formats import (
@@ -22,12 +23,17 @@ from todm_sb.inference.formats import (
     as_text,
     as_vtt,
 )
-from todm_sb.inference.recogniser import WINDOW_FILES, Transcribed
-from todm_sb.inference.sources import Source, check_names
+from todm_sb.inference.recogniser import (
+    WINDOW_FILES,
+    Recogniser,
+    Transcribed,
+    transcribe_sources,
+)
+from todm_sb.inference.sources import Source, check_names, sources_of
 from todm_sb.utils.arguments import at_least, path
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.own_files import check_own, write_own
-from todm_sb.utils.progress import say
+from todm_sb.utils.progress import bar, say
 
 
 def add_audio_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,12 +69,13 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_output(arguments: argparse.Namespace, sources: list[Source]) -> None:
-    """Looks at the options of the output, before anything is loaded.
+def sources_of_arguments(arguments: argparse.Namespace) -> list[Source]:
+    """What the arguments want transcribed, once the output has a place, before anything is loaded.
 
     Raises:
-        ConfigError: if they do not fit together, or have no place.
+        ConfigError: if the options do not fit together, or have no place.
     """
+    sources = sources_of(arguments.audio, arguments.list)
     form = arguments.format
     if arguments.nbest > 1 and form not in ("json", "jsonl"):
         raise ConfigError(f"--nbest {arguments.nbest}: --format json or jsonl has alternatives")
@@ -76,12 +83,11 @@ def check_output(arguments: argparse.Namespace, sources: list[Source]) -> None:
         raise ConfigError(f"--format {form} has no place for a --reference")
     if arguments.output:
         check_names(sources)
-        if arguments.output.exists() and not arguments.output.is_dir():
-            raise ConfigError(f"--output {arguments.output} is a file: name a folder")
         check_own(arguments.output, [source.name + SUFFIXES[form] for source in sources])
         arguments.output.mkdir(parents=True, exist_ok=True)
     elif form not in TOGETHER and len(sources) > 1:
         raise ConfigError(f"--format {form} is of one recording: add --output DIR")
+    return sources
 
 
 class Result:
@@ -111,6 +117,15 @@ class Result:
         if form in ("json", "jsonl"):
             return as_json(self.fields, indent=1 if form == "json" else None)
         return {"text": as_text, "srt": as_srt, "vtt": as_vtt}[form](transcript)
+
+
+def results_of(
+    arguments: argparse.Namespace, recogniser: Recogniser, sources: list[Source]
+) -> Iterator[Result]:
+    """Transcribes the files, as the arguments of audio, output and cutting say."""
+    found = transcribe_sources(recogniser, sources, cutting_of(arguments))
+    shown = bar(found, show=len(sources) > 1, total=len(sources), unit="file")
+    return (Result(done, arguments.nbest) for done in shown)
 
 
 def show(arguments: argparse.Namespace, results: Iterable[Result]) -> int:

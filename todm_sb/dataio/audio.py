@@ -23,6 +23,16 @@ RUN_UP = {"MP3": 32 * 1152}
 
 SILENT = "silent audio"
 
+# Suffixes of what libsndfile reads: what is taken for audio in a folder. A file that is named may
+# have any other.
+SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffix in (
+        *("wav", "flac", "ogg", "oga", "opus", "mp3", "aif", "aiff", "aifc", "aiffc"),
+        *("au", "snd", "caf", "w64", "rf64", "sph", "nist", "voc"),
+    )
+)
+
 # Samples decoded at a time.
 BLOCK = 1 << 16
 

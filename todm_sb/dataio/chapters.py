@@ -60,7 +60,12 @@ class Chapter:
     @property
     def name(self) -> str:
         """Folders of speaker and chapter, as LibriSpeech's file names spell them."""
-        return f"{self.folder.parent.name}-{self.folder.name}"
+        return f"{self.speaker}-{self.folder.name}"
+
+    @property
+    def speaker(self) -> str:
+        """The folder of the speaker."""
+        return self.folder.parent.name
 
     def lines(self) -> tuple[list[Line], list[tuple[Line, Line]]]:
         """What the transcripts say of each utterance.

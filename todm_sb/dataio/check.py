@@ -102,8 +102,11 @@ def check_manifest(
     rows = [row_of(row) for _, row in sound]
     if purpose == TRAIN:
         return Report(str(path), rows, sorted(faults + unsound, key=lambda fault: fault.line))
-    words = {line: row["wrds"] for line, row in lines}
-    lost = [Undecodable(f, words[f.line]) for f in sorted(unsound, key=lambda fault: fault.line)]
+    cells = dict(lines)
+    lost = [
+        Undecodable(fault, cells[fault.line]["wrds"], cells[fault.line]["spk_id"])
+        for fault in sorted(unsound, key=lambda fault: fault.line)
+    ]
     return Report(str(path), rows, faults, lost, purpose)
 
 

@@ -15,7 +15,7 @@ from todm_sb.dataio.faults import Fault
 from todm_sb.dataio.manifest import Row
 from todm_sb.dataio.reading import LETTER_CASES
 from todm_sb.utils.errors import quoted
-from todm_sb.utils.folders import is_text
+from todm_sb.utils.folders import is_text, shown
 from todm_sb.utils.progress import bar
 
 logger = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ def _row(name: str, seconds: float, chapter: Chapter, line: Line) -> Row:
     """Names that are not UTF-8 are escaped in it: there is no such file, but it can be written."""
     path = _path_of(chapter, line)
     name, wav, speaker = (
-        x.encode(errors="backslashreplace").decode() for x in (name, str(path), chapter.name)
+        x.encode(errors="backslashreplace").decode() for x in (name, str(path), chapter.speaker)
     )
     return Row(name, seconds, wav, speaker, line.words)
 
@@ -157,7 +157,7 @@ def _examine(chapter: Chapter, line: Line) -> float | Fault:
         )
     if not is_text(path):
         mend = "rename the file or folder"
-        return _fault(line.id, "name that is no text", f"{_shown(path)} is not UTF-8: {mend}")
+        return _fault(line.id, "name that is no text", f"{shown(path)} is not UTF-8: {mend}")
     try:
         header = soundfile.info(path)
     except (OSError, soundfile.SoundFileError) as error:
@@ -171,7 +171,7 @@ def _untranscribed(path: Path) -> Fault:
     return _fault(
         str(path),
         "audio without transcript",
-        f"{_shown(path)} has no transcript: add its line to the .trans.txt beside it, or remove it",
+        f"{shown(path)} has no transcript: add its line to the .trans.txt beside it, or remove it",
     )
 
 
@@ -180,12 +180,8 @@ def misplaced_fault(path: Path) -> Fault:
     return _fault(
         str(path),
         "audio in no chapter",
-        f"{_shown(path)} is not in <split>/<speaker>/<chapter>/: move it there with its transcript",
+        f"{shown(path)} is not in <split>/<speaker>/<chapter>/: move it there with its transcript",
     )
-
-
-def _shown(path: Path) -> str:
-    return str(path) if is_text(path) else quoted(str(path), 1000)
 
 
 def _contradiction(one: Line, other: Line) -> Fault:

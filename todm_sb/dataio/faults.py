@@ -47,10 +47,12 @@ class Undecodable:
     Args:
         fault: why it cannot.
         words: its transcript.
+        speaker: who says it; empty if nobody knows.
     """
 
     fault: Fault
     words: str
+    speaker: str = ""
 
 
 @dataclass(frozen=True)

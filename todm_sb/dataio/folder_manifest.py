@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import soundfile
 
+from todm_sb.dataio.audio import SUFFIXES
 from todm_sb.dataio.faults import Fault
 from todm_sb.dataio.manifest import Row
-from todm_sb.utils.errors import DataError, quoted
-from todm_sb.utils.folders import is_text, subfolders
+from todm_sb.utils.errors import DataError
+from todm_sb.utils.folders import files_below, is_text, shown
 from todm_sb.utils.progress import bar
 from todm_sb.utils.text_files import read_text, words
-
-# Suffixes of what libsndfile reads.
-AUDIO = re.compile(r"\.(aif[cf]?|aiff|au|caf|flac|mp3|og[ag]|opus|rf64|snd|sph|voc|w64|wav)", re.I)
 
 
 def folder_rows(
@@ -44,21 +40,21 @@ def folder_rows(
     folder, base = Path(folder), Path(os.path.abspath(base))
     if not folder.is_dir():
         raise DataError(f"folder {folder} is not there: name the one that holds the audio")
-    found = sorted(_files(folder, set()))
-    audio = [path for path in found if AUDIO.fullmatch(path.suffix)]
+    found = sorted(files_below(folder))
+    audio = [path for path in found if path.suffix.lower() in SUFFIXES]
     first: dict[Path, Path] = {}
     for path in audio:
         first.setdefault(path.with_suffix(""), path)
 
     def examine(path: Path) -> Row | Fault:
         if (other := first[path.with_suffix("")]) != path:
-            return Fault(0, _shown(path), "audio of a name that another has", _shown(other))
+            return Fault(0, shown(path), "audio of a name that another has", shown(other))
         return _utterance(path, folder, base, text_suffix)
 
     with ThreadPoolExecutor(num_threads) as pool:
         work = list(bar(pool.map(examine, audio), desc="audio", total=len(audio), unit="file"))
     lone = [
-        Fault(0, _shown(path), "text without audio", "put the audio beside it, or remove it")
+        Fault(0, shown(path), "text without audio", "put the audio beside it, or remove it")
         for path in found
         if path.suffix == text_suffix and path.with_suffix("") not in first
     ]
@@ -66,22 +62,9 @@ def folder_rows(
     return rows, [*(item for item in work if isinstance(item, Fault)), *lone]
 
 
-def _files(folder: Path, seen: set[str]) -> Iterator[Path]:
-    """Files of a folder and of those below it, each folder once, however many links lead to it."""
-    place = os.path.realpath(folder)
-    if place in seen:
-        return
-    seen.add(place)
-    with os.scandir(folder) as entries:
-        names = [x.name for x in entries if not x.name.startswith(".") and not x.is_dir()]
-    yield from (folder / name for name in names)
-    for below in subfolders(folder):
-        yield from _files(below, seen)
-
-
 def _utterance(path: Path, folder: Path, base: Path, text_suffix: str) -> Row | Fault:
     if not is_text(path):
-        return Fault(0, _shown(path), "name that is no text", "rename the file or folder")
+        return Fault(0, shown(path), "name that is no text", "rename the file or folder")
     beside = path.with_suffix(text_suffix)
     try:
         text = " ".join(words(read_text(beside)))
@@ -103,7 +86,3 @@ def _utterance(path: Path, folder: Path, base: Path, text_suffix: str) -> Row | 
     wav = Path(os.path.abspath(path))
     wav = wav.relative_to(base) if wav.is_relative_to(base) else wav
     return Row(name.as_posix(), header.frames / header.samplerate, str(wav), speaker, text)
-
-
-def _shown(path: Path) -> str:
-    return str(path) if is_text(path) else quoted(str(path), 1000)

@@ -12,6 +12,9 @@ An utterance keeps its id; where another one in the split has the same, both are
 What cannot be trained on is left out of the CSVs of training splits. Those of dev and test splits
 have all that is there, of duration 0 where the audio cannot be opened and without words where it is
 not known which: error rates are of it, or say that they are not.
+
+``spk_id`` is the speaker, in all chapters the same; SpeechBrain's own preparation writes
+``<speaker>-<chapter>``.
 """
 
 from __future__ import annotations
@@ -41,8 +44,8 @@ from todm_sb.dataio.manifest import (
     refuse_changed,
     write_csv,
 )
-from todm_sb.dataio.reading import LETTER_CASES
-from todm_sb.utils.errors import ConfigError, DataError, quoted
+from todm_sb.dataio.reading import LETTER_CASES, check_letter_case
+from todm_sb.utils.errors import DataError
 from todm_sb.utils.folders import files_digest, subfolders
 
 __all__ = ["LETTER_CASES", "prepare_librispeech", "reference_of"]
@@ -89,7 +92,7 @@ def prepare_librispeech(
     """
     if skip_prep:
         return
-    _check_letter_case(letter_case)
+    check_letter_case(letter_case)
     data_folder, save_folder = Path(data_folder).resolve(), Path(save_folder)
     names = list(dict.fromkeys([*tr_splits, *dev_splits, *te_splits]))
     limits = _limits(names, select_n_sentences)
@@ -107,13 +110,6 @@ def prepare_librispeech(
         _merge(merged_csv, {csvs[name]: made_from[name] for name in merge_lst})
 
 
-def _check_letter_case(letter_case: str) -> None:
-    if letter_case not in tuple(LETTER_CASES):
-        raise ConfigError(
-            f"letter_case is {quoted(letter_case)}: make it {', '.join(LETTER_CASES)}"
-        )
-
-
 def _prepare_split(split: Split, csv: Path, num_threads: int, strict: bool) -> dict[str, Any]:
     """Writes the CSV of a split, unless it is there already; returns what it comes from."""
     folder = split.folder
@@ -126,6 +122,7 @@ def _prepare_split(split: Split, csv: Path, num_threads: int, strict: bool) -> d
         "audio": files_digest(audio, num_threads),
         "select_n_sentences": split.limit,
         "letter_case": split.letter_case,
+        "spk_id": "speaker",  # earlier CSVs, which had the chapter in it, are made anew
         "all": split.keep_all,
     }
     if is_current(csv, made_from):

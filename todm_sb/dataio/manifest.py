@@ -35,7 +35,7 @@ class Row:
         ID: name of the utterance, unique in the manifest.
         duration: length in seconds.
         wav: path of the audio file.
-        spk_id: name of the speaker (for LibriSpeech, of the speaker and chapter).
+        spk_id: name of the speaker; empty if nobody knows.
         wrds: words with single spaces.
         start, stop: of an utterance that is a part of the file, where it begins and ends, in
             seconds or in samples of the file: which of them, the duration tells.

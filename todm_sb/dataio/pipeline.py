@@ -47,6 +47,8 @@ class SpeechDataset(DynamicItemDataset):
         undecodable: the words of each utterance whose audio cannot be decoded, by id; it is not
             among the items, but its words count in evaluation.
         left_out: what of the manifest is no utterance: the number for each cause.
+        speakers: of each utterance, by id, also of those that cannot be decoded; empty if nobody
+            knows.
     """
 
     def __init__(
@@ -78,6 +80,8 @@ class SpeechDataset(DynamicItemDataset):
             lost.fault.id: words_of_text(tokenizer, lost.words) for lost in report.undecodable
         }
         self.left_out = report.left_out
+        self.speakers = {row.ID: row.spk_id for row in report.rows}
+        self.speakers |= {lost.fault.id: lost.speaker for lost in report.undecodable}
 
 
 def samples_of(

@@ -44,6 +44,18 @@ Cells = dict[str | None, Any]
 Lines = list[tuple[int, Cells]]
 
 
+def check_letter_case(letter_case: Any) -> None:
+    """Refuses what is none of :data:`LETTER_CASES`.
+
+    Raises:
+        ConfigError: with what it may be.
+    """
+    if letter_case not in tuple(LETTER_CASES):
+        raise ConfigError(
+            f"letter_case is {quoted(letter_case)}: make it {', '.join(LETTER_CASES)}"
+        )
+
+
 @dataclass(frozen=True)
 class Reading:
     """How the manifests of a run are read.
@@ -63,10 +75,7 @@ class Reading:
     letter_case: str = "keep"
 
     def __post_init__(self) -> None:
-        if self.letter_case not in LETTER_CASES:
-            raise ConfigError(
-                f"letter_case is {quoted(self.letter_case)}: make it {', '.join(LETTER_CASES)}"
-            )
+        check_letter_case(self.letter_case)
 
 
 AS_WRITTEN = Reading()

@@ -17,13 +17,8 @@ from torch import Tensor, nn
 from todm_sb.bundle.bundle import read_bundle
 from todm_sb.dataio.detokenizer import Detokenizer
 from todm_sb.decoders.transducer import TransducerSearcher
-from todm_sb.inference.audio import (
-    BLOCK,
-    audio_blocks,
-    check_batch,
-    check_resampling,
-    open_audio,
-)
+from todm_sb.inference.audio import check_batch, open_audio
+from todm_sb.inference.audio_file import read_audio
 from todm_sb.inference.decoding import Decoding
 from todm_sb.inference.recogniser import Cutting, transcribe_waves
 from todm_sb.inference.results import Transcript
@@ -263,9 +258,8 @@ class SubnetASR(EncoderDecoderASR):
 
     def _load(self, audio: SoundFile, path: str | Path) -> Tensor:
         """The same of what is open already."""
-        check_resampling(audio.samplerate, self.audio_normalizer.sample_rate, str(path))
-        samples = torch.cat(list(audio_blocks(audio, BLOCK, path)))
-        return self.audio_normalizer(samples.to(self.device), audio.samplerate)
+        samples, rate = read_audio(audio, self.audio_normalizer.sample_rate, path)
+        return self.audio_normalizer(torch.from_numpy(samples).to(self.device), rate)
 
     def transcribe_batch(self, wavs: Tensor, wav_lens: Tensor) -> tuple[list[str], list[list[int]]]:
         """Transcribes a batch; each utterance gets the text that it gets alone.

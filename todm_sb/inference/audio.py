@@ -10,22 +10,14 @@ import torch
 from torch import Tensor
 
 from todm_sb.inference.audio_file import (
-    BLOCK,
+    check_batch_shape,
     check_extremes,
-    check_resampling,
     open_audio,
     sample_blocks,
 )
 from todm_sb.utils.errors import DataError
 
-__all__ = [
-    "BLOCK",
-    "audio_blocks",
-    "check_batch",
-    "check_resampling",
-    "check_samples",
-    "open_audio",
-]
+__all__ = ["audio_blocks", "check_batch", "check_samples", "open_audio"]
 
 
 def audio_blocks(audio: soundfile.SoundFile, size: int, path: str | Path) -> Iterator[Tensor]:
@@ -55,11 +47,5 @@ def check_batch(wavs: Tensor, wav_lens: Tensor) -> None:
     Raises:
         DataError: if shapes, samples or lengths make no sense.
     """
-    if wavs.ndim != 2 or wav_lens.shape != wavs.shape[:1]:
-        raise DataError(
-            "audio must be (batch, samples) and lengths (batch,), "
-            f"not {tuple(wavs.shape)} and {tuple(wav_lens.shape)}"
-        )
-    if not bool(((wav_lens >= 0) & (wav_lens <= 1)).all()):
-        raise DataError("lengths of audio must be fractions in 0..1")
+    check_batch_shape(wavs, wav_lens)
     check_samples(wavs)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
@@ -102,6 +102,44 @@ def sample_blocks(audio: soundfile.SoundFile, size: int, path: str | Path) -> It
                 first += len(block)
     except soundfile.LibsndfileError as error:
         raise _no_audio(path, error) from None
+
+
+def read_audio(audio: soundfile.SoundFile, target: int, path: str | Path) -> tuple[np.ndarray, int]:
+    """All samples of what is open, and closes it.
+
+    Args:
+        audio: from :func:`open_audio`.
+        target: sampling rate in Hz that they will be converted to.
+        path: what errors call it.
+
+    Returns:
+        (samples,), float32, the mean of the channels, and their own rate in Hz.
+
+    Raises:
+        DataError: see :func:`sample_blocks` and :func:`check_resampling`.
+    """
+    rate = audio.samplerate
+    check_resampling(rate, target, str(path))
+    return np.concatenate(list(sample_blocks(audio, BLOCK, path))), rate
+
+
+def check_batch_shape(wavs: Any, wav_lens: Any) -> None:
+    """Checks the shape of padded waveforms and their lengths as fractions of the longest.
+
+    Args:
+        wavs: (batch, samples), array or tensor.
+        wav_lens: (batch,), of the same kind.
+
+    Raises:
+        DataError: if shapes or lengths make no sense.
+    """
+    if wavs.ndim != 2 or wav_lens.shape != wavs.shape[:1]:
+        raise DataError(
+            "audio must be (batch, samples) and lengths (batch,), "
+            f"not {tuple(wavs.shape)} and {tuple(wav_lens.shape)}"
+        )
+    if not bool(((wav_lens >= 0) & (wav_lens <= 1)).all()):
+        raise DataError("lengths of audio must be fractions in 0..1")
 
 
 def check_extremes(low: float, high: float, name: str) -> None:

@@ -12,12 +12,12 @@ import onnxruntime
 
 from todm_sb.dataio.detokenizer import Detokenizer
 from todm_sb.inference.audio_file import (
-    BLOCK,
+    check_batch_shape,
     check_extremes,
-    check_resampling,
     open_audio,
-    sample_blocks,
+    read_audio,
 )
+from todm_sb.inference.recogniser import transcribe_waves
 from todm_sb.inference.results import Alternative
 from todm_sb.inference.words import Labels, words_of_labels
 from todm_sb.utils.errors import ConfigError, DataError
@@ -73,13 +73,13 @@ class OnnxASR:
         self._context = self.decoder.get_inputs()[0].shape[1]
 
     def transcribe_file(self, path: str | Path) -> str:
-        """The text of an audio file.
+        """Transcribes a file; if it is longer than the utterances of training, in parts.
 
         Raises:
             DataError: see :meth:`load_audio`.
         """
-        (text,), _ = self.transcribe_batch(self.load_audio(path)[None], np.ones(1))
-        return text
+        (found,) = transcribe_waves(self, [self.load_audio(path)])
+        return found.text
 
     def load_audio(self, path: str | Path) -> np.ndarray:
         """Loads a file as one channel at the network's sampling rate: (samples,), float32.
@@ -91,10 +91,7 @@ class OnnxASR:
             DataError: if it is missing, is no audio, holds no sample or one that is not finite,
                 or has a sampling rate that cannot be converted.
         """
-        audio = open_audio(path)
-        rate = audio.samplerate
-        check_resampling(rate, self.sample_rate, str(path))
-        samples = np.concatenate(list(sample_blocks(audio, BLOCK, path)))
+        samples, rate = read_audio(open_audio(path), self.sample_rate, path)
         return samples if rate == self.sample_rate else _resampled(samples, rate, self.sample_rate)
 
     def transcribe_batch(self, wavs: Any, wav_lens: Any) -> tuple[list[str], list[list[int]]]:
@@ -104,7 +101,8 @@ class OnnxASR:
             DataError: if shapes, samples or lengths make no sense.
         """
         wavs, wav_lens = np.asarray(wavs), np.asarray(wav_lens)
-        _check_batch(wavs, wav_lens)
+        check_batch_shape(wavs, wav_lens)
+        _check_samples(wavs)
         if not len(wavs):
             return [], []
         tokens = [found.ids for found in self.search(*self.encode(wavs, wav_lens))]
@@ -114,7 +112,11 @@ class OnnxASR:
         """(batch, samples) and fractions -> (batch, T, d_joint) and integer lengths."""
         wavs = np.asarray(wavs, np.float32)
         n_samples = np.rint(np.asarray(wav_lens, np.float64) * wavs.shape[1]).astype(int)
-        each = [self._extract(wav[:n]) for wav, n in zip(wavs, n_samples, strict=True)]
+        return self._encode([wav[:n] for wav, n in zip(wavs, n_samples, strict=True)])
+
+    def _encode(self, waves: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """(samples,) each -> (batch, T, d_joint) and integer lengths."""
+        each = [self._extract(wave) for wave in waves]
         lengths = np.array([len(x) for x in each], np.int64)
         # A frame that is nobody's where there is none at all: the graph needs one.
         features = np.zeros((len(each), max(1, *lengths), self._n_features), np.float32)
@@ -162,14 +164,9 @@ class OnnxASR:
         """See :class:`todm_sb.inference.recogniser.Recogniser`; one alternative each."""
         if not waves:
             return []
-        sizes = np.array([len(wave) for wave in waves])
-        wavs = np.zeros((len(waves), max(1, *sizes)), np.float32)
-        for row, wave in zip(wavs, waves, strict=True):
-            row[: len(wave)] = wave
-        found = self.search(*self.encode(wavs, sizes / wavs.shape[1]))
         return [
-            [self._alternative(labels, size / self.sample_rate)]
-            for labels, size in zip(found, sizes.tolist(), strict=True)
+            [self._alternative(labels, len(wave) / self.sample_rate)]
+            for labels, wave in zip(self.search(*self._encode(waves)), waves, strict=True)
         ]
 
     def _alternative(self, labels: Labels, seconds: float) -> Alternative:
@@ -199,14 +196,7 @@ def _resampled(samples: np.ndarray, rate: int, target: int) -> np.ndarray:
     return soxr.resample(samples, rate, target)
 
 
-def _check_batch(wavs: np.ndarray, wav_lens: np.ndarray) -> None:
-    if wavs.ndim != 2 or wav_lens.shape != wavs.shape[:1]:
-        raise DataError(
-            "audio must be (batch, samples) and lengths (batch,), "
-            f"not {wavs.shape} and {wav_lens.shape}"
-        )
-    if not ((wav_lens >= 0) & (wav_lens <= 1)).all():
-        raise DataError("lengths of audio must be fractions in 0..1")
+def _check_samples(wavs: np.ndarray) -> None:
     if wavs.dtype.kind != "f":
         raise DataError(
             f"the audio holds {wavs.dtype}: give floating-point samples of full scale 1"

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from todm_sb.dataio.audio import SUFFIXES
 from todm_sb.utils.errors import ConfigError, DataError
+from todm_sb.utils.folders import files_below
 from todm_sb.utils.text_files import lines, read_text
 
 STDIN = "-"
-# What is taken for audio in a folder; a file that is named may have any other suffix.
-SUFFIXES = frozenset(
-    f".{suffix}"
-    for suffix in (
-        *("wav", "flac", "ogg", "oga", "opus", "mp3", "aif", "aiff", "aifc"),
-        *("au", "snd", "caf", "w64", "rf64", "sph", "nist"),
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -82,19 +76,10 @@ def _of_path(path: str) -> list[Source]:
     if path == STDIN or not os.path.isdir(path):
         return [Source.of_file(path)]
     folder = Path(path)
-    audio = sorted(_below(folder))
+    audio = sorted(x for x in files_below(folder) if x.suffix.lower() in SUFFIXES)
     if not audio:
         raise ConfigError(f"{path} holds no audio file: name its files if they are audio")
     return [Source(str(x), str(x.relative_to(folder).with_suffix(""))) for x in audio]
-
-
-def _below(folder: Path) -> Iterable[Path]:
-    """Audio files at any depth; hidden ones are left out."""
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
-                yield Path(place, name)
 
 
 def check_names(sources: Sequence[Source]) -> None:

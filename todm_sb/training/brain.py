@@ -150,8 +150,8 @@ class TODMBrain(sb.Brain):
         return loader
 
     def _of_dataset(self, stage: sb.Stage, name: str) -> dict[str, Any]:
-        """What the dataset of a stage tells of utterances that are not in it; a loader that was
-        made elsewhere tells nothing."""
+        """What the dataset of a stage tells of the manifest's utterances; a loader that was made
+        elsewhere tells nothing."""
         return getattr(self.datasets.get(stage), name, {})
 
     def _train_loader_specifics(self, dataset: Any, loader_kwargs: dict) -> dict:
@@ -297,4 +297,5 @@ class TODMBrain(sb.Brain):
 
     def write_results(self, folder: Path, split: str) -> list[dict[str, Any]]:
         """After a test; see :meth:`todm_sb.training.evaluation.Evaluation.write`."""
-        return self.evaluation.write(folder, split, self._of_dataset(sb.Stage.TEST, "left_out"))
+        told = (self._of_dataset(sb.Stage.TEST, name) for name in ("left_out", "speakers"))
+        return self.evaluation.write(folder, split, *told)

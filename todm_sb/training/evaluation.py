@@ -101,20 +101,25 @@ class Evaluation:
         loss = self.losses.means_of_all().get("max", float("nan"))
         return {"loss": loss, **self.errors.by_rate_and_name()}
 
-    def write(self, folder: Path, split: str, left_out: Mapping[str, int]) -> list[dict[str, Any]]:
-        """Writes error rates, and the errors and the alignment of each utterance.
+    def write(
+        self, folder: Path, split: str, left_out: Mapping[str, int], speakers: Mapping[str, str]
+    ) -> list[dict[str, Any]]:
+        """Writes error rates, and the errors, the speaker and the alignment of each utterance.
 
         Args:
             folder: of the run.
             split: name of the test set.
             left_out: see :func:`results_of`.
+            speakers: by utterance; one whose speaker nobody knows has the utterance's name.
 
         Returns:
             See :func:`results_of`.
         """
         results = results_of(self.model, self.measured, self.errors, left_out)
         self.errors.write_alignments(folder, split)
-        write_atomic(folder / f"errors_{split}.json", json.dumps(self.errors.by_utterance()))
+        errors = self.errors.by_utterance()
+        errors["speakers"] = [speakers.get(key) or key for key in errors["utterances"]]
+        write_atomic(folder / f"errors_{split}.json", json.dumps(errors))
         write_atomic(folder / f"results_{split}.json", json.dumps(results, indent=2) + "\n")
         return results
 

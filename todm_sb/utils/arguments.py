@@ -8,6 +8,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from todm_sb.utils.errors import ConfigError
+
 
 def at_least(least: int) -> Callable[[str], int]:
     """The type of whole numbers from ``least`` on."""
@@ -31,6 +33,40 @@ def positive(text: str) -> float:
     return number
 
 
+def beside_a_recipe(command: str, description: str) -> argparse.ArgumentParser:
+    """A parser of what a subcommand takes besides the keys of a recipe's YAML, which it names as
+    ``hparams``: ``parse_known_args`` tells both apart.
+
+    Args:
+        command: name of the subcommand.
+        description: for its help, as it is written.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"todm-sb {command}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # it may be the beginning of a key
+    )
+    parser.add_argument("hparams", type=path, help="YAML of a supernet")
+    return parser
+
+
 def path(text: str) -> Path:
     """A file or folder; in ``--option=~/x`` no shell has replaced the ``~`` by someone's home."""
     return Path(os.path.expanduser(text))
+
+
+def check_file_place(file: Path, option: str = "") -> None:
+    """Checks that a file can be written, before there is anything to write.
+
+    Args:
+        file: which may be there already.
+        option: that names it, with a space after it, for the message.
+
+    Raises:
+        ConfigError: if it is a folder, or would be in one that is not there.
+    """
+    if file.is_dir() or not file.resolve().parent.is_dir():
+        raise ConfigError(
+            f"{option}{file} is no place for a file: name one in a folder that is there"
+        )

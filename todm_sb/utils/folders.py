@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from todm_sb.utils.errors import quoted
 
 # Files that a thread looks at in one go: a corpus has some 300,000.
 CHUNK = 1000
@@ -32,6 +34,24 @@ def files(folder: Path, suffix: str) -> list[Path]:
     """
     names = (name for name in os.listdir(folder) if name.endswith(suffix))
     return [folder / name for name in sorted(names) if not name.startswith(".")]
+
+
+def files_below(folder: Path, seen: set[str] | None = None) -> Iterator[Path]:
+    """Files of a folder and of those below it, each folder once, however many links lead to it.
+
+    Args:
+        folder: must be there.
+        seen: real paths of folders to leave out; it grows.
+    """
+    seen, place = set() if seen is None else seen, os.path.realpath(folder)
+    if place in seen:
+        return
+    seen.add(place)
+    with os.scandir(folder) as entries:
+        names = [x.name for x in entries if not x.name.startswith(".") and not x.is_dir()]
+    yield from (folder / name for name in names)
+    for below in subfolders(folder):
+        yield from files_below(below, seen)
 
 
 def files_digest(paths: Sequence[str | Path], num_threads: int = 8) -> str:
@@ -64,6 +84,11 @@ def is_text(name: str | Path) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def shown(path: Path) -> str:
+    """How a message calls a file, whose name need not be text."""
+    return str(path) if is_text(path) else quoted(str(path), 1000)
 
 
 def _look(paths: Sequence[str | Path]) -> bytes:

@@ -37,9 +37,16 @@ def write_own(folder: Path, files: Mapping[str, bytes]) -> None:
 def check_own(folder: Path, names: Iterable[str]) -> None:
     """Checks that files may be written over.
 
+    Args:
+        folder: need not be there.
+        names: of the files in it.
+
     Raises:
-        ConfigError: if one of them was not written by :func:`write_own`, or was changed since.
+        ConfigError: if one of them was not written by :func:`write_own`, or was changed since, or
+            the folder is a file.
     """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file: name a folder")
     written = read_record(folder / RECORD)
     for name in names:
         path = folder / name

@@ -1,0 +1,85 @@
+"""Many files with any recogniser: one that says how long and how loud each part is."""
+
+import numpy as np
+import pytest
+
+from todm_sb.inference import recogniser as module
+from todm_sb.inference.recogniser import Cutting, transcribe_sources, transcribe_waves
+from todm_sb.inference.results import Alternative, Word
+from todm_sb.inference.segments import segments_of
+from todm_sb.inference.sources import Source
+from todm_sb.utils.errors import DataError
+
+RATE = 1000
+
+
+class Measuring:
+    sample_rate, longest_seconds = RATE, 2.0
+
+    def __init__(self, waves):
+        self.waves = waves
+        self.loaded = []
+        self.batches = []
+
+    def load(self, path):
+        self.loaded.append(path)
+        if path not in self.waves:
+            raise DataError(f"{path} is no audio")
+        return self.waves[path]
+
+    def recognise(self, waves):
+        self.batches.append([len(wave) for wave in waves])
+        return [[self.measured(wave)] for wave in waves]
+
+    @staticmethod
+    def measured(wave):
+        text = f"{len(wave)}:{np.abs(wave).sum():.3f}"
+        return Alternative(text, (Word(text, 0.0, len(wave) / RATE, 1.0),), 0.0)
+
+
+@pytest.fixture
+def recogniser():
+    rng = np.random.default_rng(0)
+    lengths = {f"{i}.wav": rng.integers(1, 6 * RATE) for i in range(40)}
+    waves = {name: rng.normal(size=n).astype(np.float32) for name, n in lengths.items()}
+    return Measuring(waves)
+
+
+@pytest.mark.parametrize("batch_seconds", [0.5, 7.0, 1000.0])
+def test_every_part_is_heard_once_in_batches_within_their_bound(recogniser, batch_seconds):
+    waves = list(recogniser.waves.values())
+    found = transcribe_waves(recogniser, waves, Cutting(batch_seconds=batch_seconds))
+    for wave, transcript in zip(waves, found, strict=True):
+        parts = segments_of(wave, RATE, 2.0)
+        texts = [recogniser.measured(wave[begin:end]).text for begin, end in parts]
+        assert transcript.text == " ".join(texts)
+        # Times are from the beginning of the whole.
+        times = [(word.start, word.end) for word in transcript.words]
+        np.testing.assert_allclose(times, np.array(parts) / RATE)
+    for batch in recogniser.batches:
+        assert len(batch) == 1 or len(batch) * max(batch) <= batch_seconds * RATE
+    if batch_seconds == 1000.0:
+        assert len(recogniser.batches) == 1
+
+
+@pytest.mark.parametrize(("seconds", "files"), [(9.0, 1000), (1000.0, 5)])
+def test_files_come_in_their_order_and_few_are_held_in_memory(
+    recogniser, monkeypatch, seconds, files
+):
+    monkeypatch.setattr(module, "WINDOW_SECONDS", seconds)
+    monkeypatch.setattr(module, "WINDOW_FILES", files)
+    names = list(recogniser.waves)
+    names.insert(7, "bad.wav")
+    longest = max(map(len, recogniser.waves.values())) / RATE
+    sources = [Source.of_file(name) for name in names]
+    for i, done in enumerate(transcribe_sources(recogniser, sources)):
+        held = recogniser.loaded[i:]
+        assert len(held) <= files
+        assert sum(len(recogniser.waves.get(x, ())) for x in held) / RATE <= seconds + longest
+        assert done.source.path == names[i]
+        if names[i] == "bad.wav":
+            assert (done.transcript, done.error) == (None, "bad.wav is no audio")
+        else:
+            (alone,) = transcribe_waves(recogniser, [recogniser.waves[names[i]]])
+            assert done.transcript == alone
+    assert i + 1 == len(names)
