@@ -34,7 +34,7 @@ SAME = {"cpu": 0.0, "cuda": 1e-2}
 
 OVERRIDES = {
     "train_splits": "[train]",
-    "dev_split": "dev",
+    "dev_splits": "[dev]",
     "test_splits": "[test]",
     "vocab_size": 12,
     "number_of_epochs": 2,

@@ -202,6 +202,7 @@ ON_MINI_CORPUS = {
     "model": tiny_model(),
     **dict.fromkeys(["n_train", "n_dev", "n_test"]),
     "train_splits": "[train]",
+    "dev_splits": "[dev-clean]",
     "test_splits": "[test-clean]",
     "num_workers": 0,
     "sandwich_warmup": 0,
@@ -218,7 +219,7 @@ ON_MINI_CORPUS = {
         ),
         (
             "mini_librispeech.yaml",
-            {"named_subnets": "null", "dev_split": "dev-clean"},
+            {"named_subnets": "null"},
             ["max", "min"],
         ),
         (

@@ -14,6 +14,7 @@ OVERRIDES = {
     **dict.fromkeys(["n_train", "n_dev", "n_test"]),
     "named_subnets": "{shallow: {layers: [1], ffn_dims: [32]}}",
     "train_splits": "[train]",
+    "dev_splits": "[dev-clean]",
     "test_splits": "[test-clean]",
     "num_workers": 0,
     "sandwich_warmup": 0,

@@ -137,8 +137,8 @@ OPTIONAL: dict[str, Check] = {
     "text_column": nullable(_PLACE),
     "text_normalization": one_of(*NORMALIZATIONS),
     **dict.fromkeys(("resample", "mixdown"), flag),
-    "train_splits": sequence(_SPLIT, 1, 1000),
-    "dev_split": _SPLIT,
+    **dict.fromkeys(("train_splits", "dev_splits"), sequence(_SPLIT, 1, 1000)),
+    "noise_folder": nullable(_PLACE),
     "corpus_seed": _SEED,
     **dict.fromkeys(("n_train", "n_dev", "n_test"), _COUNT),
     "train_hours": positive,
@@ -303,7 +303,7 @@ def _check_hop(features: SpeechFeatures) -> None:
 
 def _check_augmentation(hparams: Mapping[str, Any]) -> None:
     """It may begin long after the first step, and would fail there."""
-    for key in ("wav_augment", "feature_augment"):
+    for key in ("wav_augment", "noise_augment", "feature_augment"):
         augment = hparams.get(key)
         if augment is None:
             continue
@@ -314,11 +314,13 @@ def _check_augmentation(hparams: Mapping[str, Any]) -> None:
                 f"{key}: {type(augment).__name__} does not take a batch and its lengths: put it "
                 "into a speechbrain.augment.augmenter.Augmenter, among its augmentations"
             ) from None
-    if largest_growth(hparams.get("feature_augment")) > 1:
-        raise ConfigError(
-            "feature_augment adds copies of utterances (concat_original, repeat_augment or "
-            "parallel_augment), for which there would be no transcripts: only wav_augment can"
-        )
+        if hasattr(augment, "check"):
+            augment.check()
+        if key != "wav_augment" and largest_growth(augment) > 1:
+            raise ConfigError(
+                f"{key} makes speech longer, or adds copies of utterances (speeds, "
+                "concat_original, repeat_augment or parallel_augment): only wav_augment can"
+            )
 
 
 def check_batches(n_batches: int, grad_accumulation_factor: int) -> None:

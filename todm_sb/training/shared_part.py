@@ -25,6 +25,8 @@ class SharedPart:
         epoch_counter: SpeechBrain's; after some epochs the features' statistics stay fixed.
         wav_augment: of waveforms and their relative lengths, such as
             :class:`todm_sb.nnet.speed_perturb.SpeedPerturb` or SpeechBrain's Augmenter; or None.
+        noise_augment: the same once more, of what the first has made, such as
+            :class:`todm_sb.dataio.noise.AddNoise`, or None.
         feature_augment: the same of features, or None.
         augment_after: reference batches of audio without augmentation.
         mask_after: those without ``feature_augment``; None for ``augment_after``.
@@ -36,6 +38,7 @@ class SharedPart:
         model: Transducer,
         epoch_counter: Any,
         wav_augment: Augment | None = None,
+        noise_augment: Augment | None = None,
         feature_augment: Augment | None = None,
         augment_after: float = 0,
         mask_after: float | None = None,
@@ -44,6 +47,7 @@ class SharedPart:
         self.model = model
         self.epoch_counter = epoch_counter
         self.wav_augment = wav_augment
+        self.noise_augment = noise_augment
         self.feature_augment = feature_augment
         self.augment_after = augment_after
         self.mask_after = augment_after if mask_after is None else mask_after
@@ -65,6 +69,8 @@ class SharedPart:
             wavs, wav_lens = self.wav_augment(wavs, wav_lens)
             if isinstance(self.wav_augment, Augmenter):  # it may have added copies
                 tokens, token_lens = map(self.wav_augment.replicate_labels, (tokens, token_lens))
+        if batches >= self.augment_after and self.noise_augment is not None:
+            wavs, wav_lens = self.noise_augment(wavs, wav_lens)
         features, n_frames = self.features(wavs, wav_lens, epoch=self.epoch_counter.current)
         if batches >= self.mask_after and self.feature_augment is not None:
             features, _ = self.feature_augment(features, n_frames / features.shape[1])

@@ -130,6 +130,7 @@ class SandwichStep:
             modules.model,
             hparams["epoch_counter"],
             hparams.get("wav_augment"),
+            hparams.get("noise_augment"),
             hparams.get("feature_augment"),
             hparams.get("augment_after", 0),
             hparams.get("mask_after"),
