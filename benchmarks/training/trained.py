@@ -43,9 +43,10 @@ def batches(
         augment: as in training.
     """
     dataset = read_split(hparams, run_tokenizer(hparams), hparams[manifest], TRAIN)
-    augmenters = (hparams["wav_augment"], hparams["feature_augment"]) if augment else ()
+    keys = ("wav_augment", "noise_augment", "feature_augment") if augment else ()
+    augmenters = {key: hparams.get(key) for key in keys}
     shared_part = SharedPart(
-        hparams["features"], hparams["model"], hparams["epoch_counter"], *augmenters
+        hparams["features"], hparams["model"], hparams["epoch_counter"], **augmenters
     )
     options = make_loader_kwargs(dataset, hparams["max_batch_seconds"], seed=0)
     for batch in islice(DataLoader(dataset, **options), n):
