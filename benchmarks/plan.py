@@ -1,6 +1,6 @@
 """``todm-sb plan`` against steps that are taken: their memory, and their time on this machine.
 
-    OMP_NUM_THREADS=1 python benchmarks/plan.py [--repeats 5] [--batches 1 4 16]
+    OMP_NUM_THREADS=1 python benchmarks/plan.py [--repeats 3] [--batches 1 2 4]
 
 Sandwich steps of a small supernet on one thread, in float32. The machine's peaks are measured in
 turn with the steps, medians all, by the thread's processor time: a product of square matrices, and
@@ -102,8 +102,8 @@ def seconds(works: list[Product | Copy | Step], repeats: int) -> list[float]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4])
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
