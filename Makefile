@@ -9,6 +9,9 @@ RECIPE := recipes/LibriSpeech/todm
 # cores, a training step of the mini recipe took 0.7 s so, and over 10 s otherwise.
 export OMP_WAIT_POLICY ?= PASSIVE
 
+# The folder of gpu.md.
+OUT ?= results/gpu_check
+
 # Processes that share the tests, each on one thread.
 JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
@@ -46,7 +49,7 @@ bench: $(INSTALLED) ## the claims of benchmarks/README.md that need no trained n
 	for script in $(filter-out %/measure.py %/synthetic_transducer.py %/engines.py %/deployment.py %/streaming.py %/versions.py %/cold_start.py %/device_latency.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 gpu-check: $(INSTALLED) ## all that only a GPU can show, in four minutes; without one a test of itself
-	$(BIN)/python benchmarks/gpu_check
+	$(BIN)/python benchmarks/gpu_check --out $(OUT)
 
 docs: $(INSTALLED) ## the documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet

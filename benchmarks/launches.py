@@ -1,20 +1,22 @@
 """What a sandwich step and a turn of a search ask of an accelerator, counted on a pretended one:
 kernel launches, results that the host reads, and copies to the device that it waits for.
 
-    python benchmarks/launches.py
+    python benchmarks/launches.py [--recipe mini_librispeech.yaml]
 
-The step is that of supernet.yaml, narrow: 16 layers, max, min and two random subnets, distillation,
-augmentation, optimizer and log; against the step of max alone.
+The step is that of supernet.yaml, or of another recipe, narrow: 16 layers, max, min and two random
+subnets, distillation, augmentation, optimizer and log; against the step of max alone.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 from collections import Counter
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,7 +30,8 @@ from todm_sb.decoders.transducer import TransducerSearcher
 from todm_sb.nnet.transducer import Transducer
 
 TOP = 15
-ALONE = {"n_random": 0, "search_space": {"min_layers": 16, "ffn_dims": [32]}}
+# Recipes, and their layers.
+RECIPES = {"supernet.yaml": 16, "mini_librispeech.yaml": 8, "mini.yaml": 6}
 
 
 def copy_of(ledger: Ledger) -> Ledger:
@@ -36,7 +39,7 @@ def copy_of(ledger: Ledger) -> Ledger:
     return Ledger(*map(Counter, (ledger.launches, ledger.reads, ledger.writes)))
 
 
-def of_step(ledger: Ledger, **changes: object) -> Ledger:
+def of_step(ledger: Ledger, **changes: Any) -> Ledger:
     """What the second step asks; the first, of max alone, makes the optimizer's state."""
     # The brain tells a line a minute.
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
@@ -89,8 +92,13 @@ def print_top(title: str, counts: Counter[tuple[str, str]], part: int) -> None:
 
 def main() -> None:
     """Print the table, and where the counts of the sandwich step come from."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--recipe", choices=RECIPES, default="supernet.yaml")
+    recipe = parser.parse_args().recipe
+    one_subnet = {"min_layers": RECIPES[recipe], "ffn_dims": [32]}
     with pretended_device() as ledger:
-        sandwich, alone = of_step(ledger), of_step(ledger, **ALONE)
+        sandwich = of_step(ledger, recipe=recipe)
+        alone = of_step(ledger, recipe=recipe, n_random=0, search_space=one_subnet)
         turns = [of_turn(ledger, beam_size) for beam_size in (1, 4)]
     print("| what | launches | reads | writes |")
     print("| --- | ---: | ---: | ---: |")

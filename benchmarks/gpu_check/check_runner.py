@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -13,7 +14,6 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import version
@@ -22,6 +22,8 @@ from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+# The code beside this, whatever is installed, and what other benchmarks have.
+sys.path[:0] = [str(ROOT), str(HERE.parent)]
 
 # Seconds of all parts, and module and seconds of each; its function has its name. The most
 # important come first.
@@ -35,8 +37,9 @@ PARTS: dict[str, tuple[str, float]] = {
     "peers": ("check_peers", 40),
     "plan": ("check_speed", 30),
 }
-# Parts on a GPU are timed; those on a CPU are a test of themselves, and share its cores.
-AT_A_TIME = {"cuda": 1, "cpu": 2}
+# How the process of a part begins. CUDA wants it from scratch; on a CPU it is a fork of this one,
+# which has loaded the libraries: that takes longer than most parts do.
+STARTS = {"cuda": "spawn", "cpu": "fork"}
 # With less left no part begins.
 LEAST = 5.0
 
@@ -99,16 +102,26 @@ def run_parts(names: Sequence[str], context: Context, seconds: float) -> dict[st
     """
     context.out.mkdir(parents=True, exist_ok=True)
     key, end = key_of(context), time.monotonic() + seconds
-
-    def result_of(name: str) -> dict[str, Any]:
+    patience = max(1.0, seconds / SECONDS)
+    if STARTS[context.device] == "fork":
+        _load(names)
+    results = {}
+    for name in names:
         known = read(name, context)
-        if known is not None and known.get("key") == key and not problems(known):
-            return known
-        limit = PARTS[name][1] * max(1.0, seconds / SECONDS)
-        return _run(name, context, key, limit, end - time.monotonic())
+        if known is None or known.get("key") != key or problems(known):
+            limit = min(patience * PARTS[name][1], end - time.monotonic())
+            known = _run(name, context, key, limit)
+        results[name] = known
+    return results
 
-    with ThreadPoolExecutor(AT_A_TIME[context.device]) as pool:
-        return dict(zip(names, pool.map(result_of, names), strict=True))
+
+def _load(names: Sequence[str]) -> None:
+    """Imports what parts need; a part that lacks something tells it by itself."""
+    # The second is what optimizers and tensors without elements load when they are first made.
+    for module in ("torch", "torch._dynamo", *(PARTS[name][0] for name in names)):
+        with contextlib.suppress(ImportError):
+            import_module(module)
+    sys.modules["torch"].set_num_threads(1)  # at toy size more would wait for each other
 
 
 def problems(result: dict[str, Any]) -> list[str]:
@@ -131,28 +144,22 @@ def path_of(name: str, context: Context) -> Path:
     return context.out / f"{name}.json"
 
 
-def _run(
-    name: str, context: Context, key: dict[str, str], limit: float, left: float
-) -> dict[str, Any]:
+def _run(name: str, context: Context, key: dict[str, str], limit: float) -> dict[str, Any]:
     nothing = {"key": key, "rows": [], "done": False, "error": "", "seconds": 0.0}
     path_of(name, context).unlink(missing_ok=True)
-    if left < LEAST:
+    if limit < LEAST:
         return {**nothing, "error": "no time was left; the same command goes on"}
-    limit = min(limit, left)
-    command = [sys.executable, str(HERE), "--child", name, "--device", context.device]
-    command += ["--size", context.size, "--out", str(context.out)]
+    start = multiprocessing.get_context(STARTS[context.device])
+    process = start.Process(target=child, args=(PARTS[name][0], name, context))
     begin = time.monotonic()
-    with (context.out / f"{name}.log").open("w") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
-        )
-        try:
-            process.wait(limit)
-            error = f"ended with status {process.returncode}" if process.returncode else ""
-        except subprocess.TimeoutExpired:
-            error = f"broken off after {limit:.0f} s"
-        finally:
-            _end(process)
+    process.start()
+    try:
+        process.join(limit)
+        code = process.exitcode
+        error = f"broken off after {limit:.0f} s" if code is None else ""
+        error = f"ended with status {code}" if code else error
+    finally:
+        _end(process)
     result = {**nothing, **(read(name, context) or {}), "key": key}
     result["error"] = result["error"] or error
     result["seconds"] = round(time.monotonic() - begin, 1)
@@ -160,24 +167,31 @@ def _run(
     return result
 
 
-def _end(process: subprocess.Popen) -> None:
+def _end(process: Any) -> None:
     """Ends what is left of a part, with all that it has started."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()  # should it have no group of its own yet
+    process.join()
 
 
-def child(name: str, context: Context) -> int:
-    """Runs a part in this process; keeps each row as soon as it is there.
+def child(module: str, name: str, context: Context) -> None:
+    """Runs a part in this process, and ends with 1 where it raised something; keeps each row as
+    soon as it is there. What it says goes to a log.
 
-    Returns:
-        An exit code: 1 where the part raised something.
+    Args:
+        module: that has the part.
+        name: of the part, and of its function.
+        context: of all parts.
     """
+    os.setsid()
+    with (context.out / f"{name}.log").open("w") as log:
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
     result: dict[str, Any] = {"context": asdict(context) | {"out": ""}, "rows": []}
     result |= {"done": False, "error": ""}
-    sys.path.append(str(HERE.parent))  # other benchmarks' parts
     try:
-        rows: Iterator[Row] = getattr(import_module(PARTS[name][0]), name)(context)
+        rows: Iterator[Row] = getattr(import_module(module), name)(context)
         for row in rows:
             result["rows"].append(row)
             _write(path_of(name, context), result)
@@ -186,7 +200,7 @@ def child(name: str, context: Context) -> int:
         traceback.print_exc()
         result["error"] = f"{type(error).__name__}: {error}"[:300]
     _write(path_of(name, context), result)
-    return 0 if result["done"] else 1
+    sys.exit(0 if result["done"] else 1)
 
 
 def _write(path: Path, result: dict[str, Any]) -> None:

@@ -65,6 +65,7 @@ SIZES = {
         search=(2, 12, 1, 12),
         repeats=1,
         changes={
+            "n_random": 1,
             "search_space": {"n_layers": 2, "min_layers": 1, "ffn_dims": [16, 32]},
             "model": {
                 "d_joint": 16,

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
+import check_worker
 import numpy as np
 import soundfile
 import torch
-from check_runner import HERE, Context, Row
+from check_runner import STARTS, Context, Row
 from check_sizes import RATE, RECIPE
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from todm_sb.training import train
 from todm_sb.training.brain import TODMBrain
@@ -42,6 +44,7 @@ OVERRIDES = {
     "reference_batch_seconds": 8.0,
     "avg_checkpoints": 1,
     "sandwich_warmup": 2,
+    "n_random": 1,
     "num_workers": 0,
     "named_subnets": "null",
     "search_space": "{n_layers: 2, min_layers: 1, ffn_dims: [16, 32], layer_drop: any}",
@@ -161,11 +164,27 @@ def processes(context: Context) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as scratch:
         corpus, found = Path(scratch, "corpus"), Path(scratch, "found.json")
         write_corpus(corpus)
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += [f"--nproc_per_node={n}", str(HERE / "check_worker.py"), str(found)]
-        command += arguments(corpus, Path(scratch, "run"), context.device, number_of_epochs=1)
-        environment = {**os.environ, "GPU_CHECK_SIZE": context.size}
-        job = subprocess.run(command, env=environment, check=False)
+        command = arguments(corpus, Path(scratch, "run"), context.device, number_of_epochs=1)
+        what, failed = f"the recipe by {n} process(es)", ""
+        try:
+            _torchrun(n, STARTS[context.device])(command, found, context.size)
+        except ChildFailedError as error:
+            failed = str(error.get_first_failure()[1].message)
         done = (Path(scratch, "run") / "results_test.json").is_file()
-        yield {"what": f"the recipe by {n} process(es)", "ok": job.returncode == 0 and done}
+        yield {"what": what, "ok": done and not failed, **({"note": failed} if failed else {})}
         yield from json.loads(found.read_text())
+
+
+def _torchrun(n: int, start: str) -> Callable[..., Any]:
+    """What ``torchrun --standalone --nproc_per_node=n`` does, of a function."""
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=n,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        run_id=str(uuid.uuid4()),
+        max_restarts=0,
+        start_method=start,
+    )
+    return elastic_launch(config, check_worker.main)

@@ -1,15 +1,12 @@
-"""One of several processes that torchrun starts: the recipe, and, when they begin to train, a look
-at what they send each other.
-
-    torchrun --nproc_per_node=2 check_worker.py FOUND.json RECIPE --key=value ...
-"""
+"""What each of several processes under torchrun does: the recipe, and, when they begin to train, a
+look at what they send each other."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -31,22 +28,33 @@ ELEMENTS = {"paper": 73_500_000, "toy": 10_000}
 Row = dict[str, object]
 
 
-def main() -> None:
-    """Trains."""
-    found = Path(sys.argv[1])
+def main(command: Sequence[str], found: Path, size: str) -> None:
+    """Trains.
+
+    Args:
+        command: of the recipe.
+        found: the file for the rows of the table.
+        size: ``toy`` or ``paper``.
+    """
+    torch.set_num_threads(1)  # as torchrun has it
 
     def begin(backend: str) -> None:
         begin_training(backend)
-        rows = look(backend)
+        rows = look(backend, ELEMENTS[size])
         if rank() == 0:
             found.write_text(json.dumps(rows))
 
     train.begin_training = begin
-    train.main(sys.argv[2:])
+    train.main(command)
 
 
-def look(backend: str) -> list[Row]:
-    """Rows of the table; every process calls this."""
+def look(backend: str, n: int) -> list[Row]:
+    """Rows of the table; every process calls this.
+
+    Args:
+        backend: that they talk by.
+        n: elements of the gradients that are timed.
+    """
     own = int(os.environ["LOCAL_RANK"])
     device = torch.device("cuda", own) if backend == "nccl" else torch.device("cpu")
     places = all_gather(torch.cuda.current_device() if backend == "nccl" else own)
@@ -58,7 +66,7 @@ def look(backend: str) -> list[Row]:
         {"what": f"sums by {backend}", "ok": bool((total == expected).all())},
     ]
     for name, dtype in SUM_DTYPES.items():
-        p = nn.Parameter(torch.zeros(ELEMENTS[os.environ["GPU_CHECK_SIZE"]], device=device))
+        p = nn.Parameter(torch.zeros(n, device=device))
         p.grad = torch.full_like(p, 2.0 ** rank())
         all_reduce_gradients([p], dtype)  # to warm up
         exact = bool((p.grad == 2.0 ** n_ranks() - 1).all()) if n_ranks() > 1 else True
@@ -76,7 +84,3 @@ def look(backend: str) -> list[Row]:
 def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-if __name__ == "__main__":
-    main()

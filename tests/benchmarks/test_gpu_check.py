@@ -50,23 +50,16 @@ def modules(monkeypatch):
 
 @pytest.fixture
 def runner(modules, monkeypatch, tmp_path):
-    """The runner, with other parts; their processes start as quickly as can be."""
+    """The runner, with other parts."""
     runner = modules["check_runner"]
     folder = tmp_path / "check"
     folder.mkdir()
     (folder / "check_fakes.py").write_text(PARTS)
+    monkeypatch.syspath_prepend(folder)
     fakes = dict.fromkeys(("passes", "fails", "dies", "raises"), ("check_fakes", 60))
-    fakes["hangs"] = ("check_fakes", 6)
-    (folder / "__main__.py").write_text(
-        f"import sys; sys.path[:0] = [{str(FOLDER)!r}, {str(ROOT)!r}]\n"
-        "import check_runner\nfrom pathlib import Path\n"
-        f"check_runner.PARTS = {fakes!r}\n"
-        "out = Path(sys.argv[sys.argv.index('--out') + 1])\n"
-        "context = check_runner.Context('cpu', 'toy', out)\n"
-        "sys.exit(check_runner.child(sys.argv[2], context))\n"
-    )
-    monkeypatch.setattr(runner, "HERE", folder)
+    fakes["hangs"] = ("check_fakes", 3)
     monkeypatch.setattr(runner, "PARTS", fakes)
+    monkeypatch.setattr(runner, "LEAST", 2.0)
     return runner
 
 
@@ -78,7 +71,7 @@ def test_each_part_ends_by_itself_and_is_taken_up_again(runner, modules, tmp_pat
     assert "difference" in wrong["fails"][0]
     assert wrong["dies"] == ["ended with status 3"]
     assert wrong["raises"] == ["RuntimeError: no luck"]
-    assert wrong["hangs"] == ["broken off after 6 s"]
+    assert wrong["hangs"] == ["broken off after 3 s"]
     assert results["hangs"]["rows"] == [{"what": "before"}]  # what it had found by then
 
     again = runner.run_parts(["passes", "fails"], context, 240)
@@ -87,8 +80,11 @@ def test_each_part_ends_by_itself_and_is_taken_up_again(runner, modules, tmp_pat
     late = runner.run_parts(["passes", "dies"], context, 1)
     assert runner.problems(late["passes"]) == []
     assert "no time was left" in runner.problems(late["dies"])[0]
-    other = runner.Context("cpu", "paper", context.out)
-    runner.run_parts(["passes"], other, 240)
+    # Of something else, and by a process from scratch.
+    other = runner.Context("cuda", "paper", context.out)
+    results = runner.run_parts(["passes", "raises"], other, 240)
+    assert runner.problems(results["passes"]) == []
+    assert "RuntimeError: no luck" in (context.out / "raises.log").read_text()
     assert (context.out / "calls").read_text() == "xx"
 
 

@@ -161,7 +161,7 @@ def plan_by_hand(**changes):
     nothing = Count({"rest": Work(0, 0, 0)}, 0.0)
     step = Step(nothing, count * 0.1, 1000)
     optimizer = Count({"rest": Work(0, 1e9, 50)}, 8e8)
-    plan = Plan((10, 5), 10**8, step, optimizer, Pace(2, 1.0), 10.0, 12.0, 1, 3600, 8, 4)
+    plan = Plan((10, 5), 10**8, step, optimizer, Pace(2, 1.0), 10.0, 12.0, 1, 3600, 8, 4, "bf16")
     return replace(plan, **changes)
 
 
@@ -204,6 +204,7 @@ def test_the_command_plans_a_recipe_as_it_is_overridden(root, capsys):
     # 100 h in batches of 300 s / 1.11 that are 99 % full, dealt to eight.
     n_steps = 2 * math.ceil(math.ceil(360000 / (0.99 * 300 / (100 / 90))) / 8)
     assert f" {n_steps:,} " in text
+    assert "| bf16 " in text
     assert "8 x H100" in text
     assert "8 x A100" in text
 

@@ -61,6 +61,7 @@ class Plan:
         n_steps: of the whole training.
         n_gpus: that train together.
         gradient_bytes: of an element, as it is sent.
+        precision: of the products.
     """
 
     parameters: tuple[int, int]
@@ -74,6 +75,7 @@ class Plan:
     n_steps: int
     n_gpus: int
     gradient_bytes: int
+    precision: str
 
     @property
     def works(self) -> dict[str, Work]:
@@ -157,6 +159,7 @@ def plan_of(hparams: Mapping[str, Any], precision: str, n_gpus: int, data: Data)
         n_steps * hparams["number_of_epochs"],
         n_gpus,
         BYTES_OF_GRADIENT[hparams.get("gradient_sums", "fp32")],
+        precision,
     )
 
 
@@ -189,6 +192,7 @@ def counted_table(plan: Plan) -> str:
     memory = {f"memory, {name}": f"{x / 1e9:.2f} GB" for name, x in plan.memory.items()}
     rows = {
         "parameters of max, min": f"{most}, {least}",
+        "precision": plan.precision,
         "optimizer steps": f"{plan.n_steps:,}",
         "batches of a step, on each GPU": f"{plan.pace.grad_accumulation_factor}",
         "computed in a step, on each GPU": f"{total.flops / 1e12:.2f} TFLOP",
