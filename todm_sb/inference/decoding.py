@@ -12,10 +12,10 @@ from torch import nn
 
 from todm_sb.decoders.fusion import Fusion
 from todm_sb.decoders.hotword_file import BOOST, hotword_graph
-from todm_sb.decoders.language_model import ShallowFusion
 from todm_sb.decoders.ngram import NGram, read_arpa
 from todm_sb.decoders.ngram_fusion import ngram_fusion
 from todm_sb.decoders.transducer import TransducerSearcher
+from todm_sb.inference.language_models import rnn_fusion
 from todm_sb.utils.errors import ConfigError
 
 # Hypotheses kept where a beam is needed and no number is given.
@@ -102,5 +102,6 @@ class Decoding:
         if isinstance(lm, NGram):
             fusions.append(ngram_fusion(lm, tokenizer, self.lm_weight))
         elif lm is not None:
-            fusions.append(ShallowFusion(lm.to(device).eval(), self.lm_weight, blank=0))
+            network = lm.to(device).eval()
+            fusions.append(rnn_fusion(network, self.lm_weight, tokenizer.vocab_size()))
         return fusions
