@@ -32,7 +32,7 @@ class Decoding:
             with, or, where that is greedy and does not do, :data:`BEAM` or ``nbest``.
         nbest: alternatives wanted.
         hotwords: phrases to prefer, spelt as the transcripts of training are, each with its boost
-            a label; or without, then each has :data:`todm_sb.decoders.hotword_file.BOOST`.
+            a word; or without, then each has :data:`todm_sb.decoders.hotword_file.BOOST`.
         lm: a language model: an n-gram model, a network as of
             :class:`todm_sb.decoders.language_model.ShallowFusion`, or the path of an ARPA file.
         lm_weight: its weight.
