@@ -2,7 +2,7 @@
 
     python benchmarks/hotwords.py exported/all --subnet max
 
-A network of the mini recipe's hears unknown commands of unknown voices under white noise. Lists are
+A network of the mini recipe's hears new commands of unknown voices under white noise. Lists are
 of a few words of the grammar, or of its phrases, and of names that nobody says; each is tried on
 the commands that have something of it, as those of a user whose list it is. Errors are of listed
 words and of others, as Le et al. (arXiv:2104.02194) count them: an inserted word by what it is,

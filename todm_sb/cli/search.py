@@ -20,7 +20,7 @@ import logging
 import os
 
 from todm_sb.cli.main import OK
-from todm_sb.experiments.search_run import SearchOptions, search_run
+from todm_sb.experiments.search_run import Deploy, SearchOptions, search_run
 from todm_sb.search.budget import COSTS, format_cost, parse_budget
 from todm_sb.search.probes import PRECISIONS
 from todm_sb.search.proposers import ALGORITHMS, proposer_class
@@ -104,10 +104,12 @@ def run(arguments: argparse.Namespace) -> int:
         precision=arguments.precision,
         threads=arguments.threads,
     )
-    deploy = None
+    deploy: Deploy | None = None
     if options.precision != PRECISIONS[0]:
         with named_packages(f"--precision {options.precision}"):
-            from todm_sb.export.deployed import in_8_bits as deploy
+            from todm_sb.export.deployed import in_8_bits
+
+        deploy = in_8_bits
     result, folder = search_run(options, deploy)
     if os.environ.get("RANK", "0") != "0":
         return OK
