@@ -109,3 +109,10 @@ def test_versions_take_turns_at_their_own_work(load, tmp_path):
     assert log.read_text().split() == ["ours", "peer"] * 3  # one to warm up
     assert row.ours > 0
     assert row.peer > 0
+
+
+def test_errors_are_of_listed_words_or_of_others(load):
+    errors_of = load("hotwords.py")["errors_of"]
+    said, found = ["FEED", "THE", "DOG", "THE", "CAT"], ["FEED", "DOG", "THE", "CAT", "ANNA"]
+    assert errors_of([said], [found], ["FEED THE DOG", "ANNA"]) == (2, 3, 0, 2)
+    assert errors_of([said], [["FEED", "THE", "DOG"]], ["FEED THE DOG"]) == (0, 3, 2, 2)

@@ -1,11 +1,13 @@
 """Hot words against phrases that are looked for at every place of a label sequence."""
 
 import functools
+import itertools
 import random
 
 import pytest
 import torch
 from sentencepiece import SentencePieceProcessor
+from speechbrain.utils.edit_distance import wer_details_for_batch
 from test_beam_search import assert_all_get, frames_of
 
 from todm_sb.decoders.beam import beam_search
@@ -147,10 +149,19 @@ def test_phrases_are_found_as_whole_words_of_a_tokenizer(tokenizer):
         return walk(graph, [tokenizer.encode_as_ids(text)])[1].item()
 
     one = score("ONE")
-    assert one == len(tokenizer.encode_as_ids("ONE"))
+    assert one == pytest.approx(1.0)
     assert score("SIX ONE") == score("ONE SIX") == one
-    assert score("ONE ONE") == 2 * one
+    assert score("ONE ONE") == pytest.approx(2 * one)
     assert score("ONES") == score("SONE") == score("ON") == 0
+
+
+def test_the_boost_of_a_word_is_shared_by_its_labels(tokenizer):
+    graph = hotword_graph({"SEVEN ONE": 3.0}, tokenizer)
+    labels = tokenizer.encode_as_ids("SEVEN ONE")
+    advanced, _ = walk(graph, [labels[:n] for n in (1,)])
+    assert advanced.item() == pytest.approx(2 * 3.0 / len(labels))
+    _, whole = walk(graph, [labels])
+    assert whole.item() == pytest.approx(2 * 3.0)
 
 
 @pytest.mark.parametrize(
@@ -177,3 +188,79 @@ def test_phrases_of_scripts_without_spaces_are_found_within_a_text(tmp_path):
     graph = hotword_graph({"北京": 1.0}, tokenizer)
     _, scores = walk(graph, [tokenizer.encode_as_ids(x) for x in ("我要去北京", "今天天气好")])
     assert scores.tolist() == [2.0, 0.0]
+
+
+class Heard:
+    """Networks of a transducer that only hears: each frame tells a label, under noise."""
+
+    blank = BLANK
+
+    def project_encoder(self, encoded):
+        return encoded
+
+    def predict(self, labels, state=None):
+        return torch.zeros(len(labels), 1), (torch.zeros(len(labels), 1),)
+
+    def join(self, encoder, predictor):
+        return encoder.unsqueeze(2) + predictor.unsqueeze(1)
+
+
+N_BEGINNINGS, N_OTHERS, LOUDNESS = 6, 6, 4.0
+BEGINS = [0 < v <= N_BEGINNINGS for v in range(1 + N_BEGINNINGS + N_OTHERS)]
+
+
+def speak(n_utterances, seed=0):
+    """Utterances of five words of 40, and logits of (utterances, T, V) that are honest: the
+    logarithms of what each label's probability is, given Gaussian noise, but for a constant."""
+    rng = random.Random(seed)
+    words = set()
+    while len(words) < 40:
+        rest = rng.choices(range(1 + N_BEGINNINGS, len(BEGINS)), k=rng.randint(1, 3))
+        words.add((rng.randint(1, N_BEGINNINGS), *rest))
+    words = sorted(words)
+    said = [rng.choices(words, k=5) for _ in range(n_utterances)]
+    labels = [list(itertools.chain(*utterance)) for utterance in said]
+    heard = torch.randn(n_utterances, max(map(len, labels)), len(BEGINS))
+    for row, own in zip(heard, labels, strict=True):
+        row[range(len(own)), own] += LOUDNESS
+    return words, said, LOUDNESS * heard, torch.tensor([*map(len, labels)])
+
+
+def words_of(labels):
+    """A word a beginning."""
+    starts = [i for i, label in enumerate(labels) if i == 0 or BEGINS[label]]
+    return [tuple(labels[i:j]) for i, j in itertools.pairwise([*starts, len(labels)])]
+
+
+def n_errors(said, found, listed):
+    """Word errors in listed words and in others: of an inserted word, by what it is."""
+    spelt = [[[str(word) for word in x] for x in side] for side in (said, found)]
+    aligned = wer_details_for_batch(range(len(said)), *spelt, compute_alignments=True)
+    counts = {True: 0, False: 0}
+    for i, details in enumerate(aligned):
+        for kind, a, b in details["alignment"]:
+            if kind != "=":
+                counts[(found[i][b] if a is None else said[i][a]) in listed] += 1
+    return counts[True], counts[False]
+
+
+def test_errors_in_listed_words_fall_and_those_in_others_do_not_rise():
+    words, said, logits, lengths = speak(300)
+
+    def errors(boost):
+        """Of all lists together; each is decoded with by itself."""
+        counts = []
+        for listed in (words[i::4] for i in range(4)):
+            # As hotword_graph spreads the boost of a word.
+            graph = HotwordGraph({w: boost / len(w) for w in listed}, BEGINS, BLANK)
+            found = beam_search(Heard(), logits, lengths, 4, fusions=[graph])
+            counts.append(n_errors(said, [words_of(h.tokens) for (h,) in found], listed))
+        return tuple(map(sum, zip(*counts, strict=True)))
+
+    listed, others = errors(0.0)
+    assert listed > 50
+    hot_listed, hot_others = errors(BOOST)
+    assert hot_listed < 0.8 * listed
+    assert hot_others <= others
+    # It is the size of the boost that keeps the others from harm.
+    assert errors(12.0)[1] > 1.1 * others

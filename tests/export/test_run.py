@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ from huggingface_hub import ModelCard
 from todm_sb.bundle.bundle import read_bundle, read_manifest
 from todm_sb.cli import OK, main
 from todm_sb.export import run as run_module
+from todm_sb.export.model_card import IN_FLOAT
 from todm_sb.export.run import FORMATS, export_run
 from todm_sb.inference import StreamingSubnetASR, SubnetASR
 from todm_sb.search.pareto import Evaluated, SearchResult
@@ -72,6 +74,7 @@ def search(
     study="",
     dev_set="of the run",
     scored=None,
+    precision="float32",
 ):
     """Leaves what search.py leaves."""
     cost = "latency" if latencies else "params"
@@ -80,11 +83,13 @@ def search(
         Evaluated(c, wer, {"params": count_parameters(parts["model"], c), "macs": 7.0, **own})
         for (c, wer), own in zip(wers.items(), measured, strict=True)
     )
-    place = folder / "search" / cost / study
+    named = cost if precision == "float32" else f"{cost}-{precision}"
+    place = folder / "search" / named / study
     place.mkdir(parents=True, exist_ok=True)
     methods = {"nsga2": tuple(s.config.id for s in found)}
     checkpoint = checkpoint or weights_id(parts["model"])
     names = {"checkpoint": checkpoint, "dev_set": dev_set, "scored": scored or {}}
+    names["precision"] = precision
     SearchResult(cost, seconds, parts["space"], found, methods, **names).save(place / "pareto.json")
 
 
@@ -249,6 +254,28 @@ def test_a_supernets_bundle_has_what_all_studies_of_one_dev_set_found(
     rates = {s.name: s.error_rates.get("WER") for s in read_manifest(tmp_path / "all").subnets}
     assert rates == {"max": 3.0, "min": 2.0, "named": None, FOUND.id: 4.0}
     assert "s3/pareto.json is of another dev set than" in caplog.text
+
+
+def test_a_network_in_8_bits_is_of_the_search_that_measured_such(run, bundle_parts, tmp_path):
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    space, params = bundle_parts["space"], partial(count_parameters, bundle_parts["model"])
+    search(run, bundle_parts, {space.max: 3.0, FOUND: 3.0})
+
+    def chosen(form):
+        folder = tmp_path / form
+        export_run(run, folder, budget="5M", form=form)
+        return (folder / "README.md").read_text(encoding="utf-8")
+
+    assert FOUND.id in chosen("onnx-int8")
+    search(run, bundle_parts, {space.max: 3.5, FOUND: 4.0}, precision="int8")
+    card = chosen("onnx-int8")
+    assert f"{params(space.max):,}" in card
+    assert "3.50" in card
+    assert IN_FLOAT in card
+    assert FOUND.id in chosen("onnx")
+    export_run(run, tmp_path / "all")
+    rates = {s.config: s.error_rates for s in read_manifest(tmp_path / "all").subnets}
+    assert rates[FOUND] == {"WER": 3.0, "WER-int8": 4.0}
 
 
 def test_nothing_is_exported_over_a_run_or_a_file(run, tmp_path):

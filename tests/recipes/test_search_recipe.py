@@ -12,9 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 from ruamel.yaml import YAML
+from speechbrain.utils.edit_distance import accumulatable_wer_stats
 from tiny import call
 
+from todm_sb.bundle.bundle import read_manifest
+from todm_sb.cli import main
 from todm_sb.dataio.manifest import read_csv, write_csv
+from todm_sb.decoders.networks import search_networks
 from todm_sb.inference import StreamingSubnetASR, SubnetASR
 from todm_sb.search.pareto import SearchResult
 from todm_sb.training.runs import dev_dataset, dev_utterances, load_run, relocate, run_tokenizer
@@ -170,7 +174,12 @@ def test_a_device_times_the_probes_and_the_search_is_for_it(
     for s in found.subnets:
         assert s.costs["latency"] == pytest.approx(3.0 + 2.0 * sum(s.config["ffn_dims"]) / 32)
     with pytest.raises(ConfigError, match="of another latency"):
-        search(searched, *asked, "--seconds", 1, "--precision", "int8")
+        search(searched, *asked[2:], "--cost=latency", "--seconds", 1)
+    search(searched, *asked, "--seconds", 1, "--precision", "int8")
+    found = SearchResult.load(searched / "search" / "latency-int8" / "device" / "pareto.json")
+    assert found.precision == "int8"
+    for s in found.subnets:
+        assert s.costs["latency"] == pytest.approx(3.0 + sum(s.config["ffn_dims"]) / 32)
     monkeypatch.setattr("todm_sb.experiments.search_run.network_id", lambda *_: "f" * 16)
     with pytest.raises(ConfigError, match="of another network"):
         search(searched, *asked, "--seconds", 1)
@@ -196,6 +205,88 @@ def test_a_search_by_bytes_in_8_bits(search, searched):
     search(searched, "--cost=bytes_int8", "--evaluations", 2, "--no-baselines")
     found = SearchResult.load(searched / "search" / "bytes_int8" / "pareto.json")
     assert found.budgets[-1] == max(s.costs["bytes_int8"] for s in found.subnets)
+
+
+@pytest.fixture
+def talkative(tiny_run, tmp_path, monkeypatch):
+    """The run, but for its network's blank, which is so much less probable that another label is
+    as probable in half of the frames."""
+    hparams = load_run(tiny_run)
+    dataset = dev_dataset(hparams, run_tokenizer(hparams))
+    batch = next(dev_utterances(hparams, dataset, torch.device("cpu")))
+    networks, blank = search_networks(hparams["model"]), hparams["model"].blank
+    with torch.no_grad():
+        encoded, _ = hparams["model"].encoder(batch.features, batch.n_features)
+        predicted, _ = networks.predict(torch.full((len(encoded),), blank))
+        logits = networks.join(networks.project_encoder(encoded), predicted.unsqueeze(1))
+    lead = (logits[..., blank] - logits[..., blank + 1 :].amax(-1)).median()
+
+    def load(*args):
+        hparams = load_run(*args)
+        with torch.no_grad():
+            hparams["model"].joiner.output.bias[blank] -= lead
+        return hparams
+
+    for module in ("experiments.search_run", "export.run"):
+        monkeypatch.setattr(f"todm_sb.{module}.load_run", load)
+    return shutil.copytree(tiny_run, tmp_path / "talkative")
+
+
+def heard(network, rows, capsys):
+    """Texts of some utterances, as a device's command gives them."""
+    capsys.readouterr()
+    argv = ["transcribe", *(row.wav for row in rows), "--model", str(network)]
+    assert main(argv) == 0
+    return [line.partition("\t")[2] for line in capsys.readouterr().out.splitlines()]
+
+
+def test_error_rates_in_8_bits_are_those_of_the_exported_networks(
+    search, talkative, tmp_path, capsys
+):
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    # What max says in float32 is what was said: of so small a network all else is wrong.
+    export, dev_set = partial(call, "export", talkative), load_run(talkative)["valid_csv"]
+    export(tmp_path / "exact", "--subnet=max", "--format=onnx")
+    rows = read_csv(dev_set)
+    texts = heard(tmp_path / "exact", rows, capsys)
+    rows = [replace(row, wrds=text) for row, text in zip(rows, texts, strict=True)]
+    write_csv(dev_set, rows)
+
+    options = ["--cost=bytes_int8", "--evaluations", 2, "--no-baselines"]
+    search(talkative, *options, "--precision=int8")
+    assert capsys.readouterr().out.count("Networks in int8.") == 1
+    search(talkative, *options)
+    exact, small = (
+        SearchResult.load(talkative / "search" / name / "pareto.json")
+        for name in ("bytes_int8", "bytes_int8-int8")
+    )
+    assert (exact.precision, small.precision) == ("float32", "int8")
+    for s in small.subnets:
+        folder = tmp_path / s.config.id
+        export(folder, f"--subnet={s.config.to_json()}", "--format=onnx-int8")
+        sides = [row.wrds.split() for row in rows], [*map(str.split, heard(folder, rows, capsys))]
+        assert s.wer == accumulatable_wer_stats(*sides)["WER"]
+    rates = {s.config: s.wer for s in exact.subnets}
+    assert any(s.wer != rates[s.config] for s in small.subnets)
+
+    page = (talkative / "search" / "bytes_int8-int8" / "pareto.html").read_text(encoding="utf-8")
+    assert "Error rates are of networks in int8." in page
+    export(tmp_path / "all")
+    recorded = {s.config: s.error_rates for s in read_manifest(tmp_path / "all").subnets}
+    for result, name in ((exact, "WER"), (small, "WER-int8")):
+        assert all(recorded[s.config][name] == s.wer for s in result.subnets)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--cost=latency"], "for int8 add --latency-table"),
+        (["--device=cuda"], "int8 run on the CPU: leave --device cuda out"),
+    ],
+)
+def test_what_8_bits_do_not_go_with_is_told_first(search, tmp_path, options, message):
+    with pytest.raises(ConfigError, match=message):
+        search(tmp_path / "no run", "--precision=int8", *options)
 
 
 def test_another_algorithm_needs_a_study_of_its_own(search, searched):

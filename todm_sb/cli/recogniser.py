@@ -39,7 +39,7 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
         "--hotwords-boost",
         type=float,
         metavar="X",
-        help=f"of the others, in log-probability a label ({BOOST:g})",
+        help=f"of the others, in log-probability a word ({BOOST:g})",
     )
     group.add_argument(
         "--lm",

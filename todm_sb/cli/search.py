@@ -4,6 +4,7 @@ against cost.
 todm-sb search results/mini/1234
 todm-sb search results/mini/1234 --cost latency --budget 20ms --budget 40ms
 todm-sb search results/mini/1234 --latency-table table.json --precision int8   # todm-sb latency
+todm-sb search results/mini/1234 --cost bytes_int8 --precision int8
 todm-sb search results/streaming/1234 --causal
 todm-sb search results/mini/1234 --storage=postgresql://user@host/database
 torchrun --nproc_per_node=8 --module todm_sb.cli search results/supernet/1234 --device=cuda
@@ -19,11 +20,12 @@ import logging
 import os
 
 from todm_sb.cli.main import OK
-from todm_sb.experiments.search_run import SearchOptions, search_run
+from todm_sb.experiments.search_run import Deploy, SearchOptions, search_run
 from todm_sb.search.budget import COSTS, format_cost, parse_budget
 from todm_sb.search.probes import PRECISIONS
 from todm_sb.search.proposers import ALGORITHMS, proposer_class
 from todm_sb.utils.arguments import at_least, path, positive
+from todm_sb.utils.extras import named_packages
 from todm_sb.utils.tables import scored_text
 
 
@@ -37,7 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--latency-table", type=path, help="of todm-sb latency on a device; default: this machine's"
     )
     parser.add_argument(
-        "--precision", choices=PRECISIONS, default=PRECISIONS[0], help="of the table; float32"
+        "--precision",
+        choices=PRECISIONS,
+        default=PRECISIONS[0],
+        help="of the networks: their error rates, by onnxruntime for int8, and the times of the "
+        "table; float32",
     )
     parser.add_argument("--threads", type=at_least(1), default=1, help="of the table; 1")
     parser.add_argument(
@@ -98,7 +104,13 @@ def run(arguments: argparse.Namespace) -> int:
         precision=arguments.precision,
         threads=arguments.threads,
     )
-    result, folder = search_run(options)
+    deploy: Deploy | None = None
+    if options.precision != PRECISIONS[0]:
+        with named_packages(f"--precision {options.precision}"):
+            from todm_sb.export.deployed import in_8_bits
+
+        deploy = in_8_bits
+    result, folder = search_run(options, deploy)
     if os.environ.get("RANK", "0") != "0":
         return OK
     for budget in result.budgets:
@@ -107,6 +119,6 @@ def run(arguments: argparse.Namespace) -> int:
             f"{format_cost(budget, result.cost):>8}: WER {best.wer:.2f} %, "
             f"{format_cost(best.costs[result.cost], result.cost)}, {best.config.to_json()}"
         )
-    print(scored_text(result.scored))
+    print(f"{scored_text(result.scored)} Networks in {result.precision}.")
     print(f"{folder}: pareto.json, pareto.png, pareto.html")
     return OK

@@ -15,21 +15,22 @@ from todm_sb.decoders.hotwords import HotwordGraph
 from todm_sb.utils.errors import ConfigError, DataError, quoted
 from todm_sb.utils.text_files import lines, read_text
 
-# Of each label, in log-probability; that of sherpa-onnx.
-BOOST = 1.5
+# Of each word, in log-probability.
+BOOST = 1.0
 _LINE = re.compile(r"(?P<phrase>.*?)(?:\s+:(?P<boost>\S+))?\s*", re.ASCII)
 
 
 def read_hotwords(path: str | Path, boost: float = BOOST) -> dict[str, float]:
     """Reads a list of hot words: a phrase a line, and after it, if it has a boost of its own,
-    ``:2.5``. Empty lines and those that begin with ``#`` do not count. sherpa-onnx reads the same.
+    ``:2.5``. Empty lines and those that begin with ``#`` do not count. sherpa-onnx reads the same,
+    but gives the boost to each label.
 
     Args:
         path: text in UTF-8.
         boost: of phrases that have none of their own.
 
     Returns:
-        The boost of each label by phrase.
+        The boost of each word by phrase.
 
     Raises:
         ConfigError: if the file is missing, lists nothing, or a boost is no number.
@@ -68,18 +69,21 @@ def hotword_graph(
     """The automaton of phrases.
 
     Args:
-        phrases: boost of each label, by phrase, spelt as the transcripts of training are.
+        phrases: boost of each word, by phrase, spelt as the transcripts of training are. A word's
+            labels share it: the fewer the network splits it into, the more a label gets.
         tokenizer: of the network.
         blank: its label.
 
     Raises:
         ConfigError: if the tokenizer does not know a letter of a phrase.
     """
-    pieces = Detokenizer.of_tokenizer(tokenizer).pieces
-    boosts = {
-        form: boost for phrase, boost in phrases.items() for form in _forms(phrase, tokenizer)
-    }
-    return HotwordGraph(boosts, [begins_word(piece) for piece in pieces], blank)
+    begins = [begins_word(piece) for piece in Detokenizer.of_tokenizer(tokenizer).pieces]
+    boosts = {}
+    for phrase, boost in phrases.items():
+        for form in _forms(phrase, tokenizer):
+            n_words = max(1, sum(begins[label] for label in form))
+            boosts[form] = boost * n_words / len(form)
+    return HotwordGraph(boosts, begins, blank)
 
 
 def _forms(phrase: str, tokenizer: SentencePieceProcessor) -> list[tuple[int, ...]]:

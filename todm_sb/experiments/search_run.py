@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,11 +18,15 @@ import torch
 from todm_sb.dataio.fingerprint import dev_set_id
 from todm_sb.dataio.reading import reading_of
 from todm_sb.dataio.text import words_of_ids
+from todm_sb.experiments.deployed_dev_set import DeployedDevSet
+from todm_sb.experiments.evaluation import EvaluationSet
+from todm_sb.inference.recogniser import Recogniser
 from todm_sb.search.costs import Costs
 from todm_sb.search.dev_set import DevSet, speech
 from todm_sb.search.device_latency import device_table
 from todm_sb.search.latency import LatencyTable
 from todm_sb.search.probes import PRECISIONS, network_id
+from todm_sb.space import SubnetConfig
 from todm_sb.training.runs import (
     dev_dataset,
     dev_utterances,
@@ -33,6 +37,7 @@ from todm_sb.training.runs import (
 )
 from todm_sb.training.searcher import searcher_of
 from todm_sb.utils.devices import usable_device
+from todm_sb.utils.errors import ConfigError
 
 if TYPE_CHECKING:
     from todm_sb.dataio.pipeline import SpeechDataset
@@ -64,7 +69,8 @@ class SearchOptions:
         device: where subnets are evaluated.
         baselines: random and evenly spaced subnets too.
         latency_table: of ``todm-sb latency`` on a device; latencies are measured here when None.
-        precision, threads: which of its times.
+        precision: of the networks that error rates, and the table's times, are of.
+        threads: of the table's times.
     """
 
     run_folder: Path
@@ -85,11 +91,17 @@ class SearchOptions:
     threads: int = 1
 
 
-def search_run(options: SearchOptions) -> tuple[SearchResult, Path]:
+# From a run and its hparams to what makes recognisers of subnets in a precision.
+Deploy = Callable[[Path, dict[str, Any]], Callable[[SubnetConfig], Recogniser]]
+
+
+def search_run(options: SearchOptions, deploy: Deploy | None = None) -> tuple[SearchResult, Path]:
     """Searches, and writes what was found into the run's folder.
 
     Args:
         options: what to search for.
+        deploy: how networks of another precision than float32 are made; None where none is asked
+            for.
 
     Returns:
         What was found, and the folder of ``pareto.json``, ``pareto.png`` and ``pareto.html``.
@@ -101,8 +113,10 @@ def search_run(options: SearchOptions) -> tuple[SearchResult, Path]:
     from todm_sb.search.search import SubnetSearch, check_budgets
 
     cost, seconds = options.cost, options.seconds
+    _check(options)
     # The folder's database can hold several studies, each of which has results of its own.
-    results = search_folder(options.run_folder, cost, options.causal, options.study)
+    place = (options.run_folder, cost, options.causal)
+    results = search_folder(*place, options.study, options.precision)
     hparams = load_run(options.run_folder, options.causal)
     space, model = hparams["space"], hparams["model"]
     tokenizer = run_tokenizer(hparams)
@@ -120,10 +134,13 @@ def search_run(options: SearchOptions) -> tuple[SearchResult, Path]:
         on_cpu = copy.deepcopy(model).cpu()
         return LatencyTable.measure(on_cpu, space, sample).to_dict()
 
-    dev_set = _dev_set(options, hparams, dataset, tokenizer)
     if cost != "latency":  # which is not known yet
         check_budgets(options.budgets, Costs(model, n_features)(space.min)[cost], cost)
-    task = _task(options, hparams, tokenizer, type(dev_set.searcher).__qualname__, given)
+    if deploy is None:
+        dev_set: DevSet | DeployedDevSet = _dev_set(options, hparams, dataset, tokenizer)
+    else:
+        dev_set = _deployed_dev_set(hparams, tokenizer, deploy(options.run_folder, hparams))
+    task = _task(options, hparams, tokenizer, dev_set.searched_by, given)
     study = _study(options)
     table = study.agree(task, measure)
     costs = Costs(model, n_features, LatencyTable.from_dict(table) if table else None)
@@ -133,11 +150,26 @@ def search_run(options: SearchOptions) -> tuple[SearchResult, Path]:
     drawn = (options.seed, options.algorithm)
     search = SubnetSearch(study, space, dev_set.error_rate, costs, cost, seconds, budgets, *drawn)
     result = search.run(options.evaluations, options.baselines)
-    scored = {**dev_set.scored, "left_out": dataset.left_out}
-    names = {"checkpoint": task["checkpoint"], "dev_set": task["dev set"]}
+    scored = {"left_out": dataset.left_out, **dev_set.scored}
+    names = {key.replace(" ", "_"): task[key] for key in ("checkpoint", "dev set", "precision")}
     result = replace(result, **names, scored=scored)
     _write(result, results)
     return result, results
+
+
+def _check(options: SearchOptions) -> None:
+    """Refuses what a precision does not go with."""
+    if options.precision == PRECISIONS[0]:
+        return
+    if options.cost == "latency" and options.latency_table is None:
+        raise ConfigError(
+            f"latencies that are measured here are of {PRECISIONS[0]}: for {options.precision} add "
+            "--latency-table, of todm-sb latency"
+        )
+    if options.device != "cpu":
+        raise ConfigError(
+            f"networks in {options.precision} run on the CPU: leave --device {options.device} out"
+        )
 
 
 def _given_table(
@@ -187,6 +219,17 @@ def _dev_set(
     )
 
 
+def _deployed_dev_set(
+    hparams: dict[str, Any],
+    tokenizer: Any,
+    recogniser_of: Callable[[SubnetConfig], Recogniser],
+) -> DeployedDevSet:
+    """The same utterances for networks that are made of each subnet."""
+    utterances = EvaluationSet.read(Path(hparams["valid_csv"]), reading_of(hparams))
+    smallest = hparams["space"].check(hparams["space"].min)
+    return DeployedDevSet(utterances, tokenizer, recogniser_of, smallest)
+
+
 def _task(
     options: SearchOptions,
     hparams: dict[str, Any],
@@ -207,6 +250,7 @@ def _task(
         "audio length": options.seconds,
         "population": options.population,
         "seed": options.seed,
+        "precision": options.precision,
         "latency": MEASURED_HERE if given is None else _digest(given),
     }
 
@@ -215,7 +259,8 @@ def _study(options: SearchOptions) -> SharedStudy:
     """The study in its storage."""
     from todm_sb.search.study import SharedStudy
 
-    folder = search_folder(options.run_folder, options.cost, options.causal)
+    place = (options.run_folder, options.cost, options.causal)
+    folder = search_folder(*place, precision=options.precision)
     if not options.storage:
         folder.mkdir(parents=True, exist_ok=True)
     storage = options.storage or folder / "study.db"

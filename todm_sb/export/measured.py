@@ -12,6 +12,7 @@ from todm_sb.bundle.manifest import BundledSubnet
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.search.budget import COSTS
 from todm_sb.search.pareto import SearchResult
+from todm_sb.search.probes import PRECISIONS
 from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters
 from todm_sb.training.error_rates import SCORED_KEYS
 from todm_sb.training.results import read_results
@@ -49,7 +50,8 @@ def measured_subnets(
 
     Their error rates are those of the dev set if these weights were searched, by whatever cost and
     in whatever study, else of the first of the test sets that these weights were tested on. Those
-    of a dual-mode network's causal mode are named so, e.g. ``WER-causal``.
+    of a dual-mode network's causal mode are named so, e.g. ``WER-causal``, and those of networks in
+    8 bits, ``WER-int8``.
 
     Args:
         run: folder of the run.
@@ -72,7 +74,7 @@ def measured_subnets(
         for s in search.subnets:
             own = {key: value for key, value in s.costs.items() if key not in left_out}
             costs[s.config] = {**costs.get(s.config, {}), **own}
-            found[s.config] = {"WER": s.wer}
+            found[s.config] = {**found.get(s.config, {}), _rate_of(search): s.wer}
             if search.scored:
                 scored[s.config] = search.scored
         taken = set(configs.values())
@@ -95,6 +97,11 @@ def measured_subnets(
         for name, config in configs.items()
     ]
     return Measured(subnets, rates)
+
+
+def _rate_of(search: SearchResult) -> str:
+    """The name of a search's error rates."""
+    return "WER" if search.precision == PRECISIONS[0] else f"WER-{search.precision}"
 
 
 def _rates_of_test(results: list[dict[str, Any]], modes: Sequence[bool]) -> Rates:
@@ -139,7 +146,7 @@ def _results(run: Path, weights: str) -> dict[str, list[dict[str, Any]]]:
 def _searches(run: Path, checkpoint: str, causal: bool) -> list[SearchResult]:
     """What was found of these weights, on the dev set of the newest search: by each cost, the
     nameless study before those that have a name."""
-    folders = [search_folder(run, cost, causal) for cost in COSTS]
+    folders = [search_folder(run, c, causal, precision=p) for p in PRECISIONS for c in COSTS]
     paths = [p for f in folders for p in (f / PARETO, *sorted(f.glob(f"*/{PARETO}")))]
     found = {path: SearchResult.load(path) for path in paths if path.is_file()}
     ours = {path: x for path, x in found.items() if x.checkpoint == checkpoint}

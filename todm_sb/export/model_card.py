@@ -60,6 +60,8 @@ serves a page that transcribes in the browser. Each subnet has a folder, with a 
 precision.""",
 }
 
+IN_FLOAT = "Error rates that are not named int8 are those of the same network in float32."
+
 
 @dataclass(frozen=True)
 class CardFacts:
@@ -113,6 +115,7 @@ def model_card(facts: CardFacts) -> str:
             f"{license}## {'Subnets' if len(facts.subnets) > 1 else 'Size and error rates'}\n",
             table_of([_row(s, facts.rates) for s in facts.subnets]) + "\n",
             *([" ".join(scored) + "\n"] if scored else []),
+            *([IN_FLOAT + "\n"] if facts.form == "onnx-int8" and facts.rates else []),
             f"## Use\n\n{_use(facts)}\n",
             "## Training\n",
             *(f"- {line}" for line in facts.training),

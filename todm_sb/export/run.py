@@ -18,6 +18,7 @@ from todm_sb.export.speechbrain import export_folder
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.search.budget import parse_budget
 from todm_sb.search.pareto import SearchResult
+from todm_sb.search.probes import PRECISIONS
 from todm_sb.supernet import SubnetConfig, count_parameters, extract_subnet
 from todm_sb.training.identity import FEATURE_KEYS
 from todm_sb.training.runs import (
@@ -59,7 +60,8 @@ def export_run(
         run: ``output_folder`` of train.py.
         target: folder to write; an earlier export there is replaced.
         subnet: name or JSON of a subnet to cut out, or ``supernet`` for all of them.
-        budget: instead, the best subnet that todm-sb search found for it, e.g. ``5M``.
+        budget: instead, the best subnet that todm-sb search found for it, e.g. ``5M``; for
+            ``onnx-int8``, by error rates in 8 bits if it was searched by them.
         cost: what the budget is of.
         form: one of :data:`FORMATS`; a bundle ``for_training`` keeps CTC head and simple joiner.
         causal: of a dual-mode network, what streaming needs and no more.
@@ -77,8 +79,8 @@ def export_run(
     model, space = hparams["model"], hparams["space"]
     measured, config = _measured(run, hparams, causal), None
     if budget is not None:
-        found = search_folder(run, cost, causal, study)
-        config = space.check(_found_best(found / PARETO, model, parse_budget(budget, cost)))
+        found = _search_of(run, cost, causal, study, form)
+        config = space.check(_found_best(found, model, parse_budget(budget, cost)))
     elif subnet != SUPERNET:
         config = space.named(subnet, {s.name: s.config for s in measured.subnets})
     if config is not None:
@@ -179,6 +181,12 @@ def _record_of(
     """What is known of a subnet."""
     unmeasured = BundledSubnet(config.id, config, {"params": count_parameters(model, config)})
     return next((s for s in subnets if s.config == config), unmeasured)
+
+
+def _search_of(run: Path, cost: str, causal: bool, study: str | None, form: str) -> Path:
+    """The search whose error rates are nearest to those of the form."""
+    exact, small = (search_folder(run, cost, causal, study, p) / PARETO for p in PRECISIONS)
+    return small if form == "onnx-int8" and small.is_file() else exact
 
 
 def _found_best(path: Path, model: Transducer, budget: float) -> SubnetConfig:

@@ -12,10 +12,10 @@ from torch import nn
 
 from todm_sb.decoders.fusion import Fusion
 from todm_sb.decoders.hotword_file import BOOST, hotword_graph
-from todm_sb.decoders.language_model import ShallowFusion
 from todm_sb.decoders.ngram import NGram, read_arpa
 from todm_sb.decoders.ngram_fusion import ngram_fusion
 from todm_sb.decoders.transducer import TransducerSearcher
+from todm_sb.inference.language_models import rnn_fusion
 from todm_sb.utils.errors import ConfigError
 
 # Hypotheses kept where a beam is needed and no number is given.
@@ -32,7 +32,7 @@ class Decoding:
             with, or, where that is greedy and does not do, :data:`BEAM` or ``nbest``.
         nbest: alternatives wanted.
         hotwords: phrases to prefer, spelt as the transcripts of training are, each with its boost
-            a label; or without, then each has :data:`todm_sb.decoders.hotword_file.BOOST`.
+            a word; or without, then each has :data:`todm_sb.decoders.hotword_file.BOOST`.
         lm: a language model: an n-gram model, a network as of
             :class:`todm_sb.decoders.language_model.ShallowFusion`, or the path of an ARPA file.
         lm_weight: its weight.
@@ -102,5 +102,6 @@ class Decoding:
         if isinstance(lm, NGram):
             fusions.append(ngram_fusion(lm, tokenizer, self.lm_weight))
         elif lm is not None:
-            fusions.append(ShallowFusion(lm.to(device).eval(), self.lm_weight, blank=0))
+            network = lm.to(device).eval()
+            fusions.append(rnn_fusion(network, self.lm_weight, tokenizer.vocab_size()))
         return fusions

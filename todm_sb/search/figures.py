@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from todm_sb.search.pareto import Evaluated, SearchResult
+from todm_sb.search.probes import PRECISIONS
 from todm_sb.utils.files import write_atomic
 
 # Costs: name, unit of an axis, and how many base units that is.
@@ -51,7 +52,7 @@ def draw(result: SearchResult) -> tuple[Figure, Axes]:
         star.set(markersize=12, clip_on=False)
     axes.set(
         xlabel=AXES[result.cost][1].format(seconds=result.seconds),
-        ylabel="word error rate on the dev set, %",
+        ylabel=f"word error rate {_of_precision(result)}on the dev set, %",
         xlim=_cost_range(result),
         ylim=(low, high),
     )
@@ -89,7 +90,14 @@ def wer_range(front: Iterable[Evaluated]) -> tuple[float, float]:
 
 def title(result: SearchResult) -> str:
     """What the picture shows, in one line."""
-    return f"Subnets of one network: error rate against {AXES[result.cost][0]}"
+    return (
+        f"Subnets of one network: error rate {_of_precision(result)}against {AXES[result.cost][0]}"
+    )
+
+
+def _of_precision(result: SearchResult) -> str:
+    """Of what networks the error rates are, unless of those that were trained."""
+    return "" if result.precision == PRECISIONS[0] else f"in {result.precision} "
 
 
 def in_units(result: SearchResult, subnet: Evaluated) -> list[str]:

@@ -61,7 +61,8 @@ def _about(result: SearchResult) -> str:
     best = front[-1]
     about = (
         f"{len(front)} of {len(result.subnets)} subnets are on the Pareto front, the best has "
-        f"{best.wer:.2f} % at {format_cost(best.costs[result.cost], result.cost)}."
+        f"{best.wer:.2f} % at {format_cost(best.costs[result.cost], result.cost)}. "
+        f"Error rates are of networks in {result.precision}."
     )
     return f"{about} {scored_text(result.scored)}" if result.scored else about
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from todm_sb.search.budget import format_cost
+from todm_sb.search.probes import PRECISIONS
 from todm_sb.space import SearchSpace, SubnetConfig
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.files import write_atomic
@@ -60,6 +61,8 @@ class SearchResult:
             a search that did not record it.
         dev_set: tells the utterances apart, see :func:`todm_sb.dataio.fingerprint.dev_set_id`;
             empty where that was not recorded.
+        precision: of the networks whose error rates these are, one of
+            :data:`todm_sb.search.probes.PRECISIONS`.
     """
 
     cost: str
@@ -71,6 +74,7 @@ class SearchResult:
     checkpoint: str = ""
     scored: dict[str, Any] = field(default_factory=dict)
     dev_set: str = ""
+    precision: str = PRECISIONS[0]
 
     def of(self, method: str) -> list[Evaluated]:
         """The subnets that a method evaluated."""
@@ -108,6 +112,7 @@ class SearchResult:
             "checkpoint": self.checkpoint,
             "scored": self.scored,
             "dev_set": self.dev_set,
+            "precision": self.precision,
             "search_space": self.space.to_dict(),
             "budgets": [{"budget": b, "subnet": self.best(b).config.id} for b in self.budgets],
             "front": [subnet.config.id for subnet in self.front()],
@@ -137,6 +142,7 @@ class SearchResult:
                 data["checkpoint"],
                 dict(data.get("scored", {})),
                 data.get("dev_set", ""),
+                data.get("precision", PRECISIONS[0]),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"{path} was not written by todm-sb search ({error!r})") from None

@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from todm_sb.search.probes import PRECISIONS
 from todm_sb.space import SubnetConfig
 from todm_sb.utils.errors import ConfigError
 
@@ -48,7 +49,12 @@ SEARCH, BASELINE = "search", "baseline"
 MEASURED_HERE = "measured here"
 
 # What studies were of that do not say so, since there was no choice.
-EARLIER = {"algorithm": "nsga2", "searcher": "TransducerSearcher", "latency": MEASURED_HERE}
+EARLIER = {
+    "algorithm": "nsga2",
+    "searcher": "TransducerSearcher",
+    "latency": MEASURED_HERE,
+    "precision": PRECISIONS[0],
+}
 
 
 class SharedStudy:

@@ -21,6 +21,7 @@ from todm_sb.dataio.split import read_split
 from todm_sb.dataio.tokenizer import load_tokenizer, tokenizer_of, tokenizer_path
 from todm_sb.nnet.encoders import check_space
 from todm_sb.search.dev_set import Utterances
+from todm_sb.search.probes import PRECISIONS
 from todm_sb.training.broken_audio import COUNTS_AS_DELETED, BrokenAudioLog
 from todm_sb.training.checkpoints import recover_average
 from todm_sb.training.identity import TOKENIZER, read_identity
@@ -127,7 +128,13 @@ def relocate(text: str, run: Path) -> str:
     return dump(replace_strings(tree, moved))
 
 
-def search_folder(run: Path, cost: str, causal: bool = False, study: str | None = None) -> Path:
+def search_folder(
+    run: Path,
+    cost: str,
+    causal: bool = False,
+    study: str | None = None,
+    precision: str = PRECISIONS[0],
+) -> Path:
     """Where a search of a run, or of its causal form, by this cost leaves what it found.
 
     Args:
@@ -136,11 +143,14 @@ def search_folder(run: Path, cost: str, causal: bool = False, study: str | None 
         causal: whether the causal form is.
         study: name; has a folder of its own within that of the nameless study, whose name is the
             folder's.
+        precision: of the networks whose error rates were measured, one of
+            :data:`todm_sb.search.probes.PRECISIONS`.
 
     Raises:
         ConfigError: if no folder can have that name.
     """
-    folder = run / "search" / (f"{cost}-causal" if causal else cost)
+    parts = [cost, *(["causal"] if causal else []), *([precision] * (precision != PRECISIONS[0]))]
+    folder = run / "search" / "-".join(parts)
     if study in (None, folder.name):
         return folder
     if Path(study).name != study or not study.isprintable():

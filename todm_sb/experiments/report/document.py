@@ -86,7 +86,8 @@ def _search(folder: Path, path: Path) -> str:
     return "\n\n".join(
         [
             f"## Pareto front, {result.cost}{_in(folder, path.parent)}",
-            f"Subnets evaluated: {evaluated}. Error rates are of the dev set.",
+            f"Subnets evaluated: {evaluated}. Error rates are of the dev set, of networks in "
+            f"{result.precision}.",
             *([scored_text(result.scored)] if result.scored else []),
             _image(folder, path.with_suffix(".png"), "Error rate against cost"),
             table_of(front),
