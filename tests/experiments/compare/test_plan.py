@@ -135,7 +135,8 @@ def test_a_trial_changes_rate_and_dropout_alone(tmp_path):
         options = runs.options(cell)
         changed = {k: v for k, v in options.items() if own[k] != v and "FOLDER" not in v}
         rate = changed.pop("lr", "0.05")
-        assert changed.pop("lr_annealing.lr_initial", "0.05") == rate
+        for key in ("opt_class.lr", "lr_annealing.lr_initial"):
+            assert changed.pop(key, "0.05") == rate
         dropout = changed.pop("model.encoder.dropout", "0.1")
         # As many times its own, which mini.yaml has at 0.1; the plan was told 0.2.
         assert changed == {"model.predictor.dropout": {"0.1": "0.2", "0.2": "0.4"}[dropout]}

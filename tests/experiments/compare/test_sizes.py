@@ -1,11 +1,19 @@
 """Sizes are uniform, different, and as evenly spread as the space allows."""
 
-import pytest
+from functools import partial
+from pathlib import Path
 
+import pytest
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
+
+from todm_sb.experiments.compare.recipe import load_for_planning
 from todm_sb.experiments.compare.sizes import evenly_spaced_sizes, named_sizes
 from todm_sb.space import SearchSpace
+from todm_sb.supernet import count_parameters
+from todm_sb.training.recipe import Recipe
 from todm_sb.utils.errors import ConfigError
 
+HPARAMS = Path(__file__).parents[3] / "recipes" / "LibriSpeech" / "todm" / "hparams"
 SPACE = SearchSpace(6, 3, ffn_dims=(128, 256, 384))
 
 
@@ -48,3 +56,12 @@ def test_sizes_can_be_those_that_the_recipe_names():
         named_sizes(SearchSpace(2, 1, ffn_dims=(16, 32)), {"middle": middle}, parameters)
     with pytest.raises(ConfigError, match="has one subnet"):
         named_sizes(SearchSpace(2, 2, ffn_dims=(16,)), None, parameters)
+
+
+def test_the_recipe_of_the_table_names_three_even_sizes():
+    recipe = Recipe(HPARAMS / "mini_librispeech_table.yaml", {"data_folder": Text("-")})
+    hparams = load_for_planning(recipe)
+    space, count = hparams["space"], partial(count_parameters, hparams["model"])
+    sizes = named_sizes(space, hparams["named_subnets"], count)
+    assert [size.name for size in sizes] == ["3x192", "4x384", "6x576"]
+    assert all(size.subnet in space.uniform() for size in sizes)
