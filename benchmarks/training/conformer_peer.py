@@ -21,13 +21,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from peer_brain import STARTS, PeerBrain, build
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
 
-from todm_sb.dataio.split import Splits, read_splits
+from todm_sb.dataio.split import Splits, manifests_of_tests, read_splits
 from todm_sb.dataio.tokenizer import tokenizer_of
 from todm_sb.experiments.compare.overrides import merge
 from todm_sb.experiments.compare.results import Cost, Tested, compare_error_rates, read_tested
@@ -144,6 +145,17 @@ def against(run: Path, split: str, found: dict[str, Any]) -> dict[str, Any]:
     return compare_error_rates({0: [(read_tested(run, split), tested_of(found))]})
 
 
+def check_tested(run: Path | None, splits: Iterable[str]) -> None:
+    """Checks before the first training that the last table can be made.
+
+    Raises:
+        ConfigError: if our run was not tested on one of the splits.
+    """
+    for split in splits if run is not None else []:
+        if not (run / f"results_{split}.json").is_file():
+            raise ConfigError(f"{run} was not tested on {split}: give other --test_splits")
+
+
 def row_of(trained: dict[str, Any], tested: dict[str, Any], run: Path | None) -> dict[str, str]:
     """A line of the table."""
     row = {
@@ -169,7 +181,9 @@ def row_of(trained: dict[str, Any], tested: dict[str, Any], run: Path | None) ->
 def parse() -> tuple[argparse.Namespace, list[str]]:
     """The arguments, and the overrides of the recipe."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("hparams", type=Path)
     parser.add_argument("--work", type=Path, required=True, help="where the trainings go")
@@ -199,6 +213,7 @@ def main() -> None:
     with one_line_errors():
         arguments, others = parse()
         recipe, options = parse_arguments([str(arguments.hparams), *others])
+        check_tested(arguments.against, manifests_of_tests(recipe.settings()))
         size = {key: getattr(arguments, key) for key in ("d_model", "n_layers", "n_heads")}
         peer = Peer(
             recipe,

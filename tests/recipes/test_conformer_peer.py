@@ -159,3 +159,25 @@ def test_ours_beside_the_peer_is_drawn_over_speakers(scripts, tmp_path):
     interval = compared["relative difference"]
     assert interval["low"] == pytest.approx(-100)
     assert interval["high"] == pytest.approx(100 * (2 / 3 - 1))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ([], "how long? give --processor_seconds, or --against a run of ours"),
+        (["--against=nowhere"], "nowhere/cost.json: No such file"),
+        (["--against=nowhere", "--processor_seconds=1"], "nowhere was not tested on test-clean"),
+        (["--processor_seconds=1", "--d_model=9"], "--d_model=9 is not for 4 heads"),
+        (["--processor_seconds=0"], "--processor_seconds: must be above 0"),
+        (["--processor_seconds=1", "--no_such=1"], "has no key 'no_such'"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_written(
+    scripts, corpus, tmp_path, monkeypatch, capsys, more, message
+):
+    command = [*arguments(corpus, None), f"--work={tmp_path / 'work'}", *more]
+    monkeypatch.setattr(sys, "argv", ["conformer_peer.py", *command])
+    with pytest.raises(SystemExit):
+        scripts["conformer_peer"].main()
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()

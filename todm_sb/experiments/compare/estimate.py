@@ -12,7 +12,7 @@ from todm_sb.space import SearchSpace, SubnetConfig
 from todm_sb.supernet.cost import count_macs
 from todm_sb.training.pace import pace_of
 
-# Share of a step of max that does not depend on the subnet: features, predictor, lattice, optimizer.
+# Share of a step of max that no subnet changes: features, predictor, lattice, optimizer.
 # Measured on a CPU core: 0.46 for mini_librispeech.yaml, 0.43 for mini_librispeech_table.yaml.
 FIXED = 0.45
 
