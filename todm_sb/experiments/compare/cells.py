@@ -126,9 +126,7 @@ class Runs:
         Raises:
             ConfigError: if not, or if a fold's name is no name of a folder.
         """
-        texts: list[str] = []
-        replace_strings(copy.deepcopy(dict(self.user)), lambda text: texts.append(text) or text)
-        named = any(FOLD in text for text in texts)
+        named = _of_fold(self.user, "1") != _of_fold(self.user, "2")
         if named != any(folds):
             lacking = f"override has {FOLD}" if any(folds) else "fold is named: give --folds, too"
             raise ConfigError(
