@@ -16,7 +16,7 @@ from todm_sb.utils.errors import DataError
 SCRIPT = """
 import json, pathlib, sys
 options = dict(a[2:].split("=", 1) for a in sys.argv[2:] if "=" in a)
-folder, lr = pathlib.Path(options["output_folder"]), float(options["lr"])
+folder, lr = pathlib.Path(options["output_folder"]), float(options.get("lr", 0.1))
 (folder / "hyperparams.yaml").touch()
 epochs = [{"WER max": 50, "WER min": 60}, {"WER max": 10 + 100 * abs(lr - 0.2), "WER min": 40}]
 lines = [json.dumps({"epoch": i, "valid": {"loss": 1, **x}}) for i, x in enumerate(epochs, 1)]
