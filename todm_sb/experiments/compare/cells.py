@@ -45,6 +45,10 @@ FOLD = "{fold}"
 RESULTS = ("errors", "results")
 
 
+# What a run is called among those of the same name: its seed, after its fold if there are several.
+Label = int | str
+
+
 class State(enum.Enum):
     """How far a cell is."""
 
@@ -76,7 +80,7 @@ class Cell:
     serves: tuple[str, ...] = ()
 
     @property
-    def run(self) -> int | str:
+    def run(self) -> Label:
         """Tells cells of the same name apart: the seed, after the fold if there are several."""
         return f"{self.fold}-{self.seed}" if self.fold else self.seed
 

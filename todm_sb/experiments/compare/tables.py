@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from todm_sb.experiments.compare.cells import Cell, Runs, State
+from todm_sb.experiments.compare.cells import Cell, Label, Runs, State
 from todm_sb.experiments.compare.plan import ABLATION, INDIVIDUAL, SUPERNET, TUNED
 from todm_sb.experiments.compare.results import Cost, Pair, compare_error_rates, read_tested
 from todm_sb.experiments.compare.sizes import Size
@@ -65,7 +65,7 @@ class Comparison:
 
     def _scored(self, split: str) -> list[dict[str, Any]]:
         """What the error rates are of, and in which seeds, whose test sets can differ."""
-        seeds_of: dict[str, tuple[dict[str, Any], list[int]]] = {}
+        seeds_of: dict[str, tuple[dict[str, Any], list[Label]]] = {}
         for name, seed in self.finished:
             scored = read_tested(self._folder(name, seed), split).scored
             _, seeds = seeds_of.setdefault(json.dumps(scored), (scored, []))
@@ -73,12 +73,12 @@ class Comparison:
                 seeds.append(seed)
         return [{**scored, "seeds": seeds} for scored, seeds in seeds_of.values() if scored]
 
-    def _seeds(self, *names: str) -> list[int]:
-        """The seeds for which all of these are finished."""
+    def _seeds(self, *names: str) -> list[Label]:
+        """The runs, as seeds or folds and seeds, for which all of these are finished."""
         seeds = dict.fromkeys(seed for _, seed in self.finished)
         return [s for s in seeds if all((name, s) in self.finished for name in names)]
 
-    def _folder(self, name: str, seed: int) -> Path:
+    def _folder(self, name: str, seed: Label) -> Path:
         return self.runs.folder(self.finished[name, seed])
 
     def _size_rows(self, split: str) -> list[dict[str, Any]]:
@@ -111,7 +111,7 @@ class Comparison:
 
     def _pairs(
         self, split: str, others: Sequence[tuple[Size, str, SubnetConfig | None]]
-    ) -> dict[int, list[Pair]]:
+    ) -> dict[Label, list[Pair]]:
         """By seed, the supernet's subnet of each size beside another cell's subnet (None: max);
         seeds for which not all is finished are left out."""
         return {
@@ -149,7 +149,7 @@ class Comparison:
         return {"means": means, "seeds": seeds, "ratio": {k: ratio(k) for k in keys if seeds}}
 
 
-def _row(name: str, pairs: dict[int, list[Pair]]) -> dict[str, Any]:
+def _row(name: str, pairs: dict[Label, list[Pair]]) -> dict[str, Any]:
     return {"name": name, "seeds": list(pairs), **compare_error_rates(pairs)}
 
 
