@@ -135,11 +135,11 @@ def test_a_comparison_trains_its_cells_once_and_its_report_shows_them(compare, c
     # The tables keep what is there of other seeds.
     compare(command(corpus, output, "--seeds=2", "--cells=individual-1x16"))
     kept = json.loads((output / "comparison.json").read_text())["splits"]
-    assert kept == data["splits"]
+    assert kept["test-clean"]["sizes"] == rows
 
     with pytest.raises(ConfigError, match=r"objective\.ctc_weight was 0\.5, is 0\.1"):
         compare(command(corpus, output, objective="{ctc_weight: 0.1}"))
-    assert json.loads((output / "comparison.json").read_text())["splits"] == data["splits"]
+    assert json.loads((output / "comparison.json").read_text())["splits"] == kept
 
     report = [sys.executable, "-m", "todm_sb.cli", "report", str(output)]
     printed = subprocess.run(report, check=True, capture_output=True, text=True).stdout
