@@ -49,6 +49,34 @@ def test_a_dry_run_lists_the_cells_and_writes_nothing(compare, corpus, tmp_path,
     assert not output.exists()
 
 
+def test_a_dry_run_tells_folds_trials_what_follows_and_the_time(compare, corpus, tmp_path, capsys):
+    line = command(corpus, tmp_path / "compare", "--dry-run", "--step=0.5", "--hours=0.1")
+    line = [x.replace(f"data_folder={corpus}", "data_folder=/data/{fold}") for x in line]
+    compare(
+        [
+            *line,
+            "--folds=a,b",
+            "--tune=2x32",
+            "--adamw_lr=0.001,0.002",
+            "--cells=supernet,tuned-*,ablation-adamw",
+        ]
+    )
+    printed = capsys.readouterr().out
+    found = re.findall(r"^(\w+) +\d+ min (\S+)$", printed, re.MULTILINE)
+    grid = [f"lr{lr}-dropout{x}" for lr in ("1", "0.5", "1.5", "2") for x in (1, 2)][1:]
+    assert found == [
+        ("new", "supernet/a-1"),
+        ("new", "supernet/b-1"),
+        ("new", "trial-adamw-0.001/a-1"),
+        ("new", "trial-adamw-0.002/a-1"),
+        ("new", "individual-2x32/a-1"),
+        *(("new", f"trial-2x32-{name}/a-1") for name in grid),
+        ("waits", "ablation-adamw/b-1"),
+        ("waits", "tuned-2x32/b-1"),
+    ]
+    assert re.search(r"^14 cells to run: about \d+\.\d hours", printed, re.MULTILINE)
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -56,6 +84,9 @@ def test_a_dry_run_lists_the_cells_and_writes_nothing(compare, corpus, tmp_path,
         (["--cells=individual-7x7"], "fits none of supernet, individual-2x32"),
         (["--seed=3"], "--seed differs from run to run"),
         (["stray"], "'stray' is not understood"),
+        (["--folds=1,2"], "no override has {fold}"),
+        (["--tune=7x7"], "--tune=7x7 is none of the sizes 1x16, 2x32"),
+        (["--sizes=some"], "--sizes"),
         (["--jobs=0"], "--jobs: must be at least 1, not 0"),
         (["--adamw_lr=nan"], "--adamw_lr: must be above 0, not nan"),
         (["--seeds=1,-1"], "--seeds must be an integer in 0..4294967295, not -1"),
@@ -104,11 +135,11 @@ def test_a_comparison_trains_its_cells_once_and_its_report_shows_them(compare, c
     # The tables keep what is there of other seeds.
     compare(command(corpus, output, "--seeds=2", "--cells=individual-1x16"))
     kept = json.loads((output / "comparison.json").read_text())["splits"]
-    assert kept == data["splits"]
+    assert kept["test-clean"]["sizes"] == rows
 
     with pytest.raises(ConfigError, match=r"objective\.ctc_weight was 0\.5, is 0\.1"):
         compare(command(corpus, output, objective="{ctc_weight: 0.1}"))
-    assert json.loads((output / "comparison.json").read_text())["splits"] == data["splits"]
+    assert json.loads((output / "comparison.json").read_text())["splits"] == kept
 
     report = [sys.executable, "-m", "todm_sb.cli", "report", str(output)]
     printed = subprocess.run(report, check=True, capture_output=True, text=True).stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -38,8 +39,12 @@ class TrainingHistory:
         """
         records = [r for r in self.read() if r["epoch"] < epoch]
         records.append({"epoch": epoch, "train": train, "valid": valid, "wer_of": wer_of or {}})
-        write_atomic(self.path, "".join(json.dumps(r) + "\n" for r in records))
+        self.write(records)
         self._draw(records)
+
+    def write(self, records: Sequence[dict]) -> None:
+        """Replaces all records, of :meth:`read`; draws nothing."""
+        write_atomic(self.path, "".join(json.dumps(r) + "\n" for r in records))
 
     def read(self) -> list[dict]:
         """The records so far, one an epoch: ``epoch``, ``train`` and ``valid``."""

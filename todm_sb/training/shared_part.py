@@ -62,6 +62,15 @@ class SharedPart:
             causal: mode of the encoder.
             batches: reference batches so far; None where it is not for training.
         """
+        features, n_frames, labels = self.inputs(batch, batches)
+        trunk = Trunk.compute(self.model, features, n_frames, labels.ids, causal)
+        return trunk, labels
+
+    def inputs(
+        self, batch: SpeechBatch, batches: float | None = None
+    ) -> tuple[Tensor, Tensor, Labels]:
+        """What goes into a network: (batch, T, n_features), the features; (batch,), their frames;
+        the targets. Arguments as of :meth:`__call__`."""
         batches = -1 if batches is None else batches
         wavs, wav_lens = batch.sig
         tokens, token_lens = batch.tokens
@@ -75,8 +84,7 @@ class SharedPart:
         if batches >= self.mask_after and self.feature_augment is not None:
             features, _ = self.feature_augment(features, n_frames / features.shape[1])
         n_tokens = (token_lens * tokens.shape[1]).round().long()
-        trunk = Trunk.compute(self.model, features, n_frames, tokens, causal)
-        return trunk, Labels(tokens, n_tokens)
+        return features, n_frames, Labels(tokens, n_tokens)
 
     def nothing(self) -> None:
         """What a process does whose batch is empty while others compute theirs."""

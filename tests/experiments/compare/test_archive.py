@@ -8,6 +8,7 @@ from test_tables import NAMES, SIZES, cells, runs  # noqa: F401 (fixtures)
 from todm_sb.experiments.compare.archive import archive_cells, restore_cells
 from todm_sb.experiments.compare.cells import Cell, Runs, State
 from todm_sb.experiments.compare.tables import Comparison
+from todm_sb.training.curves import TrainingHistory
 from todm_sb.training.recipe import Recipe, yaml_of
 from todm_sb.utils.errors import DataError
 
@@ -31,6 +32,16 @@ def test_the_tables_are_the_same_elsewhere(runs, cells, tmp_path):  # noqa: F811
     assert states.pop(unfinished.id) is State.NEW
     assert set(states.values()) == {State.FINISHED}
     assert Comparison(there, cells, SIZES).to_dict() == Comparison(runs, cells, SIZES).to_dict()
+
+
+def test_an_archive_keeps_the_course_of_a_run(runs, cells, tmp_path):  # noqa: F811
+    records = [{"epoch": 1, "train": {}, "valid": {"WER max": 3.0}, "wer_of": {}}]
+    TrainingHistory(runs.folder(cells[0])).write(records)
+    archive_cells(runs, cells, tmp_path / "kept")
+    there = elsewhere(runs)
+    restore_cells(there, cells, tmp_path / "kept")
+    assert TrainingHistory(there.folder(cells[0])).read() == records
+    assert not (there.folder(cells[1]) / "history.jsonl").exists()
 
 
 def test_an_archive_tells_no_place_and_other_data_may_lie_elsewhere(runs, cells, tmp_path):  # noqa: F811

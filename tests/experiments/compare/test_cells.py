@@ -7,10 +7,11 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from todm_sb.experiments.compare.cells import Cell, Runs, State, known_seeds
+from todm_sb.experiments.compare.cells import Cell, Runs, State, known_runs
 from todm_sb.experiments.compare.runner import run_cells
 from todm_sb.training.recipe import Recipe, yaml_of
 from todm_sb.utils.errors import ConfigError
@@ -261,11 +262,50 @@ def test_what_tells_a_cells_place_cannot_be_overridden(make_runs, key):
         make_runs(f"{key}: 1")
 
 
-def test_the_seeds_of_a_comparison_are_known(make_runs):
+def test_the_runs_of_a_comparison_are_known(make_runs):
+    runs = make_runs("lr: '0.{fold}'")
+    assert known_runs(runs.root) == set()
+    folds = [Cell("b", 7, {}, "3"), Cell("b", 2, {}, "fold-3")]
+    run_cells(runs, [A, *folds], progressbar=False)
+    assert known_runs(runs.root) == {("", 1), ("3", 7), ("fold-3", 2)}
+
+
+def test_cells_of_different_folds_have_data_of_their_own(make_runs):
+    runs = make_runs("lr: '0.{fold}'")
+    cells = [Cell("b", 1, {}, fold) for fold in ("3", "4")]
+    found = [runs.overrides(cell) for cell in cells]
+    assert [x["lr"] for x in found] == ["0.3", "0.4"]
+    assert [Path(x["manifests"]).parent.name for x in found] == ["3-1", "4-1"]
+    assert len({cell.id for cell in cells}) == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "folds", "message"),
+    [
+        ("lr: '0.{fold}'", [""], "no fold is named: give --folds, too"),
+        ("", ["1", "2"], "no override has {fold}, as in --folds"),
+        ("lr: '0.{fold}'", ["1", "1"], "'1' is twice there"),
+        ("lr: '0.{fold}'", ["1", ".."], "'..' is twice there, or no name"),
+        ("lr: '0.{fold}'", ["1", ""], "'' is twice there, or no name"),
+    ],
+)
+def test_folds_without_data_of_their_own_are_refused(make_runs, overrides, folds, message):
+    with pytest.raises(ConfigError, match=message):
+        make_runs(overrides).check_folds(folds)
+
+
+def test_folds_that_fit_are_taken(make_runs):
+    make_runs().check_folds([""])
+    make_runs("lr: '0.{fold}'").check_folds(["1", "fold-2.b"])
+
+
+def test_a_cell_in_another_s_place_is_its_run(make_runs):
     runs = make_runs()
-    assert known_seeds(runs.root) == set()
-    run_cells(runs, [A, Cell("b", 7, {})], progressbar=False)
-    assert known_seeds(runs.root) == {1, 7}
+    run_cells(runs, [B], progressbar=False)
+    same = Cell("c", 1, B.overrides, place="b")
+    assert runs.state(same) is State.FINISHED
+    run_cells(runs, [same], progressbar=False)
+    assert starts(runs, same) == 1
 
 
 def test_the_options_of_a_cell_are_kept_beside_its_results(make_runs):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from todm_sb.experiments.compare.cells import Runs
-from todm_sb.experiments.compare.plan import choose, plan_cells
+from todm_sb.experiments.compare.plan import CellPlan, choose
 from todm_sb.experiments.compare.sizes import Size
 from todm_sb.space import SearchSpace
 from todm_sb.training.recipe import Recipe
@@ -20,7 +20,7 @@ SIZES.insert(1, MIDDLE)
 
 @pytest.fixture(scope="module")
 def cells():
-    return plan_cells(SIZES, ["wide", "deep"], n_random=2, seeds=[1, 2])
+    return CellPlan(SIZES, ["wide", "deep"], n_random=2).cells([("", 1), ("", 2)])
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +104,46 @@ def test_patterns_choose_cells(cells):
     ]
     with pytest.raises(ConfigError, match="--cells=none fits none of supernet, "):
         choose(cells, ["none"])
+
+
+RATES = (0.0005, 0.001)
+TUNING = CellPlan(SIZES, [], 2, RATES, rate=0.05, dropouts=(0.1, 0.2), tuned=MIDDLE)
+FOLDS = [("a", 1), ("b", 1)]
+
+
+def test_every_fold_has_its_cells_and_the_first_the_trials():
+    cells = TUNING.cells(FOLDS)
+    ids = [cell.id for cell in cells]
+    assert ids[0] == "supernet/a-1"
+    assert {"supernet/b-1", "individual-4x256/b-1", "ablation-kd-none/b-1"} <= {*ids}
+    trials = [cell.id for cell in cells if cell.serves]
+    assert trials[:2] == ["trial-adamw-0.0005/a-1", "trial-adamw-0.001/a-1"]
+    # One of the eight is the network as it is trained anyway.
+    assert trials[2] == "individual-4x256/a-1"
+    assert len(set(trials)) == 2 + 8
+    assert all(name.endswith("/a-1") for name in trials)
+    # Nothing with AdamW is run at a rate that nobody chose.
+    assert not [name for name in ids if name.startswith(("ablation-adamw", "ablation-plain"))]
+
+
+def test_a_trial_changes_rate_and_dropout_alone(tmp_path):
+    runs = Runs(tmp_path, Recipe(MINI))
+    plain, *others = [cell for cell in TUNING.cells(FOLDS) if cell.serves == ("tuned-4x256",)]
+    own = runs.options(plain)
+    found = set()
+    for cell in others:
+        options = runs.options(cell)
+        changed = {k: v for k, v in options.items() if own[k] != v and "FOLDER" not in v}
+        rate = changed.pop("lr", "0.05")
+        for key in ("opt_class.lr", "lr_annealing.lr_initial"):
+            assert changed.pop(key, "0.05") == rate
+        dropout = changed.pop("model.encoder.dropout", "0.1")
+        # As many times its own, which mini.yaml has at 0.1; the plan was told 0.2.
+        assert changed == {"model.predictor.dropout": {"0.1": "0.2", "0.2": "0.4"}[dropout]}
+        found.add((rate, dropout))
+    assert len(found) == 7
+
+
+def test_a_name_that_waits_for_trials_chooses_them():
+    chosen = choose(TUNING.cells(FOLDS), ["tuned-*", "ablation-plain"])
+    assert {cell.name.split("-")[1] for cell in chosen} == {"4x256", "adamw"}

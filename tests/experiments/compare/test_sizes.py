@@ -1,11 +1,19 @@
 """Sizes are uniform, different, and as evenly spread as the space allows."""
 
-import pytest
+from functools import partial
+from pathlib import Path
 
-from todm_sb.experiments.compare.sizes import evenly_spaced_sizes
+import pytest
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
+
+from todm_sb.experiments.compare.recipe import load_for_planning
+from todm_sb.experiments.compare.sizes import evenly_spaced_sizes, named_sizes
 from todm_sb.space import SearchSpace
+from todm_sb.supernet import count_parameters
+from todm_sb.training.recipe import Recipe
 from todm_sb.utils.errors import ConfigError
 
+HPARAMS = Path(__file__).parents[3] / "recipes" / "LibriSpeech" / "todm" / "hparams"
 SPACE = SearchSpace(6, 3, ffn_dims=(128, 256, 384))
 
 
@@ -33,3 +41,27 @@ def test_five_sizes_lie_nearest_to_even_steps_from_min_to_max():
 def test_a_space_without_so_many_uniform_subnets_is_named():
     with pytest.raises(ConfigError, match="at 5 sizes: the search space has 4"):
         evenly_spaced_sizes(SearchSpace(2, 1, ffn_dims=(16, 32)), parameters)
+
+
+def test_sizes_can_be_those_that_the_recipe_names():
+    middle = {"layers": [0, 2, 5], "ffn_dims": [384, 384, 384]}
+    named = {"middle": middle, "none": None, "again": SPACE.max.to_dict()}
+    sizes = named_sizes(SPACE, named, parameters)
+    assert [(size.name, size.parameters) for size in sizes] == [
+        ("3x128", 684),
+        ("3x384", 1452),
+        ("6x384", 2904),
+    ]
+    with pytest.raises(ConfigError, match="named_subnets: middle: "):
+        named_sizes(SearchSpace(2, 1, ffn_dims=(16, 32)), {"middle": middle}, parameters)
+    with pytest.raises(ConfigError, match="has one subnet"):
+        named_sizes(SearchSpace(2, 2, ffn_dims=(16,)), None, parameters)
+
+
+def test_the_recipe_of_the_table_names_three_even_sizes():
+    recipe = Recipe(HPARAMS / "mini_librispeech_table.yaml", {"data_folder": Text("-")})
+    hparams = load_for_planning(recipe)
+    space, count = hparams["space"], partial(count_parameters, hparams["model"])
+    sizes = named_sizes(space, hparams["named_subnets"], count)
+    assert [size.name for size in sizes] == ["3x192", "4x384", "6x576"]
+    assert all(size.subnet in space.uniform() for size in sizes)

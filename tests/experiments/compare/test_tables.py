@@ -190,3 +190,26 @@ def test_text_and_picture_show_the_figures(runs, cells):
     assert "0.50 in processor time (0.50 with validation), 0.50 in wall time" in text
     assert "Every run took 10 optimizer steps." in text
     assert drawn(data).startswith(b"\x89PNG")
+
+
+def test_a_tuned_network_has_a_row_of_its_own(runs, cells):
+    one = SearchSpace(1, 1, ffn_dims=(16,)).max
+    cells = [*cells, *(Cell("tuned-1x16", seed, {}) for seed in (1, 2))]
+    finish(runs, cells[-2], [[1, 1, 1]], 70, {"max": one})
+    data = Comparison(runs, cells, SIZES).to_dict()
+    (row,) = data["splits"]["test"]["tuned"]
+    assert (row["name"], row["seeds"]) == ("tuned-1x16", [1])
+    assert (row["WER"], row["WER of the other"]) == (40, 30)
+    # It takes no part in the mean of the sizes.
+    assert (
+        data["splits"]["test"]["sizes"]
+        == (Comparison(runs, cells[:-2], SIZES).to_dict()["splits"]["test"]["sizes"])
+    )
+    (line,) = [x for x in comparison_markdown(data).splitlines() if x.startswith("| tuned-1x16")]
+    assert line.strip("| ").endswith(" 70")
+
+
+def test_the_cost_is_also_told_against_as_many_networks_as_the_paper_has(runs, cells):
+    text = comparison_markdown(Comparison(runs, cells, SIZES).to_dict())
+    # 30 s against 20 and 40, five of which on average would take 150.
+    assert "To 5 that cost as much on average as these 2: 0.20 in processor time." in text

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from todm_sb.experiments.compare.cells import Cell, Runs, State, first_difference
+from todm_sb.training.curves import TrainingHistory
 from todm_sb.utils.errors import DataError
 from todm_sb.utils.files import write_atomic
 
@@ -34,7 +35,8 @@ def archive_cells(runs: Runs, cells: Sequence[Cell], archive: Path) -> None:
             name: json.loads((runs.folder(cell) / name).read_text(encoding="utf-8"))
             for name in runs.written
         }
-        kept = {"options": _placeless(runs.options(cell)), "files": figures}
+        history = TrainingHistory(runs.folder(cell)).read()
+        kept = {"options": _placeless(runs.options(cell)), "files": figures, "history": history}
         write_atomic(path, json.dumps(kept, separators=(",", ":")) + "\n")
 
 
@@ -57,7 +59,7 @@ def restore_cells(runs: Runs, cells: Sequence[Cell], archive: Path) -> None:
         path = _path(archive, cell)
         if not path.exists() or runs.state(cell) is not State.NEW:
             continue
-        was, files = _read(path)
+        was, files, history = _read(path)
         if difference := first_difference(was, _placeless(runs.options(cell))):
             raise DataError(
                 f"{path} ran with other options ({difference}): give another --archive, or "
@@ -65,19 +67,21 @@ def restore_cells(runs: Runs, cells: Sequence[Cell], archive: Path) -> None:
             )
         if missing := [name for name in runs.written if name not in files]:
             raise DataError(f"{path} has no {missing[0]}: {AGAIN}")
-        found.append((cell, {name: files[name] for name in runs.written}))
-    for cell, files in found:
+        found.append((cell, {name: files[name] for name in runs.written}, history))
+    for cell, files, history in found:
         folder = runs.folder(cell)
         folder.mkdir(parents=True, exist_ok=True)
+        if history:
+            TrainingHistory(folder).write(history)
         for name, content in {**files, "options.json": runs.options(cell)}.items():
             write_atomic(folder / name, json.dumps(content, indent=1))
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
-    """Options and files of a cell."""
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Any], list[dict[str, Any]]]:
+    """Options, files and history of a cell; archives made before have no history."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        return dict(kept["options"]), dict(kept["files"])
+        return dict(kept["options"]), dict(kept["files"]), list(kept.get("history", []))
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise DataError(f"{path} cannot be read ({error}): {AGAIN}") from None
 

@@ -6,20 +6,23 @@ goes on from its checkpoint. Whoever runs a cell holds the lock on its folder, a
 
 from __future__ import annotations
 
+import copy
 import enum
 import json
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
 
 from todm_sb.experiments.compare.overrides import as_arguments, from_yaml, merge, resolved_options
-from todm_sb.training.recipe import RECIPE, Recipe, dump
+from todm_sb.training.recipe import RECIPE, Recipe, dump, replace_strings
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.files import write_atomic
 from todm_sb.utils.locks import FolderInUseError, FolderLock, is_locked
@@ -35,8 +38,15 @@ OWN_KEYS = ("seed", "output_folder", "save_folder", "manifests", "tokenizer_fold
 # Beginnings of arguments that change when and where a run is done, not what comes out.
 NO_BEARING = ("--device", "--ckpt_interval_", "--tqdm_", "--noprogressbar")
 
+# Stands for the name of the fold, in overrides of the recipe.
+FOLD = "{fold}"
+
 # What the test stage of train.py writes for each test set.
 RESULTS = ("errors", "results")
+
+
+# What a run is called among those of the same name: its seed, after its fold if there are several.
+Label = int | str
 
 
 class State(enum.Enum):
@@ -57,22 +67,33 @@ class Cell:
         name: what is trained.
         seed: of the run.
         overrides: of the recipe, by key, as YAML.
+        fold: of the data, which the run is trained and tested on; nothing where there is but one.
+        place: the name of the cell whose run this one is, if not its own.
+        serves: names of cells that wait for this one's error rate on dev.
     """
 
     name: str
     seed: int
     overrides: Mapping[str, str]
+    fold: str = ""
+    place: str | None = None
+    serves: tuple[str, ...] = ()
+
+    @property
+    def run(self) -> Label:
+        """Tells cells of the same name apart: the seed, after the fold if there are several."""
+        return f"{self.fold}-{self.seed}" if self.fold else self.seed
 
     @property
     def id(self) -> str:
-        """Unique in a comparison; also the cell's folder."""
-        return f"{self.name}/{self.seed}"
+        """Of the run; also its folder."""
+        return f"{self.place or self.name}/{self.run}"
 
 
 class Runs:
     """The cells of a comparison in its folder.
 
-    Cells of the same seed share manifests, audio and tokenizer, in ``data/<seed>``.
+    Cells of the same seed and fold share manifests, audio and tokenizer, in ``data/<run>``.
 
     Args:
         folder: of the comparison.
@@ -103,6 +124,22 @@ class Runs:
         if taken:
             raise ConfigError(f"--{taken[0]} differs from run to run: the comparison sets it")
 
+    def check_folds(self, folds: Sequence[str]) -> None:
+        """Checks that cells of different folds get different data.
+
+        Raises:
+            ConfigError: if not, or if a fold's name is no name of a folder.
+        """
+        named = _of_fold(self.user, "1") != _of_fold(self.user, "2")
+        if named != any(folds):
+            lacking = f"override has {FOLD}" if any(folds) else "fold is named: give --folds, too"
+            raise ConfigError(
+                f"no {lacking}, as in --folds=1,2,3 --data_folder='/data/fold-{FOLD}'"
+            )
+        for fold in folds if named else []:
+            if not re.fullmatch(r"\w[\w.-]*", fold) or folds.count(fold) > 1:
+                raise ConfigError(f"--folds: {fold!r} is twice there, or no name of a folder")
+
     def freeze(self) -> None:
         """Uses a copy of the recipe from now on: who edits it does not change what is running.
 
@@ -126,14 +163,14 @@ class Runs:
             root: stands for the comparison's folder.
         """
         root = self.root if root is None else root
-        data = root / "data" / str(cell.seed)
+        data = root / "data" / str(cell.run)
         own = {
             "seed": cell.seed,
             "output_folder": Text(str(root / cell.id)),
             "manifests": Text(str(data / "manifests")),
             "tokenizer_folder": Text(str(data / "tokenizer")),
         }
-        return merge(self.user, from_yaml(cell.overrides), own)
+        return merge(_of_fold(self.user, cell.fold), from_yaml(cell.overrides), own)
 
     def recipe(self, cell: Cell, root: Path | None = None) -> Recipe:
         """What a cell runs; arguments as of :meth:`overrides`."""
@@ -222,7 +259,18 @@ def first_difference(was: Mapping[str, str], wanted: Mapping[str, str]) -> str |
     return None
 
 
-def known_seeds(folder: Path) -> set[int]:
-    """The seeds of the cells in the folder of a comparison."""
+def _of_fold(overrides: Mapping[str, Any], fold: str) -> CommentedMap:
+    """The overrides with the name of the fold in place of :data:`FOLD`."""
+
+    def named(text: str) -> str:
+        return Text(text.replace(FOLD, fold)) if FOLD in text else text
+
+    tree = copy.deepcopy(CommentedMap(overrides))
+    return replace_strings(tree, named) if fold else tree
+
+
+def known_runs(folder: Path) -> set[tuple[str, int]]:
+    """Fold and seed of the cells in the folder of a comparison."""
     names = {path.parent.name for path in folder.glob("*/*/options.json")}
-    return {int(name) for name in names if name.isdigit()}
+    parts = [name.rpartition("-") for name in names]
+    return {(fold, int(seed)) for fold, _, seed in parts if seed.isdigit()}

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import product
 
 from todm_sb.experiments.compare.cells import Cell
 from todm_sb.experiments.compare.sizes import Size
+from todm_sb.experiments.compare.tuning import Run, Tuning
 from todm_sb.space import SearchSpace, SubnetConfig
 from todm_sb.utils.errors import ConfigError
 
 SUPERNET = "supernet"
 INDIVIDUAL = "individual-"
 ABLATION = "ablation-"
+TUNED = "tuned-"
+TRIAL = "trial-"
+ADAMW = "ablation-adamw"
+
+# What a tuned individual network tries, in multiples of the recipe's: eight trials, one of which is
+# the recipe's own.
+TRIED_RATES = (1.0, 0.5, 1.5, 2.0)
+TRIED_DROPOUTS = (1.0, 2.0)
 
 # Numbers of random subnets a step that the ablation tries.
 N_RANDOM = (0, 1, 2, 4)
@@ -24,30 +35,98 @@ KL = {"objective": "{divergence: {alphas: [1]}}"}
 THREE_CLASSES = {"objective": "{divergence: {classes: three}}"}
 
 
-def plan_cells(
-    sizes: Sequence[Size],
-    named_subnets: Iterable[str],
-    n_random: int,
-    seeds: Sequence[int],
-    adamw_lr: float = 0.001,
-) -> list[Cell]:
-    """The cells of a comparison: for each seed the supernet, an individual network of each size,
-    and the ablation.
+@dataclass(frozen=True)
+class CellPlan:
+    """Which cells there are, for every run; a run is a fold of the data and a seed.
 
     Args:
         sizes: from min to max.
         named_subnets: those that the recipe measures, and the comparison does not.
         n_random: random subnets a step in the recipe.
-        seeds: of the runs.
-        adamw_lr: learning rate of AdamW.
+        adamw_lrs: learning rates of AdamW; of several, that with the lowest error rate on dev.
+        rate: learning rate of the recipe.
+        dropouts: of the recipe's encoder and predictor.
+        tuned: the size whose individual network is also trained with the best rate and dropout of
+            a grid; None for none.
     """
-    measured = _measured(sizes, named_subnets)
-    networks = {SUPERNET: measured}
-    for size in reversed(sizes):
-        networks[INDIVIDUAL + size.name] = individual(size.subnet)
-    for name, overrides in ablations(n_random, adamw_lr).items():
-        networks[ABLATION + name] = {**measured, **overrides}
-    return [Cell(name, seed, overrides) for seed in seeds for name, overrides in networks.items()]
+
+    sizes: Sequence[Size]
+    named_subnets: Iterable[str]
+    n_random: int
+    adamw_lrs: Sequence[float] = (0.001,)
+    rate: float = 0.0
+    dropouts: tuple[float, float] = (0.0, 0.0)
+    tuned: Size | None = None
+
+    def cells(self, runs: Sequence[Run]) -> list[Cell]:
+        """The cells that wait for no choice, and the trials: for each run the supernet, an
+        individual network of each size, and the ablation."""
+        measured = self._measured()
+        networks = {SUPERNET: measured}
+        for size in reversed(self.sizes):
+            networks[INDIVIDUAL + size.name] = individual(size.subnet)
+        for name, overrides in ablations(self.n_random, self.adamw_lrs[0]).items():
+            if len(self.adamw_lrs) == 1 or "opt_class" not in overrides:
+                networks[ABLATION + name] = {**measured, **overrides}
+        cells = [Cell(name, seed, o, fold) for fold, seed in runs for name, o in networks.items()]
+        return [*cells, *(trial for x in self.tunings(runs[0]) for trial in x.trials)]
+
+    def tunings(self, run: Run) -> list[Tuning]:
+        """What is chosen on dev.
+
+        Args:
+            run: that the trials are of.
+        """
+        found = []
+        if len(self.adamw_lrs) > 1:
+            found.append(self._tuned_adamw(*run))
+        if self.tuned is not None:
+            found.append(self._tuned_individual(self.tuned, *run))
+        return found
+
+    def _tuned_adamw(self, fold: str, seed: int) -> Tuning:
+        def of(rate: float) -> dict[str, dict[str, str]]:
+            return {
+                ABLATION + name: {**self._measured(), **overrides}
+                for name, overrides in ablations(self.n_random, rate).items()
+                if "opt_class" in overrides
+            }
+
+        serves = tuple(of(self.adamw_lrs[0]))
+        trials = [
+            Cell(f"{TRIAL}adamw-{rate:g}", seed, of(rate)[ADAMW], fold, serves=serves)
+            for rate in self.adamw_lrs
+        ]
+        return Tuning(ADAMW, tuple(trials), lambda best: _without(ADAMW, of(_rate_of(best))))
+
+    def _tuned_individual(self, size: Size, fold: str, seed: int) -> Tuning:
+        name, plain = TUNED + size.name, individual(size.subnet)
+        trials = []
+        for rate, dropout in product(TRIED_RATES, TRIED_DROPOUTS):
+            overrides, place = dict(plain), None
+            if (rate, dropout) == (1.0, 1.0):  # as it is trained anyway
+                place = INDIVIDUAL + size.name
+            else:
+                encoder, predictor = (f"{{dropout: {dropout * x:g}}}" for x in self.dropouts)
+                overrides["lr"] = f"{rate * self.rate:g}"
+                overrides["model"] = f"{{encoder: {encoder}, predictor: {predictor}}}"
+            trial = f"{TRIAL}{size.name}-lr{rate:g}-dropout{dropout:g}"
+            trials.append(Cell(trial, seed, overrides, fold, place, (name,)))
+        return Tuning(name, tuple(trials))
+
+    def _measured(self) -> dict[str, str]:
+        """Has a supernet measure these sizes and no others; min and max it measures anyway."""
+        named: dict[str, dict | None] = dict.fromkeys(self.named_subnets)
+        named.update({size.name: size.subnet.to_dict() for size in self.sizes[1:-1]})
+        return {"named_subnets": json.dumps(named)}
+
+
+def _rate_of(cell: Cell) -> float:
+    return float(cell.overrides["lr"])
+
+
+def _without(name: str, of: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    return {key: value for key, value in of.items() if key != name}
 
 
 def individual(subnet: SubnetConfig) -> dict[str, str]:
@@ -82,20 +161,21 @@ def ablations(n_random: int, adamw_lr: float) -> dict[str, dict[str, str]]:
 
 
 def choose(cells: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
-    """The cells whose names fit a pattern such as ``individual-*``.
+    """The cells whose names fit a pattern such as ``individual-*``, and the trials for them.
 
     Raises:
         ConfigError: if a pattern fits none.
     """
     for pattern in patterns:
-        if not any(fnmatchcase(cell.name, pattern) for cell in cells):
-            names = ", ".join(dict.fromkeys(cell.name for cell in cells))
+        if not any(_fits(cell, pattern) for cell in cells):
+            names = ", ".join(dict.fromkeys(x for cell in cells for x in _names(cell)))
             raise ConfigError(f"--cells={pattern} fits none of {names}")
-    return [cell for cell in cells if any(fnmatchcase(cell.name, p) for p in patterns)]
+    return [cell for cell in cells if any(_fits(cell, pattern) for pattern in patterns)]
 
 
-def _measured(sizes: Sequence[Size], named_subnets: Iterable[str]) -> dict[str, str]:
-    """Has a supernet measure these sizes and no others; min and max it measures anyway."""
-    named: dict[str, dict | None] = dict.fromkeys(named_subnets)
-    named.update({size.name: size.subnet.to_dict() for size in sizes[1:-1]})
-    return {"named_subnets": json.dumps(named)}
+def _fits(cell: Cell, pattern: str) -> bool:
+    return any(fnmatchcase(name, pattern) for name in _names(cell))
+
+
+def _names(cell: Cell) -> tuple[str, ...]:
+    return (cell.name, *cell.serves)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from todm_sb.experiments.compare.bootstrap import relative_difference
+from todm_sb.experiments.compare.cells import Label
 from todm_sb.space import SubnetConfig
 from todm_sb.training.error_rates import SCORED_KEYS
 from todm_sb.utils.errors import DataError
@@ -94,7 +95,7 @@ def read_tested(folder: Path, split: str, subnet: SubnetConfig | None = None) ->
 Pair = tuple[Tested, Tested]
 
 
-def compare_error_rates(pairs_of: Mapping[int, Sequence[Pair]]) -> dict[str, Any]:
+def compare_error_rates(pairs_of: Mapping[Label, Sequence[Pair]]) -> dict[str, Any]:
     """Pooled error rates of two systems, ours relative to theirs.
 
     The bootstrap is over seeds and over speakers, or over utterances where the speakers are not

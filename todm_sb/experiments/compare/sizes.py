@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from todm_sb.space import SearchSpace, SubnetConfig
+from todm_sb.training.evaluation import own_subnets
 from todm_sb.utils.errors import ConfigError
 
 
@@ -59,3 +60,27 @@ def evenly_spaced_sizes(
         between.remove(nearest)
         chosen.append(nearest)
     return sorted(chosen, key=lambda size: size.parameters)
+
+
+def named_sizes(
+    space: SearchSpace,
+    named: Mapping[str, dict | None] | None,
+    n_parameters: Callable[[SubnetConfig], int],
+) -> list[Size]:
+    """The sizes that a recipe names itself: min, max and its named subnets.
+
+    Args:
+        space: of the supernet.
+        named: the recipe's ``named_subnets``.
+        n_parameters: of a subnet.
+
+    Returns:
+        Different sizes, smallest first.
+
+    Raises:
+        ConfigError: if a subnet is outside the space, or the space has but one.
+    """
+    subnets = dict.fromkeys([space.min, *own_subnets(space, named).values(), space.max])
+    if len(subnets) < 2:
+        raise ConfigError("cannot compare: the search space has one subnet")
+    return sorted((Size(x, n_parameters(x)) for x in subnets), key=lambda size: size.parameters)

@@ -9,10 +9,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from todm_sb.experiments.compare.cells import Cell, Runs, State
-from todm_sb.experiments.compare.plan import ABLATION, INDIVIDUAL, SUPERNET
+from todm_sb.experiments.compare.cells import Cell, Label, Runs, State
+from todm_sb.experiments.compare.plan import ABLATION, INDIVIDUAL, SUPERNET, TUNED
 from todm_sb.experiments.compare.results import Cost, Pair, compare_error_rates, read_tested
 from todm_sb.experiments.compare.sizes import Size
+from todm_sb.experiments.compare.tuning import Tuning
 from todm_sb.space import SubnetConfig
 from todm_sb.utils.tables import markdown_table, scored_text
 
@@ -24,14 +25,22 @@ class Comparison:
         runs: where they are.
         cells: all of the comparison.
         sizes: from min to max.
+        tunings: what is chosen on dev.
     """
 
-    def __init__(self, runs: Runs, cells: Sequence[Cell], sizes: Sequence[Size]) -> None:
+    def __init__(
+        self,
+        runs: Runs,
+        cells: Sequence[Cell],
+        sizes: Sequence[Size],
+        tunings: Sequence[Tuning] = (),
+    ) -> None:
+        self.tunings = tunings
         self.runs = runs
         self.sizes = sizes
         self.names = list(dict.fromkeys(cell.name for cell in cells))
         self.finished = {
-            (cell.name, cell.seed): cell for cell in cells if runs.state(cell) is State.FINISHED
+            (cell.name, cell.run): cell for cell in cells if runs.state(cell) is State.FINISHED
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -44,17 +53,19 @@ class Comparison:
             "splits": {
                 split: {
                     "sizes": self._size_rows(split),
+                    "tuned": self._tuned_rows(split),
                     "ablation": self._ablation_rows(split),
                     "scored": self._scored(split),
                 }
                 for split in self.runs.splits
             },
+            "tunings": {tuning.name: tuning.to_dict(self.runs) for tuning in self.tunings},
             "cost": self._cost(),
         }
 
     def _scored(self, split: str) -> list[dict[str, Any]]:
         """What the error rates are of, and in which seeds, whose test sets can differ."""
-        seeds_of: dict[str, tuple[dict[str, Any], list[int]]] = {}
+        seeds_of: dict[str, tuple[dict[str, Any], list[Label]]] = {}
         for name, seed in self.finished:
             scored = read_tested(self._folder(name, seed), split).scored
             _, seeds = seeds_of.setdefault(json.dumps(scored), (scored, []))
@@ -62,12 +73,12 @@ class Comparison:
                 seeds.append(seed)
         return [{**scored, "seeds": seeds} for scored, seeds in seeds_of.values() if scored]
 
-    def _seeds(self, *names: str) -> list[int]:
-        """The seeds for which all of these are finished."""
+    def _seeds(self, *names: str) -> list[Label]:
+        """The runs, as seeds or folds and seeds, for which all of these are finished."""
         seeds = dict.fromkeys(seed for _, seed in self.finished)
         return [s for s in seeds if all((name, s) in self.finished for name in names)]
 
-    def _folder(self, name: str, seed: int) -> Path:
+    def _folder(self, name: str, seed: Label) -> Path:
         return self.runs.folder(self.finished[name, seed])
 
     def _size_rows(self, split: str) -> list[dict[str, Any]]:
@@ -81,6 +92,14 @@ class Comparison:
             rows.append(_row("mean", self._pairs(split, others)))
         return rows
 
+    def _tuned_rows(self, split: str) -> list[dict[str, Any]]:
+        rows = []
+        for size in self.sizes:
+            name = TUNED + size.name
+            if pairs := self._pairs(split, [(size, name, None)]):
+                rows.append(_row(name, pairs) | {"parameters": size.parameters, "cell": name})
+        return rows
+
     def _ablation_rows(self, split: str) -> list[dict[str, Any]]:
         rows = []
         for name in self.names:
@@ -92,7 +111,7 @@ class Comparison:
 
     def _pairs(
         self, split: str, others: Sequence[tuple[Size, str, SubnetConfig | None]]
-    ) -> dict[int, list[Pair]]:
+    ) -> dict[Label, list[Pair]]:
         """By seed, the supernet's subnet of each size beside another cell's subnet (None: max);
         seeds for which not all is finished are left out."""
         return {
@@ -130,7 +149,7 @@ class Comparison:
         return {"means": means, "seeds": seeds, "ratio": {k: ratio(k) for k in keys if seeds}}
 
 
-def _row(name: str, pairs: dict[int, list[Pair]]) -> dict[str, Any]:
+def _row(name: str, pairs: dict[Label, list[Pair]]) -> dict[str, Any]:
     return {"name": name, "seeds": list(pairs), **compare_error_rates(pairs)}
 
 
@@ -144,7 +163,8 @@ def comparison_markdown(data: dict[str, Any], heading: str = "##") -> str:
     parts, note = [], _note([*data["splits"].values()])
     for split, tables in data["splits"].items():
         parts.append(f"{heading} Subnets and individual networks, {split}")
-        parts.append(_sizes_table(tables["sizes"], data["cost"]))
+        # Comparisons made before have nothing tuned.
+        parts.append(_sizes_table([*tables["sizes"], *tables.get("tuned", [])], data["cost"]))
         for scored in tables.get("scored", []):  # comparisons made before do not have it
             seeds = (
                 f"Seeds {', '.join(map(str, scored['seeds']))}: " if tables["scored"][1:] else ""
@@ -153,8 +173,24 @@ def comparison_markdown(data: dict[str, Any], heading: str = "##") -> str:
         if tables["ablation"]:
             parts.append(f"{heading} Ablation, {split}")
             parts.append(_ablation_table(tables["ablation"], data["cost"]))
-    return "\n\n".join([*parts, _cost_text(data["cost"]), note]) + "\n"
+    tunings = _tunings_text(data.get("tunings", {}))
+    return "\n\n".join([*parts, *tunings, _cost_text(data["cost"]), note]) + "\n"
 
+
+def _tunings_text(tunings: dict[str, Any]) -> list[str]:
+    """A sentence a choice."""
+
+    def rates(found: dict[str, float]) -> str:
+        return ", ".join(f"{name} {wer:.2f}" for name, wer in found.items()) or "none is finished"
+
+    return [
+        f"{name}: {x['chosen'] or 'not chosen yet'}, by WER % on dev ({rates(x['dev WER'])})."
+        for name, x in tunings.items()
+    ]
+
+
+# Networks that the paper's table has, whose trainings a supernet saves.
+OF_THE_PAPER = 5
 
 # A difference of so many percent at most is none, in the words of the verdict.
 MATCHES = 3.0
@@ -166,7 +202,8 @@ def _note(tables: Sequence[dict[str, Any]]) -> str:
     Args:
         tables: of each test set.
     """
-    rows = [row for table in tables for row in (*table["sizes"], *table["ablation"])]
+    kinds = ("sizes", "tuned", "ablation")
+    rows = [row for table in tables for kind in kinds for row in table.get(kind, [])]
     # Comparisons made before do not have it.
     units = sorted({f"{row['units']} {row['unit']}" for row in rows if "unit" in row})
     return (
@@ -204,7 +241,7 @@ def _sizes_table(rows: Sequence[dict[str, Any]], cost: dict[str, Any]) -> str:
             f"{row['WER of the other']:.2f}",
             f"{row['WER']:.2f}",
             *_difference(row),
-            _seconds(cost, INDIVIDUAL + row["name"]),
+            _seconds(cost, row.get("cell", INDIVIDUAL + row["name"])),
         )
 
     head = (
@@ -275,6 +312,12 @@ def _cost_text(cost: dict[str, Any]) -> str:
             f"time ({ratio['with_validation']:.2f} with validation), {ratio['wall']:.2f} in wall "
             "time."
         )
+        n = sum(name.startswith(INDIVIDUAL) for name in means)
+        if n != OF_THE_PAPER:
+            lines.append(
+                f"To {OF_THE_PAPER} that cost as much on average as these {n}: "
+                f"{ratio['processor'] * n / OF_THE_PAPER:.2f} in processor time."
+            )
     if len(set(steps.values())) == 1:
         lines.append(f"Every run took {next(iter(steps.values())):.0f} optimizer steps.")
     elif steps:

@@ -1,0 +1,98 @@
+"""A whole comparison: trials, the choice on dev, what follows from it, and the same elsewhere."""
+
+import json
+import sys
+
+import pytest
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
+from test_tuning import SCRIPT
+
+from todm_sb.experiments.compare import experiment as module
+from todm_sb.experiments.compare.cells import Runs, State
+from todm_sb.experiments.compare.experiment import Experiment
+from todm_sb.experiments.compare.plan import CellPlan
+from todm_sb.experiments.compare.sizes import Size
+from todm_sb.space import SearchSpace
+from todm_sb.training.recipe import Recipe
+
+RECIPE = """
+seed: 0
+output_folder: x
+manifests: x
+tokenizer_folder: x
+data: x
+lr: 0.1
+max_grad_norm: 1.0
+opt_class: x
+n_random: 1
+named_subnets: null
+search_space: {n_layers: 2, min_layers: 1, ffn_dims: [16, 32]}
+model: {encoder: {dropout: 0.1, adaptive_dropout: true}, predictor: {dropout: 0.1}}
+objective: {kd_weight: 1.0, divergence: {alphas: [-1, 1], classes: vocabulary}}
+"""
+SPACE = SearchSpace(2, 1, ffn_dims=(16, 32))
+SIZES = [Size(SPACE.min, 1), Size(SPACE.max, 2)]
+PLAN = CellPlan(SIZES, [], 1, (0.1, 0.2), rate=0.1, dropouts=(0.1, 0.1), tuned=SIZES[0])
+FOLDS = [("a", 1), ("b", 1)]
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    (tmp_path / "train.py").write_text(SCRIPT)
+    monkeypatch.setattr(module, "prepare_data", lambda runs, cell: None)
+
+    def make(folder, patterns, wanted=FOLDS):
+        recipe = Recipe(tmp_path / "recipe.yaml", {"data": Text("{fold}")})
+        program = [sys.executable, str(tmp_path / "train.py")]
+        return Experiment(Runs(tmp_path / folder, recipe, program=program), PLAN, wanted, patterns)
+
+    return make
+
+
+def finished(experiment):
+    """The ids of the cells that are there."""
+    paths = experiment.runs.root.glob("*/*/options.json")
+    return {f"{path.parts[-3]}/{path.parts[-2]}" for path in paths}
+
+
+def test_trials_are_run_in_the_first_fold_and_what_they_decide_in_all(make, tmp_path):
+    experiment = make("here", ["supernet", "tuned-*", "ablation-adamw", "ablation-plain"])
+    experiment.run(jobs=2, progressbar=False)
+    grid = [f"lr{rate}-dropout{x}" for rate in ("1", "0.5", "1.5", "2") for x in (1, 2)][1:]
+    ids = finished(experiment)
+    assert ids == {
+        "supernet/a-1",
+        "supernet/b-1",
+        "trial-adamw-0.1/a-1",
+        "trial-adamw-0.2/a-1",
+        "individual-1x16/a-1",
+        *(f"trial-1x16-{name}/a-1" for name in grid),
+        # Of the first fold the trials themselves.
+        "ablation-adamw/b-1",
+        "ablation-plain/a-1",
+        "ablation-plain/b-1",
+        "tuned-1x16/b-1",
+    }
+    options = {
+        name: json.loads((experiment.runs.root / name / "options.json").read_text())
+        for name in ("ablation-adamw/b-1", "ablation-plain/a-1", "tuned-1x16/b-1")
+    }
+    assert {x["lr"] for x in options.values()} == {"0.2"}
+    assert [x["data"] for x in options.values()] == ["b", "a", "b"]
+    assert options["tuned-1x16/b-1"]["search_space.n_layers"] == "1"
+
+    experiment.archive(tmp_path / "kept")
+    there = make("there", ["tuned-*"])
+    there.restore(tmp_path / "kept")
+    assert finished(there) == ids
+    assert all(there.runs.state(cell) is State.FINISHED for cell in there.chosen)
+    there.run(progressbar=False)
+    assert not list(there.runs.root.rglob("output.txt"))  # nothing was started
+
+
+def test_without_its_trials_nothing_follows(make):
+    experiment = make("here", ["ablation-plain"], [("b", 1)])
+    assert [cell.id for cell in experiment.chosen] == ["trial-adamw-0.1/b-1", "trial-adamw-0.2/b-1"]
+    assert experiment.settled() == []
+    assert [cell.id for cell in experiment.awaited()] == ["ablation-plain/b-1"]

@@ -1,0 +1,183 @@
+"""The peer: SpeechBrain's losses and search, its recipe's numbers, and trainings that end and go on
+by processor time."""
+
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+import torchaudio
+from speechbrain.decoders.transducer import TransducerBeamSearcher
+from tiny import arguments
+
+from todm_sb.supernet.trunk import Labels
+from todm_sb.training.arguments import parse_arguments
+from todm_sb.utils.errors import ConfigError
+
+FOLDER = Path(__file__).parents[2] / "benchmarks" / "training"
+OURS = ("conformer_peer", "peer_brain", "peer_network")
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+    """The modules by name; they do not stay."""
+    monkeypatch.syspath_prepend(FOLDER)
+    yield {name: import_module(name) for name in OURS}
+    for name in OURS:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def network(scripts):
+    made = scripts["peer_network"].ConformerTransducer(7, 8, n_layers=1, n_heads=2, n_features=20)
+    return made.eval()
+
+
+def test_of_12_layers_it_has_as_many_parameters_as_the_recipe_s_largest_subnet(scripts):
+    n = scripts["peer_network"].ConformerTransducer(256, 112).n_parameters()
+    assert n == pytest.approx(4.11e6, rel=0.03)
+
+
+def test_its_transducer_loss_and_gradient_are_speechbrain_s(network):
+    features, n_frames = torch.randn(2, 40, 20), torch.tensor([40, 31])
+    labels = Labels(torch.tensor([[1, 5, 2], [3, 6, 0]]), torch.tensor([3, 2]))
+    encoded, frames = network.encode(features, n_frames)
+    assert frames.tolist() == [10, 8]
+    encoded = encoded.detach()
+    ours, theirs = (encoded.clone().requires_grad_() for _ in range(2))
+    joint = network.joint(theirs.unsqueeze(2), network.predict(labels.ids).unsqueeze(1))
+    # SpeechBrain's own loss runs on GPUs alone; on a CPU its recipe takes this one.
+    expected = torchaudio.functional.rnnt_loss(
+        network.output(joint),
+        labels.ids.int(),
+        frames.int(),
+        labels.lengths.int(),
+        blank=0,
+        reduction="mean",
+    )
+    found = network.transducer_loss(ours, frames, labels)
+    torch.testing.assert_close(found, expected)
+    for loss in (found, expected):
+        loss.backward()
+    torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_its_greedy_search_finds_what_speechbrain_s_does(network):
+    with torch.no_grad():
+        network.output.w.weight.mul_(20)
+    encoded, n_frames = network.encode(torch.randn(2, 60, 20), torch.tensor([60, 60]))
+    theirs = TransducerBeamSearcher(
+        [network.embedding, network.lstm, network.project_predictor],
+        network.joint,
+        [network.output],
+        blank_id=0,
+        beam_size=1,
+        nbest=1,
+    )
+    expected = theirs(encoded)[0]
+    found = [best.tokens for best, *_ in network.searcher().search(encoded, n_frames)]
+    assert any(expected)
+    assert found == [list(tokens) for tokens in expected]
+
+
+@pytest.fixture
+def peer(scripts, corpus, tmp_path):
+    recipe, _ = parse_arguments(arguments(corpus, None))
+
+    def make(seconds):
+        size = {"d_model": 8, "n_layers": 1, "n_heads": 2}
+        options = {"warmup_steps": 4, "seconds": seconds, "device": "cpu"}
+        return scripts["conformer_peer"].Peer(recipe, tmp_path / "peer", size, options)
+
+    return make
+
+
+def test_a_training_ends_by_time_and_goes_on_from_its_checkpoint(scripts, peer):
+    found = peer(0.5).train("speechbrain", 0.001)
+    assert found["seconds"]["train"]["processor"] > 0.5
+    assert found["dev"]["words"] == sum(found["dev"]["words of"])
+    folder = peer(0.5).folder("speechbrain", 0.001)
+    history = scripts["peer_brain"].read_history(folder)
+    assert history[-1]["steps"] == found["steps"] > 0
+    assert {"ctc", "transducer", "WER", "CER"} <= history[-1].keys()
+    # Finished, it is only read.
+    assert peer(0.5).train("speechbrain", 0.001) == found
+    with pytest.raises(ConfigError, match=r"seconds was 0.5, is 1.5: give another --work"):
+        peer(1.5).train("speechbrain", 0.001)
+    # As if it had been broken off.
+    for name in ("finished.json", "settings.json"):
+        (folder / name).unlink()
+    later = peer(1.5).train("speechbrain", 0.001)
+    assert later["steps"] > found["steps"]
+    assert later["seconds"]["train"]["processor"] > 1.5
+    assert scripts["peer_brain"].read_history(folder)[: len(history)] == history
+
+
+def test_losses_are_weighted_as_either_recipe_has_it(scripts, peer):
+    brain, _ = peer(100.0).prepare("speechbrain", 0.001)
+    assert brain.weights() == (0.7, 0.3)
+    brain.stopwatch.stopped["train"] = (0.0, 61.0)
+    assert brain.weights() == (0.7, 0.0)
+    ours, _ = peer(100.0).prepare("ours", 0.001)
+    assert ours.weights() == (1.0, 0.5)  # mini.yaml's
+
+
+def test_the_rate_is_chosen_on_dev_and_it_alone_is_tested(
+    scripts, corpus, tmp_path, monkeypatch, capsys
+):
+    work = tmp_path / "work"
+    size = ["--d_model=8", "--n_layers=1", "--n_heads=2", "--starts", "ours", "--rates"]
+    command = [*arguments(corpus, None), f"--work={work}", "--processor_seconds=0.2", *size]
+    monkeypatch.setattr(sys, "argv", ["conformer_peer.py", *command, "0.001", "0.01"])
+    scripts["conformer_peer"].main()
+    dev = {
+        path.parent.name: json.loads(path.read_text())["dev"]["WER"]
+        for path in work.glob("*/finished.json")
+    }
+    assert dev.keys() == {"ours-0.001", "ours-0.01"}
+    (tested,) = work.glob("*/tested.json")
+    assert dev[tested.parent.name] == min(dev.values())
+    assert list(json.loads(tested.read_text())) == ["test-clean"]
+    assert "dev WER %" in capsys.readouterr().out
+
+
+def test_ours_beside_the_peer_is_drawn_over_speakers(scripts, tmp_path):
+    keys = ["a", "b", "c"]
+    ours = {"utterances": keys, "words": [4, 4, 2], "errors": {"max": [1, 1, 0]}}
+    ours["speakers"] = ["x", "x", "y"]
+    (tmp_path / "errors_test.json").write_text(json.dumps(ours))
+    space = {"layers": [0], "ffn_dims": [16]}
+    (tmp_path / "results_test.json").write_text(json.dumps([{"subnet": "max", **space}]))
+    found = {"utterance": keys, "words of": [4, 4, 2], "errors": [2, 1, 1]}
+    found["speakers"] = ours["speakers"]
+    compared = scripts["conformer_peer"].against(tmp_path, "test", found)
+    assert (compared["WER"], compared["WER of the other"]) == (20.0, 40.0)
+    assert (compared["units"], compared["unit"]) == (2, "speakers")
+    # Both of x, both of y, or one of each.
+    interval = compared["relative difference"]
+    assert interval["low"] == pytest.approx(-100)
+    assert interval["high"] == pytest.approx(100 * (2 / 3 - 1))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ([], "how long? give --processor_seconds, or --against a run of ours"),
+        (["--against=nowhere"], "nowhere/cost.json: No such file"),
+        (["--against=nowhere", "--processor_seconds=1"], "nowhere was not tested on test-clean"),
+        (["--processor_seconds=1", "--d_model=9"], "--d_model=9 is not for 4 heads"),
+        (["--processor_seconds=0"], "--processor_seconds: must be above 0"),
+        (["--processor_seconds=1", "--no_such=1"], "has no key 'no_such'"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_written(
+    scripts, corpus, tmp_path, monkeypatch, capsys, more, message
+):
+    command = [*arguments(corpus, None), f"--work={tmp_path / 'work'}", *more]
+    monkeypatch.setattr(sys, "argv", ["conformer_peer.py", *command])
+    with pytest.raises(SystemExit):
+        scripts["conformer_peer"].main()
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
