@@ -4,7 +4,7 @@
     cd benchmarks/training
     python by_heart.py ../../recipes/LibriSpeech/todm/results/mini_librispeech/1234 --batches=10
 
-Nats a label of each loss of the max subnet, without augmentation, with a run's best weights. The CTC
+Nats a label of each loss of max, without augmentation, with a run's best weights. The CTC
 head hears the encoder alone, the transducer the labels so far as well: where its gap is much the
 larger, it is the predictor that knows the transcripts.
 """
