@@ -35,27 +35,26 @@ def greedy_alone(
     """
     first_frames = FIRST_FRAMES if frames.device.type == "cpu" else MOST_FRAMES
     n_frames, window, frame, emitted = frames.shape[1], first_frames, 0, 0
-    found, log_probs = Hypothesis([], [], []), []
+    labels, at_frames, log_probs = [], [], []
     while frame < n_frames:
         seen = frames[:, frame : frame + window]
         logits = networks.join(seen, outputs.unsqueeze(1))[0, :, 0]  # (frames, V)
-        is_label = logits.amax(-1) > logits[:, networks.blank]
-        best = torch.where(is_label, logits.argmax(-1), networks.blank)
-        symbols = best.tolist()  # the only time in a turn that the host waits for the device
-        step = next((i for i, x in enumerate(symbols) if x != networks.blank), None)
-        if step is None:
-            frame, emitted = frame + len(symbols), 0
+        highest, best = logits.max(-1)
+        # The only time in a turn that the host waits for the device.
+        is_label = (highest > logits[:, networks.blank]).tolist()
+        if True not in is_label:
+            frame, emitted = frame + len(is_label), 0
             window = min(2 * window, MOST_FRAMES)
             continue
+        step = is_label.index(True)
         label = best[step : step + 1]
-        log_probs.append(logits[step].float().log_softmax(-1).gather(0, label))
         outputs, state = networks.predict(label, state)
         frame, emitted = frame + step, emitted * (step == 0) + 1
-        found.tokens.append(symbols[step])
-        found.frames.append(frame)
+        labels.append(label)
+        at_frames.append(frame)
+        log_probs.append(logits[step].float().log_softmax(-1).gather(0, label))
         if emitted == max_symbols:
             frame, emitted = frame + 1, 0
         window = first_frames
-    if log_probs:
-        found.log_probs.extend(torch.cat(log_probs).tolist())
-    return found, outputs, state
+    columns = [torch.cat(column).tolist() if column else [] for column in (labels, log_probs)]
+    return Hypothesis(columns[0], at_frames, columns[1]), outputs, state
