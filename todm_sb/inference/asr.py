@@ -261,6 +261,7 @@ class SubnetASR(EncoderDecoderASR):
         samples, rate = read_audio(audio, self.audio_normalizer.sample_rate, path)
         return self.audio_normalizer(torch.from_numpy(samples).to(self.device), rate)
 
+    @torch.inference_mode()
     def transcribe_batch(self, wavs: Tensor, wav_lens: Tensor) -> tuple[list[str], list[list[int]]]:
         """Transcribes a batch; each utterance gets the text that it gets alone.
 

@@ -56,7 +56,7 @@ class SubnetRecogniser:
         """See :class:`todm_sb.inference.recogniser.Recogniser`."""
         return self.asr.load_audio(path).cpu().numpy()
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def recognise(self, waves: Sequence[NDArray[np.float32]]) -> list[list[Alternative]]:
         """See :class:`todm_sb.inference.recogniser.Recogniser`."""
         if not waves:

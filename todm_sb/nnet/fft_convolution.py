@@ -59,7 +59,9 @@ def fft_convolve(u: Tensor, spectrum: Tensor) -> Tensor:
     Returns:
         (batch, T, channels)
     """
-    return _FFTConvolution.apply(u, spectrum)
+    if torch.is_grad_enabled():
+        return _FFTConvolution.apply(u, spectrum)
+    return _convolve(u, spectrum)[0]
 
 
 def _transpose(x: Tensor) -> Tensor:
@@ -84,6 +86,12 @@ def _inverse(spectrum: Tensor, length: int, norm: str) -> Tensor:
     return _transpose(torch.fft.irfft(spectrum, n, norm=norm)[..., :length])
 
 
+def _convolve(u: Tensor, spectrum: Tensor) -> tuple[Tensor, Tensor]:
+    """What :func:`fft_convolve` returns, and the spectra of ``u``."""
+    u_spectrum = torch.fft.rfft(_transpose(u), 2 * (spectrum.shape[-1] - 1))
+    return _inverse(u_spectrum * spectrum, u.shape[1], "backward"), u_spectrum
+
+
 class _FFTConvolution(torch.autograd.Function):
     """(batch, T, channels) by a spectrum (channels, n / 2 + 1), n even.
 
@@ -93,10 +101,9 @@ class _FFTConvolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, u: Tensor, spectrum: Tensor) -> Tensor:
-        n = 2 * (spectrum.shape[-1] - 1)
-        u_spectrum = torch.fft.rfft(_transpose(u), n)
+        y, u_spectrum = _convolve(u, spectrum)
         ctx.save_for_backward(u_spectrum, spectrum)
-        return _inverse(u_spectrum * spectrum, u.shape[1], "backward")
+        return y
 
     @staticmethod
     @once_differentiable
