@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+# Channels that a processor convolves at once where nothing learns: their spectra stay in its cache.
+CHANNELS_AT_ONCE = 256
+
 
 @functools.cache
 def fft_size(length: int) -> int:
@@ -59,9 +62,9 @@ def fft_convolve(u: Tensor, spectrum: Tensor) -> Tensor:
     Returns:
         (batch, T, channels)
     """
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or u.device.type != "cpu":
         return _FFTConvolution.apply(u, spectrum)
-    return _convolve(u, spectrum)[0]
+    return _convolve_by_parts(u, spectrum)
 
 
 def _transpose(x: Tensor) -> Tensor:
@@ -86,10 +89,15 @@ def _inverse(spectrum: Tensor, length: int, norm: str) -> Tensor:
     return _transpose(torch.fft.irfft(spectrum, n, norm=norm)[..., :length])
 
 
-def _convolve(u: Tensor, spectrum: Tensor) -> tuple[Tensor, Tensor]:
-    """What :func:`fft_convolve` returns, and the spectra of ``u``."""
-    u_spectrum = torch.fft.rfft(_transpose(u), 2 * (spectrum.shape[-1] - 1))
-    return _inverse(u_spectrum * spectrum, u.shape[1], "backward"), u_spectrum
+def _convolve_by_parts(u: Tensor, spectrum: Tensor) -> Tensor:
+    """:func:`fft_convolve` without gradients, some channels at a time."""
+    n, out = 2 * (spectrum.shape[-1] - 1), torch.empty_like(u)
+    parts = spectrum.split(CHANNELS_AT_ONCE)
+    for frames, convolved in zip(u, out, strict=True):
+        inputs, outputs = (x.t().split(CHANNELS_AT_ONCE) for x in (frames, convolved))
+        for x, part, y in zip(inputs, parts, outputs, strict=True):
+            y.copy_(torch.fft.irfft(torch.fft.rfft(x, n).mul_(part), n)[:, : u.shape[1]])
+    return out
 
 
 class _FFTConvolution(torch.autograd.Function):
@@ -101,9 +109,10 @@ class _FFTConvolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, u: Tensor, spectrum: Tensor) -> Tensor:
-        y, u_spectrum = _convolve(u, spectrum)
+        n = 2 * (spectrum.shape[-1] - 1)
+        u_spectrum = torch.fft.rfft(_transpose(u), n)
         ctx.save_for_backward(u_spectrum, spectrum)
-        return y
+        return _inverse(u_spectrum * spectrum, u.shape[1], "backward")
 
     @staticmethod
     @once_differentiable
