@@ -22,7 +22,7 @@ from todm_sb.inference.audio_file import read_audio
 from todm_sb.inference.decoding import Decoding
 from todm_sb.inference.recogniser import Cutting, transcribe_waves
 from todm_sb.inference.results import Transcript
-from todm_sb.inference.subnet_recogniser import SubnetRecogniser
+from todm_sb.inference.subnet_recogniser import SubnetRecogniser, without_gradients
 from todm_sb.nnet.features import SpeechFeatures
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.supernet import SubnetConfig, extract_subnet
@@ -261,7 +261,6 @@ class SubnetASR(EncoderDecoderASR):
         samples, rate = read_audio(audio, self.audio_normalizer.sample_rate, path)
         return self.audio_normalizer(torch.from_numpy(samples).to(self.device), rate)
 
-    @torch.inference_mode()
     def transcribe_batch(self, wavs: Tensor, wav_lens: Tensor) -> tuple[list[str], list[list[int]]]:
         """Transcribes a batch; each utterance gets the text that it gets alone.
 
@@ -278,4 +277,5 @@ class SubnetASR(EncoderDecoderASR):
         check_batch(wavs, wav_lens)
         if wavs.shape[0] == 0:
             return [], []
-        return super().transcribe_batch(wavs, wav_lens)
+        with without_gradients(self.device):
+            return super().transcribe_batch(wavs, wav_lens)
