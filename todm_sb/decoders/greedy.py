@@ -141,9 +141,11 @@ def _chunk_of_one(
     after = state.n_frames + n_frames.to(encoded.device)
     n_new, begin = torch.cat([after - state.n_frames, state.n_frames]).tolist()
     frames = networks.project_encoder(encoded[:, :n_new])
-    found, *reached = greedy_alone(networks, frames, state.outputs, state.predictor, max_symbols)
+    found, outputs, predictor = greedy_alone(
+        networks, frames, state.outputs, state.predictor, max_symbols
+    )
     found.frames[:] = [begin + frame for frame in found.frames]
-    return [found], GreedyState(*reached, after)
+    return [found], GreedyState(outputs, predictor, after)
 
 
 class _Places(NamedTuple):
