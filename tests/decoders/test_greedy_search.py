@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from todm_sb.decoders.greedy import GreedyState, greedy_chunk, greedy_search
+from todm_sb.decoders.greedy_alone import FIRST_FRAMES
 from todm_sb.decoders.hypothesis import Hypothesis
+from todm_sb.decoders.networks import TransducerNetworks
 from todm_sb.decoders.transducer import TransducerSearcher, padded_lengths
 
 # Longer than what a search may look at together.
@@ -103,6 +105,71 @@ def test_an_utterance_reads_the_same_alone_and_in_a_padded_batch(make_transducer
             n = n_frames[row : row + 1]
             (alone,) = search(model, encoded[row : row + 1, : n.item()], n, 5)
             same(together[row], alone)
+
+
+@pytest.mark.parametrize("max_symbols", [1, 3])
+def test_an_utterance_alone_is_read_node_by_node_in_chunks_too(make_transducer, max_symbols):
+    model = make_reader(make_transducer, "lstm", 3)
+    encoded, n_frames = make_encoded(3)
+    for row in range(4):
+        state, found = GreedyState.initial(model, 1), Hypothesis([], [], [])
+        frames = encoded[row, : n_frames[row]]
+        for chunk in (frames[:2], frames[2:2], frames[2:]):
+            # What follows a stream's end is anything.
+            padded = torch.cat([chunk, torch.full((3, 8), float("nan"))]).unsqueeze(0)
+            n_new = torch.tensor([len(chunk)])
+            (part,), state = greedy_chunk(model, padded, n_new, state, max_symbols)
+            for whole, new in zip(
+                (found.tokens, found.frames, found.log_probs),
+                (part.tokens, part.frames, part.log_probs),
+                strict=True,
+            ):
+                whole.extend(new)
+        same(found, read_one(model, frames, max_symbols))
+        assert state.n_frames.tolist() == [len(frames)]
+
+
+class Turns(TransducerNetworks):
+    """Takes down how many frames are looked at in each turn; blank may be another label."""
+
+    def __init__(self, model, blank=0):
+        super().__init__(model)
+        self.frames, self._blank = [], blank
+
+    @property
+    def blank(self):
+        return self._blank
+
+    def join(self, encoder, predictor):
+        self.frames.append(encoder.shape[1])
+        return super().join(encoder, predictor)
+
+
+def test_turns_grow_with_labels_and_not_with_silence(make_transducer):
+    model = make_reader(make_transducer, "lstm", 0)
+    turns = Turns(model)
+    silence = torch.zeros(1, 1000, 8)
+    (found,) = search(turns, silence, torch.tensor([1000]), 5)
+    assert found.tokens == []
+    assert (len(turns.frames), sum(turns.frames)) == (11, 1000)
+    encoded, _ = make_encoded(0)
+    turns.frames.clear()
+    (found,) = search(turns, encoded[:1], torch.tensor([90]), 5)
+    assert 0 < len(turns.frames) <= len(found.tokens) + 90 / FIRST_FRAMES + 1
+
+
+def test_blank_may_be_any_label_and_wins_where_it_is_as_good(make_transducer):
+    model = make_transducer("stateless")
+    with torch.no_grad():
+        model.joiner.output.weight.zero_()
+        model.joiner.output.bias.fill_(-1)
+        model.joiner.output.bias[[1, 3]] = 0
+    encoded = torch.randn(2, 4, 8)
+    for batch in (encoded, encoded[:1]):
+        n_frames = torch.full((len(batch),), 4)
+        for blank, token in ((3, []), (2, [1, 1, 1, 1])):
+            networks = Turns(model, blank)
+            assert [h.tokens for h in search(networks, batch, n_frames, 1)] == [token] * len(batch)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -60,6 +60,23 @@ def test_a_bundle_reads_as_the_network_it_was_written_from(bundle_parts, asr, no
     assert tokens == [expected[0].tokens]
 
 
+def test_a_network_that_has_transcribed_can_still_learn(asr, noise):
+    batch = torch.from_numpy(noise).unsqueeze(0), torch.ones(1)
+    asr.transcribe_batch(*batch)  # keeps kernels that no gradient may pass
+    encoder = asr.mods.encoder
+    with torch.no_grad():
+        kept = encoder(*batch)
+    ssm = encoder.model.encoder.layers[0].ssm.forward_ssms[0].C.requires_grad_()
+    learning = encoder(*batch)
+    learning.sum().backward()
+    assert ssm.grad.abs().max() > 0
+    torch.testing.assert_close(learning.detach(), kept)
+    words, _ = asr.transcribe_batch(*batch)
+    with torch.no_grad():
+        ssm.mul_(-3)
+    assert asr.transcribe_batch(*batch)[0] != words
+
+
 @pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000, 192000])
 def test_other_sampling_rates_are_converted(asr, rate, save):
     seconds = torch.arange(rate) / rate

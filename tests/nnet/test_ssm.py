@@ -4,6 +4,7 @@ import math
 import pytest
 import torch
 
+from todm_sb.nnet import fft_convolution
 from todm_sb.nnet.fft_convolution import fft_convolve, fft_size, kernel_spectrum
 from todm_sb.nnet.heads import gate_heads, spread_pairs
 from todm_sb.nnet.ssm import DiagonalSSM, MultiHeadSSM, spectra_of
@@ -142,7 +143,9 @@ def test_a_float32_kernel_stays_close_to_the_float64_one_over_long_utterances():
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 8, 13])
-def test_a_bidirectional_convolution_is_the_two_sided_sum_with_the_present_counted_once(length):
+def test_a_bidirectional_convolution_is_the_two_sided_sum_with_the_present_counted_once(
+    length, monkeypatch
+):
     u = torch.randn(2, length, 3, dtype=torch.double)
     past = torch.randn(3, length, dtype=torch.double)
     future = torch.randn(3, length, dtype=torch.double)
@@ -151,8 +154,11 @@ def test_a_bidirectional_convolution_is_the_two_sided_sum_with_the_present_count
         for s in range(length):
             tap = past[:, t - s] if s <= t else future[:, s - t - 1]
             expected[:, t] += tap * u[:, s]
-    y = fft_convolve(u, kernel_spectrum(past, future, length))
-    torch.testing.assert_close(y, expected, **EXACT)
+    monkeypatch.setattr(fft_convolution, "CHANNELS_AT_ONCE", 2)
+    for learns in (True, False):
+        with torch.set_grad_enabled(learns):
+            y = fft_convolve(u, kernel_spectrum(past, future, length))
+        torch.testing.assert_close(y, expected, **EXACT)
 
 
 @pytest.mark.parametrize("two_sided", [False, True])

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from todm_sb.decoders.greedy_alone import greedy_alone
 from todm_sb.decoders.hypothesis import Hypothesis
 from todm_sb.decoders.networks import SearchNetworks, search_networks
 from todm_sb.decoders.selection import first_places
@@ -93,6 +94,8 @@ def greedy_chunk(
         The new labels of each stream, with frames counted from its beginning, and the next state.
     """
     networks = search_networks(model)
+    if len(encoded) == 1:
+        return _chunk_of_one(networks, encoded, n_frames, state, max_symbols)
     outputs, predictor = state.outputs.clone(), tuple(s.clone() for s in state.predictor)
     projected, n_frames = networks.project_encoder(encoded), n_frames.to(encoded.device)
     here = _Places.initial(n_frames)
@@ -125,6 +128,24 @@ def greedy_chunk(
             s[rows] = s_new
     after = GreedyState(outputs, predictor, state.n_frames + n_frames)
     return _hypotheses(found, len(encoded)), after
+
+
+def _chunk_of_one(
+    networks: SearchNetworks,
+    encoded: Tensor,
+    n_frames: Tensor,
+    state: GreedyState,
+    max_symbols: int,
+) -> tuple[list[Hypothesis], GreedyState]:
+    """:func:`greedy_chunk` of a single utterance."""
+    after = state.n_frames + n_frames.to(encoded.device)
+    n_new, begin = torch.cat([after - state.n_frames, state.n_frames]).tolist()
+    frames = networks.project_encoder(encoded[:, :n_new])
+    found, outputs, predictor = greedy_alone(
+        networks, frames, state.outputs, state.predictor, max_symbols
+    )
+    found.frames[:] = [begin + frame for frame in found.frames]
+    return [found], GreedyState(outputs, predictor, after)
 
 
 class _Places(NamedTuple):

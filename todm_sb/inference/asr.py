@@ -22,7 +22,7 @@ from todm_sb.inference.audio_file import read_audio
 from todm_sb.inference.decoding import Decoding
 from todm_sb.inference.recogniser import Cutting, transcribe_waves
 from todm_sb.inference.results import Transcript
-from todm_sb.inference.subnet_recogniser import SubnetRecogniser
+from todm_sb.inference.subnet_recogniser import SubnetRecogniser, without_gradients
 from todm_sb.nnet.features import SpeechFeatures
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.supernet import SubnetConfig, extract_subnet
@@ -277,4 +277,5 @@ class SubnetASR(EncoderDecoderASR):
         check_batch(wavs, wav_lens)
         if wavs.shape[0] == 0:
             return [], []
-        return super().transcribe_batch(wavs, wav_lens)
+        with without_gradients(self.device):
+            return super().transcribe_batch(wavs, wav_lens)

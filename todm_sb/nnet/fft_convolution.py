@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+# Channels that a processor convolves at once where nothing learns: their spectra stay in its cache.
+CHANNELS_AT_ONCE = 256
+
 
 @functools.cache
 def fft_size(length: int) -> int:
@@ -59,7 +62,9 @@ def fft_convolve(u: Tensor, spectrum: Tensor) -> Tensor:
     Returns:
         (batch, T, channels)
     """
-    return _FFTConvolution.apply(u, spectrum)
+    if torch.is_grad_enabled() or u.device.type != "cpu":
+        return _FFTConvolution.apply(u, spectrum)
+    return _convolve_by_parts(u, spectrum)
 
 
 def _transpose(x: Tensor) -> Tensor:
@@ -82,6 +87,17 @@ def _inverse(spectrum: Tensor, length: int, norm: str) -> Tensor:
     """
     n = 2 * (spectrum.shape[-1] - 1)
     return _transpose(torch.fft.irfft(spectrum, n, norm=norm)[..., :length])
+
+
+def _convolve_by_parts(u: Tensor, spectrum: Tensor) -> Tensor:
+    """:func:`fft_convolve` without gradients, some channels at a time."""
+    n, out = 2 * (spectrum.shape[-1] - 1), torch.empty_like(u)
+    parts = spectrum.split(CHANNELS_AT_ONCE)
+    for frames, convolved in zip(u, out, strict=True):
+        inputs, outputs = (x.t().split(CHANNELS_AT_ONCE) for x in (frames, convolved))
+        for x, part, y in zip(inputs, parts, outputs, strict=True):
+            y.copy_(torch.fft.irfft(torch.fft.rfft(x, n).mul_(part), n)[:, : u.shape[1]])
+    return out
 
 
 class _FFTConvolution(torch.autograd.Function):

@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# Of a layer, in the order that PyTorch's cell takes them; ``lstm.all_weights`` looks them all up.
+WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
 
 def lstm_step(lstm: nn.LSTM, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """One step of a unidirectional LSTM without projections.
@@ -22,10 +25,13 @@ def lstm_step(lstm: nn.LSTM, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, T
         (batch, hidden_size), and the state after the step, in the shapes of ``h`` and ``c``.
     """
     hs, cs = [], []
-    for layer, weights in enumerate(lstm.all_weights):
-        if layer > 0:
-            x = F.dropout(x, lstm.dropout, lstm.training)
-        x, new_c = torch.lstm_cell(x, (h[:, layer], c[:, layer]), *weights)
+    for layer, (h_before, c_before) in enumerate(zip(h.unbind(1), c.unbind(1), strict=True)):
+        if layer > 0 and lstm.training:
+            x = F.dropout(x, lstm.dropout)
+        weights = [getattr(lstm, f"{name}_l{layer}") for name in WEIGHTS]
+        x, c_after = torch.lstm_cell(x, (h_before, c_before), *weights)
         hs.append(x)
-        cs.append(new_c)
+        cs.append(c_after)
+    if len(hs) == 1:  # nothing to be copied
+        return x, x.unsqueeze(1), cs[0].unsqueeze(1)
     return x, torch.stack(hs, 1), torch.stack(cs, 1)

@@ -240,7 +240,7 @@ class MultiHeadSSM(nn.Module):
             causal: leave out the backward SSMs, if there are any.
         """
         longest = longest_of_size(length)
-        weights = [w for ssm in self._ssms(causal) for w in (*ssm.parameters(), *ssm.buffers())]
+        weights = [weight for ssm in self._ssms(causal) for weight in ssm.modes]
         return self.kept.get((longest, causal), weights, lambda: self.spectra(longest, causal))
 
     def _ssms(self, causal: bool) -> list[DiagonalSSM]:
