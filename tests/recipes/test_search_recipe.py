@@ -229,7 +229,8 @@ def talkative(tiny_run, tmp_path, monkeypatch):
 
     for module in ("experiments.search_run", "export.run"):
         monkeypatch.setattr(f"todm_sb.{module}.load_run", load)
-    return shutil.copytree(tiny_run, tmp_path / "talkative")
+    # Other tests may have searched the run as it was.
+    return shutil.copytree(tiny_run, tmp_path / "talkative", ignore=lambda *_: {"search"})
 
 
 def heard(network, rows, capsys):

@@ -58,6 +58,7 @@ UNSEEN = {
     aten._fft_r2c: fft_flops,
     aten._fft_c2r: fft_flops,
     aten.mul: product_flops,
+    aten.mul_: product_flops,
     aten.mkldnn_rnn_layer: lstm_flops,
 }
 

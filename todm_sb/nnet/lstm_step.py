@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Of a layer, in the order that PyTorch's cell takes them; ``lstm.all_weights`` looks them all up.
+# Of a layer, in the order that PyTorch's cell takes them, the biases where there are any;
+# ``lstm.all_weights`` looks them all up.
 WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
@@ -25,10 +26,11 @@ def lstm_step(lstm: nn.LSTM, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, T
         (batch, hidden_size), and the state after the step, in the shapes of ``h`` and ``c``.
     """
     hs, cs = [], []
+    names = WEIGHTS if lstm.bias else WEIGHTS[:2]
     for layer, (h_before, c_before) in enumerate(zip(h.unbind(1), c.unbind(1), strict=True)):
         if layer > 0 and lstm.training:
             x = F.dropout(x, lstm.dropout)
-        weights = [getattr(lstm, f"{name}_l{layer}") for name in WEIGHTS]
+        weights = [getattr(lstm, f"{name}_l{layer}") for name in names]
         x, c_after = torch.lstm_cell(x, (h_before, c_before), *weights)
         hs.append(x)
         cs.append(c_after)
