@@ -100,15 +100,7 @@ class PeerBrain(sb.Brain):
             checkpointer=checkpointer,
         )
         self.batches_a_step = pace_of(recipe, 1, 1).reference_batches
-        self.inputs = SharedPart(
-            recipe["features"],
-            network,
-            self.counter,
-            recipe["wav_augment"],
-            recipe["feature_augment"],
-            recipe["augment_after"],
-            recipe["mask_after"],
-        ).inputs
+        self.inputs = SharedPart.of(recipe["features"], network, recipe).inputs
         self.errors = ErrorRates([NAME])
 
     # Training

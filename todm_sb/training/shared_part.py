@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from speechbrain.augment.augmenter import Augmenter
@@ -37,6 +37,7 @@ class SharedPart:
         features: nn.Module,
         model: Transducer,
         epoch_counter: Any,
+        *,
         wav_augment: Augment | None = None,
         noise_augment: Augment | None = None,
         feature_augment: Augment | None = None,
@@ -51,6 +52,25 @@ class SharedPart:
         self.feature_augment = feature_augment
         self.augment_after = augment_after
         self.mask_after = augment_after if mask_after is None else mask_after
+
+    @classmethod
+    def of(cls, features: nn.Module, model: Any, hparams: Mapping[str, Any]) -> SharedPart:
+        """That of a recipe, with all of its augmentation.
+
+        Args:
+            features, model: of the recipe, or in their place.
+            hparams: the recipe's keys.
+        """
+        return cls(
+            features,
+            model,
+            hparams["epoch_counter"],
+            wav_augment=hparams.get("wav_augment"),
+            noise_augment=hparams.get("noise_augment"),
+            feature_augment=hparams.get("feature_augment"),
+            augment_after=hparams.get("augment_after", 0),
+            mask_after=hparams.get("mask_after"),
+        )
 
     def __call__(
         self, batch: SpeechBatch, causal: bool, batches: float | None = None

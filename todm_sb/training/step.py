@@ -125,18 +125,8 @@ class SandwichStep:
             hparams: the recipe's keys; :class:`todm_sb.training.brain.TODMBrain` says which.
             pace: of the training.
         """
-        shared_part = SharedPart(
-            modules.features,
-            modules.model,
-            hparams["epoch_counter"],
-            hparams.get("wav_augment"),
-            hparams.get("noise_augment"),
-            hparams.get("feature_augment"),
-            hparams.get("augment_after", 0),
-            hparams.get("mask_after"),
-        )
         return cls(
-            shared_part,
+            SharedPart.of(modules.features, modules.model, hparams),
             hparams["objective"],
             hparams["space"],
             hparams["n_random"],
