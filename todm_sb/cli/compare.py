@@ -65,6 +65,10 @@ def main(argv: list[str]) -> int:
     hparams = load_for_planning(recipe)
     sizes = sizes_of(hparams, arguments.sizes)
     splits = list(manifests_of_tests(hparams))
+    if not splits:
+        raise ConfigError(
+            f"{recipe.file} has no test set to compare on: give --test_splits or --test_csvs"
+        )
     runs = Runs(arguments.output_folder, recipe, run_option_arguments(options), splits)
     runs.check_folds(arguments.folds)
     plan = plan_of(hparams, sizes, arguments)
