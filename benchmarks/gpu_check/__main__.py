@@ -33,7 +33,12 @@ def main() -> int:
     parser.add_argument("--size", choices=("toy", "paper"), help="default: paper on a GPU")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU if there is one")
     args = parser.parse_args()
-    device = args.device or ("cuda" if machine()["card"] else "cpu")
+    card = machine()["card"]
+    if args.device == "cuda" and not card:
+        parser.error("--device=cuda: there is no GPU here that nvidia-smi knows")
+    device = args.device or ("cuda" if card else "cpu")
+    if args.out.exists() and not args.out.is_dir():
+        parser.error(f"--out={args.out} is no folder")
     size = args.size or ("paper" if device == "cuda" else "toy")
     context = Context(device, size, args.out.resolve())
     # To be ended as by Ctrl-C, with the part that runs.

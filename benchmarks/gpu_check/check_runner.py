@@ -132,11 +132,13 @@ def problems(result: dict[str, Any]) -> list[str]:
 
 
 def read(name: str, context: Context) -> dict[str, Any] | None:
-    """What a part has left, if anything."""
+    """What a part has left, if anything; a file of something else is none."""
     try:
-        return json.loads(path_of(name, context).read_text(encoding="utf-8"))
+        found = json.loads(path_of(name, context).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    known = isinstance(found, dict) and found.keys() >= {"rows", "done", "error"}
+    return found if known else None
 
 
 def path_of(name: str, context: Context) -> Path:

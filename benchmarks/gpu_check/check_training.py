@@ -44,6 +44,7 @@ OVERRIDES = {
     "reference_batch_seconds": 8.0,
     "avg_checkpoints": 1,
     "sandwich_warmup": 2,
+    "augment_after": 2,
     "n_random": 1,
     "num_workers": 0,
     "named_subnets": "null",

@@ -27,6 +27,7 @@ from typing import Any
 
 from peer_brain import STARTS, PeerBrain, build
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
+from speechbrain.utils.run_opts import RunOptions
 
 from todm_sb.dataio.split import Splits, manifests_of_tests, read_splits
 from todm_sb.dataio.tokenizer import tokenizer_of
@@ -34,7 +35,7 @@ from todm_sb.experiments.compare.overrides import merge
 from todm_sb.experiments.compare.results import Cost, Tested, compare_error_rates, read_tested
 from todm_sb.training.arguments import parse_arguments
 from todm_sb.training.recipe import Recipe
-from todm_sb.training.settings import load_checked
+from todm_sb.training.settings import OPTIONAL, load_checked
 from todm_sb.utils.arguments import at_least, positive
 from todm_sb.utils.errors import ConfigError, one_line_errors
 from todm_sb.utils.files import write_atomic
@@ -51,7 +52,8 @@ class Peer:
         recipe: of ours.
         work: folder.
         size: arguments of the network.
-        options: ``warmup_steps`` and ``seconds`` of each training, and its ``device``.
+        options: ``warmup_steps`` and ``seconds`` of each training, its ``device`` and its
+            ``precision``.
     """
 
     def __init__(
@@ -156,6 +158,24 @@ def check_tested(run: Path | None, splits: Iterable[str]) -> None:
             raise ConfigError(f"{run} was not tested on {split}: give other --test_splits")
 
 
+def followed(options: RunOptions) -> dict[str, str | None]:
+    """Device and precision of the peer; no precision for the recipe's.
+
+    Args:
+        options: of SpeechBrain, as the command line has them.
+
+    Raises:
+        ConfigError: if there is another that would change what comes out.
+    """
+    given = {*options.overridden_args}
+    for name in sorted(given - {"device", "precision", "noprogressbar"}):
+        raise ConfigError(f"--{name} is nothing that the peer follows: leave it out")
+    precision = options.precision if "precision" in given else None
+    if precision is not None:
+        OPTIONAL["precision"](precision, "--precision")
+    return {"device": options.device or "cpu", "precision": precision}
+
+
 def row_of(trained: dict[str, Any], tested: dict[str, Any], run: Path | None) -> dict[str, str]:
     """A line of the table."""
     row = {
@@ -213,6 +233,7 @@ def main() -> None:
     with one_line_errors():
         arguments, others = parse()
         recipe, options = parse_arguments([str(arguments.hparams), *others])
+        run_options = followed(options)
         check_tested(arguments.against, manifests_of_tests(recipe.settings()))
         size = {key: getattr(arguments, key) for key in ("d_model", "n_layers", "n_heads")}
         peer = Peer(
@@ -222,7 +243,7 @@ def main() -> None:
             {
                 "warmup_steps": arguments.warmup_steps,
                 "seconds": arguments.processor_seconds,
-                "device": options.device or "cpu",
+                **run_options,
             },
         )
         rows = []

@@ -56,6 +56,7 @@ class PeerBrain(sb.Brain):
         seconds: processor seconds of training, without validation.
         tokenizer: of the recipe.
         device: to train on.
+        precision: of products; None for the recipe's.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class PeerBrain(sb.Brain):
         seconds: float,
         tokenizer: Any,
         device: str = "cpu",
+        precision: str | None = None,
     ) -> None:
         self.scheduler = NoamScheduler(rate, warmup_steps)
         self.stopwatch = Stopwatch()
@@ -92,7 +94,7 @@ class PeerBrain(sb.Brain):
             partial(torch.optim.AdamW, lr=rate, **ADAMW),
             run_opts={
                 "device": device,
-                "precision": recipe["precision"],
+                "precision": precision or recipe["precision"],
                 "max_grad_norm": MAX_GRAD_NORM,
                 "ckpt_interval_minutes": 10,
                 "noprogressbar": not watched(),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import runpy
 import sys
 from itertools import combinations
 from pathlib import Path
@@ -86,6 +87,32 @@ def test_each_part_ends_by_itself_and_is_taken_up_again(runner, modules, tmp_pat
     assert runner.problems(results["passes"]) == []
     assert "RuntimeError: no luck" in (context.out / "raises.log").read_text()
     assert (context.out / "calls").read_text() == "xx"
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "{", '{"key": 1, "rows": []}'])
+def test_a_file_of_something_else_is_no_result(runner, tmp_path, text):
+    (tmp_path / "passes.json").write_text(text)
+    assert runner.read("passes", runner.Context("cpu", "toy", tmp_path)) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--device=cuda"], "there is no GPU here"), (["--out={file}"], "is no folder")],
+)
+def test_what_cannot_be_checked_is_told_first(
+    modules, tmp_path, monkeypatch, capsys, arguments, message
+):
+    file = tmp_path / "file"
+    file.touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(modules["check_runner"], "machine", lambda: {"card": ""})
+    given = [x.format(file=file) for x in arguments]
+    monkeypatch.setattr(sys, "argv", ["gpu_check", *given])
+    main = runpy.run_path(str(FOLDER / "__main__.py"), run_name="benchmark")["main"]
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def result(rows, error=""):

@@ -56,6 +56,15 @@ def test_the_last_epochs_cool_down():
         assert cooled.factor() == pytest.approx(share * plain.factor())
 
 
+def test_a_training_shorter_than_its_cooldown_begins_at_the_full_rate():
+    cooled = Eden(
+        1.0, lr_batches=10, lr_epochs=2, warmup_batches=0, cooldown_epoch=-3, cooldown=0.5
+    )
+    assert cooled.factor() == 1.0
+    cooled.set_epoch(1)
+    assert cooled.factor() == pytest.approx(0.5 * (1 + 0.25) ** -0.25)
+
+
 @pytest.mark.parametrize("options", [{"cooldown": 0}, {"cooldown": 2}, {"cooldown": "x"}])
 def test_a_cooldown_out_of_range_is_refused(options):
     with pytest.raises(ConfigError, match="Eden: cooldown"):

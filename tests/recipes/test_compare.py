@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from tiny import LIBRISPEECH, TINY
@@ -85,6 +86,7 @@ def test_a_dry_run_tells_folds_trials_what_follows_and_the_time(compare, corpus,
         (["--seed=3"], "--seed differs from run to run"),
         (["stray"], "'stray' is not understood"),
         (["--folds=1,2"], "no override has {fold}"),
+        (["--test_splits=[]"], "has no test set to compare on"),
         (["--tune=7x7"], "--tune=7x7 is none of the sizes 1x16, 2x32"),
         (["--sizes=some"], "--sizes"),
         (["--jobs=0"], "--jobs: must be at least 1, not 0"),
@@ -100,6 +102,20 @@ def test_a_bad_setting_ends_in_one_line(compare, corpus, tmp_path, capsys, more,
     assert ended.value.code == 2
     (line,) = [x for x in capsys.readouterr().err.splitlines() if "error: " in x]
     assert message in line
+
+
+@pytest.mark.parametrize(
+    ("dropouts", "message"),
+    [((0.1, 0.0), "multiples of dropout, which is 0"), ((0.1, 0.5), "nothing would be left")],
+)
+def test_a_dropout_that_cannot_be_tuned_is_told_first(dropouts, message):
+    module = importlib.import_module("todm_sb.cli.compare")
+    parts = dict(zip(("encoder", "predictor"), ({"dropout": x} for x in dropouts), strict=True))
+    hparams = {"model": SimpleNamespace(config=parts)}
+    arguments, _ = module.parse(["recipe.yaml", "--tune=1x16"])
+    size = SimpleNamespace(name="1x16")
+    with pytest.raises(ConfigError, match=message):
+        module.plan_of(hparams, [size], arguments)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torchaudio
 from speechbrain.decoders.transducer import TransducerBeamSearcher
+from speechbrain.utils.run_opts import RunOptions
 from tiny import arguments
 
 from todm_sb.supernet.trunk import Labels
@@ -115,6 +116,22 @@ def test_a_training_ends_by_time_and_goes_on_from_its_checkpoint(scripts, peer):
     assert scripts["peer_brain"].read_history(folder)[: len(history)] == history
 
 
+def test_options_are_followed_or_refused(scripts):
+    followed = scripts["conformer_peer"].followed
+    options = RunOptions(precision="bf16", overridden_args={"precision", "noprogressbar"})
+    assert followed(options) == {"device": "cpu", "precision": "bf16"}
+    assert followed(RunOptions(overridden_args=set()))["precision"] is None
+    with pytest.raises(ConfigError, match="--precision must be"):
+        followed(RunOptions(precision="bf", overridden_args={"precision"}))
+
+
+def test_the_precision_asked_for_is_that_of_the_training(scripts, peer):
+    made = peer(100.0)
+    made.options["precision"] = "bf16"
+    brain, _ = made.prepare("ours", 0.001)
+    assert brain.precision == "bf16"
+
+
 def test_losses_are_weighted_as_either_recipe_has_it(scripts, peer):
     brain, _ = peer(100.0).prepare("speechbrain", 0.001)
     assert brain.weights() == (0.7, 0.3)
@@ -170,6 +187,7 @@ def test_ours_beside_the_peer_is_drawn_over_speakers(scripts, tmp_path):
         (["--processor_seconds=1", "--d_model=9"], "--d_model=9 is not for 4 heads"),
         (["--processor_seconds=0"], "--processor_seconds: must be above 0"),
         (["--processor_seconds=1", "--no_such=1"], "has no key 'no_such'"),
+        (["--processor_seconds=1", "--debug"], "--debug is nothing that the peer follows"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_written(

@@ -1,18 +1,20 @@
 """Schedules count audio: what they are does not hang on how many processes train."""
 
 import math
+import re
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from speechbrain.utils.epoch_loop import EpochCounter
 from test_distributed import SPACE, STEPS, global_batch, make_brain
 
 from todm_sb.dataio.pipeline import SpeechBatch
 from todm_sb.experiments.plan.plan import steps_of_epoch
 from todm_sb.optim import Eden
 from todm_sb.space import SearchSpace
-from todm_sb.training.pace import AUTO, Pace, pace_of
+from todm_sb.training.pace import AUTO, Pace, never_begun, pace_of
 from todm_sb.utils.errors import ConfigError
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
@@ -89,6 +91,28 @@ def test_the_small_recipes_have_the_rates_they_had():
         return 0.05 * (rate * (0.5 + 0.5 * (batch / 50) if batch < 50 else 1.0))
 
     assert rates == [before(i, i // 181) for i in range(6 * 181)]
+
+
+@pytest.mark.parametrize(
+    ("n_batches", "space", "lines"),
+    [
+        # Steps of 2 reference batches, two in each of 2 epochs, or three.
+        (3, SPACE, ["sandwich_warmup is 8, .* training is 8 reference", "augment_after is 9"]),
+        (4, SPACE, ["sandwich_warmup is 8", "augment_after is 9"]),
+        (5, SPACE, []),
+        (3, {"n_layers": 1, "min_layers": 1, "ffn_dims": [8]}, ["augment_after is 9"]),
+    ],
+)
+def test_what_would_never_begin_is_told(n_batches, space, lines):
+    settings = {"max_batch_seconds": 10.0, "reference_batch_seconds": 20.0}
+    settings |= {"sandwich_warmup": 8, "augment_after": 9, "wav_augment": "one"}
+    settings |= {"space": SearchSpace.from_dict(space), "epoch_counter": EpochCounter(2)}
+    pace = pace_of(settings, 2, 2)
+    found = never_begun(settings, n_batches, pace)
+    assert len(found) == len(lines)
+    assert all(re.match(line, x) for line, x in zip(lines, found, strict=True))
+    plain = never_begun(settings | {"wav_augment": None}, n_batches, pace)
+    assert not any("augment_after" in x for x in plain)
 
 
 class Counted(SearchSpace):

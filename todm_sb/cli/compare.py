@@ -36,7 +36,7 @@ from todm_sb.experiments.compare.cells import Runs, State
 from todm_sb.experiments.compare.estimate import estimate_text, steps_of_max
 from todm_sb.experiments.compare.experiment import Experiment
 from todm_sb.experiments.compare.figure import drawn
-from todm_sb.experiments.compare.plan import CellPlan
+from todm_sb.experiments.compare.plan import TRIED_DROPOUTS, CellPlan
 from todm_sb.experiments.compare.recipe import load_for_planning
 from todm_sb.experiments.compare.sizes import Size, evenly_spaced_sizes, named_sizes
 from todm_sb.experiments.compare.tables import comparison_markdown
@@ -65,6 +65,10 @@ def main(argv: list[str]) -> int:
     hparams = load_for_planning(recipe)
     sizes = sizes_of(hparams, arguments.sizes)
     splits = list(manifests_of_tests(hparams))
+    if not splits:
+        raise ConfigError(
+            f"{recipe.file} has no test set to compare on: give --test_splits or --test_csvs"
+        )
     runs = Runs(arguments.output_folder, recipe, run_option_arguments(options), splits)
     runs.check_folds(arguments.folds)
     plan = plan_of(hparams, sizes, arguments)
@@ -119,6 +123,11 @@ def plan_of(hparams: dict[str, Any], sizes: list[Size], arguments: argparse.Name
             raise ConfigError(f"--tune={arguments.tune} is none of the sizes {names}")
         if not min(dropouts):
             raise ConfigError("--tune tries multiples of dropout, which is 0: set it in the model")
+        if max(dropouts) * max(TRIED_DROPOUTS) >= 1:
+            raise ConfigError(
+                f"--tune tries {max(TRIED_DROPOUTS):g} times the dropout, which is "
+                f"{max(dropouts):g}: nothing would be left; set it lower in the model"
+            )
     return CellPlan(
         sizes,
         hparams["named_subnets"] or {},

@@ -38,7 +38,8 @@ class Eden:
         lr_epochs: epochs after which the rate starts to fall noticeably.
         warmup_batches: length of the warm-up; 0 for none.
         warmup_start: share of the rate at batch 0, in [0, 1].
-        cooldown_epoch: epochs after which each further one multiplies the rate by ``cooldown``.
+        cooldown_epoch: epochs after which each further one multiplies the rate by ``cooldown``;
+            below 0, as of a training that is shorter than its cooldown, is 0.
         cooldown: in (0, 1].
 
     Raises:
@@ -79,7 +80,7 @@ class Eden:
         self.lr_epochs = lr_epochs
         self.warmup_batches = warmup_batches
         self.warmup_start = warmup_start
-        self.cooldown_epoch = cooldown_epoch
+        self.cooldown_epoch = max(0.0, cooldown_epoch)
         self.cooldown = cooldown
         self.batch: float = 0
         self.epoch: float = 0

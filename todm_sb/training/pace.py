@@ -15,6 +15,7 @@ number of processes goes on from the audio that it has had.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,32 @@ class Pace:
 
     grad_accumulation_factor: int
     reference_batches: float
+
+
+def never_begun(settings: Mapping[str, Any], n_batches: int, pace: Pace) -> list[str]:
+    """What of a recipe would not begin before its training ends, a line each.
+
+    Args:
+        settings: of the recipe.
+        n_batches: of an epoch, in each process.
+        pace: of the training.
+    """
+    n_steps = math.ceil(n_batches / pace.grad_accumulation_factor)
+    n = n_steps * settings["epoch_counter"].limit * pace.reference_batches
+    lines = []
+    if settings["space"].size > 1 and settings["sandwich_warmup"] >= n:
+        lines.append(
+            f"sandwich_warmup is {settings['sandwich_warmup']:g}, but the whole training is "
+            f"{n:g} reference batches: only max is trained, and no other subnet is of use; "
+            f"--sandwich_warmup={round(0.6 * n)} leaves them the last two fifths"
+        )
+    augments = any(settings.get(f"{x}_augment") for x in ("wav", "noise", "feature"))
+    if augments and settings.get("augment_after", 0) >= n:
+        lines.append(
+            f"augment_after is {settings['augment_after']:g}, but the whole training is {n:g} "
+            "reference batches: nothing is augmented; --augment_after=0 augments all"
+        )
+    return lines
 
 
 def pace_of(settings: Mapping[str, Any], factor: int | str, n_ranks: int) -> Pace:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +21,12 @@ from todm_sb.training.brain import TODMBrain
 from todm_sb.training.distributed import begin_training, join, leave, own_device
 from todm_sb.training.folder import run_folder
 from todm_sb.training.memory_scan import scan_memory
+from todm_sb.training.pace import never_begun
 from todm_sb.training.results import results_table
 from todm_sb.training.settings import load_checked
 from todm_sb.utils.processes import on_first
+
+logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str], program: Sequence[str] = ("python", "train.py")) -> None:
@@ -84,6 +88,8 @@ def train_and_test(
     train = splits.train
     if not run_opts.test_only:  # also a check
         loader = brain.make_dataloader(train, sb.Stage.TRAIN, **loader_kwargs(train, shuffle=True))
+        for line in never_begun(hparams, len(loader), brain.pace):
+            on_first(logger.warning, line)
         scan_memory(brain, hparams, train, tokenizer, stretch)
         train = loader
     begin()

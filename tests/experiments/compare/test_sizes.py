@@ -58,6 +58,21 @@ def test_sizes_can_be_those_that_the_recipe_names():
         named_sizes(SearchSpace(2, 2, ffn_dims=(16,)), None, parameters)
 
 
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        # One network would stand for both, and the supernet measure one of them alone.
+        ({"a": [[0, 2, 5], [384] * 3], "b": [[0, 1, 2], [384] * 3]}, "with both .*3x384 is one"),
+        ({"a": [[0, 1, 2], [128] * 3]}, "with both .* a network of the size 3x128 is one"),
+        ({"a": [[0, 2, 5], [384, 384, 256]]}, "has layers that are alike"),
+    ],
+)
+def test_named_subnets_without_a_network_each_are_refused(named, message):
+    named = {name: {"layers": x, "ffn_dims": widths} for name, (x, widths) in named.items()}
+    with pytest.raises(ConfigError, match=message):
+        named_sizes(SPACE, named, parameters)
+
+
 def test_the_recipe_of_the_table_names_three_even_sizes():
     recipe = Recipe(HPARAMS / "mini_librispeech_table.yaml", {"data_folder": Text("-")})
     hparams = load_for_planning(recipe)

@@ -78,9 +78,23 @@ def named_sizes(
         Different sizes, smallest first.
 
     Raises:
-        ConfigError: if a subnet is outside the space, or the space has but one.
+        ConfigError: if a subnet is outside the space, or the space has but one; or if there is no
+            one network of a subnet's size, or one of two.
     """
     subnets = dict.fromkeys([space.min, *own_subnets(space, named).values(), space.max])
     if len(subnets) < 2:
         raise ConfigError("cannot compare: the search space has one subnet")
+    known: dict[str, SubnetConfig] = {}
+    for subnet in subnets:
+        if any(len(set(values)) > 1 for _, values in subnet.choices):
+            raise ConfigError(
+                f"cannot compare with {subnet.to_json()}: a network of its own has layers that are "
+                "alike; name uniform subnets, or give a number of --sizes"
+            )
+        if subnet.label in known:
+            raise ConfigError(
+                f"cannot compare with both {known[subnet.label].to_json()} and {subnet.to_json()}: "
+                f"a network of the size {subnet.label} is one; name one of them"
+            )
+        known[subnet.label] = subnet
     return sorted((Size(x, n_parameters(x)) for x in subnets), key=lambda size: size.parameters)
