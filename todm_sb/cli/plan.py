@@ -4,7 +4,8 @@ todm-sb plan hparams/supernet.yaml --gpus 8 --card h100
 todm-sb plan hparams/supernet.yaml --gpus 1 --card a100 h100 l40s --max_batch_seconds=1200
 
 Counted from the YAML, without data and without a GPU. Any key of the YAML can be overridden, as
-``--key=value``. The times are what the cards' data sheets allow: no training is faster.
+``--key=value``. The times are what the cards' data sheets allow, of a training whose steps are all
+sandwiches.
 """
 
 from __future__ import annotations

@@ -210,7 +210,7 @@ def _note(tables: Sequence[dict[str, Any]]) -> str:
         "Relative differences are negative where the subnets of the full method make fewer errors. "
         f"Intervals: 95 %, paired bootstrap over {' or '.join(units) or 'utterances'} and, where "
         "there are several, over seeds; few seeds make them too narrow. Verdict: better where the "
-        f"interval lies below 0, matches where below +{MATCHES:g} %, worse where above 0."
+        f"interval lies below 0, matches where below +{MATCHES:g} %, else worse where above 0."
     )
 
 
@@ -224,9 +224,9 @@ def verdict(low: float | None, high: float | None) -> str:
     high = math.inf if high is None else high
     if high < 0:
         return "better"
-    if low is None or low > 0:
-        return "worse"
-    return "matches" if high < MATCHES else "-"
+    if high < MATCHES:
+        return "matches"
+    return "worse" if low is None or low > 0 else "-"
 
 
 def _sizes_table(rows: Sequence[dict[str, Any]], cost: dict[str, Any]) -> str:
