@@ -69,7 +69,9 @@ def measured_subnets(
     scored: dict[SubnetConfig, dict[str, Any]] = {}
     searches = _searches(run, weights_id(model), causal)
     for search in searches:
-        left_out = _incomparable(search, costs)
+        # Multiply-accumulates are of one audio length only.
+        left_out = {"macs"} if search.seconds != searches[0].seconds else set()
+        left_out |= _incomparable(search, costs)
         for s in search.subnets:
             own = {key: value for key, value in s.costs.items() if key not in left_out}
             costs[s.config] = {**costs.get(s.config, {}), **own}
@@ -102,8 +104,8 @@ def _incomparable(
     search: SearchResult, costs: Mapping[SubnetConfig, Mapping[str, float]]
 ) -> set[str]:
     """The costs of a search that are of something else than those that are known, such as latency
-    on another device, or of another length of audio: one subnet tells, as every search has max
-    and min. Latencies of networks in 8 bits are of no network in float32."""
+    on another device: a subnet of both tells, and every search has max and min. Latencies of
+    networks in 8 bits are of no network in float32."""
     known = ((s.costs, costs.get(s.config, {})) for s in search.subnets)
     other = {k for own, theirs in known for k, x in theirs.items() if own.get(k, x) != x}
     return other if search.precision == PRECISIONS[0] else other | {"latency"}
