@@ -48,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 class _Elsewhere(argparse.Action):
     """Refuses an option, and says where it is known."""
 
-    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> NoReturn:
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: Any = None
+    ) -> NoReturn:
         parser.error(
             f"{option} is of bundles, with PyTorch: a folder of ONNX models holds one network, "
             "which searches greedily, on the CPU"

@@ -69,9 +69,7 @@ def measured_subnets(
     scored: dict[SubnetConfig, dict[str, Any]] = {}
     searches = _searches(run, weights_id(model), causal)
     for search in searches:
-        # Multiply-accumulates are of one audio length only.
-        left_out = {"macs"} if search.seconds != searches[0].seconds else set()
-        left_out |= _incomparable(search, costs)
+        left_out = _incomparable(search, searches[0], costs)
         for s in search.subnets:
             own = {key: value for key, value in s.costs.items() if key not in left_out}
             costs[s.config] = {**costs.get(s.config, {}), **own}
@@ -101,14 +99,18 @@ def measured_subnets(
 
 
 def _incomparable(
-    search: SearchResult, costs: Mapping[SubnetConfig, Mapping[str, float]]
+    search: SearchResult, first: SearchResult, costs: Mapping[SubnetConfig, Mapping[str, float]]
 ) -> set[str]:
     """The costs of a search that are of something else than those that are known, such as latency
     on another device: a subnet of both tells, and every search has max and min. Latencies of
-    networks in 8 bits are of no network in float32."""
+    networks in 8 bits are of no network in float32, multiply-accumulates of one audio length."""
     known = ((s.costs, costs.get(s.config, {})) for s in search.subnets)
     other = {k for own, theirs in known for k, x in theirs.items() if own.get(k, x) != x}
-    return other if search.precision == PRECISIONS[0] else other | {"latency"}
+    if search.precision != PRECISIONS[0]:
+        other.add("latency")
+    if search.seconds != first.seconds:
+        other.add("macs")
+    return other
 
 
 def _rate_of(search: SearchResult) -> str:
