@@ -12,8 +12,10 @@ import soundfile
 import torch
 
 from todm_sb.cli import FAILED, OK, main
+from todm_sb.cli.recogniser import load
 from todm_sb.inference import SubnetASR
 from todm_sb.inference.formats import FORMATS, SUFFIXES
+from todm_sb.utils.errors import ConfigError
 
 
 @pytest.fixture
@@ -250,7 +252,9 @@ def test_long_audio_is_cut_unless_it_is_told_not_to_be(bundle, tmp_path, capsys)
         (["AUDIO", "--beam-size", "1", "--hotwords", "HOT"], "a beam of 1 is greedy search"),
         (["AUDIO", "--hotwords", "nowhere"], "hot words nowhere: No such file"),
         (["AUDIO", "--hotwords", "HOT", "--hotwords-boost", "nan"], "--hotwords-boost nan"),
+        (["AUDIO", "--hotwords-boost", "3"], "--hotwords-boost is of .* --hotwords FILE"),
         (["AUDIO", "--lm", "nowhere"], "nowhere cannot be read"),
+        (["AUDIO", "--lm-weight", "3"], "--lm-weight is of .* --lm FILE"),
         (["AUDIO", "--lm", "FOLDER"], "holds no hyperparams.yaml of a language model"),
         (["AUDIO", "--segment", "0.5"], "must be off, or at least 1"),
         (["AUDIO", "--format", "ctm", "--reference"], "no place for a --reference"),
@@ -270,3 +274,27 @@ def test_options_that_do_not_fit_are_one_line(bundle, audio, tmp_path, refusal, 
     argv = ["transcribe", "--model", str(bundle), *(places.get(x, x) for x in options)]
     assert re.search(message, refusal(argv))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (None, "does not exist: name the folder of an export"),
+        ("history.jsonl", "is a training run: todm-sb export"),
+        ("encoder.onnx", "holds ONNX models, which todm-sb transcribe runs"),
+        ("weights", "holds no bundle.json"),
+    ],
+)
+def test_a_place_that_is_no_bundle_is_told_what_it_is(tmp_path, file, message):
+    place = tmp_path / "place"
+    if file:
+        place.mkdir()
+        (place / file).touch()
+    with pytest.raises(ConfigError, match=message):
+        load(place)
+
+
+def test_an_option_that_onnx_models_have_not_is_told_so(tmp_path, refusal):
+    (tmp_path / "encoder.onnx").touch()
+    argv = ["transcribe", "a.wav", "--model", str(tmp_path), "--beam-size", "4"]
+    assert "--beam-size is of bundles, with PyTorch" in refusal(argv)

@@ -142,6 +142,15 @@ def test_a_list_that_is_none_is_one_line(tmp_path, content, message):
         read_hotwords(path)
 
 
+@pytest.mark.parametrize(
+    ("phrase", "message"),
+    [("one", "'ONE'"), ("ONE:2", "does not know ':': with a space"), ("ONÉ", r"'.xc9': spell it")],
+)
+def test_a_phrase_that_cannot_be_said_is_told_why(tokenizer, phrase, message):
+    with pytest.raises(ConfigError, match=message):
+        hotword_graph({phrase: 1.0}, tokenizer)
+
+
 def test_phrases_are_found_as_whole_words_of_a_tokenizer(tokenizer):
     graph = hotword_graph({"ONE": 1.0}, tokenizer)
 

@@ -122,6 +122,13 @@ def test_a_model_is_told_to_be_of_pieces_or_of_words(tmp_path, char_tokenizer_pa
         ngram_fusion(arpa_of_words(tmp_path, ["one", "two"]), tokenizer, 0.3)
 
 
+def test_a_word_that_is_not_known_is_as_rare_as_the_rarest_not_as_the_start(tmp_path):
+    path = tmp_path / "srilm.arpa"
+    path.write_text("\\1-grams:\n-1 </s>\n-99 <s> -0.3\n-0.5 A\n-2 B -0.1\n\\end\\\n")
+    model = read_arpa(path)
+    assert model.log_prob(("A",), "C") == model.log_prob((), "B") == -2 * math.log(10)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -132,6 +139,7 @@ def test_a_model_is_told_to_be_of_pieces_or_of_words(tmp_path, char_tokenizer_pa
         (b"\\1-grams:\n-inf A\n\\end\\\n", "line 2: '-inf A' is no 1-gram"),
         (b"\\1-grams:\n-1 A 0 0\n\\end\\\n", "line 2: '-1 A 0 0' is no 1-gram"),
         (b"\\1-grams:\n-1 \xff\n\\end\\\n", "not UTF-8"),
+        (b"\\1-grams:\n-1 </s>\n-99 <s>\n\\end\\\n", "lists no word"),
         (gzip.compress(b"x" * 5000, mtime=0)[:30], "damaged"),
     ],
 )

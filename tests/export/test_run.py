@@ -189,6 +189,25 @@ def test_a_bundle_knows_the_latencies_that_a_search_measured(run, bundle_parts, 
     assert manifest.choose(max_params=params, max_latency_ms=30) == FOUND
 
 
+def test_latencies_that_are_of_something_else_are_left_out(run, bundle_parts, tmp_path):
+    space = bundle_parts["space"]
+    search(run, bundle_parts, {space.max: 3.0, space.min: 9.0}, [0.05, 0.02])
+    other = {space.max: 3.0, FOUND: 4.0}
+    search(run, bundle_parts, other, [0.01, 0.001], precision="int8")
+    search(run, bundle_parts, other, [0.5, 0.2], study="of another device")
+    export_run(run, tmp_path / "all")
+    latencies = {s.name: s.cost.get("latency") for s in read_manifest(tmp_path / "all").subnets}
+    assert latencies == {"max": 0.05, "min": 0.02, "named": None, FOUND.id: None}
+
+
+def test_where_only_rates_in_8_bits_are_known_they_choose(run, bundle_parts, tmp_path):
+    space = bundle_parts["space"]
+    wers = {space.max: 5.0, space.min: 9.0, FOUND: 4.0}
+    search(run, bundle_parts, wers, precision="int8")
+    export_run(run, tmp_path / "all")
+    assert read_manifest(tmp_path / "all").choose(max_params=10**9) == FOUND
+
+
 def test_multiply_accumulates_of_another_audio_length_are_left_out(run, bundle_parts, tmp_path):
     space = bundle_parts["space"]
     search(run, bundle_parts, {space.max: 3.0, space.min: 9.0})

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import shutil
 
 import pytest
@@ -182,6 +183,31 @@ def test_weights_of_another_network_are_refused(folder):
         load_language_model(folder, trusted=True)
 
 
+@pytest.mark.parametrize("damage", [b"", b"hello", "half", torch.nn.Linear(1, 1), [1]])
+def test_weights_that_are_none_are_named(folder, damage):
+    for path in [*folder.glob("lm.ckpt"), *folder.glob("save/CKPT*/model.ckpt")]:
+        if damage == "half":
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        elif isinstance(damage, bytes):
+            path.write_bytes(damage)
+        else:
+            torch.save(damage, path)
+    with pytest.raises(ConfigError, match=rf"{path.name} (is damaged, or holds more|holds list)"):
+        load_language_model(folder, trusted=True)
+
+
+def not_finite():
+    lm = RNNLM(17, **SIZES, return_hidden=True)
+    with torch.no_grad():
+        lm.embedding.Embedding.weight[5] = math.nan
+    return lm
+
+
+class Stateless(torch.nn.Module):
+    def forward(self, labels, hx=None):
+        return torch.zeros(len(labels), 1, 17), None
+
+
 def test_a_yaml_without_a_network_is_refused(tmp_path):
     (tmp_path / "hyperparams.yaml").write_text("model: 3\n")
     with pytest.raises(ConfigError, match="has no network named lm_model, lm, model"):
@@ -194,6 +220,8 @@ def test_a_yaml_without_a_network_is_refused(tmp_path):
         (RNNLM(9, **SIZES, return_hidden=True), "has 9 labels, the network 17"),
         (RNNLM(17, **SIZES), "RNNLM is no RNN language model"),
         (torch.nn.Linear(2, 17), "Linear is no RNN language model"),
+        (not_finite(), "weights that are no finite numbers"),
+        (Stateless(), "Stateless keeps no state"),
     ],
 )
 def test_a_model_that_does_not_fit_is_refused(lm, message):

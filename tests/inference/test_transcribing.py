@@ -1,14 +1,17 @@
 """Many files with any recogniser: one that says how long and how loud each part is."""
 
+import math
+
 import numpy as np
 import pytest
 
 from todm_sb.inference import recogniser as module
+from todm_sb.inference.decoding import Decoding
 from todm_sb.inference.recogniser import Cutting, transcribe_sources, transcribe_waves
 from todm_sb.inference.results import Alternative, Word
 from todm_sb.inference.segments import segments_of
 from todm_sb.inference.sources import Source
-from todm_sb.utils.errors import DataError
+from todm_sb.utils.errors import ConfigError, DataError
 
 RATE = 1000
 
@@ -83,3 +86,36 @@ def test_files_come_in_their_order_and_few_are_held_in_memory(
             (alone,) = transcribe_waves(recogniser, [recogniser.waves[names[i]]])
             assert done.transcript == alone
     assert i + 1 == len(names)
+
+
+@pytest.mark.parametrize(
+    ("wave", "message"),
+    [
+        (np.full(8000, np.nan, np.float32), "not finite"),
+        (np.ones(8000, np.int16), "holds int16: give floating-point"),
+        (np.ones((8000, 2), np.float32), r"of shape \(8000, 2\): give one channel"),
+    ],
+)
+def test_what_no_microphone_gives_is_not_transcribed(recogniser, wave, message):
+    with pytest.raises(DataError, match=message):
+        transcribe_waves(recogniser, [np.ones(8000, np.float32), wave])
+
+
+def test_files_of_no_samples_alone_are_transcribed_as_nothing(recogniser):
+    nothing = np.zeros(0, np.float32)
+    (done,) = transcribe_sources(recogniser, [Source("x", "x")], load=lambda source: nothing)
+    assert done.transcript is not None
+    assert done.transcript.seconds == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hotwords": "ANNA"}, "is one text"),
+        ({"hotwords": {"ANNA": math.nan}}, "must be finite"),
+        ({"lm_weight": math.inf}, "must be finite"),
+    ],
+)
+def test_a_search_of_no_sense_is_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        Decoding(**options)

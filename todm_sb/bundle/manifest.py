@@ -295,7 +295,8 @@ def _check_version(data: Any) -> None:
 
 def best_within(subnets: Sequence[BundledSubnet], limits: dict[str, float]) -> BundledSubnet:
     """The subnet of the lowest WER among those within limits; of equal or unknown WER, the one
-    with the most parameters.
+    with the most parameters. Where none has one but in 8 bits, as after a search with no other
+    precision, that counts.
 
     Args:
         subnets: to choose from; one without the figure that a limit is on is not chosen.
@@ -319,7 +320,8 @@ def best_within(subnets: Sequence[BundledSubnet], limits: dict[str, float]) -> B
     ]
     if not within:
         raise ConfigError(f"no recorded subnet is within all of the limits {json.dumps(limits)}")
+    rate = "WER" if any("WER" in subnet.error_rates for subnet in within) else "WER-int8"
     return min(
         within,
-        key=lambda s: (s.error_rates.get("WER", float("inf")), -s.cost["params"]),
+        key=lambda s: (s.error_rates.get(rate, float("inf")), -s.cost["params"]),
     )

@@ -19,6 +19,9 @@ from todm_sb.utils.devices import usable_device
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.hub import model_folder
 
+# What tells a folder of a training run, and of ONNX models, from a SpeechBrain folder.
+RUN, ONNX = "history.jsonl", "encoder.onnx"
+
 
 def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what every recogniser can be told."""
@@ -48,9 +51,7 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
         help="language model: an n-gram model of words or of pieces in ARPA form (.gz too), or, "
         "with --trusted, SpeechBrain's folder of an RNN model",
     )
-    group.add_argument(
-        "--lm-weight", type=positive, default=LM_WEIGHT, metavar="X", help=f"({LM_WEIGHT:g})"
-    )
+    group.add_argument("--lm-weight", type=positive, metavar="X", help=f"({LM_WEIGHT:g})")
     add_cutting_arguments(group)
     parser.add_argument("--device", help="of PyTorch, e.g. cpu (a GPU where there is one)")
     parser.add_argument(
@@ -69,7 +70,12 @@ def decoding_of(arguments: argparse.Namespace, nbest: int = 1) -> Decoding:
     """
     if arguments.hotwords_boost is not None and not math.isfinite(arguments.hotwords_boost):
         raise ConfigError(f"--hotwords-boost {arguments.hotwords_boost} is no number")
-    decoding = Decoding(arguments.beam_size, nbest, lm_weight=arguments.lm_weight)
+    if arguments.hotwords_boost is not None and arguments.hotwords is None:
+        raise ConfigError("--hotwords-boost is of the phrases of --hotwords FILE: name it")
+    if arguments.lm_weight is not None and arguments.lm is None:
+        raise ConfigError("--lm-weight is of the language model of --lm FILE|FOLDER: name it")
+    lm_weight = LM_WEIGHT if arguments.lm_weight is None else arguments.lm_weight
+    decoding = Decoding(arguments.beam_size, nbest, lm_weight=lm_weight)
     if arguments.hotwords is not None:
         boost = BOOST if arguments.hotwords_boost is None else arguments.hotwords_boost
         decoding = replace(decoding, hotwords=read_hotwords(arguments.hotwords, boost))
@@ -108,6 +114,17 @@ def load(
             None if max_params is None else round(parse_budget(max_params, "params")),
             None if max_latency is None else 1e3 * parse_budget(max_latency, "latency"),
             run_opts,
+        )
+    if not folder.exists():
+        raise ConfigError(f"{place} does not exist: name the folder of an export, or org/model")
+    if (folder / RUN).is_file():
+        raise ConfigError(
+            f"{place} is a training run: todm-sb export {place} FOLDER, and name that"
+        )
+    if (folder / ONNX).is_file():
+        raise ConfigError(
+            f"{place} holds ONNX models, which todm-sb transcribe runs, and no other command: "
+            "export a bundle of the same run"
         )
     if not trusted:
         raise ConfigError(

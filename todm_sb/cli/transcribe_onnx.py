@@ -10,6 +10,7 @@ search is greedy.
 from __future__ import annotations
 
 import argparse
+from typing import Any, NoReturn
 
 from todm_sb.cli.cutting import add_cutting_arguments
 from todm_sb.cli.transcripts import (
@@ -24,6 +25,12 @@ from todm_sb.utils.arguments import at_least
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.hub import model_folder
 
+# Options of the same command that need PyTorch, or several subnets.
+ELSEWHERE = (
+    *("--subnet", "--max-params", "--max-latency", "--beam-size", "--hotwords", "--lm"),
+    *("--hotwords-boost", "--lm-weight", "--device", "--trusted", "--reference"),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``transcribe`` that a folder of ONNX models has."""
@@ -34,6 +41,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=at_least(1), default=1, help="of onnxruntime (1)")
     add_output_arguments(parser)
     add_cutting_arguments(parser)
+    for option in ELSEWHERE:
+        parser.add_argument(option, nargs="?", action=_Elsewhere, help=argparse.SUPPRESS)
+
+
+class _Elsewhere(argparse.Action):
+    """Refuses an option, and says where it is known."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: Any = None
+    ) -> NoReturn:
+        parser.error(
+            f"{option} is of bundles, with PyTorch: a folder of ONNX models holds one network, "
+            "which searches greedily, on the CPU"
+        )
 
 
 def run(arguments: argparse.Namespace) -> int:

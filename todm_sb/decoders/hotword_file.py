@@ -107,4 +107,7 @@ def _mend(phrase: str, tokenizer: SentencePieceProcessor) -> str:
     for form in (phrase.upper(), phrase.lower()):
         if form != phrase and tokenizer.unk_id() not in tokenizer.encode_as_ids(form):
             return f"write it as transcripts were in training, {quoted(form)}"
-    return "it has a letter that the network's tokenizer does not know: spell it otherwise"
+    strange = [x for x in phrase if tokenizer.unk_id() in tokenizer.encode_as_ids(x)]
+    what = quoted(strange[0]) if strange else "what"
+    hint = "with a space before it, as in CAT :2, it is a boost" if ":" in strange else ""
+    return f"the network's tokenizer does not know {what}: {hint or 'spell it otherwise'}"

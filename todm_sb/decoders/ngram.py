@@ -13,6 +13,7 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from todm_sb.utils.errors import ConfigError, quoted
@@ -43,11 +44,13 @@ class NGram:
         """The words it knows, those of its own left out."""
         return [w for w in self.following[()] if w not in (START, END, UNKNOWN)]
 
-    @property
+    @cached_property
     def unknown(self) -> float:
-        """Log-probability of a word that it does not know: that of ``<unk>``, or of the rarest."""
+        """Log-probability of a word that it does not know: that of ``<unk>``, or of the rarest.
+
+        ``<s>`` is none of the words: SRILM lists it with 10^-99, since nothing predicts it."""
         words = self.following[()]
-        return words[UNKNOWN] if UNKNOWN in words else min(words.values())
+        return words[UNKNOWN] if UNKNOWN in words else min(map(words.__getitem__, self.words))
 
     def context(self, words: Context) -> Context:
         """As much of a history as counts."""
@@ -122,6 +125,8 @@ def _read(lines: Iterable[str], path: Path) -> NGram:
     if not (ended and model.following.get(())):
         what = "it breaks off" if order else "it has no \\1-grams:"
         raise ConfigError(f"{path} is no n-gram model in ARPA form: {what}")
+    if not model.words:
+        raise ConfigError(f"{path} lists no word")
     return model
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,7 @@ def measured_subnets(
     scored: dict[SubnetConfig, dict[str, Any]] = {}
     searches = _searches(run, weights_id(model), causal)
     for search in searches:
-        # Multiply-accumulates are of one audio length only.
-        left_out = {"macs"} if search.seconds != searches[0].seconds else set()
+        left_out = _incomparable(search, searches[0], costs)
         for s in search.subnets:
             own = {key: value for key, value in s.costs.items() if key not in left_out}
             costs[s.config] = {**costs.get(s.config, {}), **own}
@@ -97,6 +96,21 @@ def measured_subnets(
         for name, config in configs.items()
     ]
     return Measured(subnets, rates)
+
+
+def _incomparable(
+    search: SearchResult, first: SearchResult, costs: Mapping[SubnetConfig, Mapping[str, float]]
+) -> set[str]:
+    """The costs of a search that are of something else than those that are known, such as latency
+    on another device: a subnet of both tells, and every search has max and min. Latencies of
+    networks in 8 bits are of no network in float32, multiply-accumulates of one audio length."""
+    known = ((s.costs, costs.get(s.config, {})) for s in search.subnets)
+    other = {k for own, theirs in known for k, x in theirs.items() if own.get(k, x) != x}
+    if search.precision != PRECISIONS[0]:
+        other.add("latency")
+    if search.seconds != first.seconds:
+        other.add("macs")
+    return other
 
 
 def _rate_of(search: SearchResult) -> str:

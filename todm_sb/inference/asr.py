@@ -219,6 +219,8 @@ class SubnetASR(EncoderDecoderASR):
             ConfigError: see :meth:`recogniser`.
             DataError: see :meth:`load_audio`.
         """
+        if isinstance(paths, str | Path):
+            raise ConfigError(f"{paths} is one path: give a list, or call transcribe_file")
         recogniser = self.recogniser(decoding)
         waves = [recogniser.load(str(path)) for path in paths]
         return transcribe_waves(recogniser, waves, self.cutting)

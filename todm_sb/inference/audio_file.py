@@ -142,6 +142,33 @@ def check_batch_shape(wavs: Any, wav_lens: Any) -> None:
         raise DataError("lengths of audio must be fractions in 0..1")
 
 
+def check_samples(wavs: np.ndarray, name: str = "the audio") -> None:
+    """Checks that samples are floating-point numbers that energies can be computed of.
+
+    Raises:
+        DataError: if they are not, naming the audio.
+    """
+    if wavs.dtype.kind != "f":
+        raise DataError(f"{name} holds {wavs.dtype}: give floating-point samples of full scale 1")
+    if wavs.size:
+        check_extremes(float(wavs.min()), float(wavs.max()), name)
+
+
+def check_wave(wave: np.ndarray, name: str = "the audio") -> np.ndarray:
+    """Checks the samples of one channel.
+
+    Returns:
+        (samples,), float32.
+
+    Raises:
+        DataError: if they are of another shape, or see :func:`check_samples`.
+    """
+    if wave.ndim != 1:
+        raise DataError(f"{name} is of shape {wave.shape}: give one channel, (samples,)")
+    check_samples(wave, name)
+    return wave.astype(np.float32, copy=False)
+
+
 def check_extremes(low: float, high: float, name: str) -> None:
     """Checks that energies can be computed of samples between these.
 

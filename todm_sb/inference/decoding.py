@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from todm_sb.decoders.ngram import NGram, read_arpa
 from todm_sb.decoders.ngram_fusion import ngram_fusion
 from todm_sb.decoders.transducer import TransducerSearcher
 from todm_sb.inference.language_models import rnn_fusion
-from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.errors import ConfigError, quoted
 
 # Hypotheses kept where a beam is needed and no number is given.
 BEAM = 4
@@ -54,6 +55,13 @@ class Decoding:
             raise ConfigError(
                 f"nbest {self.nbest} of a beam of {self.beam_size}: the beam must hold as many"
             )
+        if isinstance(self.hotwords, str):
+            raise ConfigError(
+                f"hotwords {quoted(self.hotwords)} is one text: give a list, or a dict"
+            )
+        boosts = self.hotwords.values() if isinstance(self.hotwords, Mapping) else ()
+        if not all(map(math.isfinite, (*boosts, self.lm_weight))):
+            raise ConfigError("boosts of hot words and the language model's weight must be finite")
         if self.beam_size == 1 and self._needs_beam:
             raise ConfigError(
                 "a beam of 1 is greedy search, which knows no hot words or language model: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -59,12 +60,16 @@ def rnn_fusion(lm: nn.Module, weight: float, vocab_size: int) -> ShallowFusion:
     device = next((p.device for p in lm.parameters()), None)
     try:
         with torch.no_grad():
-            scores, _ = fusion.predict(torch.zeros(1, dtype=torch.long, device=device))
+            scores, state = fusion.predict(torch.zeros(1, dtype=torch.long, device=device))
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
             f"{type(lm).__name__} is no RNN language model as SpeechBrain's RNNLM: {reason}"
         ) from error
+    if not state:
+        raise ConfigError(f"{type(lm).__name__} keeps no state from label to label: it is no RNN")
+    if not all(bool(p.isfinite().all()) for p in lm.parameters()):
+        raise ConfigError("the language model has weights that are no finite numbers")
     if scores.shape[-1] != vocab_size:
         raise ConfigError(
             f"the language model has {scores.shape[-1]} labels, the network {vocab_size}: train it "
@@ -83,10 +88,25 @@ def _from_folder(folder: Path) -> nn.Module:
         model = hparams[key]
         weights = _weights(folder, hparams.get("pretrainer"), key, model)
         # Pretrainers let pass what does not fit.
-        model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+        model.load_state_dict(_tensors(weights))
     # SpeechBrain's recipe trains without.
     model.return_hidden = True
     return model.eval()
+
+
+def _tensors(path: Path) -> dict[str, torch.Tensor]:
+    """What a file of weights holds, and no code.
+
+    Raises:
+        ConfigError: if it is damaged, or holds something else.
+    """
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (EOFError, KeyError, OSError, RuntimeError, ValueError, UnpicklingError) as error:
+        raise ConfigError(f"{path.name} is damaged, or holds more than weights") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path.name} holds {type(found).__name__}, not weights by name")
+    return found
 
 
 def _weights(folder: Path, pretrainer: Any, key: str, model: nn.Module) -> Path:

@@ -13,14 +13,14 @@ import onnxruntime
 from todm_sb.dataio.detokenizer import Detokenizer
 from todm_sb.inference.audio_file import (
     check_batch_shape,
-    check_extremes,
+    check_samples,
     open_audio,
     read_audio,
 )
 from todm_sb.inference.recogniser import transcribe_waves
 from todm_sb.inference.results import Alternative
 from todm_sb.inference.words import Labels, words_of_labels
-from todm_sb.utils.errors import ConfigError, DataError
+from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.hub import ONNX_FILES, model_folder
 
 MODELS = ("features", "encoder", "decoder", "joiner")
@@ -102,7 +102,7 @@ class OnnxASR:
         """
         wavs, wav_lens = np.asarray(wavs), np.asarray(wav_lens)
         check_batch_shape(wavs, wav_lens)
-        _check_samples(wavs)
+        check_samples(wavs)
         if not len(wavs):
             return [], []
         tokens = [found.ids for found in self.search(*self.encode(wavs, wav_lens))]
@@ -194,15 +194,6 @@ def _resampled(samples: np.ndarray, rate: int, target: int) -> np.ndarray:
             f"audio of {rate} Hz for a network of {target} Hz: pip install soxr"
         ) from None
     return soxr.resample(samples, rate, target)
-
-
-def _check_samples(wavs: np.ndarray) -> None:
-    if wavs.dtype.kind != "f":
-        raise DataError(
-            f"the audio holds {wavs.dtype}: give floating-point samples of full scale 1"
-        )
-    if wavs.size:
-        check_extremes(float(wavs.min()), float(wavs.max()), "the audio")
 
 
 def _log_prob(logits: np.ndarray, label: int) -> float:

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from todm_sb.inference.audio_file import check_wave
 from todm_sb.inference.results import Alternative, Segment, Transcript
 from todm_sb.inference.segments import segments_of
 from todm_sb.inference.sources import Source
@@ -102,8 +103,12 @@ def transcribe_waves(
         recogniser: does it.
         waves: (samples,) each.
         cutting: see :class:`Cutting`.
+
+    Raises:
+        DataError: if samples are no finite numbers, or not of one channel.
     """
     cutting = cutting or Cutting()
+    waves = [check_wave(wave) for wave in waves]
     rate, longest = recogniser.sample_rate, cutting.of(recogniser)
     parts = [
         _Part(i, begin, end)
@@ -183,7 +188,7 @@ def transcribe_sources(
             if samples is None:
                 yield done
             else:
-                share = took * len(samples) / total
+                share = took * len(samples) / max(1, total)
                 yield replace(done, transcript=next(transcripts), seconds=done.seconds + share)
 
 
