@@ -152,4 +152,4 @@ def test_the_recipe_of_a_strangers_run_is_not_loaded(hub, tmp_path, capsys):
             main(argv)
     captured = capsys.readouterr()
     assert "ran" not in captured.out.split()
-    assert captured.err.count("holds no bundle.json") == 2
+    assert captured.err.count("org/run is a training run") == 2
