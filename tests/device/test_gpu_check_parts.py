@@ -24,6 +24,7 @@ def rows_of(monkeypatch, tmp_path):
         del sys.modules[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["parity", "peers"])
 def test_a_part_runs_on_a_device_that_is_no_cpu(ledger, rows_of, name):
     rows = rows_of(name)

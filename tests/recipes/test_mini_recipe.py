@@ -92,7 +92,7 @@ def test_batches_leave_room_for_slower_speech_in_training_alone(
     assert raised.value.args == (pytest.approx(16.0 * 0.95), 16.0)
 
 
-@pytest.mark.parametrize("stop", [2, 5])
+@pytest.mark.parametrize("stop", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_a_run_broken_off_and_started_again_ends_as_an_unbroken_one(
     corpus, train, tiny_run, tmp_path, monkeypatch, stop
 ):

@@ -297,6 +297,7 @@ def meet(local_rank, port, start):
     os._exit(0)  # without a word to the other, as one that dies
 
 
+@pytest.mark.slow
 def test_processes_that_are_started_again_do_not_look_for_those_that_died():
     store = distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     for start in range(2):
