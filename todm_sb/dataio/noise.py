@@ -19,6 +19,9 @@ from todm_sb.utils.errors import ConfigError, DataError
 from todm_sb.utils.folders import files_below
 from todm_sb.utils.schema import number, sequence
 
+# The lowest and the highest, in dB.
+Snr = tuple[float, float]
+
 
 class _File(NamedTuple):
     path: Path
@@ -50,7 +53,7 @@ class AddNoise(nn.Module):
         folder: str | Path,
         sample_rate: int,
         share: float = 0.5,
-        snr: tuple[float, float] = (10.0, 20.0),
+        snr: Snr = (10.0, 20.0),
     ) -> None:
         super().__init__()
         number(0, 1)(share, "share of noise")
@@ -137,6 +140,15 @@ class AddNoise(nn.Module):
         return np.resize(resampled(samples, rate, self.sample_rate), n)
 
 
-def noise_of(folder: str | None, *args: object, **options: object) -> AddNoise | None:
-    """:class:`AddNoise` of a folder, for a recipe; None where none is given."""
-    return None if folder is None else AddNoise(folder, *args, **options)  # type: ignore[arg-type]
+def noise_of(
+    folder: str | Path | None, sample_rate: int, share: float = 0.5, snr: Snr = (10.0, 20.0)
+) -> AddNoise | None:
+    """:class:`AddNoise`, for a recipe that may name no folder.
+
+    Args:
+        folder: None for no noise; this, ``sample_rate``, ``share`` and ``snr`` see there.
+
+    Raises:
+        ConfigError: if an argument is out of range.
+    """
+    return None if folder is None else AddNoise(folder, sample_rate, share, snr)

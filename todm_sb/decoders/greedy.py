@@ -138,14 +138,14 @@ def _chunk_of_one(
     max_symbols: int,
 ) -> tuple[list[Hypothesis], GreedyState]:
     """:func:`greedy_chunk` of a single utterance."""
-    after = state.n_frames + n_frames.to(encoded.device)
-    n_new, begin = torch.cat([after - state.n_frames, state.n_frames]).tolist()
+    n_frames = n_frames.to(encoded.device)
+    n_new, begin = torch.cat([n_frames, state.n_frames]).tolist()
     frames = networks.project_encoder(encoded[:, :n_new])
     found, outputs, predictor = greedy_alone(
         networks, frames, state.outputs, state.predictor, max_symbols
     )
     found.frames[:] = [begin + frame for frame in found.frames]
-    return [found], GreedyState(outputs, predictor, after)
+    return [found], GreedyState(outputs, predictor, state.n_frames + n_frames)
 
 
 class _Places(NamedTuple):
