@@ -20,6 +20,7 @@ from torch import Tensor
 from todm_sb.dataio.batches import largest_growth
 from todm_sb.dataio.pipeline import SpeechBatch, SpeechDataset, make_loader_kwargs
 from todm_sb.dataio.text import words_of_ids
+from todm_sb.supernet.objective import Objective
 from todm_sb.supernet.schedule import at
 from todm_sb.training.averages import Averages
 from todm_sb.training.checkpoints import SafeCheckpointer, keep, recover_average
@@ -102,7 +103,8 @@ class PeerBrain(sb.Brain):
             checkpointer=checkpointer,
         )
         self.batches_a_step = pace_of(recipe, 1, 1).reference_batches
-        self.inputs = SharedPart.of(recipe["features"], network, recipe).inputs
+        one_view = {**recipe, "objective": Objective()}
+        self.inputs = SharedPart.of(recipe["features"], network, one_view).inputs
         self.errors = ErrorRates([NAME])
 
     # Training

@@ -8,6 +8,7 @@ import torchaudio
 
 from todm_sb.losses import nodes
 from todm_sb.losses import pruning as pruning_module
+from todm_sb.losses.consistency import ctc_consistency
 from todm_sb.losses.distillation import AlphaDivergence
 from todm_sb.losses.divergence import Divergence
 from todm_sb.losses.lattice import log_softmax
@@ -177,13 +178,16 @@ def test_a_loss_can_be_scaled_on_its_way_back(make_transducer):
         torch.testing.assert_close(vars(b), vars(a), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("views", [1, 2])
 @pytest.mark.parametrize("pruning", [None, Pruning(s_range=2)])
-def test_micro_batches_change_no_gradient(make_transducer, pruning):
+def test_micro_batches_change_no_gradient(make_transducer, pruning, views):
     model = make_transducer(ctc=True, simple_joiner=True).double()
-    objective = Objective(0.3, 0.7, pruning=pruning)
-    batch = torch.randn(3, 40, 6, dtype=torch.double)
-    n_frames, ids = torch.tensor([40, 27, 33]), torch.tensor([[3, 1, 6], [2, 5, 0], [4, 4, 1]])
-    labels = Labels(ids, torch.tensor([3, 2, 3]))
+    objective = Objective(0.3, 0.7, pruning=pruning, consistency_weight=views - 1.0)
+    batch = torch.randn(3 * views, 40, 6, dtype=torch.double)
+    n_frames = torch.tensor([40, 27, 33]).repeat_interleave(views)
+    labels = Labels(torch.tensor([[3, 1, 6], [2, 5, 0], [4, 4, 1]]), torch.tensor([3, 2, 3]))
+    labels = labels.repeated(views)
+    ids = labels.ids
 
     def gradients_and_losses(micro_batches):
         trunk = Trunk.compute(model, batch, n_frames, ids)
@@ -604,6 +608,31 @@ def test_a_loss_without_its_head_is_refused(make_transducer):
         step(model, Objective(pruning=Pruning()), SUBNETS)
     with pytest.raises(ConfigError, match="ctc_weight needs a CTC head: set the model's ctc: True"):
         step(model, Objective(ctc_weight=0.3), SUBNETS)
+    with pytest.raises(ConfigError, match="consistency_weight needs a CTC head: set the model's"):
+        step(model, Objective(consistency_weight=0.2), SUBNETS)
+
+
+def test_two_views_are_trained_as_utterances_of_their_own_and_drawn_to_each_other(make_transducer):
+    model = make_transducer(ctc=True, dtype=torch.double)
+    views = torch.randn(4, 40, 6, dtype=torch.double)
+    n_frames, labels = LENGTHS.repeat_interleave(2), LABELS.repeated(2)
+
+    def losses(objective, labels):
+        trunk = Trunk.compute(model, views, n_frames, labels.ids)
+        return sandwich_backward(model, objective, trunk, labels, SUBNETS[:2])
+
+    plain = losses(Objective(0.3, 0.7), Labels(labels.ids, labels.lengths))
+    drawn = losses(Objective(0.3, 0.7, consistency_weight=0.2), labels)
+    for subnet, without, found in zip(SUBNETS, plain, drawn, strict=False):
+        terms = dict(found.terms)
+        encoded, T = model.encoder(views, n_frames, subnet)
+        log_probs = model.ctc_output(encoded).log_softmax(-1)
+        consistency = ctc_consistency(log_probs, T).mean()
+        torch.testing.assert_close(terms.pop("consistency"), consistency.detach())
+        torch.testing.assert_close(terms, dict(without.terms))
+        torch.testing.assert_close(found.total, without.total + 0.2 * consistency.detach())
+    alone = losses(Objective(0.3, consistency_weight=0.2), Labels(labels.ids, labels.lengths))
+    assert "consistency" not in alone[0].terms
 
 
 def test_ctc_is_zero_where_labels_need_more_frames_than_there_are(make_transducer):

@@ -49,3 +49,30 @@ def test_augmentation_starts_after_so_many_batches_and_only_in_training(
         frames = shared_part(batch, causal=False, batches=batches)[0].frames
         added = 1.0 * (batches >= first_wavs) + 10.0 * (batches >= first_masks)
         torch.testing.assert_close(frames, frames_of(features + added))
+
+
+def test_views_are_masked_apart_as_soon_as_there_are_masks(make_transducer):
+    model = make_transducer()
+    shared_part = SharedPart(
+        lambda wavs, lengths, epoch: (wavs[:, :64].reshape(2, 32, 2), torch.tensor([32, 20])),
+        model,
+        SimpleNamespace(current=1),
+        feature_augment=lambda x, lengths: (x + torch.arange(len(x))[:, None, None], lengths),
+        mask_after=3,
+        views=2,
+    )
+    wavs = torch.randn(2, 5120)
+    batch = SimpleNamespace(
+        sig=(wavs, torch.ones(2)),
+        tokens=(torch.tensor([[1, 2], [3, 0]]), torch.tensor([1.0, 0.5])),
+    )
+    one_view, n_frames, labels = shared_part.inputs(batch, batches=2)
+    assert one_view.equal(wavs[:, :64].reshape(2, 32, 2))
+    assert n_frames.tolist() == [32, 20]
+    assert labels.views == 1
+    features, n_frames, labels = shared_part.inputs(batch, batches=3)
+    assert features.equal(one_view[[0, 0, 1, 1]] + torch.arange(4)[:, None, None])
+    assert n_frames.tolist() == [32, 32, 20, 20]
+    assert labels.views == 2
+    assert labels.ids.tolist() == [[1, 2], [1, 2], [3, 0], [3, 0]]
+    assert labels.lengths.tolist() == [2, 2, 1, 1]

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import torch.nn.functional as F
 from torch import Tensor
 
+from todm_sb.losses.consistency import ctc_consistency
 from todm_sb.losses.distillation import AlphaDivergence
 from todm_sb.losses.divergence import Divergence
 from todm_sb.losses.lattice import HostLengths, log_softmax
@@ -98,13 +99,18 @@ class Term:
 
 @dataclass(frozen=True)
 class Objective:
-    """How subnets are trained: ``transducer + ctc_weight * ctc + kd_weight * divergence``.
+    """How subnets are trained: ``transducer + ctc_weight * ctc + kd_weight * divergence +
+    consistency_weight * consistency``.
 
     A student's own losses, all but the divergence, count ``student_weight`` times where it is
     taught: with 0 it learns from its teacher alone, as in AlphaNet (arXiv:2102.07954).
 
     With pruning, one band serves all subnets of a step; where the max subnet's own joiner chooses
     it, all but the first.
+
+    With a consistency weight, each utterance is trained on as two views, masked apart, whose CTC
+    distributions are drawn to each other (:func:`ctc_consistency`); a batch then takes twice as
+    long. While nothing is masked yet, there is one view.
 
     A weight is a number, or what gives it after so many reference batches of audio, such as
     :class:`todm_sb.supernet.schedule.Schedule`.
@@ -116,6 +122,7 @@ class Objective:
         kd_nodes: ``occupancy`` or ``uniform``, see :func:`node_weights`.
         pruning: None for the full lattice; else the model needs what chooses the band.
         student_weight: see above; 1 where ``kd_weight`` is 0.
+        consistency_weight: 0 for none; else the model needs a CTC head. 0.2 in arXiv:2410.05101.
         further: terms of other names, which are added.
 
     Raises:
@@ -129,6 +136,7 @@ class Objective:
     kd_nodes: str = "occupancy"
     pruning: Pruning | None = None
     student_weight: Weight = 1.0
+    consistency_weight: Weight = 0.0
     further: Mapping[str, Term] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -136,7 +144,7 @@ class Objective:
             raise ConfigError(
                 f"kd_nodes must be one of {NODE_WEIGHTS}, not {quoted(self.kd_nodes)}"
             )
-        for name in ("ctc_weight", "kd_weight", "student_weight"):
+        for name in ("ctc_weight", "kd_weight", "student_weight", "consistency_weight"):
             check_weight(getattr(self, name), name)
         for name, kind in (
             ("divergence", Divergence),
@@ -160,8 +168,9 @@ class Objective:
         Raises:
             ConfigError: if it lacks one.
         """
-        if self.ctc_weight and model.ctc_output is None:
-            raise ConfigError("ctc_weight needs a CTC head: set the model's ctc: True")
+        for name in ("ctc_weight", "consistency_weight"):
+            if getattr(self, name) and model.ctc_output is None:
+                raise ConfigError(f"{name} needs a CTC head: set the model's ctc: True")
         if self._by == "simple" and model.simple_joiner is None:
             raise ConfigError("pruning needs a simple joiner: set the model's simple_joiner: True")
 
@@ -169,6 +178,11 @@ class Objective:
     def _by(self) -> str | None:
         """Who chooses the band, see :class:`Pruning`; None for the full lattice."""
         return self.pruning.by if self.pruning is not None else None
+
+    @property
+    def views(self) -> int:
+        """Of each utterance, once it is masked."""
+        return 2 if self.consistency_weight else 1
 
     def terms(self) -> dict[str, Term]:
         """What is added up, by name."""
@@ -180,6 +194,7 @@ class Objective:
             "simple": Term(_simple, lambda batches: self._lattice_weights(batches)[0]),
             "ctc": Term(_ctc, self.ctc_weight),
             "kd": Term(_divergence, self.kd_weight),
+            "consistency": Term(_consistency, self.consistency_weight),
         }
 
     def _lattice_weights(self, batches: float | None) -> tuple[float, float]:
@@ -216,7 +231,8 @@ class Objective:
         host = host or HostLengths.read(trunk.n_frames, labels.lengths)
         encoded = model.encoder.encode(trunk.frames, trunk.n_frames, subnet, trunk.shared)
         projected = model.joiner.project_encoder(encoded)
-        asked = self._by == "ctc" or at(self.ctc_weight, batches)
+        weights = (self.ctc_weight, self.consistency_weight)
+        asked = self._by == "ctc" or any(at(weight, batches) for weight in weights)
         ctc = log_softmax(model.ctc_output(encoded)) if asked else None
         simple, band = None, lead and lead.band
         if lead is None:
@@ -305,6 +321,12 @@ def _simple(outputs: Outputs) -> Tensor | None:
 def _ctc(outputs: Outputs) -> Tensor:
     lengths = outputs.trunk.n_frames, outputs.labels
     return ctc_loss(outputs.ctc, *lengths, outputs.model.blank, outputs.host).mean()
+
+
+def _consistency(outputs: Outputs) -> Tensor | None:
+    if outputs.labels.views == 1:
+        return None
+    return ctc_consistency(outputs.ctc, outputs.trunk.n_frames).mean()
 
 
 def _divergence(outputs: Outputs) -> Tensor | None:

@@ -80,7 +80,7 @@ def sandwich_backward(
     host_of_all = host or HostLengths.read(trunk.n_frames, labels.lengths)
     gradients = GradientSum(model.parameters())
     losses: list[list[SubnetLosses]] = []
-    for part, share in _parts(batch, micro_batches):
+    for part, share in _parts(batch, micro_batches, labels.views):
         host = host_of_all.rows(part)
         n_frames, n_labels = host.longest
         part_labels = labels.rows(part, n_labels)
@@ -100,9 +100,20 @@ def sandwich_backward(
     return [SubnetLosses.sum(parts) for parts in zip(*losses, strict=True)]
 
 
-def _parts(batch: int, n: int) -> Iterator[tuple[slice, float]]:
+def rows_of_part(batch: int, n: int, views: int) -> int:
+    """Rows of a micro-batch, with all views of an utterance in one.
+
+    Args:
+        batch: rows of the batch.
+        n: micro-batches.
+        views: of each utterance.
+    """
+    return math.ceil(batch / views / n) * views
+
+
+def _parts(batch: int, n: int, views: int) -> Iterator[tuple[slice, float]]:
     """Up to n parts of a batch, as equal as can be, and the share of each."""
-    size = math.ceil(batch / n)
+    size = rows_of_part(batch, n, views)
     for begin in range(0, batch, size):
         end = min(begin + size, batch)
         yield slice(begin, end), (end - begin) / batch

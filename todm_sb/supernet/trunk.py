@@ -18,21 +18,28 @@ class Labels:
     Args:
         ids: (batch, U), integers, padded.
         lengths: (batch,), integer labels of each utterance.
+        views: rows that are augmented copies of the same utterance, one after the other.
     """
 
     ids: Tensor
     lengths: Tensor
+    views: int = 1
+
+    def repeated(self, views: int) -> Labels:
+        """Those of so many views of each utterance."""
+        ids, lengths = (x.repeat_interleave(views, 0) for x in (self.ids, self.lengths))
+        return Labels(ids, lengths, views)
 
     def rows(self, part: slice | Tensor, longest: int | None = None) -> Labels:
         """Those of some utterances, without padding that none of them needs.
 
         Args:
-            part: the utterances.
+            part: the utterances; all views of one or none.
             longest: labels of the one with the most; None to read it from the device.
         """
         lengths = self.lengths[part]
         longest = int(lengths.max()) if longest is None else longest
-        return Labels(self.ids[part, :longest], lengths)
+        return Labels(self.ids[part, :longest], lengths, self.views)
 
 
 @dataclass(frozen=True)

@@ -130,15 +130,17 @@ class TrialSteps:
 
         Args:
             shape: of its utterances.
-            n: how many.
+            n: how many; there may be several views of each.
         """
+        n *= self.hparams["objective"].views
         brain, hparams, device = self.brain, self.hparams, self.brain.device
         n_samples = round(shape.seconds * hparams["sample_rate"])
         n_features = hparams["features"].n_frames(n_samples)
         features = torch.zeros(n, n_features, self.model.encoder.n_features, device=device)
         lengths = torch.full((n,), n_features, device=device)
         ids = torch.ones(n, shape.n_labels, dtype=torch.long, device=device)
-        labels = Labels(ids, torch.full((n,), shape.n_labels, device=device))
+        n_labels = torch.full((n,), shape.n_labels, device=device)
+        labels = Labels(ids, n_labels, hparams["objective"].views)
         brain.modules.train()
         with torch.random.fork_rng(devices=[]), brain.training_ctx:
             trunk = Trunk.compute(self.model, features, lengths, ids)

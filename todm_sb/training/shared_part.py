@@ -30,6 +30,7 @@ class SharedPart:
         feature_augment: the same of features, or None.
         augment_after: reference batches of audio without augmentation.
         mask_after: those without ``feature_augment``; None for ``augment_after``.
+        views: of each utterance, once there is ``feature_augment``: copies that it augments apart.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class SharedPart:
         feature_augment: Augment | None = None,
         augment_after: float = 0,
         mask_after: float | None = None,
+        views: int = 1,
     ) -> None:
         self.features = features
         self.model = model
@@ -52,6 +54,7 @@ class SharedPart:
         self.feature_augment = feature_augment
         self.augment_after = augment_after
         self.mask_after = augment_after if mask_after is None else mask_after
+        self.views = views
 
     @classmethod
     def of(cls, features: nn.Module, model: Any, hparams: Mapping[str, Any]) -> SharedPart:
@@ -70,6 +73,7 @@ class SharedPart:
             feature_augment=hparams.get("feature_augment"),
             augment_after=hparams.get("augment_after", 0),
             mask_after=hparams.get("mask_after"),
+            views=hparams["objective"].views,
         )
 
     def __call__(
@@ -90,7 +94,7 @@ class SharedPart:
         self, batch: SpeechBatch, batches: float | None = None
     ) -> tuple[Tensor, Tensor, Labels]:
         """What goes into a network: (batch, T, n_features), the features; (batch,), their frames;
-        the targets. Arguments as of :meth:`__call__`."""
+        the targets; all for each view. Arguments as of :meth:`__call__`."""
         batches = -1 if batches is None else batches
         wavs, wav_lens = batch.sig
         tokens, token_lens = batch.tokens
@@ -101,10 +105,12 @@ class SharedPart:
         if batches >= self.augment_after and self.noise_augment is not None:
             wavs, wav_lens = self.noise_augment(wavs, wav_lens)
         features, n_frames = self.features(wavs, wav_lens, epoch=self.epoch_counter.current)
+        labels = Labels(tokens, (token_lens * tokens.shape[1]).round().long())
         if batches >= self.mask_after and self.feature_augment is not None:
+            features, n_frames = (x.repeat_interleave(self.views, 0) for x in (features, n_frames))
+            labels = labels.repeated(self.views)
             features, _ = self.feature_augment(features, n_frames / features.shape[1])
-        n_tokens = (token_lens * tokens.shape[1]).round().long()
-        return features, n_frames, Labels(tokens, n_tokens)
+        return features, n_frames, labels
 
     def nothing(self) -> None:
         """What a process does whose batch is empty while others compute theirs."""

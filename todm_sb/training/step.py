@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from todm_sb.space import SearchSpace, SubnetConfig
 from todm_sb.supernet.losses import SubnetNumbers, to_host
 from todm_sb.supernet.objective import Objective
 from todm_sb.supernet.pull import distillation_pull
-from todm_sb.supernet.sandwich import sample_sandwich, sandwich_backward
+from todm_sb.supernet.sandwich import rows_of_part, sample_sandwich, sandwich_backward
 from todm_sb.supernet.schedule import at
 from todm_sb.supernet.trunk import Labels, Trunk
 from todm_sb.training.accumulation import GradientAccumulation
@@ -205,7 +204,7 @@ class SandwichStep:
         due = before < after and self.accumulation.n_batches == 1  # the first of the step
         if not due or len(subnets) < 2 or not at(self.objective.kd_weight, batches):
             return {}
-        part = slice(math.ceil(len(trunk.frames) / self.micro_batches))
+        part = slice(rows_of_part(len(trunk.frames), self.micro_batches, labels.views))
         labels = labels.rows(part)
         trunk = trunk.cut().rows(part, labels.ids.shape[1])
         model, (teacher, student) = self.shared_part.model, subnets[:2]
