@@ -165,6 +165,12 @@ def test_a_setting_that_makes_no_sense_is_one_line_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_views_need_what_makes_them_differ():
+    overrides = ["--objective={consistency_weight: 0.2}", "--feature_augment=null"]
+    with pytest.raises(ConfigError, match="two views that feature_augment makes: set"):
+        load_checked(*parse_arguments([str(MINI), *overrides]))
+
+
 @pytest.mark.parametrize(
     ("key", "text", "subnets"),
     [

@@ -303,6 +303,11 @@ def _check_hop(features: SpeechFeatures) -> None:
 
 def _check_augmentation(hparams: Mapping[str, Any]) -> None:
     """It may begin long after the first step, and would fail there."""
+    if hparams["objective"].views > 1 and hparams.get("feature_augment") is None:
+        raise ConfigError(
+            "objective: consistency_weight compares two views that feature_augment makes: set "
+            "feature_augment, or consistency_weight to 0"
+        )
     for key in ("wav_augment", "noise_augment", "feature_augment"):
         augment = hparams.get(key)
         if augment is None:
