@@ -82,7 +82,7 @@ def main(argv: list[str]) -> int:
     experiment.check()
     check_own(runs.root, FILES)
     try:
-        experiment.run(arguments.jobs, not arguments.noprogressbar)
+        experiment.run(arguments.jobs, not arguments.noprogressbar, arguments.archive)
     finally:
         if arguments.archive is not None:
             experiment.archive(arguments.archive)

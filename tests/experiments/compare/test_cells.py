@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from todm_sb.experiments.compare.archive import archive_cells
 from todm_sb.experiments.compare.cells import Cell, Runs, State, known_runs
 from todm_sb.experiments.compare.runner import run_cells
 from todm_sb.training.recipe import Recipe, yaml_of
@@ -77,6 +78,20 @@ def test_a_finished_cell_is_kept(make_runs):
     for cell in (A, B):
         assert runs.state(cell) is State.FINISHED
         assert starts(runs, cell) == 1
+
+
+def test_what_is_finished_is_kept_elsewhere_before_the_next_cell_ends(make_runs, tmp_path):
+    runs, kept = make_runs(), tmp_path / "kept"
+    seen = []
+
+    def ended(cell):
+        archive_cells(runs, [cell], kept)
+        seen.append({path.parent.name for path in kept.glob("*/*.json")})
+
+    broken = Cell("broken", 1, {"fails": "true"})
+    with pytest.raises(ConfigError, match="broken/1 failed"):
+        run_cells(runs, [A, broken, B], progressbar=False, ended=ended)
+    assert seen == [{"a"}, {"a"}, {"a", "b"}]
 
 
 def test_a_cell_without_all_its_results_is_run_again(make_runs):

@@ -58,7 +58,7 @@ def finished(experiment):
 
 def test_trials_are_run_in_the_first_fold_and_what_they_decide_in_all(make, tmp_path):
     experiment = make("here", ["supernet", "tuned-*", "ablation-adamw", "ablation-plain"])
-    experiment.run(jobs=2, progressbar=False)
+    experiment.run(jobs=2, progressbar=False, archive=tmp_path / "kept")
     grid = [f"lr{rate}-dropout{x}" for rate in ("1", "0.5", "1.5", "2") for x in (1, 2)][1:]
     ids = finished(experiment)
     assert ids == {
@@ -82,7 +82,6 @@ def test_trials_are_run_in_the_first_fold_and_what_they_decide_in_all(make, tmp_
     assert [x["data"] for x in options.values()] == ["b", "a", "b"]
     assert options["tuned-1x16/b-1"]["search_space.n_layers"] == "1"
 
-    experiment.archive(tmp_path / "kept")
     there = make("there", ["tuned-*"])
     there.restore(tmp_path / "kept")
     assert finished(there) == ids

@@ -74,14 +74,19 @@ class Experiment:
         """
         refuse_other_options(self.runs, [*self.fixed, *self.settled()])
 
-    def run(self, jobs: int = 1, progressbar: bool = True) -> None:
-        """Runs what is asked for; see :func:`run_cells`."""
+    def run(self, jobs: int = 1, progressbar: bool = True, archive: Path | None = None) -> None:
+        """Runs what is asked for, see :func:`run_cells`; what is finished goes to the archive."""
         self.runs.freeze()
         trials = [(cell.fold, cell.seed) for cell in self.chosen]
         for fold, seed in dict.fromkeys([*self.wanted, *trials]):
             prepare_data(self.runs, Cell("data", seed, {}, fold))
-        run_cells(self.runs, self.chosen, jobs, progressbar)
-        run_cells(self.runs, self._asked_for(self.settled()), jobs, progressbar)
+
+        def ended(cell: Cell) -> None:
+            if archive is not None:
+                archive_cells(self.runs, [cell], archive)
+
+        run_cells(self.runs, self.chosen, jobs, progressbar, ended)
+        run_cells(self.runs, self._asked_for(self.settled()), jobs, progressbar, ended)
 
     def archive(self, archive: Path) -> None:
         """See :func:`archive_cells`."""

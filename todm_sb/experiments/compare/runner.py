@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from todm_sb.experiments.compare.cells import Cell, Runs, State
 from todm_sb.utils.errors import ConfigError
@@ -16,7 +16,13 @@ from todm_sb.utils.progress import bar
 POLL = 0.2
 
 
-def run_cells(runs: Runs, cells: Sequence[Cell], jobs: int = 1, progressbar: bool = True) -> None:
+def run_cells(
+    runs: Runs,
+    cells: Sequence[Cell],
+    jobs: int = 1,
+    progressbar: bool = True,
+    ended: Callable[[Cell], None] = lambda cell: None,
+) -> None:
     """Runs what is not finished of the cells; a failed cell does not keep the others from running.
 
     A cell that another process is running is waited for, and run here should that break off. When
@@ -27,6 +33,7 @@ def run_cells(runs: Runs, cells: Sequence[Cell], jobs: int = 1, progressbar: boo
         cells: in this order.
         jobs: cells at a time; they share the cores evenly, unless OMP_NUM_THREADS is set.
         progressbar: show how many are finished, and what runs.
+        ended: called with each cell that was run here, failed ones too, as soon as it ends.
 
     Raises:
         ConfigError: before anything is run, if a cell was run with other options; at the end, if
@@ -62,6 +69,7 @@ def run_cells(runs: Runs, cells: Sequence[Cell], jobs: int = 1, progressbar: boo
                     if process.poll() is not None:
                         del running[cell.id]
                         shown.update()
+                        ended(cell)
                         if process.returncode:
                             failed.append((cell, process.returncode))
         finally:
