@@ -67,6 +67,7 @@ def test_a_run_leaves_log_curves_results_and_alignments(tiny_run):
         assert "%WER" in (tiny_run / f"wer_test-clean_{result['subnet']}.txt").read_text()
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(
     corpus, train, tiny_run, tmp_path
 ):
