@@ -1,7 +1,9 @@
 """What tests of several parts need: a fixed seed, and small networks with nothing left at zero."""
 
+import gc
 import hashlib
 import json
+import sqlite3
 
 import pytest
 import torch
@@ -12,6 +14,27 @@ from todm_sb.nnet.transducer import Transducer
 # hypothesis asks every module for its file, on which SpeechBrain's lazy ones import what need not
 # be installed.
 LazyModule.__file__ = None
+
+
+def pytest_collection_finish():
+    """What was imported stays: it is not looked through again each time that garbage is."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _databases_are_not_for_power_cuts():
+    """SQLite would wait for the disk several times a trial; a killed process loses nothing."""
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    def hurry(connection, _):
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous = OFF")
+
+    event.listen(Engine, "connect", hurry)
+    yield
+    event.remove(Engine, "connect", hurry)
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,7 @@ def hold(megabytes):
     return work
 
 
-@pytest.mark.parametrize("megabytes", [10, 300])
+@pytest.mark.parametrize("megabytes", [10, pytest.param(300, marks=pytest.mark.slow)])
 def test_peak_memory_is_what_the_work_holds_at_once_over_its_inputs(megabytes):
     peak = peak_memory(functools.partial(hold, megabytes))
     assert peak / MB == pytest.approx(2 * megabytes, rel=0.05, abs=1.5)

@@ -52,7 +52,7 @@ def restore(folder, whole):
 
 
 @pytest.mark.parametrize(
-    "rounds", [75, pytest.param(2000, marks=pytest.mark.slow)], ids=["few", "many"]
+    "rounds", [25, pytest.param(2000, marks=pytest.mark.slow)], ids=["few", "many"]
 )
 @pytest.mark.parametrize("attack", ["bytes", "forged bytes", "json", "json bytes"])
 def test_a_bundle_damaged_at_random_is_refused_with_one_line(bundle, attack, rounds):

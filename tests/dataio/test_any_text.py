@@ -91,7 +91,7 @@ def corpus_of(said, sound, line_end, encoding):
         yield Path(folder), expected
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     said=chapters,
     save=names,
@@ -143,7 +143,7 @@ rows_of_any_text = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(rows=rows_of_any_text)
 def test_a_manifest_holds_any_text(tmp_path_factory, rows):
     path = tmp_path_factory.getbasetemp() / "any_text.csv"

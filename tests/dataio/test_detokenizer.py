@@ -86,7 +86,7 @@ drawn = st.lists(st.integers(0, 10_000) | utf8, max_size=10)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(drawn=drawn, cuts=st.lists(st.integers(0, 20), max_size=4))
 @example(drawn=[b"\xe5\x8c\x97"], cuts=[1, 2])
 @example(drawn=[b"\xe5\x8c"], cuts=[1])

@@ -170,7 +170,7 @@ def test_a_held_out_speaker_is_all_of_test_and_nowhere_else(clone, tmp_path):
 
 def test_each_seed_leaves_another_speaker_out(clone, tmp_path):
     sizes = SIZES | {"n_test": 100}
-    for seed, speaker in [(2, "cleo"), (3, "anna"), (4, "bert")]:
+    for seed, speaker in [(2, "cleo"), (4, "bert")]:
         folders = tmp_path / f"{seed}", tmp_path / speaker
         for folder, held_out in zip(folders, ["by-seed", speaker], strict=True):
             prepare_fsdd(clone, folder, seed=seed, held_out_speaker=held_out, **sizes)

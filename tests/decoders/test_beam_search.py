@@ -134,10 +134,10 @@ def assert_all_get(gain, model, encoded, lengths, fusion):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("max_symbols", "n_frames"), [(1, (4, 3)), (3, (2, 1))])
+@pytest.mark.parametrize(("max_symbols", "n_frames"), [(1, (4, 3)), (2, (2, 1))])
 def test_a_beam_that_holds_everything_sums_all_alignments(model, max_symbols, n_frames):
     encoded, lengths = frames_of(model, *n_frames)
-    size = 3**7
+    size = 3**5
     options = {"max_symbols": max_symbols, "state_beam": math.inf}
     found = beam_search(model, encoded, lengths, size, size, **options)
     for row, length, hypotheses in zip(encoded, lengths, found, strict=True):

@@ -75,8 +75,9 @@ ENCODERS = [
 ]
 
 
-@pytest.mark.parametrize("norm_type", ["global", "sentence"])
-@pytest.mark.parametrize("options", ENCODERS)
+@pytest.mark.parametrize(
+    ("options", "norm_type"), [*((x, "global") for x in ENCODERS), (ENCODERS[1], "sentence")]
+)
 def test_the_encoder_is_pytorchs_on_batches_of_any_size_and_length(
     make_transducer, options, norm_type
 ):
@@ -274,7 +275,8 @@ def test_what_sherpa_would_read_otherwise_is_told(
 def test_a_quantised_folder_is_smaller_and_nearly_as_exact(make_exported, tmp_path, caplog):
     _, folder = make_exported(d_model=64, ffn_dims=[256, 256])
     small = tmp_path / "int8"
-    quantize_folder(folder, small)
+    with caplog.at_level("WARNING"):  # also after a training, which logs more
+        quantize_folder(folder, small)
     assert not caplog.records  # onnxruntime would give advice that is not for users
     for path in folder.glob("*.onnx"):
         props = [onnx.load(f / path.name).metadata_props for f in (folder, small)]

@@ -24,9 +24,9 @@ def batch(seed):
 
 def test_eight_threads_read_what_one_reads(bundle):
     asr = SubnetASR.from_bundle(bundle)
-    batches = [batch(seed) for seed in range(16)]
+    batches = [batch(seed) for seed in range(8)]
     alone = [asr.transcribe_batch(*x) for x in batches]
-    assert len({str(words) for words, _ in alone}) > 8
+    assert len({str(words) for words, _ in alone}) > 4
     assert all(len(text) > 2 for words, _ in alone for text in words)
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda x: asr.transcribe_batch(*x), 4 * batches))

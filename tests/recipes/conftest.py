@@ -1,7 +1,25 @@
 """A tiny corpus, and what was trained on it."""
 
+import functools
+
 import pytest
+import speechbrain as sb
 from tiny import CORPUS_SIZE, LIBRISPEECH, arguments, call, load_script
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _environment_told_once():
+    """SpeechBrain asks pip and git for it, in each run anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        told = functools.cache(sb.utils.logger.get_environment_description)
+        patch.setattr(sb.utils.logger, "get_environment_description", told)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _curves_are_of_runs_that_tests_share(monkeypatch):
+    """A picture takes as long as a tiny epoch: a training within a test draws none."""
+    monkeypatch.setattr("todm_sb.training.curves.TrainingHistory._draw", lambda *_: None)
 
 
 @pytest.fixture(scope="session")

@@ -154,6 +154,7 @@ def test_a_plain_network_becomes_a_supernet_whose_units_are_sorted(begun, tiny_r
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_ends_as_unbroken_and_needs_its_source_no_more(
     corpus, train, sources, tmp_path, stopped
 ):

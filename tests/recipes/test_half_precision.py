@@ -53,6 +53,7 @@ def test_a_loss_scale_that_is_too_large_costs_steps_until_it_is_not(
     assert all(v.isfinite().all() for v in weights(tmp_path / "run")["model"].values())
 
 
+@pytest.mark.slow
 def test_a_run_in_fp16_that_is_broken_off_ends_as_an_unbroken_one(
     corpus, train, tmp_path, as_on_a_gpu, monkeypatch
 ):

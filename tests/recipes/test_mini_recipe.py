@@ -67,6 +67,7 @@ def test_a_run_leaves_log_curves_results_and_alignments(tiny_run):
         assert "%WER" in (tiny_run / f"wer_test-clean_{result['subnet']}.txt").read_text()
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(
     corpus, train, tiny_run, tmp_path
 ):
@@ -183,13 +184,20 @@ def test_audio_that_breaks_in_mid_training_is_left_out_and_logged_once(
 @pytest.mark.parametrize(
     "overrides",
     [
-        {"objective": "{kd_weight: 0.0, ctc_weight: 0.0}"},
-        {"objective": "{divergence: {alphas: [1], classes: three}}"},
-        {"lr": 0.001, "opt_class": "!name:torch.optim.AdamW"},
-        {"model": "{encoder: {adaptive_dropout: False}, predictor: {kind: stateless}}"},
-        {"model": "{encoder: {causal: True}}"},
-        {"sandwich_warmup": 1, "n_random": 0, "grad_accumulation_factor": 2},
-        {"precision": "bf16", "wav_augment": "null", "feature_augment": "null"},
+        {
+            "objective": "{kd_weight: 0.0, ctc_weight: 0.0}",
+            "model": tiny_model(causal=True),
+        },
+        {
+            "objective": "{divergence: {alphas: [1], classes: three}}",
+            "model": "{d_joint: 24, predictor: {kind: stateless, d_model: 16}, encoder: "
+            "{d_model: 16, n_heads: 4, channels: [4, 4], adaptive_dropout: False}}",
+            **{"sandwich_warmup": 1, "n_random": 0, "grad_accumulation_factor": 2},
+        },
+        {
+            **{"lr": 0.001, "opt_class": "!name:torch.optim.AdamW"},
+            **{"precision": "bf16", "wav_augment": "null", "feature_augment": "null"},
+        },
     ],
 )
 def test_each_technique_can_be_switched_by_its_key(corpus, train, tmp_path, overrides):
@@ -205,6 +213,7 @@ ON_MINI_CORPUS = {
     "dev_splits": "[dev-clean]",
     "test_splits": "[test-clean]",
     "num_workers": 0,
+    "number_of_epochs": 1,
     "sandwich_warmup": 0,
 }
 
@@ -235,8 +244,8 @@ def test_the_recipes_for_960_hours_run_on_a_small_folder(
     train(arguments(corpus, tmp_path / "run", recipe, **{**ON_MINI_CORPUS, **overrides}))
     results = json.loads((tmp_path / "run" / "results_test-clean.json").read_text())
     assert [result["subnet"] for result in results] == subnets
-    history = (tmp_path / "run" / "history.jsonl").read_text().splitlines()
-    assert [json.loads(line)["epoch"] for line in history] == [1, 2]
+    (epoch,) = (tmp_path / "run" / "history.jsonl").read_text().splitlines()
+    assert json.loads(epoch)["epoch"] == 1
 
 
 def test_an_exported_subnet_reads_as_speechbrains_own_class_reads_it(exported, corpus):

@@ -79,8 +79,12 @@ OTHER_SETTINGS = [
 
 @pytest.mark.parametrize(
     ("make", "settings"),
-    [(Path, OTHER_SETTINGS), (older, OTHER_SETTINGS[::5])],
-    ids=["now", "older"],
+    [
+        (Path, OTHER_SETTINGS[::4]),
+        (older, OTHER_SETTINGS[1::5]),
+        pytest.param(Path, OTHER_SETTINGS, marks=pytest.mark.slow),
+    ],
+    ids=["now", "older", "all"],
 )
 def test_other_settings_than_the_folders_are_named_and_nothing_is_touched(
     corpus, train, run, make, settings
@@ -278,6 +282,7 @@ load_script(LIBRISPEECH / "train.py").main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_a_killed_training_can_be_started_again_at_once(corpus, train, tmp_path, monkeypatch):
     script = HANGING.format(tests=str(Path(__file__).parent))
     command = arguments(corpus, tmp_path / "run", num_workers=1)

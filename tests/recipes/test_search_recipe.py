@@ -146,6 +146,7 @@ sys.exit(main())
 """
 
 
+@pytest.mark.slow
 def test_a_device_times_the_probes_and_the_search_is_for_it(
     search, searched, tmp_path, monkeypatch
 ):

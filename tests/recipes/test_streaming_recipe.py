@@ -17,6 +17,7 @@ OVERRIDES = {
     "dev_splits": "[dev-clean]",
     "test_splits": "[test-clean]",
     "num_workers": 0,
+    "number_of_epochs": 1,
     "sandwich_warmup": 0,
 }
 

@@ -50,15 +50,11 @@ def test_summaries_go_to_the_log_and_to_tensorboard(tiny_run):
     assert events.Scalars("steps/max")[-1].step == last
 
 
-def test_without_a_terminal_the_summaries_are_on_stdout(corpus, train, tmp_path, capfd):
-    train(arguments(corpus, tmp_path / "run", number_of_epochs=1))
-    out = capfd.readouterr().out
-    assert re.search(r"^step \d+, epoch 1: lr .*\bmax .*\bmemory GB ", out, re.MULTILINE)
-
-
-def test_clipping_by_the_norm_is_told_too(corpus, train, tmp_path):
+def test_clipping_is_told_and_summaries_without_a_terminal(corpus, train, tmp_path, capfd):
     adam = {"lr": 0.001, "opt_class": "!name:torch.optim.AdamW", "max_grad_norm": 20.0}
     train(arguments(corpus, tmp_path / "run", number_of_epochs=1, **adam))
     steps = read_steps(tmp_path / "run" / "steps.jsonl")
     assert [s["clipped"] for s in steps] == [float(s["gradient norm"] > 20.0) for s in steps]
     assert max(s["gradient norm"] for s in steps) > 20.0
+    out = capfd.readouterr().out
+    assert re.search(r"^step \d+, epoch 1: lr .*\bmax .*\bmemory GB ", out, re.MULTILINE)

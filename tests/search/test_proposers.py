@@ -18,7 +18,7 @@ from todm_sb.utils.errors import ConfigError
 SPACE = SearchSpace(5, 2, ffn_dims=(128, 256, 384))
 
 
-def search(folder, algorithm, evaluate=error_rate, space=SPACE, n=20, baselines=False, **options):
+def search(folder, algorithm, evaluate=error_rate, space=SPACE, n=14, baselines=False, **options):
     study = SharedStudy(folder / "study.db", population_size=8)
     one = SubnetSearch(study, space, evaluate, costs, algorithm=algorithm, **options)
     return study, one.run(n, baselines, progressbar=False)
@@ -33,7 +33,7 @@ def found(study):
 def test_every_algorithm_evaluates_max_min_and_new_subnets_within_the_budgets(tmp_path, algorithm):
     study, result = search(tmp_path, algorithm, budgets=[4500.0])
     configs = found(study)
-    assert len(configs) == len(set(configs)) == 20
+    assert len(configs) == len(set(configs)) == 14
     assert configs[:2] == [SPACE.max, SPACE.min]
     assert all(costs(config)["params"] <= 4500 for config in configs[1:])
     (name,) = result.methods
@@ -55,7 +55,7 @@ def test_random_search_does_not_look_at_what_it_finds(tmp_path):
         ("c", error_rate, 1),
     ):
         (tmp_path / name).mkdir()
-        runs[name] = found(search(tmp_path / name, "random", rate, n=12, seed=seed)[0])
+        runs[name] = found(search(tmp_path / name, "random", rate, n=6, seed=seed)[0])
     assert runs["a"] == runs["b"] != runs["c"]
 
 
@@ -72,7 +72,7 @@ def dominates(a, b):
 
 
 def test_local_search_evaluates_neighbours_of_the_front(tmp_path):
-    study, _ = search(tmp_path, "local", n=24)
+    study, _ = search(tmp_path, "local", n=14)
     configs = found(study)
     first = SPACE.evenly_spaced(4)
     assert configs[: len(first)] == [SPACE.max, SPACE.min, *first[1:-1]]

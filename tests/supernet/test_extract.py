@@ -10,7 +10,7 @@ from todm_sb.supernet import SearchSpace, SubnetConfig, extract_subnet
 SPACE = SearchSpace(4, 1, ffn_dims=(3, 7, 12))
 RNG = random.Random(0)
 WITH_HEADS = SearchSpace(4, 1, ffn_dims=(3, 7, 12), n_heads=(2, 4, 6))
-CONFIGS = [SPACE.max, SPACE.min, *(SPACE.random(RNG) for _ in range(20))]
+CONFIGS = [SPACE.max, SPACE.min, *(SPACE.random(RNG) for _ in range(6))]
 LABELS = torch.tensor([[0, 3, 1, 6], [0, 2, 2, 0]])
 LENGTHS = torch.tensor([30, 17])
 

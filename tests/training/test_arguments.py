@@ -75,7 +75,7 @@ def test_a_path_is_what_was_given(recipe, text):
     check_text(recipe, text)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(text=TEXTS)
 def test_any_path_is_what_was_given(text, tmp_path_factory):
     recipe = tmp_path_factory.mktemp("r") / "recipe.yaml"
@@ -187,6 +187,15 @@ def test_what_is_not_understood_is_one_line(recipe, arguments, message):
     with pytest.raises(ConfigError, match=message) as caught:
         loaded(recipe, *arguments)
     assert str(caught.value).isprintable()
+
+
+def test_what_is_made_of_a_recipe_is_of_one_state_of_its_file(recipe):
+    read, _ = parse_arguments([str(recipe), "--data_folder=data"])
+    settings = read.settings()
+    recipe.write_text(RECIPE.replace("lr: 0.05", "lr: 0.5"))
+    assert read.load()["lr"] == read.settings()["lr"] == settings["lr"] == 0.05
+    assert "lr: 0.05" in read.text()
+    assert loaded(recipe)["lr"] == 0.5
 
 
 def test_no_recipe_is_one_line(tmp_path):

@@ -38,7 +38,7 @@ from todm_sb.training.distributed import (
 from todm_sb.utils.errors import ConfigError, DataError
 from todm_sb.utils.processes import on_first
 
-N_FEATURES, VOCABULARY, STEPS = 6, 7, 20
+N_FEATURES, VOCABULARY, STEPS = 6, 7, 10
 SPACE = {"n_layers": 3, "min_layers": 1, "ffn_dims": [4, 8], "layer_drop": "any"}
 
 
@@ -132,7 +132,7 @@ def share(examples, step, rank, n_ranks):
 
 
 def train(rank, n_ranks, dtype, accumulation):
-    """Weights and statistics after 20 steps."""
+    """Weights and statistics after so many steps."""
     # The schedule is that of one process whose batches are twice as long.
     audio = {"max_batch_seconds": 20.0 / n_ranks, "reference_batch_seconds": 40.0}
     brain = make_brain(dtype, accumulation, seed=rank, **audio)

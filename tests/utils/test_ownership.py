@@ -365,7 +365,7 @@ CONTENTS = st.dictionaries(NAMES, st.sampled_from("123"), min_size=1)
 STEPS = st.lists(st.tuples(st.sampled_from(["export", "edit", "remove"]), CONTENTS), max_size=8)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(STEPS)
 def test_nothing_but_what_an_export_wrote_is_ever_lost(tmp_path_factory, steps):
     folder = tmp_path_factory.mktemp("x") / "y"

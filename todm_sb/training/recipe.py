@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ TAGGED = object()
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe and what overrides it.
+    """A recipe and what overrides it. Its file is read and resolved once: what is made of a recipe
+    is of one state of its file.
 
     Args:
         file: the YAML; its key ``base`` may name another that it differs from only in what it says.
@@ -59,9 +61,8 @@ class Recipe:
                 does not fit.
         """
         with recipe_errors(self.file):
-            texts = _Texts()
-            tree = yaml_of().load(self._resolved(texts))
-            return dump(texts.shown(tree))
+            texts, resolved = self._resolved
+            return dump(texts.shown(yaml_of().load(resolved)))
 
     def settings(self) -> dict[str, Any]:
         """The plain values by key, nothing built; :data:`TAGGED` for what a tag would make.
@@ -70,11 +71,11 @@ class Recipe:
             ConfigError: as of :meth:`text`.
         """
         with recipe_errors(self.file):
-            texts = _Texts()
+            texts, resolved = self._resolved
             loader = texts.loader()
             # In place of those that hyperpyyaml leaves on the class of all loaders.
             loader.yaml_multi_constructors = {"!": lambda *_: TAGGED}
-            return yaml.load(self._resolved(texts), Loader=loader)
+            return yaml.load(resolved, Loader=loader)
 
     def load(self) -> dict[str, Any]:
         """Everything, built: the hparams.
@@ -83,8 +84,8 @@ class Recipe:
             ConfigError: as of :meth:`text`, or if an object refuses its arguments.
         """
         with recipe_errors(self.file):
-            texts = _Texts()
-            return load_hyperpyyaml(self._resolved(texts), loader=texts.loader())
+            texts, resolved = self._resolved
+            return load_hyperpyyaml(resolved, loader=texts.loader())
 
     def tree(self) -> CommentedMap:
         """The YAML with overrides applied, references in it as they are.
@@ -106,10 +107,13 @@ class Recipe:
                     tree[key] = Text(os.path.expanduser(value))
             return tree
 
-    def _resolved(self, texts: _Texts) -> str:
+    @cached_property
+    def _resolved(self) -> tuple[_Texts, str]:
+        """The YAML with tokens in place of its texts, and the texts."""
+        texts = _Texts()
         stream = io.StringIO(dump(texts.hidden(self.tree())))
         stream.name = str(self.file)  # by which !include: finds its files
-        return resolve_references(stream).getvalue()
+        return texts, resolve_references(stream).getvalue()
 
 
 def _with_base(file: Path, above: tuple[Path, ...] = ()) -> CommentedMap:

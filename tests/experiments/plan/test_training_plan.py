@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from todm_sb.cli.plan import main
 from todm_sb.experiments.compare.recipe import load_for_planning
+from todm_sb.experiments.plan import plan as module
 from todm_sb.experiments.plan.cards import CARDS
 from todm_sb.experiments.plan.count import Counted, Work
 from todm_sb.experiments.plan.plan import LAUNCH_SECONDS, Data, Plan, plan_of
@@ -209,7 +210,8 @@ def test_the_command_plans_a_recipe_as_it_is_overridden(root, capsys):
     assert "8 x A100" in text
 
 
-def test_time_is_of_batches_as_they_are_and_memory_of_the_fullest(root):
+def test_time_is_of_batches_as_they_are_and_memory_of_the_fullest(root, monkeypatch):
+    monkeypatch.setattr(module, "count_step", lambda *_: plan_by_hand().step)
     recipe, _ = parse_arguments([HPARAMS, "--data_folder=-", *SMALL])
     plan = plan_of(load_for_planning(recipe), "fp32", 8, Data(seconds=10.0))
     # Of 10 s, which the slowest speed makes 10 s / 0.9.
