@@ -44,7 +44,7 @@ def test_a_terminal_gets_one(monkeypatch):
 def test_speechbrains_bars_of_training_are_for_terminals_too(
     monkeypatch, make_transducer, stream, shows
 ):
-    from todm_sb.supernet import SearchSpace
+    from todm_sb.supernet import Objective, SearchSpace
     from todm_sb.training.brain import TODMBrain
 
     modules = {"features": None, "model": make_transducer()}
@@ -53,7 +53,7 @@ def test_speechbrains_bars_of_training_are_for_terminals_too(
         "space": space,
         "named_subnets": {},
         "epoch_counter": None,
-        "objective": None,
+        "objective": Objective(),
         **dict.fromkeys(("n_random", "sandwich_warmup", "micro_batches"), 1),
     }
     monkeypatch.setattr("sys.stderr", stream())
