@@ -96,6 +96,7 @@ def test_rms_of_no_training_is_refused(run, tmp_path):
         run("training/parameter_rms.py", tmp_path)
 
 
+@pytest.mark.slow
 def test_versions_take_turns_at_their_own_work(load, tmp_path):
     checkouts, log = [tmp_path / name for name in ("ours", "peer")], tmp_path / "log"
     for checkout in checkouts:

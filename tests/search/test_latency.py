@@ -57,6 +57,7 @@ with _steady():
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="its allocator is meant")
+@pytest.mark.slow
 def test_memory_is_not_fetched_anew_in_each_run():
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, check=True)
     assert float(done.stdout) < 100

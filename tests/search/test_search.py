@@ -101,6 +101,7 @@ def mean_best(configs, budgets):
     )
 
 
+@pytest.mark.slow
 def test_the_search_finds_a_better_front_than_random_search(url):
     ours = search(url)
     found = [s.config for s in ours.run(50, False, progressbar=False).subnets]
