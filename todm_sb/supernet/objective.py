@@ -110,7 +110,7 @@ class Objective:
 
     With a consistency weight, each utterance is trained on as two views, masked apart, whose CTC
     distributions are drawn to each other (:func:`ctc_consistency`); a batch then takes twice as
-    long. While nothing is masked yet, there is one view.
+    long. While nothing is masked yet, or the weight is 0, there is one view.
 
     A weight is a number, or what gives it after so many reference batches of audio, such as
     :class:`todm_sb.supernet.schedule.Schedule`.
@@ -180,9 +180,13 @@ class Objective:
         return self.pruning.by if self.pruning is not None else None
 
     @property
-    def views(self) -> int:
-        """Of each utterance, once it is masked."""
+    def most_views(self) -> int:
+        """Of each utterance, whatever the consistency weight comes to be."""
         return 2 if self.consistency_weight else 1
+
+    def views(self, batches: float | None) -> int:
+        """Of each utterance that is masked, after so many reference batches; None for the end."""
+        return 2 if at(self.consistency_weight, batches) else 1
 
     def terms(self) -> dict[str, Term]:
         """What is added up, by name."""
