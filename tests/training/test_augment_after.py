@@ -61,7 +61,7 @@ def test_views_are_masked_apart_as_soon_as_there_are_masks(make_transducer):
         SimpleNamespace(current=1),
         feature_augment=lambda x, lengths: (x + torch.arange(len(x))[:, None, None], lengths),
         mask_after=3,
-        views=Objective(consistency_weight=Schedule(0.2, 0.0, 4, 6)).views,
+        views=Objective(0.3, consistency_weight=Schedule(0.2, 0.0, 4, 6)).views,
     )
     wavs = torch.randn(2, 5120)
     batch = SimpleNamespace(
