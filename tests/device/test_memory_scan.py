@@ -111,8 +111,11 @@ class CountedMemory:
         return counted.peak / self.n_bytes
 
 
-def test_a_trial_step_takes_what_a_step_of_training_takes(tmp_path):
-    brain = make_brain(tmp_path, "cpu", wav_augment=None, **SMALL)
+@pytest.mark.parametrize("consistency_weight", [0.0, 0.2])
+def test_a_trial_step_takes_what_a_step_of_training_takes(tmp_path, consistency_weight):
+    options = {"wav_augment": None, "augment_after": 0, **SMALL}
+    objective = {"consistency_weight": consistency_weight}
+    brain = make_brain(tmp_path, "cpu", objective=objective, **options)
     brain.on_fit_start()
     memory = CountedMemory(1)
     brain.step = 1

@@ -68,7 +68,9 @@ def test_a_run_in_fp16_that_is_broken_off_ends_as_an_unbroken_one(
             raise BrokenOffError
         return fit_batch(self, batch)
 
-    options = {"number_of_epochs": 1, "model": MODEL}
+    # With two views of an utterance, from the second step on.
+    views = {"objective": "{consistency_weight: 0.2}", "augment_after": 1, "micro_batches": 2}
+    options = {"number_of_epochs": 1, "model": MODEL, **views}
     train(arguments(corpus, tmp_path / "unbroken", **options))
     command = arguments(corpus, tmp_path / "run", ckpt_interval_steps=1, **options)
     with monkeypatch.context() as patch:
@@ -76,6 +78,8 @@ def test_a_run_in_fp16_that_is_broken_off_ends_as_an_unbroken_one(
         with pytest.raises(BrokenOffError):
             train(command)
     train(command)
+    masked = ["consistency" in step for step in read_steps(tmp_path / "run" / "steps.jsonl")]
+    assert masked == [False] + [True] * (len(masked) - 1)
     assert same(weights(tmp_path / "run"), weights(tmp_path / "unbroken"))
 
 

@@ -189,7 +189,7 @@ def test_audio_that_breaks_in_mid_training_is_left_out_and_logged_once(
             "model": tiny_model(causal=True),
         },
         {
-            "objective": "{divergence: {alphas: [1], classes: three}}",
+            "objective": "{divergence: {alphas: [1], classes: three}, consistency_weight: 0.2}",
             "model": "{d_joint: 24, predictor: {kind: stateless, d_model: 16}, encoder: "
             "{d_model: 16, n_heads: 4, channels: [4, 4], adaptive_dropout: False}}",
             **{"sandwich_warmup": 1, "n_random": 0, "grad_accumulation_factor": 2},

@@ -608,8 +608,14 @@ def test_a_loss_without_its_head_is_refused(make_transducer):
         step(model, Objective(pruning=Pruning()), SUBNETS)
     with pytest.raises(ConfigError, match="ctc_weight needs a CTC head: set the model's ctc: True"):
         step(model, Objective(ctc_weight=0.3), SUBNETS)
-    with pytest.raises(ConfigError, match="consistency_weight needs a CTC head: set the model's"):
-        step(model, Objective(consistency_weight=0.2), SUBNETS)
+
+
+def test_a_ctc_head_that_learns_nothing_is_of_no_use():
+    with pytest.raises(ConfigError, match="a band by ctc needs a CTC head that learns: set ctc"):
+        Objective(pruning=Pruning(by="ctc"))
+    # All views would be alike soon, and tell nothing.
+    with pytest.raises(ConfigError, match="consistency_weight needs a CTC head that learns: set"):
+        Objective(consistency_weight=0.2)
 
 
 def test_two_views_are_trained_as_utterances_of_their_own_and_drawn_to_each_other(make_transducer):

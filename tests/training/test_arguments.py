@@ -21,6 +21,7 @@ dev_split: dev
 valid_csv: !ref <manifests>/<dev_split>.csv
 test_splits: [test-clean]
 held_out_speaker: null
+mask_after: null
 lr: 0.05
 strict: False
 search_space: {n_layers: 2, widths: [1, 2]}
@@ -111,6 +112,9 @@ def test_items_of_a_list_of_texts_are_texts(recipe):
         ("held_out_speaker", "lucas", "lucas"),
         ("held_out_speaker", "010", "010"),
         ("held_out_speaker", "1e3 m #c", "1e3 m #c"),
+        ("mask_after", "500", 500),
+        ("mask_after", "null", None),
+        ("mask_after", "-1", "-1"),  # settings.py refuses it
         ("search_space", "{widths: [3]}", {"n_layers": 2, "widths": [3]}),
         ("search_space", "null", None),
         ("named", "{}", {}),

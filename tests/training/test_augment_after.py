@@ -3,6 +3,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from todm_sb.supernet.objective import Objective
+from todm_sb.supernet.schedule import Schedule
 from todm_sb.training.shared_part import SharedPart
 
 
@@ -59,7 +61,7 @@ def test_views_are_masked_apart_as_soon_as_there_are_masks(make_transducer):
         SimpleNamespace(current=1),
         feature_augment=lambda x, lengths: (x + torch.arange(len(x))[:, None, None], lengths),
         mask_after=3,
-        views=2,
+        views=Objective(0.3, consistency_weight=Schedule(0.2, 0.0, 4, 6)).views,
     )
     wavs = torch.randn(2, 5120)
     batch = SimpleNamespace(
@@ -76,3 +78,6 @@ def test_views_are_masked_apart_as_soon_as_there_are_masks(make_transducer):
     assert labels.views == 2
     assert labels.ids.tolist() == [[1, 2], [1, 2], [3, 0], [3, 0]]
     assert labels.lengths.tolist() == [2, 2, 1, 1]
+    assert shared_part.inputs(batch, batches=5)[2].views == 2
+    assert shared_part.inputs(batch, batches=6)[2].views == 1  # its weight is 0 by now
+    assert shared_part.inputs(batch)[2].views == 1

@@ -121,6 +121,19 @@ def global_batch(step, dtype):
     ]
 
 
+def louder(features, lengths):
+    """Makes the second view of each utterance differ from the first."""
+    return features * (1 + 0.3 * (torch.arange(len(features)) % 2))[:, None, None], lengths
+
+
+VIEWS = {
+    "objective": Objective(ctc_weight=0.3, kd_weight=0.5, consistency_weight=0.5),
+    "feature_augment": louder,
+    "mask_after": 2,
+    "micro_batches": 2,
+}
+
+
 def share(examples, step, rank, n_ranks):
     """Two of five utterances for the second of two ranks; at some steps none of them is sound."""
     if n_ranks == 1:
@@ -135,7 +148,8 @@ def train(rank, n_ranks, dtype, accumulation):
     """Weights and statistics after so many steps."""
     # The schedule is that of one process whose batches are twice as long.
     audio = {"max_batch_seconds": 20.0 / n_ranks, "reference_batch_seconds": 40.0}
-    brain = make_brain(dtype, accumulation, seed=rank, **audio)
+    views = VIEWS if accumulation > 1 else {}
+    brain = make_brain(dtype, accumulation, seed=rank, **audio, **views)
     for brain.step in range(1, STEPS * accumulation + 1):
         examples = global_batch(brain.step, dtype)
         brain.fit_batch(SpeechBatch(share(examples, brain.step, rank, n_ranks)))
@@ -325,6 +339,7 @@ def test_two_processes_give_the_weights_of_one(two, name, dtype, accumulation, t
     """Ranks have 3 and 2 utterances, or 3 and none; subnets leave parameters unused."""
     alone = train(0, 1, dtype, accumulation)
     start = dict(make_brain(dtype, 1).modules["model"].state_dict())
+    assert ("consistency" in alone["losses"]) == (accumulation > 1)
     for key, value in alone.items():
         if key == "losses":
             assert two[0][name][key] == two[1][name][key] == pytest.approx(value, rel=1e-3)

@@ -173,9 +173,21 @@ def test_a_setting_that_makes_no_sense_is_one_line_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_views_need_what_makes_them_differ():
-    overrides = ["--objective={consistency_weight: 0.2}", "--feature_augment=null"]
-    with pytest.raises(ConfigError, match="two views that feature_augment makes: set"):
+@pytest.mark.parametrize(
+    ("augment", "message"),
+    [
+        ("null", "two views that feature_augment makes: set"),
+        ("{time_warp: 5}", "two views frame by frame, but time_warp of feature_augment"),
+        (
+            "!new:speechbrain.augment.augmenter.Augmenter\n  augmentations:\n"
+            "  - !new:todm_sb.nnet.spec_augment.SpecAugment\n    time_warp: 5",
+            "two views frame by frame, but time_warp of feature_augment",
+        ),
+    ],
+)
+def test_views_are_made_to_differ_but_in_time(augment, message):
+    overrides = ["--objective={consistency_weight: 0.2}", f"--feature_augment={augment}"]
+    with pytest.raises(ConfigError, match=message):
         load_checked(*parse_arguments([str(MINI), *overrides]))
 
 

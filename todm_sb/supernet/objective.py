@@ -110,7 +110,7 @@ class Objective:
 
     With a consistency weight, each utterance is trained on as two views, masked apart, whose CTC
     distributions are drawn to each other (:func:`ctc_consistency`); a batch then takes twice as
-    long. While nothing is masked yet, there is one view.
+    long. While nothing is masked yet, or the weight is 0, there is one view.
 
     A weight is a number, or what gives it after so many reference batches of audio, such as
     :class:`todm_sb.supernet.schedule.Schedule`.
@@ -122,12 +122,13 @@ class Objective:
         kd_nodes: ``occupancy`` or ``uniform``, see :func:`node_weights`.
         pruning: None for the full lattice; else the model needs what chooses the band.
         student_weight: see above; 1 where ``kd_weight`` is 0.
-        consistency_weight: 0 for none; else the model needs a CTC head. 0.2 in arXiv:2410.05101.
+        consistency_weight: 0 for none; else CTC has to have a weight, too. 0.2 in
+            arXiv:2410.05101.
         further: terms of other names, which are added.
 
     Raises:
         ConfigError: on an unknown ``kd_nodes``, a value out of range, a band by a CTC head that
-            does not learn, or a further term that has the name of another.
+            does not learn, views of one, or a further term that has the name of another.
     """
 
     ctc_weight: Weight = 0.0
@@ -154,8 +155,12 @@ class Objective:
             value = getattr(self, name)
             if isinstance(value, type) or not isinstance(value, kind):
                 raise ConfigError(f"{name} cannot be {quoted(value)}")
-        if self._by == "ctc" and not self.ctc_weight:
-            raise ConfigError("a band by ctc needs a CTC head that learns: set ctc_weight above 0")
+        for name, used in (
+            ("a band by ctc", self._by == "ctc"),
+            ("consistency_weight", self.consistency_weight),
+        ):
+            if used and not self.ctc_weight:
+                raise ConfigError(f"{name} needs a CTC head that learns: set ctc_weight above 0")
         for name, term in self.further.items():
             if name in self._own_terms():
                 raise ConfigError(f"further: there is a term {name} already: choose another name")
@@ -168,9 +173,8 @@ class Objective:
         Raises:
             ConfigError: if it lacks one.
         """
-        for name in ("ctc_weight", "consistency_weight"):
-            if getattr(self, name) and model.ctc_output is None:
-                raise ConfigError(f"{name} needs a CTC head: set the model's ctc: True")
+        if self.ctc_weight and model.ctc_output is None:
+            raise ConfigError("ctc_weight needs a CTC head: set the model's ctc: True")
         if self._by == "simple" and model.simple_joiner is None:
             raise ConfigError("pruning needs a simple joiner: set the model's simple_joiner: True")
 
@@ -180,9 +184,13 @@ class Objective:
         return self.pruning.by if self.pruning is not None else None
 
     @property
-    def views(self) -> int:
-        """Of each utterance, once it is masked."""
+    def most_views(self) -> int:
+        """Of each utterance, whatever the consistency weight comes to be."""
         return 2 if self.consistency_weight else 1
+
+    def views(self, batches: float | None) -> int:
+        """Of each utterance that is masked, after so many reference batches; None for the end."""
+        return 2 if at(self.consistency_weight, batches) else 1
 
     def terms(self) -> dict[str, Term]:
         """What is added up, by name."""

@@ -22,6 +22,7 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
 from speechbrain.utils.run_opts import RunOptions
 
 from todm_sb.training.recipe import Recipe, is_placeholder, yaml_of
+from todm_sb.training.settings import OPTIONAL
 from todm_sb.utils.errors import ConfigError, quoted
 
 
@@ -76,7 +77,8 @@ def value_of(key: str, text: str | None, present: Any) -> Any:
         key: of the recipe.
         text: the argument; None where none was given.
         present: what the recipe has now. Where it is a string, the text is taken as it is, and in
-            a list of strings each item; where it is null, so is what is no other YAML.
+            a list of strings each item; where it is null, so is what is no other YAML, but for
+            the values of a setting that no text can be.
 
     Raises:
         ConfigError: if there is no text where one is needed, or it is not YAML.
@@ -98,7 +100,7 @@ def value_of(key: str, text: str | None, present: Any) -> Any:
             for item, x in zip(node.value, value, strict=True)
         )
     if present is None and value is not None and _is_plain(node):
-        return _text(key, text)
+        return value if _is_no_text(key, value) else _text(key, text)
     if type(present) in (int, float) and isinstance(value, str):
         return _number(value)
     return value
@@ -164,6 +166,19 @@ def _text(key: str, text: str) -> Text:
 def _is_plain(node: Any) -> bool:
     """Whether a node is a scalar that is not tagged."""
     return isinstance(node, ScalarNode) and not str(node.tag).startswith("!")
+
+
+def _is_no_text(key: str, value: Any) -> bool:
+    """Whether a setting can be this number, say, and cannot be a text."""
+
+    def can_be(wanted: Any) -> bool:
+        try:
+            OPTIONAL[key](wanted, key)
+        except ConfigError:
+            return False
+        return True
+
+    return key in OPTIONAL and can_be(value) and not can_be(str(value))
 
 
 def _holds_texts(value: Any) -> bool:

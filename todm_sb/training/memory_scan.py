@@ -132,7 +132,8 @@ class TrialSteps:
             shape: of its utterances.
             n: how many; there may be several views of each.
         """
-        n *= self.hparams["objective"].views
+        views = self.hparams["objective"].most_views
+        n *= views
         brain, hparams, device = self.brain, self.hparams, self.brain.device
         n_samples = round(shape.seconds * hparams["sample_rate"])
         n_features = hparams["features"].n_frames(n_samples)
@@ -140,7 +141,7 @@ class TrialSteps:
         lengths = torch.full((n,), n_features, device=device)
         ids = torch.ones(n, shape.n_labels, dtype=torch.long, device=device)
         n_labels = torch.full((n,), shape.n_labels, device=device)
-        labels = Labels(ids, n_labels, hparams["objective"].views)
+        labels = Labels(ids, n_labels, views)
         brain.modules.train()
         with torch.random.fork_rng(devices=[]), brain.training_ctx:
             trunk = Trunk.compute(self.model, features, lengths, ids)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from speechbrain.augment.augmenter import Augmenter
 from speechbrain.utils.run_opts import RunOptions
 from torch import nn
 
@@ -303,11 +304,8 @@ def _check_hop(features: SpeechFeatures) -> None:
 
 def _check_augmentation(hparams: Mapping[str, Any]) -> None:
     """It may begin long after the first step, and would fail there."""
-    if hparams["objective"].views > 1 and hparams.get("feature_augment") is None:
-        raise ConfigError(
-            "objective: consistency_weight compares two views that feature_augment makes: set "
-            "feature_augment, or consistency_weight to 0"
-        )
+    if hparams["objective"].most_views > 1:
+        _check_views(hparams.get("feature_augment"))
     for key in ("wav_augment", "noise_augment", "feature_augment"):
         augment = hparams.get(key)
         if augment is None:
@@ -326,6 +324,21 @@ def _check_augmentation(hparams: Mapping[str, Any]) -> None:
                 f"{key} makes speech longer, or adds copies of utterances (speeds, "
                 "concat_original, repeat_augment or parallel_augment): only wav_augment can"
             )
+
+
+def _check_views(augment: Any) -> None:
+    """They differ, and frames of the same number are of the same time."""
+    if augment is None:
+        raise ConfigError(
+            "objective: consistency_weight compares two views that feature_augment makes: set "
+            "feature_augment, or consistency_weight to 0"
+        )
+    parts = augment.augmentations.values() if isinstance(augment, Augmenter) else [augment]
+    if any(getattr(part, "time_warp", 0) for part in parts):
+        raise ConfigError(
+            "objective: consistency_weight compares two views frame by frame, but time_warp of "
+            "feature_augment moves the frames of each by itself: set one of them to 0"
+        )
 
 
 def check_batches(n_batches: int, grad_accumulation_factor: int) -> None:

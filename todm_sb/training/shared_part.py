@@ -30,7 +30,8 @@ class SharedPart:
         feature_augment: the same of features, or None.
         augment_after: reference batches of audio without augmentation.
         mask_after: those without ``feature_augment``; None for ``augment_after``.
-        views: of each utterance, once there is ``feature_augment``: copies that it augments apart.
+        views: of each utterance, after so many reference batches, once there is
+            ``feature_augment``: copies that it augments apart.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class SharedPart:
         feature_augment: Augment | None = None,
         augment_after: float = 0,
         mask_after: float | None = None,
-        views: int = 1,
+        views: Callable[[float], int] = lambda batches: 1,
     ) -> None:
         self.features = features
         self.model = model
@@ -107,8 +108,9 @@ class SharedPart:
         features, n_frames = self.features(wavs, wav_lens, epoch=self.epoch_counter.current)
         labels = Labels(tokens, (token_lens * tokens.shape[1]).round().long())
         if batches >= self.mask_after and self.feature_augment is not None:
-            features, n_frames = (x.repeat_interleave(self.views, 0) for x in (features, n_frames))
-            labels = labels.repeated(self.views)
+            views = self.views(batches)
+            features, n_frames = (x.repeat_interleave(views, 0) for x in (features, n_frames))
+            labels = labels.repeated(views)
             features, _ = self.feature_augment(features, n_frames / features.shape[1])
         return features, n_frames, labels
 

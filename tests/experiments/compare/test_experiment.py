@@ -14,6 +14,7 @@ from todm_sb.experiments.compare.plan import CellPlan
 from todm_sb.experiments.compare.sizes import Size
 from todm_sb.space import SearchSpace
 from todm_sb.training.recipe import Recipe
+from todm_sb.utils.errors import ConfigError
 
 RECIPE = """
 seed: 0
@@ -88,6 +89,17 @@ def test_trials_are_run_in_the_first_fold_and_what_they_decide_in_all(make, tmp_
     assert all(there.runs.state(cell) is State.FINISHED for cell in there.chosen)
     there.run(progressbar=False)
     assert not list(there.runs.root.rglob("output.txt"))  # nothing was started
+
+
+def test_an_archive_that_cannot_be_written_costs_no_cell(make, tmp_path, caplog):
+    (tmp_path / "kept").write_text("mine")
+    experiment = make("here", ["supernet"])
+    with pytest.raises(ConfigError, match=r"kept cannot be a folder .*: give another"):
+        experiment.restore(tmp_path / "kept")
+    assert finished(experiment) == set()
+    experiment.run(progressbar=False, archive=tmp_path / "kept")  # it became one on the way
+    assert finished(experiment) == {"supernet/a-1", "supernet/b-1"}
+    assert "supernet/a-1 is not archived yet" in caplog.text
 
 
 def test_without_its_trials_nothing_follows(make):

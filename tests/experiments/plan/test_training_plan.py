@@ -28,6 +28,7 @@ from todm_sb.optim import ScaledAdam
 from todm_sb.space import SearchSpace
 from todm_sb.supernet.objective import Objective
 from todm_sb.supernet.sandwich import sandwich_backward
+from todm_sb.supernet.schedule import Schedule
 from todm_sb.supernet.trunk import Labels, Trunk
 from todm_sb.training.arguments import parse_arguments
 from todm_sb.training.pace import Pace
@@ -115,6 +116,20 @@ def test_memory_is_that_of_a_real_step(real, planned):
 def test_products_of_bfloat16_are_counted_as_such(subnets):
     works = count_step(NETWORK, OBJECTIVE, subnets[:1], UTTERANCE, "bf16").works(N)
     assert works["bf16"].flops > 5 * works["fp32"].flops
+
+
+def test_two_views_are_twice_the_utterances_if_they_last_to_the_end(subnets):
+    plain, two, at_first = (
+        count_step(
+            NETWORK, replace(OBJECTIVE, consistency_weight=weight), subnets[:1], UTTERANCE, "fp32"
+        )
+        for weight in (0.0, 0.2, Schedule(0.2, 0.0, 0, 9))
+    )
+    for found, views in ((two, 2), (at_first, 1)):
+        for kind in ("fp32", "fft"):
+            expected = plain.works(views * N)[kind].flops
+            assert found.works(N)[kind].flops == pytest.approx(expected, rel=1e-6)
+        assert found.memory(N) == pytest.approx(plain.memory(views * N), rel=0.05)
 
 
 def test_an_operator_is_counted_by_its_shapes():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,6 +15,9 @@ from todm_sb.experiments.compare.recipe import prepare_data
 from todm_sb.experiments.compare.runner import refuse_other_options, run_cells
 from todm_sb.experiments.compare.tables import Comparison
 from todm_sb.experiments.compare.tuning import Run
+from todm_sb.utils.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 
 class Experiment:
@@ -62,7 +66,17 @@ class Experiment:
         ]
 
     def restore(self, archive: Path) -> None:
-        """See :func:`restore_cells`."""
+        """Makes the archive, if there is none, and takes from it; see :func:`restore_cells`.
+
+        Raises:
+            ConfigError: if no folder can be made of that name.
+        """
+        try:
+            archive.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"--archive={archive} cannot be a folder ({error.strerror}): give another"
+            ) from error
         restore_cells(self.runs, self.fixed, archive)
         restore_cells(self.runs, self.settled(), archive)
 
@@ -75,15 +89,19 @@ class Experiment:
         refuse_other_options(self.runs, [*self.fixed, *self.settled()])
 
     def run(self, jobs: int = 1, progressbar: bool = True, archive: Path | None = None) -> None:
-        """Runs what is asked for, see :func:`run_cells`; what is finished goes to the archive."""
+        """Runs what is asked for, see :func:`run_cells`; what is finished goes to the archive, if
+        that can be written then."""
         self.runs.freeze()
         trials = [(cell.fold, cell.seed) for cell in self.chosen]
         for fold, seed in dict.fromkeys([*self.wanted, *trials]):
             prepare_data(self.runs, Cell("data", seed, {}, fold))
 
         def ended(cell: Cell) -> None:
-            if archive is not None:
-                archive_cells(self.runs, [cell], archive)
+            try:
+                if archive is not None:
+                    archive_cells(self.runs, [cell], archive)
+            except OSError as error:  # the other cells go on
+                logger.warning("%s is not archived yet: %s", cell.id, error)
 
         run_cells(self.runs, self.chosen, jobs, progressbar, ended)
         run_cells(self.runs, self._asked_for(self.settled()), jobs, progressbar, ended)

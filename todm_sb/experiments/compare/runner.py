@@ -44,8 +44,8 @@ def run_cells(
     running: dict[str, tuple[Cell, subprocess.Popen]] = {}
     failed: list[tuple[Cell, int]] = []
     environment = _environment(jobs)
-    n_done = len(cells) - len(waiting)
-    with bar(total=len(cells), initial=n_done, unit="cell", show=progressbar) as shown:
+    done = len(cells) - len(waiting)
+    with bar(total=len(cells), initial=done, unit="cell", show=progressbar) as shown:
         try:
             while waiting or running:
                 for cell in list(waiting):

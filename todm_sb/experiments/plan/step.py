@@ -167,11 +167,12 @@ def _count_batch(
     precision: str,
 ) -> Count:
     """Within fake tensors."""
-    n *= objective.views
+    views = objective.views(None)
+    n *= views
     features = torch.zeros(n, utterance.n_features, model.encoder.n_features)
     lengths = torch.full((n,), utterance.n_features)
     ids = torch.ones(n, utterance.n_labels, dtype=torch.long)
-    labels = Labels(ids, torch.full((n,), utterance.n_labels), objective.views)
+    labels = Labels(ids, torch.full((n,), utterance.n_labels), views)
     n_frames = model.encoder.n_frames(utterance.n_features)
     host = HostLengths([n_frames] * n, [utterance.n_labels] * n)
     dtype = AUTOCAST.get(precision, torch.bfloat16)
