@@ -26,7 +26,7 @@ class Labels:
     views: int = 1
 
     def repeated(self, views: int) -> Labels:
-        """Those of so many views of each utterance."""
+        """(views x batch, U) labels of so many views of each utterance, which have one so far."""
         ids, lengths = (x.repeat_interleave(views, 0) for x in (self.ids, self.lengths))
         return Labels(ids, lengths, views)
 

@@ -108,9 +108,9 @@ class SharedPart:
         features, n_frames = self.features(wavs, wav_lens, epoch=self.epoch_counter.current)
         labels = Labels(tokens, (token_lens * tokens.shape[1]).round().long())
         if batches >= self.mask_after and self.feature_augment is not None:
-            views = self.views(batches)
-            features, n_frames = (x.repeat_interleave(views, 0) for x in (features, n_frames))
-            labels = labels.repeated(views)
+            if (views := self.views(batches)) > 1:
+                features, n_frames = (x.repeat_interleave(views, 0) for x in (features, n_frames))
+                labels = labels.repeated(views)
             features, _ = self.feature_augment(features, n_frames / features.shape[1])
         return features, n_frames, labels
 
