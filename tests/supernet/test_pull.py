@@ -65,6 +65,13 @@ def test_the_pull_is_in_proportion_to_the_weight(make_transducer):
         torch.testing.assert_close(rising[name], scale * value, rtol=1e-4, atol=1e-6)
 
 
+def test_the_student_s_own_losses_are_compared_with_where_they_are_not_trained_for(make_transducer):
+    model = make_transducer(ctc=True)
+    once = pull(model, Objective(0.3, 0.7))
+    for weight in (0.0, 0.5):
+        assert pull(model, Objective(0.3, 0.7, student_weight=weight)) == once
+
+
 def test_dropout_draws_what_it_would_without(make_transducer):
     model = make_transducer().train()
     for module in model.modules():

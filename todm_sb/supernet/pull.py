@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -26,7 +27,9 @@ def distillation_pull(
 ) -> dict[str, Tensor]:
     """Compares the gradient of the divergence with that of the student's own losses.
 
-    Nothing is added to ``grad``, and dropout draws what it would have drawn without this.
+    Nothing is added to ``grad``, and dropout draws what it would have drawn without this. The
+    student's own losses count once, whatever ``student_weight`` is: they are what to compare with,
+    even where they are not trained for.
 
     Args:
         objective: whose weights count; its divergence must weigh something.
@@ -42,6 +45,7 @@ def distillation_pull(
         at ``projected``, the encoder's outputs as the joiner sees them, and at the parameters of
         the ``joiner`` and of the ``encoder``'s layers, but for what of them is in the trunk.
     """
+    objective = replace(objective, student_weight=1.0)
     seen: list[Tensor] = []
     projection = model.joiner.project_encoder
     hook = projection.register_forward_hook(lambda module, inputs, output: seen.append(output))
