@@ -174,6 +174,22 @@ def test_evaluation_goes_from_the_shortest_to_the_longest_in_every_epoch():
         assert padded(durations, batches).sum() <= (1 + MAX_PADDING) * durations.sum()
 
 
+@pytest.mark.parametrize("max_seconds", [300, 3000])
+def test_the_first_epochs_ascend_and_are_batches_of_their_own(max_seconds):
+    durations = train_clean_5()
+    epochs = []
+    for epoch in range(5):
+        batches = epoch_of(durations, max_seconds, epoch=epoch, ascending_epochs=2)
+        shuffled = epoch_of(durations, max_seconds, epoch=epoch)
+        longest = [durations[batch].max() for batch in batches]
+        assert (longest == sorted(longest)) == (epoch in (1, 2))
+        # Of the epoch's own batches; after them everything is as without.
+        assert sorted(batches) == sorted(shuffled)
+        assert (batches == shuffled) == (epoch not in (1, 2))
+        epochs.append(batches)
+    assert epochs[1] != epochs[2]
+
+
 def test_a_loader_goes_on_where_it_was_saved(tmp_path):
     def loader():
         sampler = DurationBatches(train_clean_5(), 300, seed=1)

@@ -77,7 +77,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(
         assert same(weights(output), weights(tiny_run)) == equal
 
 
-def test_batches_leave_room_for_slower_speech_in_training_alone(
+def test_batches_leave_room_for_slower_speech_and_ascend_at_first_in_training_alone(
     corpus, train, tmp_path, monkeypatch
 ):
     class FitError(Exception):
@@ -85,12 +85,13 @@ def test_batches_leave_room_for_slower_speech_in_training_alone(
 
     def bounds(self, epochs, train_set, valid_set, valid_loader_kwargs):
         samplers = train_set.batch_sampler, valid_loader_kwargs["batch_sampler"]
-        raise FitError(*(sampler.max_seconds for sampler in samplers))
+        bounds = [sampler.max_seconds for sampler in samplers]
+        raise FitError(*bounds, samplers[0].ascending_epochs)
 
     monkeypatch.setattr(TODMBrain, "fit", bounds)
     with pytest.raises(FitError) as raised:
-        train(arguments(corpus, tmp_path / "run", max_batch_seconds=16.0))
-    assert raised.value.args == (pytest.approx(16.0 * 0.95), 16.0)
+        train(arguments(corpus, tmp_path / "run", max_batch_seconds=16.0, ascending_epochs=3))
+    assert raised.value.args == (pytest.approx(16.0 * 0.95), 16.0, 3)
 
 
 @pytest.mark.parametrize("stop", [2, pytest.param(5, marks=pytest.mark.slow)])

@@ -36,15 +36,24 @@ class DurationBatches(Sampler[list[int]]):
         max_seconds: the bound.
         seed: not negative; of the order, together with the epoch.
         shuffle: False gives the same batches in every epoch, shortest first.
+        ascending_epochs: so many epochs, of which the first is 1, have their batches in ascending
+            order of duration (SortaGrad, arXiv:1512.02595): where labels have few frames to be
+            aligned with, a network finds out sooner that audio tells them.
     """
 
     def __init__(
-        self, durations: Sequence[float], max_seconds: float, seed: int, shuffle: bool = True
+        self,
+        durations: Sequence[float],
+        max_seconds: float,
+        seed: int,
+        shuffle: bool = True,
+        ascending_epochs: int = 0,
     ) -> None:
         self.durations = np.asarray(durations, dtype=np.float64)
         self.max_seconds = max_seconds
         self.seed = seed
         self.shuffle = shuffle
+        self.ascending_epochs = ascending_epochs
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -62,7 +71,7 @@ class DurationBatches(Sampler[list[int]]):
         padding = longest @ np.diff([*starts, len(row)]) - seconds.sum()
         if padding > MAX_PADDING * seconds.sum():
             batches = split(self.durations, batches, MAX_PADDING)
-        if self.shuffle:
+        if self.shuffle and not 1 <= epoch <= self.ascending_epochs:
             self.batches = [batches[i] for i in rng.permutation(len(batches))]
         else:
             self.batches = sorted(batches, key=lambda batch: self.durations[batch].max())

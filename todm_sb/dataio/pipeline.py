@@ -175,6 +175,7 @@ def make_loader_kwargs(
     seed: int,
     shuffle: bool = True,
     growth: float = 1.0,
+    ascending_epochs: int = 0,
 ) -> dict[str, Any]:
     """Arguments for a data loader with batches of similar durations (dynamic batching).
 
@@ -186,9 +187,11 @@ def make_loader_kwargs(
         shuffle: False gives the same batches, shortest first, in every epoch.
         growth: how many times the audio of a batch can become by augmentation; see
             :func:`todm_sb.dataio.batches.largest_growth`.
+        ascending_epochs: so many epochs have their batches in ascending order of duration.
     """
     durations = [dataset.data[name]["duration"] for name in dataset.data_ids]
-    sampler = DurationBatches(durations, max_batch_seconds / growth, seed, shuffle)
+    bound = max_batch_seconds / growth
+    sampler = DurationBatches(durations, bound, seed, shuffle, ascending_epochs)
     return {
         "batch_sampler": sampler,
         "collate_fn": SpeechBatch,

@@ -16,10 +16,12 @@ from todm_sb.utils.errors import ConfigError, quoted
 FREE = ("dropout", "adaptive_dropout")
 # Keys of the network's classes that no recipe gives.
 NOT_OF_RECIPES = ("blank",)
-# What a network that has learnt needs no more: max alone and plain audio for a while, statistics
-# of its features. (SpeechBrain's normaliser updates them before this epoch, and counts from 1.)
+# What a network that has learnt needs no more: max alone, short utterances first and plain audio
+# for a while, statistics of its features. (SpeechBrain's normaliser updates them before this epoch,
+# and counts from 1.)
 LEARNT: dict[str, Any] = {
     "sandwich_warmup": 0,
+    "ascending_epochs": 0,
     "augment_after": 0,
     "normalize": {"update_until_epoch": 1},
 }

@@ -145,6 +145,7 @@ OPTIONAL: dict[str, Check] = {
     "train_hours": positive,
     "letter_case": one_of(*LETTER_CASES),
     "held_out_speaker": nullable(_SPLIT),
+    "ascending_epochs": integer(0, 10**6),
     "augment_after": integer(0, 10**9),
     "mask_after": nullable(integer(0, 10**9)),
     "uniform_share": number(0, 1),

@@ -72,9 +72,8 @@ def train_and_test(
 
     def loader_kwargs(data: sb.dataio.dataset.DynamicItemDataset, shuffle: bool) -> dict:
         growth = stretch if shuffle else 1.0
-        options = make_loader_kwargs(
-            data, hparams["max_batch_seconds"], hparams["seed"], shuffle, growth
-        )
+        bound, ascending = hparams["max_batch_seconds"], hparams.get("ascending_epochs", 0)
+        options = make_loader_kwargs(data, bound, hparams["seed"], shuffle, growth, ascending)
         return {**options, "num_workers": hparams["num_workers"]}
 
     brain = TODMBrain(
