@@ -49,8 +49,7 @@ def distillation_pull(
     seen: list[Tensor] = []
     projection = model.joiner.project_encoder
     hook = projection.register_forward_hook(lambda module, inputs, output: seen.append(output))
-    device = trunk.frames.device
-    devices = [device] if device.type == "cuda" else []
+    devices = [trunk.frames.device] if trunk.frames.is_cuda else []
     try:
         with torch.random.fork_rng(devices):
             _, lead = objective(model, trunk, labels, teacher, None, batches)
