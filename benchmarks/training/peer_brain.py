@@ -133,7 +133,8 @@ class PeerBrain(sb.Brain):
 
     def _loader(self, data: SpeechDataset, shuffle: bool, growth: float = 1.0) -> dict[str, Any]:
         seconds, seed = self.recipe["max_batch_seconds"], self.recipe["seed"]
-        return make_loader_kwargs(data, seconds, seed, shuffle, growth)
+        ascending = self.recipe.get("ascending_epochs", 0)
+        return make_loader_kwargs(data, seconds, seed, shuffle, growth, ascending)
 
     def make_dataloader(self, dataset: Any, stage: sb.Stage, **kwargs: Any) -> Any:
         """As SpeechBrain's; a batch sampler of training shuffles anew in each epoch."""
