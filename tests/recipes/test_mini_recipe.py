@@ -83,12 +83,12 @@ def test_batches_leave_room_for_slower_speech_and_ascend_at_first_in_training_al
     class FitError(Exception):
         pass
 
-    def bounds(self, epochs, train_set, valid_set, valid_loader_kwargs):
+    def tell(self, epochs, train_set, valid_set, valid_loader_kwargs):
         samplers = train_set.batch_sampler, valid_loader_kwargs["batch_sampler"]
         bounds = [sampler.max_seconds for sampler in samplers]
         raise FitError(*bounds, samplers[0].ascending_epochs)
 
-    monkeypatch.setattr(TODMBrain, "fit", bounds)
+    monkeypatch.setattr(TODMBrain, "fit", tell)
     with pytest.raises(FitError) as raised:
         train(arguments(corpus, tmp_path / "run", max_batch_seconds=16.0, ascending_epochs=3))
     assert raised.value.args == (pytest.approx(16.0 * 0.95), 16.0, 3)
