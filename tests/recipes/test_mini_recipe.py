@@ -67,6 +67,18 @@ def test_a_run_leaves_log_curves_results_and_alignments(tiny_run):
         assert "%WER" in (tiny_run / f"wer_test-clean_{result['subnet']}.txt").read_text()
 
 
+def test_as_long_as_max_is_trained_alone_it_is_validated_alone(corpus, train, tmp_path):
+    run = tmp_path / "run"
+    small = {"model": tiny_model(), "max_batch_seconds": 40.0, "n_random": 0}
+    train(arguments(corpus, run, sandwich_warmup=7, **small))
+    history = [json.loads(x) for x in (run / "history.jsonl").read_text().splitlines()]
+    names = [[name for name in x["valid"] if name.startswith("WER")] for x in history]
+    whole = ["WER max", "WER wide", "WER deep", "WER min"]
+    assert names == [["WER max"], whole]
+    # Those of before are gone, as their error rate is of something else.
+    assert len([*(run / "save").glob("CKPT*")]) == 1
+
+
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(
     corpus, train, tiny_run, tmp_path

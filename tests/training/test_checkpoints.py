@@ -132,12 +132,12 @@ def measured(tmp_path):
     model = network(0.0)
     checkpointer = SafeCheckpointer(tmp_path, {"model": model, "other": network(7.0)})
 
-    def save(value, wer, wer_of, n_average=2):
+    def save(value, wer, wer_of, n_average=2, metric="WER"):
         nn.init.constant_(model.weight, value)
-        meta = {"WER": wer} if wer_of is None else {"WER": wer, WER_OF: wer_of}
+        meta = {metric: wer} if wer_of is None else {metric: wer, WER_OF: wer_of}
         checkpointer.save_and_keep_only(
             meta=meta,
-            min_keys=["WER"],
+            min_keys=[metric],
             num_to_keep=n_average,
             ckpt_predicate=competes(wer_of or {}),
         )
@@ -205,6 +205,20 @@ def test_checkpoints_of_before_there_was_such_a_record_compete_among_themselves(
     save(7.0, 90.0, NEW)
     recover_average(checkpointer, model, 2, min_key="WER", wer_of=NEW)
     assert value(model) == 7.0
+
+
+def test_checkpoints_of_max_alone_give_way_to_those_of_all_subnets(measured):
+    checkpointer, model, save = measured
+    for weight, wer in ((1.0, 50.0), (2.0, 30.0), (3.0, 40.0), (4.0, 60.0)):
+        save(weight, wer, NEW, metric="WER of max")
+    left = {c.meta["WER of max"] for c in checkpointer.list_checkpoints()}
+    assert left == {30.0, 40.0, 60.0}  # the best two and the newest two
+    recover_average(checkpointer, model, 2, min_key="WER", wer_of=NEW)
+    assert value(model) == 4.0
+    save(5.0, 95.0, NEW)
+    # By their own metric they would be better.
+    left = {(c.meta.get("WER"), c.meta.get("WER of max")) for c in checkpointer.list_checkpoints()}
+    assert left == {(None, 60.0), (95.0, None)}
 
 
 def test_a_checkpoint_in_the_midst_of_an_epoch_is_deleted_as_ever(measured):

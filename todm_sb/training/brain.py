@@ -15,7 +15,15 @@ from todm_sb.dataio.reading import reading_of
 from todm_sb.supernet.trunk import Labels, Trunk
 from todm_sb.training.averages import Averages
 from todm_sb.training.broken_audio import COUNTS_AS_DELETED, BrokenAudioLog
-from todm_sb.training.checkpoints import WER_OF, competes, keep, log_those_apart, recover_average
+from todm_sb.training.checkpoints import (
+    WER,
+    WER_OF,
+    WER_OF_MAX,
+    competes,
+    keep,
+    log_those_apart,
+    recover_average,
+)
 from todm_sb.training.distributed import RankBatches, broadcast_weights, n_ranks, rank
 from todm_sb.training.epoch_log import log_epoch, write_cost
 from todm_sb.training.evaluation import Evaluation, forms_to_measure, what_wer_is_of
@@ -232,7 +240,10 @@ class TODMBrain(sb.Brain):
     def _evaluation(self, stage: sb.Stage) -> Evaluation:
         model, hparams = self.modules.model, vars(self.hparams)
         validates = stage == sb.Stage.VALID
-        evaluation = Evaluation.of(model, self.measured, hparams, self.tokenizer, validates)
+        measured = self.measured
+        if validates and self.sandwich.max_alone(self.hparams.lr_annealing.batch):
+            measured = {k: v for k, v in measured.items() if v[0] == self.hparams.space.max}
+        evaluation = Evaluation.of(model, measured, hparams, self.tokenizer, validates)
         if rank() == 0:
             evaluation.errors.append_undecodable(self._of_dataset(stage, "undecodable"))
         return evaluation
@@ -276,10 +287,10 @@ class TODMBrain(sb.Brain):
         loggers = [self.hparams.train_logger, getattr(self.hparams, "tensorboard_logger", None)]
         log_epoch(loggers, folder, stats, self.train_stats, valid, self.wer_of)
         write_cost(folder, self.optimizer_step, self.stopwatch)
-        wer = self.evaluation.errors.mean_wer()
+        wer = WER if self.evaluation.measured == self.measured else WER_OF_MAX
         self.checkpointer.save_and_keep_only(
-            meta={"WER": wer, "epoch": epoch, WER_OF: self.wer_of},
-            min_keys=["WER"],
+            meta={wer: self.evaluation.errors.mean_wer(), "epoch": epoch, WER_OF: self.wer_of},
+            min_keys=[wer],
             num_to_keep=self.hparams.avg_checkpoints,
             ckpt_predicate=competes(self.wer_of),
         )

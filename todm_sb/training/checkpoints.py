@@ -24,7 +24,10 @@ logger = logging.getLogger(__name__)
 # Begins the name of a folder in which a checkpoint is still being written.
 UNFINISHED = "unfinished-"
 SUMS = "sha256.json"
-# In what a checkpoint says of itself: what its WER is of.
+# In what a checkpoint says of itself: its mean WER over what is measured, or that of max alone, as
+# long as no other subnet is trained; and what its WER is of.
+WER = "WER"
+WER_OF_MAX = "WER of max"
 WER_OF = "wer_of"
 
 
@@ -194,7 +197,7 @@ def competes(wer_of: Mapping[str, str]) -> Callable[[Checkpoint], bool]:
     Args:
         wer_of: what the metrics of a run are of now; kept in a checkpoint as :data:`WER_OF`.
     """
-    return lambda checkpoint: "WER" not in checkpoint.meta or _wer_of(checkpoint) == wer_of
+    return lambda checkpoint: WER not in checkpoint.meta or _wer_of(checkpoint) == wer_of
 
 
 def log_those_apart(checkpointer: Checkpointer, wer_of: Mapping[str, str]) -> None:
@@ -222,7 +225,8 @@ def recover_average(
     min_key: str | None = None,
     wer_of: Mapping[str, str] | None = None,
 ) -> None:
-    """Loads the best checkpoint, then into ``model`` the average of the ``n_average`` best.
+    """Loads the best checkpoint, then into ``model`` the average of the ``n_average`` best; the
+    newest checkpoint, where none has the metric.
 
     Only checkpoints whose metric is of the same thing compete: those that are like the newest one
     with ``wer_of``, or else like the newest one.
@@ -266,6 +270,7 @@ def recover_average(
         max_num_checkpoints=n_average,
         ckpt_predicate=lambda c: key is None or _wer_of(c) == _wer_of(newest),
     )
+    found = found or checkpointer.find_checkpoints(max_num_checkpoints=1)
     if not found:
         raise ConfigError(f"no checkpoint in {checkpointer.checkpoints_dir}: train first")
     checkpointer.load_checkpoint(found[0])

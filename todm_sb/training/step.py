@@ -191,8 +191,12 @@ class SandwichStep:
         all_reduce_gradients(parameters, self.sum_dtype)
         self.accumulation.average(parameters)
 
+    def max_alone(self, batches: float) -> bool:
+        """Whether the max subnet is trained alone after so many reference batches."""
+        return batches < self.warmup
+
     def _draw(self, batches: float, rng: random.Random) -> list[SubnetConfig]:
-        if batches < self.warmup:
+        if self.max_alone(batches):
             return [self.space.max]
         return sample_sandwich(self.space, self.n_random, rng, self.alike)
 

@@ -65,6 +65,7 @@ class Tuning:
 
 def dev_error_rate(folder: Path) -> float:
     """The lowest of a run's epochs: the mean of what it measures, as checkpoints are chosen by.
+    An epoch that measured max alone has none.
 
     Args:
         folder: of the run.
@@ -76,4 +77,4 @@ def dev_error_rate(folder: Path) -> float:
     rates = [[v for k, v in x["valid"].items() if k.startswith("WER ")] for x in records]
     if not any(rates):
         raise DataError(f"{folder} has no error rates on dev: delete it, and the cell is run again")
-    return min(fmean(rate) for rate in rates if rate)
+    return min(fmean(rate) for rate in rates if len(rate) == len(rates[-1]))
