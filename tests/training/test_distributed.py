@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from speechbrain.processing.features import InputNormalization
-from speechbrain.utils.metric_stats import ErrorRateStats
 from torch import distributed, nn
 from torch.multiprocessing import spawn
 
@@ -31,10 +30,10 @@ from todm_sb.training.distributed import (
     broadcast_weights,
     form_again,
     join,
-    merge_error_rates,
     own_device,
     update_statistics_with_nothing,
 )
+from todm_sb.training.error_rates import ErrorRates
 from todm_sb.utils.errors import ConfigError, DataError
 from todm_sb.utils.processes import on_first
 
@@ -212,17 +211,15 @@ REFERENCE = [["A", "B"], ["C"], ["D", "E", "F"], ["G"]]
 HYPOTHESES = [["A"], ["C"], ["X", "E", "F", "Y"], []]
 
 
-def error_rates(indices):
-    stats = ErrorRateStats()
+def rates_of(indices):
+    """What is told of the errors in some utterances; the process has one that it cannot decode."""
+    errors = ErrorRates(["max", "min"])
     for i in indices:
-        stats.append([str(i)], [HYPOTHESES[i]], [REFERENCE[i]])
-    return stats
-
-
-def merged_rates(rank):
-    stats = error_rates([0] if rank == 0 else [1, 2, 3])
-    merge_error_rates(stats)
-    return sorted(stats.ids), stats.summarize()
+        errors.append("max", [str(i)], [HYPOTHESES[i]], [REFERENCE[i]])
+        errors.append("min", [str(i)], [[]], [REFERENCE[i]])
+    errors.append_undecodable({f"{min(indices)} broken": ["H"]})
+    errors.merge()
+    return errors.by_utterance(), errors.rates(), errors.scored()
 
 
 def checkpoints_of_two(rank, folder):
@@ -280,7 +277,7 @@ def work(rank, folder):
         "dealt": [list(RankBatches([[i] for i in range(n)], True)) for n in (1, 4, 5)],
         "dealt once": [list(RankBatches([[i] for i in range(n)], False)) for n in (1, 4, 5)],
         "lengths": [len(RankBatches(range(5), even)) for even in (True, False)],
-        "rates": merged_rates(rank),
+        "rates": rates_of([0] if rank == 0 else [1, 2, 3]),
         "gradients": gradients_of_two(rank),
         "bfloat16": sums_in_bfloat16_of_two(rank),
         "statistics": statistics_of_two(rank),
@@ -426,10 +423,17 @@ def test_batches_are_dealt_evenly_for_training_and_once_for_evaluation(two):
 
 
 def test_error_counts_of_shares_add_up(two):
-    whole = error_rates(range(4)).summarize()
-    assert whole["num_edits"] == 4
     for found in two:
-        assert found["rates"] == (["0", "1", "2", "3"], whole)
+        by_utterance, rates, scored = found["rates"]
+        assert by_utterance == {
+            "utterances": ["0", "0 broken", "1", "1 broken", "2", "3"],
+            "words": [2, 1, 1, 1, 3, 1],
+            "errors": {"max": [1, 1, 0, 1, 2, 1], "min": [2, 1, 1, 1, 3, 1]},
+        }
+        # Of 12 characters, spaces among them, 2, 1, 1, 3 and 1 are wrong.
+        assert rates["max"] == pytest.approx({"WER": 600 / 9, "CER": 800 / 12})
+        assert rates["min"] == {"WER": 100, "CER": 100}
+        assert scored == {"utterances": 6, "words": 9, "undecodable": 2}
 
 
 def test_numbers_and_objects_are_gathered(two):

@@ -1,4 +1,7 @@
+import random
+
 import pytest
+from speechbrain.utils.metric_stats import ErrorRateStats
 
 from todm_sb.training.error_rates import ErrorRates
 
@@ -26,6 +29,23 @@ def test_errors_are_counted_by_network_and_utterance(tmp_path):
         "wer_test_min.txt",
     ]
     assert "%WER 66.67" in (tmp_path / "wer_test_min.txt").read_text()
+
+
+def test_character_errors_are_those_of_speechbrain():
+    rng = random.Random(1)
+    text = [
+        [
+            ["".join(rng.choices("abß", k=rng.randint(1, 4))) for _ in range(rng.randint(0, 6))]
+            for _ in range(60)
+        ]
+        for _ in range(2)
+    ]
+    found, spoken = text
+    errors = ErrorRates(["max"])
+    errors.append("max", [*range(60)], found, spoken)
+    expected = ErrorRateStats(split_tokens=True, space_token=" ")
+    expected.append([*range(60)], found, spoken)
+    assert errors.rates()["max"]["CER"] == pytest.approx(expected.summarize("error_rate"))
 
 
 def test_what_cannot_be_decoded_counts_as_deleted(tmp_path):

@@ -235,9 +235,22 @@ class Objective:
         Raises:
             ConfigError: if the model lacks the head that a loss needs.
         """
+        encoded = model.encoder.encode(trunk.frames, trunk.n_frames, subnet, trunk.shared)
+        return self.of_encoded(model, trunk, labels, encoded, lead, batches, host)
+
+    def of_encoded(
+        self,
+        model: Transducer,
+        trunk: Trunk,
+        labels: Labels,
+        encoded: Tensor,
+        lead: Lead | None = None,
+        batches: float | None = None,
+        host: HostLengths | None = None,
+    ) -> tuple[SubnetLosses, Lead]:
+        """:meth:`__call__`, of a subnet whose encoder output, (batch, T, d_model), is there."""
         self.check(model)
         host = host or HostLengths.read(trunk.n_frames, labels.lengths)
-        encoded = model.encoder.encode(trunk.frames, trunk.n_frames, subnet, trunk.shared)
         projected = model.joiner.project_encoder(encoded)
         weights = (self.ctc_weight, self.consistency_weight)
         asked = self._by == "ctc" or any(at(weight, batches) for weight in weights)

@@ -24,7 +24,6 @@ from speechbrain.processing.features import (
     combine_gaussian_statistics_distributed,
 )
 from speechbrain.utils.distributed import is_distributed_initialized
-from speechbrain.utils.metric_stats import ErrorRateStats
 from torch import Tensor, distributed, nn
 from torch.utils.data import Sampler
 
@@ -293,10 +292,3 @@ class RankBatches(Sampler):
         if self.even:
             return -(-len(self.batches) // n_ranks())
         return len(range(rank(), len(self.batches), n_ranks()))
-
-
-def merge_error_rates(stats: ErrorRateStats) -> None:
-    """Gives every process the counts of errors of all."""
-    parts = all_gather((stats.ids, stats.scores))
-    stats.ids = [id_ for ids, _ in parts for id_ in ids]
-    stats.scores = [score for _, scores in parts for score in scores]

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rapidfuzz.distance import Levenshtein
 from speechbrain.utils.metric_stats import ErrorRateStats
 
-from todm_sb.training.distributed import all_gather, merge_error_rates
+from todm_sb.training.distributed import all_gather
 
 # What results, comparisons and bundles tell of the data that error rates are of.
 SCORED_KEYS = ("utterances", "words", "undecodable", "left_out")
@@ -23,9 +24,8 @@ class ErrorRates:
 
     def __init__(self, names: Iterable[str]) -> None:
         self.words = {name: ErrorRateStats() for name in names}
-        self.characters = {
-            name: ErrorRateStats(split_tokens=True, space_token=" ") for name in self.words
-        }
+        # By utterance: the errors, and how many characters were spoken.
+        self.characters: dict[str, dict[str, tuple[int, int]]] = {name: {} for name in self.words}
         self.undecodable: set[str] = set()
 
     def append(
@@ -40,7 +40,9 @@ class ErrorRates:
             spoken: words of each.
         """
         self.words[name].append(ids, found, spoken)
-        self.characters[name].append(ids, found, spoken)
+        for id_, *texts in zip(ids, map(" ".join, found), map(" ".join, spoken), strict=True):
+            # SpeechBrain's distance, in Python, takes longer than a small network takes to decode.
+            self.characters[name][id_] = Levenshtein.distance(*texts), len(texts[1])
 
     def append_undecodable(self, spoken: Mapping[str, list[str]]) -> None:
         """Counts all words and characters of utterances that cannot be decoded as deleted.
@@ -57,18 +59,28 @@ class ErrorRates:
     def merge(self) -> None:
         """Gives every process the errors of all."""
         self.undecodable = set().union(*all_gather(self.undecodable))
-        for stats in (*self.words.values(), *self.characters.values()):
-            merge_error_rates(stats)
+        for stats in self.words.values():
+            words = all_gather((stats.ids, stats.scores))
+            stats.ids = [id_ for ids, _ in words for id_ in ids]
+            stats.scores = [score for _, scores in words for score in scores]
+        parts = all_gather(self.characters)
+        self.characters = {
+            name: {id_: n for part in parts for id_, n in part[name].items()} for name in self.words
+        }
 
     def rates(self) -> dict[str, dict[str, float]]:
         """``WER`` and ``CER`` of each network, in percent."""
         return {
             name: {
                 "WER": self.words[name].summarize("error_rate"),
-                "CER": self.characters[name].summarize("error_rate"),
+                "CER": self._cer(name),
             }
             for name in self.words
         }
+
+    def _cer(self, name: str) -> float:
+        counts = self.characters[name].values()
+        return 100 * sum(errors for errors, _ in counts) / sum(spoken for _, spoken in counts)
 
     def by_rate_and_name(self) -> dict[str, float]:
         """The rates for a log: ``WER max`` and so on."""

@@ -13,7 +13,6 @@ from torch import Tensor
 from todm_sb.dataio.fingerprint import dev_set_id, fingerprint
 from todm_sb.dataio.reading import AS_WRITTEN, Reading
 from todm_sb.dataio.text import words_of_ids
-from todm_sb.decoders.hypothesis import Hypothesis
 from todm_sb.decoders.protocol import Searcher
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters
@@ -89,12 +88,28 @@ class Evaluation:
             The max subnet's loss; not a number where there is none.
         """
         loss = torch.tensor(float("nan"))
-        if self.objective is not None:
-            loss = validation_loss(self.objective, self.model, trunk, labels, self.losses)
-        for name, hypotheses in transcribe(self.model, self.measured, self.searcher, trunk):
-            found = [words_of_ids(self.tokenizer, best.tokens) for best in hypotheses]
+        for name, encoded in encode_each(self.model, self.measured, trunk):
+            if name == "max" and self.objective is not None:
+                loss = self._loss(self.objective, trunk, labels, encoded)
+            hypotheses = self.searcher.search(encoded, trunk.n_frames)
+            found = [words_of_ids(self.tokenizer, best.tokens) for best, *_ in hypotheses]
             self.errors.append(name, ids, found, words)
         return loss
+
+    def _loss(self, objective: Objective, trunk: Trunk, labels: Labels, encoded: Tensor) -> Tensor:
+        """That of the utterances that one can be trained on: those with labels, and no more than
+        frames. The others count in the error rates alone."""
+        fits = (labels.lengths > 0) & (labels.lengths <= trunk.n_frames)
+        if not bool(fits.any()):
+            return torch.tensor(float("nan"))
+        if not bool(fits.all()):
+            part = fits.nonzero().squeeze(1)
+            labels = labels.rows(part)
+            trunk = trunk.rows(part, labels.ids.shape[1])
+            encoded = encoded[part, : trunk.frames.shape[1]]
+        losses, _ = objective.of_encoded(self.model, trunk, labels, encoded)
+        self.losses.add("max", float(losses.total), len(labels.lengths))
+        return losses.total
 
     def stats(self) -> dict[str, float]:
         """The loss and the error rates, over all processes; each must call this."""
@@ -188,54 +203,25 @@ def what_wer_is_of(
     }
 
 
-def validation_loss(
-    objective: Objective, model: Transducer, trunk: Trunk, labels: Labels, means: Averages
-) -> Tensor:
-    """The max subnet's loss of the utterances that one can be trained on: those with labels, and
-    no more than frames. The others count in the error rates alone.
-
-    Args:
-        objective: of the training.
-        model: the supernet.
-        trunk, labels: of a batch.
-        means: takes the loss as ``max``.
-
-    Returns:
-        The loss; not a number where there is no such utterance.
-    """
-    fits = (labels.lengths > 0) & (labels.lengths <= trunk.n_frames)
-    if not bool(fits.any()):
-        return torch.tensor(float("nan"))
-    if not bool(fits.all()):
-        part = fits.nonzero().squeeze(1)
-        labels = labels.rows(part)
-        trunk = trunk.rows(part, labels.ids.shape[1])
-    losses, _ = objective(model, trunk, labels, None)
-    means.add("max", float(losses.total), len(labels.lengths))
-    return losses.total
-
-
-def transcribe(
-    model: Transducer, measured: Measured, searcher: Searcher, trunk: Trunk
-) -> Iterator[tuple[str, list[Hypothesis]]]:
-    """What each measured subnet makes of a batch.
+def encode_each(
+    model: Transducer, measured: Measured, trunk: Trunk
+) -> Iterator[tuple[str, Tensor]]:
+    """What the encoder of each measured subnet makes of a batch.
 
     Args:
         model: the supernet.
         measured: subnets and modes.
-        searcher: of the model.
         trunk: of the batch, in the encoder's first mode.
 
     Yields:
-        The name of a subnet, and its best hypothesis of each utterance.
+        The name of a subnet, and its (batch, T, d_model) outputs.
     """
     first, *others = model.encoder.modes
     n_frames = trunk.frames.shape[1]
     shared = {first: trunk.shared}
     shared |= {causal: model.encoder.shared(n_frames, causal) for causal in others}
     for name, (subnet, causal) in measured.items():
-        encoded = model.encoder.encode(trunk.frames, trunk.n_frames, subnet, shared[causal])
-        yield name, [best for best, *_ in searcher.search(encoded, trunk.n_frames)]
+        yield name, model.encoder.encode(trunk.frames, trunk.n_frames, subnet, shared[causal])
 
 
 def results_of(
