@@ -11,10 +11,11 @@ Its network, optimizer and schedule are those of SpeechBrain's recipe, in its pr
 (``peer_network.py``); tokenizer, features, augmentation, batches, greedy search and the average of
 the best epochs are ours. It is trained at each learning rate, with the losses weighted as
 SpeechBrain's recipe has it (CTC 0.3 for 0.6 of the time) and as ours has it; of each start the rate
-with the lowest dev WER is tested, once. Every training has a folder below ``--work``: the same
-command goes on where it was broken off, and what is finished is only read. Several commands with
-different ``--starts`` or ``--rates``, the second begun when the first trains, share the work; one
-with all of them then prints the table.
+with the lowest dev WER is tested, once. With ``--race=0.25`` rates are tried for a quarter of the
+time, and that with the lowest dev CER goes on to the end, alone. Every training has a folder below
+``--work``: the same command goes on where it was broken off, and what is finished is only read.
+Several commands with different ``--starts`` or ``--rates``, the second begun when the first trains,
+share the work; one with all of them then prints the table.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from todm_sb.utils.files import write_atomic
 from todm_sb.utils.locks import FolderLock
 from todm_sb.utils.tables import table_of
 
-SETTINGS, FINISHED = "settings.json", "finished.json"
+SETTINGS = "settings.json"
 
 
 class Peer:
@@ -65,8 +66,8 @@ class Peer:
         """Of a training."""
         return self.work / f"{start}-{rate:g}"
 
-    def prepare(self, start: str, rate: float) -> tuple[PeerBrain, Splits]:
-        """A training, and the data, which all of them share."""
+    def prepare(self, start: str, rate: float, share: float = 1.0) -> tuple[PeerBrain, Splits]:
+        """A training, of a share of its time, and the data, which all of them share."""
         folder, data = self.folder(start, rate), self.work / "data"
         places = {
             "output_folder": Text(str(folder)),
@@ -78,16 +79,19 @@ class Peer:
         for prepare in hparams["prepare"]:
             prepare()
         tokenizer = tokenizer_of(hparams)
-        options = {"start": start, "rate": rate, "tokenizer": tokenizer, **self.options}
+        options = {"start": start, "rate": rate, "share": share, **self.options}
+        options["tokenizer"] = tokenizer
         return build(hparams, folder, self.size, **options), read_splits(hparams, tokenizer)
 
-    def train(self, start: str, rate: float) -> dict[str, Any]:
-        """Trains, unless that is finished; what it took, and what it has on dev."""
+    def train(self, start: str, rate: float, share: float = 1.0) -> dict[str, Any]:
+        """Trains for a share of the time, unless that is finished; what it took, and what it has on
+        dev."""
         folder = self.folder(start, rate)
+        finished = folder / f"finished-{share:g}.json"
         with FolderLock(folder):
             self._claim(folder)
-            if not (folder / FINISHED).exists():
-                brain, splits = self.prepare(start, rate)
+            if not finished.exists():
+                brain, splits = self.prepare(start, rate, share)
                 brain.train(splits.train, splits.valid)
                 found = {
                     "start": start,
@@ -97,8 +101,19 @@ class Peer:
                     "seconds": brain.stopwatch.seconds(),
                     "dev": brain.measure(splits.valid),
                 }
-                write_atomic(folder / FINISHED, json.dumps(found))
-            return json.loads((folder / FINISHED).read_text())
+                write_atomic(finished, json.dumps(found))
+            return json.loads(finished.read_text())
+
+    def best(
+        self, start: str, rates: Iterable[float], race: float
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """The finished training with the lowest dev WER, and the others: those that lost the race,
+        after its share of the time, or all finished ones, where that is 1."""
+        raced = [self.train(start, rate, race) for rate in dict.fromkeys(rates)]
+        # Words come late: early, letters tell more.
+        key = "WER" if race == 1 else "CER"
+        best, *others = sorted(raced, key=lambda found: found["dev"][key])
+        return self.train(start, best["rate"]), others
 
     def test(self, start: str, rate: float) -> dict[str, Any]:
         """What a finished training has on each test split."""
@@ -198,6 +213,14 @@ def row_of(trained: dict[str, Any], tested: dict[str, Any], run: Path | None) ->
     return row
 
 
+def share(text: str) -> float:
+    """A share of the time: above 0, at most 1."""
+    value = positive(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"{text} is more than all of the time, 1")
+    return value
+
+
 def parse() -> tuple[argparse.Namespace, list[str]]:
     """The arguments, and the overrides of the recipe."""
     parser = argparse.ArgumentParser(
@@ -213,6 +236,12 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--rates", nargs="+", type=positive, default=[0.0005, 0.001, 0.002])
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=list(STARTS))
+    parser.add_argument(
+        "--race",
+        type=share,
+        default=1.0,
+        help="share of the time after which but one rate of each start goes on; default: 1",
+    )
     parser.add_argument("--warmup_steps", type=at_least(1), default=300, help="default: 300")
     parser.add_argument("--d_model", type=at_least(1), default=112, help="default: 112")
     parser.add_argument("--n_layers", type=at_least(1), default=12, help="default: 12")
@@ -248,12 +277,10 @@ def main() -> None:
         )
         rows = []
         for start in arguments.starts:
-            trained = [peer.train(start, rate) for rate in dict.fromkeys(arguments.rates)]
-            best = min(trained, key=lambda found: found["dev"]["WER"])
-            for found in trained:
-                tests = found is best and not arguments.no_test
-                tested = peer.test(start, found["rate"]) if tests else {}
-                rows.append(row_of(found, tested, arguments.against))
+            best, others = peer.best(start, arguments.rates, arguments.race)
+            tested = {} if arguments.no_test else peer.test(start, best["rate"])
+            rows.append(row_of(best, tested, arguments.against))
+            rows += [row_of(found, {}, None) for found in others]
         keys = list(dict.fromkeys(key for row in rows for key in row))
         print(table_of([{key: row.get(key, "-") for key in keys} for row in rows]))
 

@@ -58,6 +58,7 @@ class PeerBrain(sb.Brain):
         tokenizer: of the recipe.
         device: to train on.
         precision: of products; None for the recipe's.
+        share: of ``seconds``, after which it stops for now; schedules are of all of them.
     """
 
     def __init__(
@@ -72,10 +73,12 @@ class PeerBrain(sb.Brain):
         tokenizer: Any,
         device: str = "cpu",
         precision: str | None = None,
+        share: float = 1.0,
     ) -> None:
         self.scheduler = NoamScheduler(rate, warmup_steps)
         self.stopwatch = Stopwatch()
-        self.recipe, self.folder, self.start, self.seconds = recipe, folder, start, seconds
+        self.recipe, self.folder, self.start = recipe, folder, start
+        self.seconds, self.until = seconds, share * seconds
         self.tokenizer, self.searcher = tokenizer, network.searcher()
         self.counter = recipe["epoch_counter"]
         self.counter.limit = ENDLESS
@@ -116,12 +119,12 @@ class PeerBrain(sb.Brain):
 
     @property
     def _optimizer_step_limit_exceeded(self) -> bool:
-        return self.spent >= self.seconds
+        return self.spent >= self.until
 
     def train(self, train: SpeechDataset, valid: SpeechDataset) -> None:
-        """Trains until the time is spent, from where the folder's newest checkpoint is."""
+        """Trains, from the folder's newest checkpoint, until its share of the time is spent."""
         self.checkpointer.recover_if_possible()
-        if self.spent < self.seconds:
+        if self.spent < self.until:
             growth = largest_growth(self.recipe["wav_augment"])
             self.fit(
                 self.counter,

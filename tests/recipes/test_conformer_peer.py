@@ -108,7 +108,7 @@ def test_a_training_ends_by_time_and_goes_on_from_its_checkpoint(scripts, peer):
     with pytest.raises(ConfigError, match=r"seconds was 0.2, is 1.2: give another --work"):
         peer(1.2).train("speechbrain", 0.001)
     # As if it had been broken off.
-    for name in ("finished.json", "settings.json"):
+    for name in ("finished-1.json", "settings.json"):
         (folder / name).unlink()
     later = peer(1.2).train("speechbrain", 0.001)
     assert later["steps"] > found["steps"]
@@ -141,21 +141,29 @@ def test_losses_are_weighted_as_either_recipe_has_it(scripts, peer):
     assert ours.weights() == (1.0, 0.5)  # mini.yaml's
 
 
+@pytest.mark.parametrize(("race", "rate"), [("1", "WER"), ("0.5", "CER")])
 def test_the_rate_is_chosen_on_dev_and_it_alone_is_tested(
-    scripts, corpus, tmp_path, monkeypatch, capsys
+    scripts, corpus, tmp_path, monkeypatch, capsys, race, rate
 ):
     work = tmp_path / "work"
     size = ["--d_model=8", "--n_layers=1", "--n_heads=2", "--starts", "ours", "--rates"]
-    command = [*arguments(corpus, None), f"--work={work}", "--processor_seconds=0.2", *size]
-    monkeypatch.setattr(sys, "argv", ["conformer_peer.py", *command, "0.001", "0.01"])
+    command = [*arguments(corpus, None), f"--work={work}", "--processor_seconds=0.4", *size]
+    command += ["0.001", "0.01", f"--race={race}"]
+    monkeypatch.setattr(sys, "argv", ["conformer_peer.py", *command])
     scripts["conformer_peer"].main()
-    dev = {
-        path.parent.name: json.loads(path.read_text())["dev"]["WER"]
-        for path in work.glob("*/finished.json")
-    }
+
+    def finished(share):
+        paths = work.glob(f"*/finished-{share}.json")
+        return {path.parent.name: json.loads(path.read_text()) for path in paths}
+
+    dev = {name: found["dev"][rate] for name, found in finished(race).items()}
     assert dev.keys() == {"ours-0.001", "ours-0.01"}
     (tested,) = work.glob("*/tested.json")
-    assert dev[tested.parent.name] == min(dev.values())
+    best = tested.parent.name
+    assert dev[best] == min(dev.values())
+    if race != "1":  # it alone goes on
+        assert finished("1").keys() == {best}
+        assert finished("1")[best]["steps"] > finished(race)[best]["steps"]
     assert list(json.loads(tested.read_text())) == ["test-clean"]
     assert "dev WER %" in capsys.readouterr().out
 
@@ -186,6 +194,7 @@ def test_ours_beside_the_peer_is_drawn_over_speakers(scripts, tmp_path):
         (["--against=nowhere", "--processor_seconds=1"], "nowhere was not tested on test-clean"),
         (["--processor_seconds=1", "--d_model=9"], "--d_model=9 is not for 4 heads"),
         (["--processor_seconds=0"], "--processor_seconds: must be above 0"),
+        (["--processor_seconds=1", "--race=1.5"], "--race: 1.5 is more than all of the time, 1"),
         (["--processor_seconds=1", "--no_such=1"], "has no key 'no_such'"),
         (["--processor_seconds=1", "--debug"], "--debug is nothing that the peer follows"),
     ],
