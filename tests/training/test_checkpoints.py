@@ -221,6 +221,23 @@ def test_checkpoints_of_max_alone_give_way_to_those_of_all_subnets(measured):
     assert left == {(None, 60.0), (95.0, None)}
 
 
+def test_where_max_was_trained_alone_at_last_the_newest_checkpoint_counts(measured):
+    """Those with the metric are of before: the warm-up was made longer, or the version is newer."""
+    checkpointer, model, save = measured
+    save(1.0, 5.0, NEW)
+    save(2.0, 50.0, NEW, metric="WER of max")
+    recover_average(checkpointer, model, 2, min_key="WER", wer_of=NEW)
+    assert value(model) == 2.0
+    # In the midst of the next epoch.
+    nn.init.constant_(model.weight, 3.0)
+    checkpointer.save_checkpoint(end_of_epoch=False)
+    recover_average(checkpointer, model, 2, min_key="WER", wer_of=NEW)
+    assert value(model) == 3.0
+    save(4.0, 90.0, NEW)
+    recover_average(checkpointer, model, 1, min_key="WER", wer_of=NEW)
+    assert value(model) == 1.0
+
+
 def test_a_checkpoint_in_the_midst_of_an_epoch_is_deleted_as_ever(measured):
     checkpointer, _, save = measured
     save(1.0, 5.0, OLD, n_average=1)

@@ -226,7 +226,7 @@ def recover_average(
     wer_of: Mapping[str, str] | None = None,
 ) -> None:
     """Loads the best checkpoint, then into ``model`` the average of the ``n_average`` best; the
-    newest checkpoint, where none has the metric.
+    newest checkpoint, where none has the metric, or the last epoch measured max alone.
 
     Only checkpoints whose metric is of the same thing compete: those that are like the newest one
     with ``wer_of``, or else like the newest one.
@@ -245,6 +245,9 @@ def recover_average(
         ConfigError: if there is no checkpoint.
     """
     key = max_key or min_key
+    if key is not None and not _measured_at_last(checkpointer, key):
+        # Where any has the metric, the warm-up was shorter then, or the version older.
+        max_key, min_key, key, n_average = None, None, None, 1
     measured = checkpointer.find_checkpoints(ckpt_predicate=lambda c: key is None or key in c.meta)
     alike = [c for c in measured if (wer_of or {}).items() <= _wer_of(c).items()]
     newest = (alike or measured or [None])[0]
@@ -270,8 +273,15 @@ def recover_average(
         max_num_checkpoints=n_average,
         ckpt_predicate=lambda c: key is None or _wer_of(c) == _wer_of(newest),
     )
-    found = found or checkpointer.find_checkpoints(max_num_checkpoints=1)
     if not found:
         raise ConfigError(f"no checkpoint in {checkpointer.checkpoints_dir}: train first")
     checkpointer.load_checkpoint(found[0])
     model.load_state_dict(average_checkpoints(found, recoverable_name="model"), strict=True)
+
+
+def _measured_at_last(checkpointer: Checkpointer, key: str) -> bool:
+    """Whether the last epoch has the metric; it has not, if it measured max alone."""
+    ended = checkpointer.find_checkpoints(
+        ckpt_predicate=lambda c: not c.meta.keys().isdisjoint({key, WER_OF_MAX})
+    )
+    return bool(ended) and key in ended[0].meta
