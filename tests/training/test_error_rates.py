@@ -48,6 +48,14 @@ def test_character_errors_are_those_of_speechbrain():
     assert errors.rates()["max"]["CER"] == pytest.approx(expected.summarize("error_rate"))
 
 
+def test_where_nothing_was_said_rates_are_0_as_speechbrain_s_are():
+    """A reference may be of characters that the tokenizer leaves out."""
+    errors, expected = ErrorRates(["max"]), ErrorRateStats(split_tokens=True, space_token=" ")
+    errors.append("max", ["a"], [["ONE"]], [[]])
+    expected.append(["a"], [["ONE"]], [[]])
+    assert errors.rates() == {"max": {"WER": 0.0, "CER": expected.summarize("error_rate")}}
+
+
 def test_what_cannot_be_decoded_counts_as_deleted(tmp_path):
     errors = ErrorRates(["max", "min"])
     errors.append_undecodable({})

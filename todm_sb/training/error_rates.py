@@ -80,7 +80,9 @@ class ErrorRates:
 
     def _cer(self, name: str) -> float:
         counts = self.characters[name].values()
-        return 100 * sum(errors for errors, _ in counts) / sum(spoken for _, spoken in counts)
+        spoken = sum(n for _, n in counts)
+        # Of nothing, as SpeechBrain's WER: references may be of letters that normalise to none.
+        return 100 * sum(errors for errors, _ in counts) / spoken if spoken else 0.0
 
     def by_rate_and_name(self) -> dict[str, float]:
         """The rates for a log: ``WER max`` and so on."""
