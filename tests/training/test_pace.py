@@ -115,6 +115,23 @@ def test_what_would_never_begin_is_told(n_batches, space, lines):
     assert not any("augment_after" in x for x in plain)
 
 
+def test_masks_that_would_never_begin_are_told_apart():
+    settings = {"max_batch_seconds": 1.0, "reference_batch_seconds": 1.0, "sandwich_warmup": 0}
+    settings |= {"wav_augment": "one", "feature_augment": "another", "augment_after": 0}
+    settings |= {"space": SearchSpace.from_dict(SPACE), "epoch_counter": EpochCounter(2)}
+    pace = pace_of(settings, 1, 1)
+
+    def told(**changed):
+        return [x.split(" is ")[0] for x in never_begun(settings | changed, 4, pace)]
+
+    assert told() == told(mask_after=7) == []
+    assert told(mask_after=8) == ["mask_after"]
+    assert told(augment_after=8, mask_after=0) == ["augment_after"]
+    assert told(augment_after=8, mask_after=8) == ["augment_after", "mask_after"]
+    (line,) = never_begun(settings | {"augment_after": 8}, 4, pace)
+    assert "batches, none with wav_augment or feature_augment; --augment_after=0" in line
+
+
 class Counted(SearchSpace):
     """A space that counts the random subnets drawn from it."""
 

@@ -56,12 +56,16 @@ def never_begun(settings: Mapping[str, Any], n_batches: int, pace: Pace) -> list
             f"{n:g} reference batches: only max is trained, and no other subnet is of use; "
             f"--sandwich_warmup={round(0.6 * n)} leaves them the last two fifths"
         )
-    augments = any(settings.get(f"{x}_augment") for x in ("wav", "noise", "feature"))
-    if augments and settings.get("augment_after", 0) >= n:
-        lines.append(
-            f"augment_after is {settings['augment_after']:g}, but the whole training is {n:g} "
-            "reference batches: nothing is augmented; --augment_after=0 augments all"
-        )
+    begins = {"augment_after": ["wav", "noise", "feature"]}
+    if settings.get("mask_after") is not None:
+        begins = {"augment_after": ["wav", "noise"], "mask_after": ["feature"]}
+    for key, kinds in begins.items():
+        waiting = [f"{kind}_augment" for kind in kinds if settings.get(f"{kind}_augment")]
+        if waiting and settings.get(key, 0) >= n:
+            lines.append(
+                f"{key} is {settings[key]:g}, but the whole training is {n:g} reference batches, "
+                f"none with {' or '.join(waiting)}; --{key}=0 begins at once"
+            )
     return lines
 
 
