@@ -314,6 +314,12 @@ def test_a_subnet_that_the_supernet_does_not_have_is_refused(exported, subnet, m
         SubnetASR.from_supernet(exported / "all", subnet)
 
 
+def test_evaluation_names_the_run_and_not_the_bundle_it_makes_of_it(tiny_run):
+    manifest = tiny_run / "manifests" / "test-clean.csv"
+    with pytest.raises(ConfigError, match=rf"^{tiny_run}: unknown subnet 'huge'"):
+        call("evaluate", tiny_run, manifest, "--subnet=huge")
+
+
 def test_a_single_subnet_is_no_supernet(exported):
     with pytest.raises(ConfigError, match="single subnet"):
         SubnetASR.from_supernet(exported / "min")

@@ -125,7 +125,10 @@ def _load(
     place: str, subnet: str | None, arguments: argparse.Namespace, temporary: Path
 ) -> SubnetASR:
     bundle = place if is_of_hub(place) else _bundle_of(model_folder(place), temporary)
-    return load(bundle, subnet, device=arguments.device, trusted=arguments.trusted)
+    try:
+        return load(bundle, subnet, device=arguments.device, trusted=arguments.trusted)
+    except ConfigError as error:  # a run's bundle is nothing that the user knows of
+        raise ConfigError(str(error).replace(f"bundle {bundle}", place)) from None
 
 
 def _bundle_of(folder: Path, temporary: Path) -> Path:
