@@ -55,12 +55,19 @@ class Peer:
         size: arguments of the network.
         options: ``warmup_steps`` and ``seconds`` of each training, its ``device`` and its
             ``precision``.
+        race: share of the time after which but one rate of each start goes on.
     """
 
     def __init__(
-        self, recipe: Recipe, work: Path, size: dict[str, Any], options: dict[str, Any]
+        self,
+        recipe: Recipe,
+        work: Path,
+        size: dict[str, Any],
+        options: dict[str, Any],
+        race: float = 1.0,
     ) -> None:
         self.recipe, self.work, self.size, self.options = recipe, work, size, options
+        self.race = race
 
     def folder(self, start: str, rate: float) -> Path:
         """Of a training."""
@@ -105,13 +112,13 @@ class Peer:
             return json.loads(finished.read_text())
 
     def best(
-        self, start: str, rates: Iterable[float], race: float
+        self, start: str, rates: Iterable[float]
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The finished training with the lowest dev WER, and the others: those that lost the race,
         after its share of the time, or all finished ones, where that is 1."""
-        raced = [self.train(start, rate, race) for rate in dict.fromkeys(rates)]
+        raced = [self.train(start, rate, self.race) for rate in dict.fromkeys(rates)]
         # Words come late: early, letters tell more.
-        key = "WER" if race == 1 else "CER"
+        key = "WER" if self.race == 1 else "CER"
         best, *others = sorted(raced, key=lambda found: found["dev"][key])
         return self.train(start, best["rate"]), others
 
@@ -130,13 +137,15 @@ class Peer:
         wanted = {
             "overrides": {key: str(value) for key, value in self.recipe.overrides.items()},
             "size": self.size,
+            # One that went on cannot be measured as it was at another share of its time.
+            "race": self.race,
             **self.options,
         }
         wanted = json.loads(json.dumps(wanted))
         path = folder / SETTINGS
         if not path.exists():
             write_atomic(path, json.dumps(wanted, indent=1))
-        was = json.loads(path.read_text())
+        was = {"race": self.race, **json.loads(path.read_text())}  # older ones do not tell
         changed = [key for key in wanted if was.get(key) != wanted[key]]
         if changed:
             key = changed[0]
@@ -274,10 +283,11 @@ def main() -> None:
                 "seconds": arguments.processor_seconds,
                 **run_options,
             },
+            arguments.race,
         )
         rows = []
         for start in arguments.starts:
-            best, others = peer.best(start, arguments.rates, arguments.race)
+            best, others = peer.best(start, arguments.rates)
             tested = {} if arguments.no_test else peer.test(start, best["rate"])
             rows.append(row_of(best, tested, arguments.against))
             rows += [row_of(found, {}, None) for found in others]

@@ -87,10 +87,10 @@ def test_its_greedy_search_finds_what_speechbrain_s_does(network):
 def peer(scripts, corpus, tmp_path):
     recipe, _ = parse_arguments(arguments(corpus, None))
 
-    def make(seconds):
+    def make(seconds, race=1.0):
         size = {"d_model": 8, "n_layers": 1, "n_heads": 2}
         options = {"warmup_steps": 4, "seconds": seconds, "device": "cpu"}
-        return scripts["conformer_peer"].Peer(recipe, tmp_path / "peer", size, options)
+        return scripts["conformer_peer"].Peer(recipe, tmp_path / "peer", size, options, race)
 
     return make
 
@@ -107,6 +107,8 @@ def test_a_training_ends_by_time_and_goes_on_from_its_checkpoint(scripts, peer):
     assert peer(0.2).train("speechbrain", 0.001) == found
     with pytest.raises(ConfigError, match=r"seconds was 0.2, is 1.2: give another --work"):
         peer(1.2).train("speechbrain", 0.001)
+    with pytest.raises(ConfigError, match=r"race was 1.0, is 0.5: give another --work"):
+        peer(0.2, race=0.5).train("speechbrain", 0.001, 0.5)
     # As if it had been broken off.
     for name in ("finished-1.json", "settings.json"):
         (folder / name).unlink()
