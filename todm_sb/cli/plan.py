@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     precision = hparams.get("precision", "fp32")
     data = Data(arguments.hours, arguments.seconds, arguments.labels_per_second)
     plan = plan_of(hparams, precision, arguments.gpus, data)
-    print(counted_table(plan), end="\n\n")
+    print(counted_table(plan, data), end="\n\n")
     print(cards_table(plan, [CARDS[name] for name in arguments.card]))
     return OK
 

@@ -220,6 +220,7 @@ def test_the_command_plans_a_recipe_as_it_is_overridden(root, capsys):
     # 100 h in batches of 300 s / 1.11 that are 99 % full, dealt to eight.
     n_steps = 2 * math.ceil(math.ceil(360000 / (0.99 * 300 / (100 / 90))) / 8)
     assert f" {n_steps:,} " in text
+    assert "| 100 h " in text
     assert "| bf16 " in text
     assert "8 x H100" in text
     assert "8 x A100" in text

@@ -185,14 +185,20 @@ def steps_of_epoch(seconds: float, audio: float, pace: Pace, n_gpus: int) -> int
     return math.ceil(n_batches / pace.grad_accumulation_factor)
 
 
-def counted_table(plan: Plan) -> str:
-    """What does not depend on the card."""
+def counted_table(plan: Plan, data: Data) -> str:
+    """What does not depend on the card.
+
+    Args:
+        plan: of a training.
+        data: that it is of.
+    """
     most, least = (f"{n / 1e6:.1f} M" for n in plan.parameters)
     total = sum(plan.works.values(), Work())
     memory = {f"memory, {name}": f"{x / 1e9:.2f} GB" for name, x in plan.memory.items()}
     rows = {
         "parameters of max, min": f"{most}, {least}",
         "precision": plan.precision,
+        "audio of a pass (--hours)": f"{data.hours:g} h",
         "optimizer steps": f"{plan.n_steps:,}",
         "batches of a step, on each GPU": f"{plan.pace.grad_accumulation_factor}",
         "computed in a step, on each GPU": f"{total.flops / 1e12:.2f} TFLOP",
