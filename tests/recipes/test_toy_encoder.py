@@ -186,7 +186,7 @@ def test_keys_of_another_kind_are_left_out_with_one_line(caplog):
     from todm_sb.nnet.encoders import build_encoder
 
     options = {"kind": "toy", "n_features": 4, "d_model": 6, "sizes": {"ffn_dims": [5]}}
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         build_encoder({**options, "state_size": 8, "dual_mode": False})
     assert caplog.messages == ["encoder: toy has no dual_mode, state_size; left out"]
 

@@ -37,5 +37,6 @@ def own_arguments(
     if unknown := [name for name in strange if name not in known]:
         raise ConfigError(f"{part}: {kind} has no {quoted(unknown[0])}")
     if strange:
-        logger.warning("%s: %s has no %s; left out", part, kind, ", ".join(strange))
+        # Mostly of the recipe that this one is like; no fault.
+        logger.info("%s: %s has no %s; left out", part, kind, ", ".join(strange))
     return {name: value for name, value in options.items() if name in own}

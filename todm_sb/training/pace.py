@@ -54,7 +54,7 @@ def never_begun(settings: Mapping[str, Any], n_batches: int, pace: Pace) -> list
         lines.append(
             f"sandwich_warmup is {settings['sandwich_warmup']:g}, but the whole training is "
             f"{n:g} reference batches: only max is trained, and no other subnet is of use; "
-            f"--sandwich_warmup={round(0.6 * n)} leaves them the last two fifths"
+            f"--sandwich_warmup={round(0.2 * n)} leaves them the last four fifths"
         )
     begins = {"augment_after": ["wav", "noise", "feature"]}
     if settings.get("mask_after") is not None:
