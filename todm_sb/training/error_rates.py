@@ -24,8 +24,8 @@ class ErrorRates:
 
     def __init__(self, names: Iterable[str]) -> None:
         self.words = {name: ErrorRateStats() for name in names}
-        # By utterance: the errors, and how many characters were spoken.
-        self.characters: dict[str, dict[str, tuple[int, int]]] = {name: {} for name in self.words}
+        # The errors, and how many characters were spoken.
+        self.characters = dict.fromkeys(self.words, (0, 0))
         self.undecodable: set[str] = set()
 
     def append(
@@ -40,9 +40,12 @@ class ErrorRates:
             spoken: words of each.
         """
         self.words[name].append(ids, found, spoken)
-        for id_, *texts in zip(ids, map(" ".join, found), map(" ".join, spoken), strict=True):
+        errors, n = self.characters[name]
+        for hypothesis, text in zip(map(" ".join, found), map(" ".join, spoken), strict=True):
             # SpeechBrain's distance, in Python, takes longer than a small network takes to decode.
-            self.characters[name][id_] = Levenshtein.distance(*texts), len(texts[1])
+            errors += Levenshtein.distance(hypothesis, text)
+            n += len(text)
+        self.characters[name] = errors, n
 
     def append_undecodable(self, spoken: Mapping[str, list[str]]) -> None:
         """Counts all words and characters of utterances that cannot be decoded as deleted.
@@ -64,9 +67,9 @@ class ErrorRates:
             stats.ids = [id_ for ids, _ in words for id_ in ids]
             stats.scores = [score for _, scores in words for score in scores]
         parts = all_gather(self.characters)
-        self.characters = {
-            name: {id_: n for part in parts for id_, n in part[name].items()} for name in self.words
-        }
+        for name in self.characters:
+            errors, n = zip(*(part[name] for part in parts), strict=True)
+            self.characters[name] = sum(errors), sum(n)
 
     def rates(self) -> dict[str, dict[str, float]]:
         """``WER`` and ``CER`` of each network, in percent."""
@@ -79,10 +82,9 @@ class ErrorRates:
         }
 
     def _cer(self, name: str) -> float:
-        counts = self.characters[name].values()
-        spoken = sum(n for _, n in counts)
+        errors, n = self.characters[name]
         # Of nothing, as SpeechBrain's WER: references may be of letters that normalise to none.
-        return 100 * sum(errors for errors, _ in counts) / spoken if spoken else 0.0
+        return 100 * errors / n if n else 0.0
 
     def by_rate_and_name(self) -> dict[str, float]:
         """The rates for a log: ``WER max`` and so on."""
