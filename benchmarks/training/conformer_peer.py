@@ -86,9 +86,9 @@ class Peer:
         for prepare in hparams["prepare"]:
             prepare()
         tokenizer = tokenizer_of(hparams)
-        options = {"start": start, "rate": rate, "share": share, **self.options}
-        options["tokenizer"] = tokenizer
-        return build(hparams, folder, self.size, **options), read_splits(hparams, tokenizer)
+        own = {"start": start, "rate": rate, "share": share, "tokenizer": tokenizer}
+        brain = build(hparams, folder, self.size, **own, **self.options)
+        return brain, read_splits(hparams, tokenizer)
 
     def train(self, start: str, rate: float, share: float = 1.0) -> dict[str, Any]:
         """Trains for a share of the time, unless that is finished; what it took, and what it has on
@@ -145,7 +145,7 @@ class Peer:
         path = folder / SETTINGS
         if not path.exists():
             write_atomic(path, json.dumps(wanted, indent=1))
-        was = {"race": self.race, **json.loads(path.read_text())}  # older ones do not tell
+        was = json.loads(path.read_text())
         changed = [key for key in wanted if was.get(key) != wanted[key]]
         if changed:
             key = changed[0]
