@@ -26,7 +26,7 @@ from todm_sb.training.checkpoints import (
 )
 from todm_sb.training.distributed import RankBatches, broadcast_weights, n_ranks, rank
 from todm_sb.training.epoch_log import log_epoch, write_cost
-from todm_sb.training.evaluation import Evaluation, forms_to_measure, what_wer_is_of
+from todm_sb.training.evaluation import Evaluation, Measured, forms_to_measure, what_wer_is_of
 from todm_sb.training.guard import GradientGuard
 from todm_sb.training.loss_names import means_of_step
 from todm_sb.training.pace import pace_of
@@ -95,7 +95,7 @@ class TODMBrain(sb.Brain):
         # By stage, those that the loaders were made of.
         self.datasets: dict[sb.Stage, Any] = {}
         # Of the stage that is under way, or was the last.
-        self.evaluation = self._evaluation(sb.Stage.VALID)
+        self.evaluation = self._evaluation(sb.Stage.VALID, self.measured)
         if self.checkpointer is not None:
             decoding = decoding_of(vars(self.hparams), self.modules.model)
             self.wer_of = what_wer_is_of(
@@ -136,7 +136,7 @@ class TODMBrain(sb.Brain):
             if self.watch is not None:
                 self.watch.start()
         else:
-            self.evaluation = self._evaluation(stage)
+            self.evaluation = self._evaluation(stage, self._measured_in(stage))
 
     def make_dataloader(self, dataset: Any, stage: sb.Stage, **kwargs: Any) -> Any:
         """As SpeechBrain's, but a batch sampler is told the epoch, and so shuffles anew in each.
@@ -237,12 +237,16 @@ class TODMBrain(sb.Brain):
 
     # Evaluation
 
-    def _evaluation(self, stage: sb.Stage) -> Evaluation:
+    def _measured_in(self, stage: sb.Stage) -> Measured:
+        """All, but in validation only max as long as no other subnet is trained."""
+        batches = self.hparams.lr_annealing.batch
+        if stage != sb.Stage.VALID or not self.sandwich.max_alone(batches):
+            return self.measured
+        return {k: v for k, v in self.measured.items() if v[0] == self.hparams.space.max}
+
+    def _evaluation(self, stage: sb.Stage, measured: Measured) -> Evaluation:
         model, hparams = self.modules.model, vars(self.hparams)
         validates = stage == sb.Stage.VALID
-        measured = self.measured
-        if validates and self.sandwich.max_alone(self.hparams.lr_annealing.batch):
-            measured = {k: v for k, v in measured.items() if v[0] == self.hparams.space.max}
         evaluation = Evaluation.of(model, measured, hparams, self.tokenizer, validates)
         if rank() == 0:
             evaluation.errors.append_undecodable(self._of_dataset(stage, "undecodable"))
