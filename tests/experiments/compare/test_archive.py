@@ -66,6 +66,20 @@ def test_cells_of_other_options_are_refused_and_nothing_is_written(runs, cells, 
     assert not there.root.exists()
 
 
+def test_a_precision_left_to_the_machine_is_that_which_it_has(runs, cells, tmp_path, monkeypatch):  # noqa: F811
+    with runs.hparams_file.open("a") as recipe:
+        recipe.write("precision: !apply:todm_sb.training.precision.fastest_precision\n")
+    machine = "todm_sb.experiments.compare.cells.fastest_precision"
+    monkeypatch.setattr(machine, lambda: "fp32")
+    for cell in cells:
+        if runs.folder(cell).exists():
+            (runs.folder(cell) / "options.json").write_text(json.dumps(runs.options(cell)))
+    archive_cells(runs, cells, tmp_path / "kept")
+    monkeypatch.setattr(machine, lambda: "bf16")
+    with pytest.raises(DataError, match="precision was fp32, is bf16"):
+        restore_cells(elsewhere(runs), cells, tmp_path / "kept")
+
+
 def test_a_cell_without_the_test_set_is_refused(runs, cells, tmp_path):  # noqa: F811
     archive_cells(runs, cells, tmp_path / "kept")
     there = elsewhere(runs)

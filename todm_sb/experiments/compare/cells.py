@@ -22,6 +22,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
 
 from todm_sb.experiments.compare.overrides import as_arguments, from_yaml, merge, resolved_options
+from todm_sb.training.precision import fastest_precision
 from todm_sb.training.recipe import RECIPE, Recipe, dump, replace_strings
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.files import write_atomic
@@ -177,12 +178,15 @@ class Runs:
         return Recipe(self.hparams_file, self.overrides(cell, root))
 
     def options(self, cell: Cell) -> dict[str, str]:
-        """Everything a cell's run depends on, wherever the comparison's folder lies.
+        """Everything a cell's run depends on, wherever the comparison's folder lies; the precision
+        that this machine trains in, where the recipe leaves it to the machine.
 
         Raises:
             ConfigError: if the overrides do not fit the recipe.
         """
         options = resolved_options(self.recipe(cell, Path("FOLDER")))
+        if "fastest_precision" in options.get("precision", ""):
+            options["precision"] = fastest_precision()
         telling = [o for o in self.run_options if not o.startswith(NO_BEARING)]
         return {**options, "arguments": " ".join(sorted(telling))} if telling else options
 
