@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from todm_sb.utils.errors import ConfigError
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "benchmarks"
 SCRIPTS = sorted([*FOLDER.glob("*.py"), *FOLDER.glob("training/*.py")])
@@ -94,6 +96,19 @@ def test_rms_of_the_parameters_of_each_checkpoint_by_kind(run, tmp_path):
 def test_rms_of_no_training_is_refused(run, tmp_path):
     with pytest.raises(SystemExit, match="has no checkpoint"):
         run("training/parameter_rms.py", tmp_path)
+
+
+def test_steps_of_each_phase_are_timed_once_they_have_settled(load):
+    speeds = load("training/processes.py")["speeds"]
+    # Max alone takes 2 s a step, 9 at first; then the sandwich 4 s, 20 at first.
+    times, losses = [0.0], [[1.0]] * 20 + [[1.0] * 4] * 20
+    for first, after in ((9, 2), (20, 4)):
+        times += [times[-1] + first * i for i in range(1, 6)]
+        times += [times[-1] + after * i for i in range(1, 16)]
+    log = [{"time": t, "losses": x, "audio": 8.0} for t, x in zip(times[:-1], losses, strict=True)]
+    assert speeds(log) == {"max alone": (2.0, 4.0), "sandwich": (4.0, 2.0)}
+    with pytest.raises(ConfigError, match="an epoch has 5 steps: too few to be timed"):
+        speeds(log[:5])
 
 
 @pytest.mark.slow
