@@ -34,7 +34,7 @@ demo: $(INSTALLED) ## train a supernet on synthesised speech, cut out a subnet, 
 	cd $(RECIPE) && $(BIN)/todm-sb transcribe --model results/mini/1234/exported/min --reference \
 	    $$(ls results/mini_corpus/test-clean/*/*/*-0001.flac | head -n 3)
 
-test: $(INSTALLED) ## the fast tests (8 minutes on 2 cores)
+test: $(INSTALLED) ## the fast tests (5 to 9 minutes on 2 cores)
 	$(PYTEST) -m 'not slow'
 
 test-all: $(INSTALLED) ## all tests, whole training runs among them

@@ -7,6 +7,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
@@ -34,6 +35,7 @@ from todm_sb.training.distributed import (
     update_statistics_with_nothing,
 )
 from todm_sb.training.error_rates import ErrorRates
+from todm_sb.training.stopwatch import Stopwatch
 from todm_sb.utils.errors import ConfigError, DataError
 from todm_sb.utils.processes import on_first
 
@@ -222,6 +224,18 @@ def rates_of(indices):
     return errors.by_utterance(), errors.rates(), errors.scored()
 
 
+def seconds_of_two(rank):
+    """Processor seconds of a stage of training, by each process's clock: 2 s and 3 s."""
+    clock = [0.0]
+    with mock.patch("time.process_time", side_effect=lambda: clock[0]):
+        stopwatch = Stopwatch()
+        stopwatch.start("train")
+        clock[0] += 2.0 + rank
+        while_it_runs = stopwatch.seconds()["train"]["processor"]
+        stopwatch.start("valid")
+    return while_it_runs, stopwatch.seconds()["train"]["processor"]
+
+
 def checkpoints_of_two(rank, folder):
     """Saves thrice, keeps two and damages the newer: how many are whole for the process that saved
     them, for one that starts anew, and what that loads."""
@@ -277,6 +291,7 @@ def work(rank, folder):
         "dealt": [list(RankBatches([[i] for i in range(n)], True)) for n in (1, 4, 5)],
         "dealt once": [list(RankBatches([[i] for i in range(n)], False)) for n in (1, 4, 5)],
         "lengths": [len(RankBatches(range(5), even)) for even in (True, False)],
+        "seconds": seconds_of_two(rank),
         "rates": rates_of([0] if rank == 0 else [1, 2, 3]),
         "gradients": gradients_of_two(rank),
         "bfloat16": sums_in_bfloat16_of_two(rank),
@@ -420,6 +435,10 @@ def test_batches_are_dealt_evenly_for_training_and_once_for_evaluation(two):
     assert first == [[[0]], [[0], [2]], [[0], [2], [4]]]
     assert second == [[], [[1], [3]], [[1], [3]]]
     assert [found["lengths"] for found in two] == [[3, 3], [3, 2]]
+
+
+def test_processor_seconds_are_those_of_all_processes(two):
+    assert [found["seconds"] for found in two] == [(4.0, 5.0), (6.0, 5.0)]
 
 
 def test_error_counts_of_shares_add_up(two):

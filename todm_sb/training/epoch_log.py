@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from todm_sb.training.curves import TrainingHistory
-from todm_sb.training.distributed import rank
+from todm_sb.training.distributed import n_ranks, rank
 from todm_sb.training.stopwatch import Stopwatch
 from todm_sb.utils.files import write_atomic
 
@@ -40,7 +40,7 @@ def log_epoch(
 
 
 def write_cost(folder: Path, optimizer_steps: int, stopwatch: Stopwatch) -> None:
-    """Writes what training has cost so far to ``cost.json``; the seconds are the first process's.
+    """Writes what training has cost so far to ``cost.json``; ``threads`` are those of a process.
 
     Args:
         folder: of the run.
@@ -51,6 +51,7 @@ def write_cost(folder: Path, optimizer_steps: int, stopwatch: Stopwatch) -> None
         return
     cost = {
         "optimizer_steps": optimizer_steps,
+        "processes": n_ranks(),
         "threads": torch.get_num_threads(),
         "seconds": stopwatch.seconds(),
     }

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from speechbrain.utils.distributed import if_main_process
 
+from todm_sb.training.distributed import all_gather, n_ranks
+
 
 class Stopwatch:
     """Wall and processor seconds by name.
 
-    Processor time is that of all threads of this process; it tells what a run costs even where
-    other programs share the machine.
+    Processor time is that of all threads of all processes that train together, which start and stop
+    at once; it tells what a run costs even where other programs share the machine.
     """
 
     def __init__(self) -> None:
@@ -26,11 +28,15 @@ class Stopwatch:
         self.running = (name, time.perf_counter(), time.process_time())
 
     def stop(self) -> None:
-        """Stops counting."""
-        self.stopped, self.running = self._counted(), None
+        """Stops counting. All processes have to call it."""
+        if self.running is not None:
+            _, _, processor = self.running
+            spent = all_gather(time.process_time() - processor)
+            self.stopped, self.running = self._counted(sum(spent)), None
 
     def seconds(self) -> dict[str, dict[str, float]]:
-        """So far: by name, ``wall`` and ``processor`` seconds."""
+        """So far: by name, ``wall`` and ``processor`` seconds; while it runs the other processes
+        are taken to be as busy as this one."""
         return {
             name: {"wall": wall, "processor": processor}
             for name, (wall, processor) in self._counted().items()
@@ -46,13 +52,13 @@ class Stopwatch:
         saved = json.loads(Path(path).read_text(encoding="utf-8"))
         self.stopped, self.running = {name: tuple(x) for name, x in saved.items()}, None
 
-    def _counted(self) -> dict[str, tuple[float, float]]:
+    def _counted(self, spent: float | None = None) -> dict[str, tuple[float, float]]:
+        """Seconds by name, with the processor time that all have spent since it was started."""
         counted = dict(self.stopped)
         if self.running is not None:
             name, wall, processor = self.running
+            if spent is None:
+                spent = n_ranks() * (time.process_time() - processor)
             before = counted.get(name, (0.0, 0.0))
-            counted[name] = (
-                before[0] + time.perf_counter() - wall,
-                before[1] + time.process_time() - processor,
-            )
+            counted[name] = (before[0] + time.perf_counter() - wall, before[1] + spent)
         return counted
