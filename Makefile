@@ -29,7 +29,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: $(INSTALLED) ## train a supernet on synthesised speech, cut out a subnet, transcribe with it
 	cd $(RECIPE) && OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc_per_node=2 train.py \
-	    hparams/mini.yaml --max_batch_seconds=15
+	    hparams/mini.yaml --max_batch_seconds=15 --device=cpu
 	cd $(RECIPE) && $(BIN)/todm-sb export results/mini/1234 results/mini/1234/exported/min --subnet min
 	cd $(RECIPE) && $(BIN)/todm-sb transcribe --model results/mini/1234/exported/min --reference \
 	    $$(ls results/mini_corpus/test-clean/*/*/*-0001.flac | head -n 3)

@@ -32,7 +32,7 @@ from todm_sb.training.watch import read_steps
 
 ROOT = Path(__file__).resolve().parents[2]
 WINDOW = 20
-STEPS = (100, 200, 250, 300, 400)
+STEPS = (100, 200, 250, 300)
 
 AUGMENTED = "--augment_after=0"
 SIMPLE = {"s_range": 5, "by": "simple", "coverage": 0.0, "warmup_batches": 2000}

@@ -6,23 +6,29 @@ whose threads share the cores.
     python processes.py ../../recipes/LibriSpeech/todm/hparams/mini_librispeech.yaml \\
         --data_folder=/path/to/LibriSpeech --sandwich_warmup=20
 
-Each way begins a training of the recipe with the first batches of an epoch in any order, in turn,
-on as much audio a step: ``max_batch_seconds`` is shared among the processes. Of the steps of max
-alone and of those of the sandwich the first few are left out, as they are slower.
+Each way begins a training of the recipe, in turn, with a step for each batch, in any order;
+``max_batch_seconds`` is shared among the processes. Smaller batches are not filled as well, so that
+an epoch has more steps: what counts is the time of an epoch, if all of its steps were such. Of
+the steps of max alone and of those of the sandwich the first few are left out, as they are slower.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from statistics import mean
 
+from todm_sb.dataio.batches import largest_growth
+from todm_sb.dataio.pipeline import make_loader_kwargs
+from todm_sb.dataio.split import read_splits
+from todm_sb.dataio.tokenizer import tokenizer_of
 from todm_sb.training.arguments import parse_arguments
+from todm_sb.training.settings import load_checked
 from todm_sb.utils.arguments import at_least
 from todm_sb.utils.errors import ConfigError, one_line_errors
 from todm_sb.utils.tables import table_of
@@ -37,29 +43,38 @@ def train(command: list[str], threads: int, folder: Path, steps: int) -> list[di
     Raises:
         ConfigError: if it failed.
     """
-    brief = [f"--output_folder={folder}", "--ascending_epochs=0", "--test_splits=[]"]
-    brief += ["--noprogressbar", "--debug", f"--debug_batches={steps}", "--debug_epochs=1"]
+    brief = ["--noprogressbar", "--debug", f"--debug_batches={steps}", "--debug_epochs=1"]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
     done = subprocess.run([*command, *brief], env=environment, capture_output=True, text=True)
     if done.returncode:
-        raise ConfigError(done.stderr.strip().splitlines()[-1].removeprefix("error: "))
+        lines = done.stderr.strip().splitlines()
+        told = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        raise ConfigError((told or lines)[-1])
     return [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
 
 
-def speeds(log: list[dict]) -> dict[str, tuple[float, float]]:
-    """Of each phase, seconds a step and seconds of audio a second.
+def steps_of_epoch(arguments: list[str], processes: int) -> int:
+    """Of the recipe that these arguments are of, whose data are prepared."""
+    hparams = load_checked(*parse_arguments(arguments))
+    data = read_splits(hparams, tokenizer_of(hparams)).train
+    growth = largest_growth(hparams.get("wav_augment"))
+    kwargs = make_loader_kwargs(data, hparams["max_batch_seconds"], hparams["seed"], growth=growth)
+    return math.ceil(len(kwargs["batch_sampler"]) / processes)
+
+
+def seconds_a_step(log: list[dict]) -> dict[str, float]:
+    """Of each phase of which there are enough steps.
 
     Raises:
-        ConfigError: if there is none of which enough steps were made.
+        ConfigError: if there is none.
     """
     found = {}
     for phase, several in (("max alone", False), ("sandwich", True)):
         records = [record for record in log if (len(record["losses"]) > 1) is several][SETTLING:]
-        if len(records) > 1:
-            took = (records[-1]["time"] - records[0]["time"]) / (len(records) - 1)
-            found[phase] = took, mean(record["audio"] for record in records) / took
+        if len(records) > SETTLING:
+            found[phase] = (records[-1]["time"] - records[0]["time"]) / (len(records) - 1)
     if not found:
-        raise ConfigError(f"an epoch has {len(log)} steps: too few to be timed")
+        raise ConfigError(f"{len(log)} steps are too few to be timed: give more --steps, or data")
     return found
 
 
@@ -81,33 +96,37 @@ def main() -> None:
     with one_line_errors():
         arguments, others = parse()
         n = arguments.processes
-        recipe, _ = parse_arguments([arguments.hparams, *others])
-        shared = recipe.settings()["max_batch_seconds"] / n
+        shared = (
+            parse_arguments([arguments.hparams, *others])[0].settings()["max_batch_seconds"] / n
+        )
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n}"]
         launcher += ["--module", "todm_sb.cli", "train"]
         ways = {
-            f"1 process, {n} threads": (["-m", "todm_sb.cli", "train"], [], n),
-            f"{n} processes": (launcher, [f"--max_batch_seconds={shared:g}"], 1),
+            f"1 process, {n} threads": (["-m", "todm_sb.cli", "train"], [], 1),
+            f"{n} processes": (launcher, [f"--max_batch_seconds={shared:g}"], n),
         }
-        measured = {}
-        with tempfile.TemporaryDirectory() as scratch:
-            for way, (program, own, threads) in ways.items():
-                command = [sys.executable, *program, arguments.hparams, *others, *own]
-                log = train(command, threads, Path(scratch) / str(threads), arguments.steps)
-                measured[way] = speeds(log)
         rows = []
-        for way, of_phase in measured.items():
-            for phase, (took, speed) in of_phase.items():
-                _, alone = next(iter(measured.values()))[phase]
-                rows.append(
-                    {
+        alone: dict[str, float] = {}
+        with tempfile.TemporaryDirectory() as scratch:
+            for way, (program, own, processes) in ways.items():
+                folder = Path(scratch) / str(processes)
+                brief = [f"--output_folder={folder}", "--ascending_epochs=0", "--test_splits=[]"]
+                brief += ["--grad_accumulation_factor=1", "--device=cpu"]
+                training = [arguments.hparams, *others, *own, *brief]
+                command = [sys.executable, *program, *training]
+                log = train(command, n // processes, folder, arguments.steps)
+                steps = steps_of_epoch(training, processes)
+                for phase, took in seconds_a_step(log).items():
+                    epoch = steps * took / 60
+                    row = {
                         "training": way,
                         "steps of": phase,
                         "s a step": f"{took:.2f}",
-                        "audio s a second": f"{speed:.1f}",
-                        "ratio": f"{speed / alone:.2f}",
+                        "steps an epoch": f"{steps}",
+                        "minutes an epoch": f"{epoch:.2f}",
+                        "ratio": f"{epoch / alone.setdefault(phase, epoch):.2f}",
                     }
-                )
+                    rows.append(row)
         print(table_of(rows))
 
 

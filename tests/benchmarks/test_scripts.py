@@ -99,16 +99,16 @@ def test_rms_of_no_training_is_refused(run, tmp_path):
 
 
 def test_steps_of_each_phase_are_timed_once_they_have_settled(load):
-    speeds = load("training/processes.py")["speeds"]
+    seconds_a_step = load("training/processes.py")["seconds_a_step"]
     # Max alone takes 2 s a step, 9 at first; then the sandwich 4 s, 20 at first.
     times, losses = [0.0], [[1.0]] * 20 + [[1.0] * 4] * 20
     for first, after in ((9, 2), (20, 4)):
         times += [times[-1] + first * i for i in range(1, 6)]
         times += [times[-1] + after * i for i in range(1, 16)]
-    log = [{"time": t, "losses": x, "audio": 8.0} for t, x in zip(times[:-1], losses, strict=True)]
-    assert speeds(log) == {"max alone": (2.0, 4.0), "sandwich": (4.0, 2.0)}
-    with pytest.raises(ConfigError, match="an epoch has 5 steps: too few to be timed"):
-        speeds(log[:5])
+    log = [{"time": t, "losses": x} for t, x in zip(times[:-1], losses, strict=True)]
+    assert seconds_a_step(log) == {"max alone": 2.0, "sandwich": 4.0}
+    with pytest.raises(ConfigError, match="5 steps are too few to be timed"):
+        seconds_a_step(log[:5])
 
 
 @pytest.mark.slow

@@ -185,7 +185,8 @@ class Runs:
             ConfigError: if the overrides do not fit the recipe.
         """
         options = resolved_options(self.recipe(cell, Path("FOLDER")))
-        if "fastest_precision" in options.get("precision", ""):
+        given = any(option.startswith("--precision=") for option in self.run_options)
+        if "fastest_precision" in options.get("precision", "") and not given:
             options["precision"] = fastest_precision()
         telling = [o for o in self.run_options if not o.startswith(NO_BEARING)]
         return {**options, "arguments": " ".join(sorted(telling))} if telling else options

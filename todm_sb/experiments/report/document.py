@@ -131,9 +131,11 @@ def _progress(run: Path) -> str:
         return f"{epochs} epochs."
     data = json.loads(cost.read_text(encoding="utf-8"))
     seconds = data["seconds"]["train"]
+    # Costs written before have the processor time of the first process alone.
+    processes = f"{data['processes']} processes of " if data.get("processes", 1) > 1 else ""
     return (
         f"{epochs} epochs, {data['optimizer_steps']} optimizer steps, {seconds['wall']:.0f} s "
-        f"({seconds['processor']:.0f} s of processor time, {data['threads']} threads)."
+        f"({seconds['processor']:.0f} s of processor time, {processes}{data['threads']} threads)."
     )
 
 
