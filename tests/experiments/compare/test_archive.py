@@ -78,6 +78,11 @@ def test_a_precision_left_to_the_machine_is_that_which_it_has(runs, cells, tmp_p
     monkeypatch.setattr(machine, lambda: "bf16")
     with pytest.raises(DataError, match="precision was fp32, is bf16"):
         restore_cells(elsewhere(runs), cells, tmp_path / "kept")
+    # One that is given for the runs holds on any machine.
+    runs.run_options = ["--precision=fp32"]
+    on_new = runs.options(cells[0])
+    monkeypatch.setattr(machine, lambda: "fp32")
+    assert on_new == runs.options(cells[0])
 
 
 def test_a_cell_without_the_test_set_is_refused(runs, cells, tmp_path):  # noqa: F811

@@ -32,7 +32,7 @@ def run(tmp_path):
     provenance.record(folder, ["python", "train.py", "x.yaml", "--lr=0.1 & <more>"])
     cost = {"wall": 12.0, "processor": 8.0}
     (folder / "cost.json").write_text(
-        json.dumps({"optimizer_steps": 7, "threads": 1, "seconds": {"train": cost}})
+        json.dumps({"optimizer_steps": 7, "processes": 2, "threads": 1, "seconds": {"train": cost}})
     )
     result = {"subnet": "max", **SPACE.max.to_dict(), "parameters": 1.5e6, "WER": 12.34, "CER": 5.6}
     (folder / "results_test-clean.json").write_text(json.dumps([result]))
@@ -86,7 +86,10 @@ def test_the_markdown_has_commands_tables_space_front_and_versions(run, search, 
     assert "todm-sb compare x.yaml" in text
     assert "python train.py x.yaml '--lr=0.1 & <more>'" in text
     assert "Search space: 1 to 2 layers; FFN 16, 32; layers left out: any." in text
-    assert "1 epochs, 7 optimizer steps, 12 s (8 s of processor time, 1 threads)." in text
+    assert (
+        "1 epochs, 7 optimizer steps, 12 s (8 s of processor time, 2 processes of 1 threads)."
+        in text
+    )
     assert re.search(r"\| max +\| 2 +\| 32 x 2 +\| 1\.50 M +\| 12\.34 \| 5\.60  \|", text)
     front = text[text.index("## Pareto front") : text.index("## Training runs")]
     assert "30.00" in front
