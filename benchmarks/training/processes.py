@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""What a training gains on a CPU from a process for each core, of one thread each, over one process
-whose threads share the cores.
+"""On a CPU, a process for each core or one process with a thread for each: which trains faster.
 
     cd benchmarks/training
     python processes.py ../../recipes/LibriSpeech/todm/hparams/mini_librispeech.yaml \\
@@ -78,27 +77,17 @@ def seconds_a_step(log: list[dict]) -> dict[str, float]:
     return found
 
 
-def parse() -> tuple[argparse.Namespace, list[str]]:
-    """The arguments, and the overrides of the recipe."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("hparams")
-    parser.add_argument("--processes", type=at_least(2), default=2, help="default: 2, as cores")
-    parser.add_argument("--steps", type=at_least(10), default=50, help="of each way; default: 50")
-    return parser.parse_known_args()
-
-
 def main() -> None:
     """Prints a table."""
     with one_line_errors():
-        arguments, others = parse()
+        parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+        parser.add_argument("hparams")
+        parser.add_argument("--processes", type=at_least(2), default=2, help="default: 2, as cores")
+        parser.add_argument("--steps", type=at_least(10), default=50, help="of each; default: 50")
+        arguments, others = parser.parse_known_args()
         n = arguments.processes
-        shared = (
-            parse_arguments([arguments.hparams, *others])[0].settings()["max_batch_seconds"] / n
-        )
+        recipe, _ = parse_arguments([arguments.hparams, *others])
+        shared = recipe.settings()["max_batch_seconds"] / n
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n}"]
         launcher += ["--module", "todm_sb.cli", "train"]
         ways = {
