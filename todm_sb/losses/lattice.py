@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-import torchaudio
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
+from todm_sb.losses.forward_backward import forward_backward
+from todm_sb.losses.lattice_kernel import kernel_loss
 from todm_sb.nnet.masking import frame_mask
 
 
@@ -71,65 +73,47 @@ def two_channel_loss(
 ) -> tuple[Tensor, Tensor]:
     """Transducer loss from two log-probabilities a node.
 
-    torchaudio's loss without its own softmax is just this on a vocabulary of two, where blank is
-    0 and every target is 1. Its gradient is exact, and minus the probability that an alignment
-    takes the arc. On GPUs it leaves the loss of an utterance of one frame or no label unwritten;
-    there is but one alignment of these, whose arcs are added up here.
+    Its gradient is exact, and minus the probability that an alignment takes the arc. On a CPU both
+    are summed up in float64, elsewhere in float32.
 
     Args:
         log_probs: (batch, T, U + 1, 2), log p(blank) and log p(next label).
         n_frames: (batch,), integer frames, at most T. Without any, no label can be explained, and
             the loss is infinite, or 0 where there is none; the gradient is zero.
         n_labels: (batch,), integer labels, at most U.
-        host: both of them once more; None to read them.
+        host: both of them once more; None to read them from the device.
 
     Returns:
         (batch,), negative log-likelihood in nats, and (batch, T, U + 1), the occupancy of each
-        node, without gradient.
+        node, without gradient; both float32, or float64 where ``log_probs`` is.
     """
-    longest = (host or HostLengths.read(n_frames, n_labels)).longest
-    n_frames, n_labels = (x.to(log_probs.device) for x in (n_frames, n_labels))
-    arcs = log_probs.detach().float()
-    loss, gradient = _only_alignment(arcs, n_frames, n_labels)
-    if longest[0] > 1 and longest[1] > 0:
-        several = (n_frames > 1) & (n_labels > 0)
-        within = slice(None), slice(longest[0]), slice(longest[1] + 1)
-        summed, summed_gradient = _all_alignments(arcs[within], n_frames, n_labels)
-        loss = torch.where(several, summed, loss)
-        gradient[within] = torch.where(
-            several[:, None, None, None], summed_gradient, gradient[within]
-        )
-    # Loss and gradient are known by now; a product with the latter hands it on to the graph. Arcs
-    # that no alignment takes have none, whatever their value is.
-    through = torch.where(gradient == 0, 0, log_probs * gradient).sum((1, 2, 3))
-    return loss + (through - through.detach()), -gradient.sum(-1)
+    arcs = log_probs.detach()
+    lengths = [x.to(arcs.device) for x in (n_frames, n_labels)]
+    if arcs.device.type == "cpu":
+        loss, gradient = forward_backward(arcs, *lengths)
+    else:
+        longest = (host or HostLengths.read(n_frames, n_labels)).longest
+        loss, gradient = kernel_loss(arcs.float(), *lengths, longest)
+    accurate = torch.promote_types(arcs.dtype, torch.float32)
+    gradient = gradient.to(accurate)
+    return _WithGradient.apply(log_probs, loss.to(accurate), gradient), -gradient.sum(-1)
 
 
-def _only_alignment(arcs: Tensor, n_frames: Tensor, n_labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss, and its gradient at the arcs, of utterances of at most one frame or of no label: all
-    labels in the first frame, then blanks. Others' are to be ignored."""
-    T, n_rows = arcs.shape[1:3]
-    own = frame_mask(n_frames, T)
-    row, last = torch.arange(n_rows, device=arcs.device), n_labels[:, None, None]
-    taken = torch.stack([own & (row == last), own & (row < last)], -1)
-    loss = -arcs.where(taken, 0).sum((1, 2, 3))
-    return loss.masked_fill((n_frames == 0) & (n_labels > 0), torch.inf), -taken.float()
+class _WithGradient(torch.autograd.Function):
+    """A loss of each utterance whose gradient is known already."""
 
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx, x: Tensor, loss: Tensor, gradient: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(gradient)
+        ctx.dtype = x.dtype
+        return loss.clone()
 
-def _all_alignments(arcs: Tensor, n_frames: Tensor, n_labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The same by torchaudio, of utterances of several frames and any label; T and U are the
-    largest. Others' are to be ignored."""
-    with torch.inference_mode(False), torch.enable_grad():
-        # What inference mode has made takes no part in gradients; its copy does.
-        arcs = arcs.clone(memory_format=torch.contiguous_format).requires_grad_()
-        loss = torchaudio.functional.rnnt_loss(
-            arcs,
-            torch.ones(len(arcs), arcs.shape[2] - 1, dtype=torch.int32, device=arcs.device),
-            n_frames.clamp(min=1).int().contiguous(),
-            n_labels.int().contiguous(),
-            blank=0,
-            reduction="none",
-            fused_log_softmax=False,
-        )
-        (gradient,) = torch.autograd.grad(loss.sum(), arcs)
-    return loss.detach(), gradient
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
+    ) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return (grad[:, None, None, None] * gradient).to(ctx.dtype), None, None
