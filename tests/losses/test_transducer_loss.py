@@ -5,13 +5,15 @@ import torch
 import torchaudio
 from brute_force import alignments, enumerate_arcs
 
-from todm_sb.losses import nodes
+from todm_sb.losses import lattice, nodes
 from todm_sb.losses.distillation import AlphaDivergence
+from todm_sb.losses.forward_backward import forward_backward
 from todm_sb.losses.lattice import following_labels, log_softmax, two_channel_loss, valid_nodes
+from todm_sb.losses.lattice_kernel import kernel_loss
+from todm_sb.losses.pruning import OUTSIDE
 from todm_sb.losses.transducer import NODE_WEIGHTS, Teacher, lattice_loss, node_weights
 from todm_sb.nnet.joiner import Joiner
 
-# torchaudio computes the lattice in float32.
 SINGLE = {"rtol": 1e-5, "atol": 1e-5}
 VOCAB = 5
 
@@ -216,13 +218,37 @@ def test_the_occupancy_is_exactly_zero_outside_an_utterances_lattice(batch):
 
 def test_the_occupancy_of_a_long_lattice_still_adds_up_to_the_steps_of_a_path():
     n_frames, n_labels = torch.tensor([400, 271]), torch.tensor([60, 80])
-    arcs = 2 * torch.randn(2, 400, 81, 2)
-    _, occupancy = two_channel_loss(arcs.logsumexp(-1, True).neg() + arcs, n_frames, n_labels)
+    arcs = (2 * torch.randn(2, 400, 81, 2)).log_softmax(-1)
+    _, occupancy = two_channel_loss(arcs, n_frames, n_labels)
     for got, steps in zip(occupancy.double().sum((1, 2)), n_frames + n_labels, strict=True):
-        assert got.item() == pytest.approx(steps.item(), rel=1e-3)
+        assert got.item() == pytest.approx(steps.item(), rel=1e-6)
     # Every alignment passes each frame and each row of labels.
-    assert occupancy[0].sum(1).min() >= 1 - 1e-3
-    assert occupancy[1, :271].sum(0).min() >= 1 - 1e-3
+    assert occupancy[0].sum(1).min() >= 1 - 1e-6
+    assert occupancy[1, :271].sum(0).min() >= 1 - 1e-6
+
+
+def test_on_a_cpu_a_long_lattice_is_summed_as_the_kernel_sums_it():
+    n_frames, n_labels = torch.tensor([400, 271, 1, 0]), torch.tensor([60, 80, 7, 3])
+    arcs = (2 * torch.randn(4, 400, 81, 3)).log_softmax(-1)[..., :2]
+    arcs[1, :100, 40] = OUTSIDE
+    arcs[0, 300:, :20] = -torch.inf
+    arcs[1, 271:] = arcs[0, :, 61:] = math.nan  # nobody's
+    loss, gradient = forward_backward(arcs, n_frames, n_labels)
+    expected, expected_gradient = sum_by_the_kernel(
+        arcs.nan_to_num(0, neginf=OUTSIDE), n_frames, n_labels
+    )
+    torch.testing.assert_close(loss.float(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gradient.float(), expected_gradient, rtol=1e-3, atol=1e-3)
+    assert (gradient[1, 271:] == 0).all()
+
+
+def test_a_lattice_that_no_alignment_passes_has_infinite_loss_and_no_gradient():
+    arcs = torch.zeros(2, 3, 3, 2)
+    arcs[0, :, 1] = -torch.inf
+    loss, gradient = forward_backward(arcs, torch.tensor([3, 3]), torch.tensor([2, 2]))
+    assert loss.tolist() == [math.inf, pytest.approx(-math.log(6))]
+    assert not gradient[0].any()
+    assert gradient[1].any()
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
@@ -256,7 +282,8 @@ def test_uniform_weights_are_alike_on_an_utterances_own_nodes(batch, dtype):
 def test_node_weights_add_up_to_the_steps_of_a_path_and_are_zero_on_padding(batch, kind):
     weights = batch.teacher(kind).node_weights
     torch.testing.assert_close(weights.double(), batch.brute_force_weights(kind), **SINGLE)
-    torch.testing.assert_close(weights.sum((1, 2)), batch.n_frames + batch.n_labels + 0.0, **SINGLE)
+    steps = (batch.n_frames + batch.n_labels).double()
+    torch.testing.assert_close(weights.double().sum((1, 2)), steps, **SINGLE)
     valid = valid_nodes(batch.n_frames, batch.n_labels, 5, torch.arange(4))
     assert (weights[~valid] == 0).all()
     assert (weights[valid] > 0).all()
@@ -610,8 +637,8 @@ def test_the_two_channel_gradient_is_that_of_enumerated_alignments(dtype, tolera
     log_probs.requires_grad_()
     loss, occupancy = two_channel_loss(log_probs, n_frames, n_labels)
     (gradient,) = torch.autograd.grad(weigh(loss), log_probs)
-    assert loss.dtype == torch.promote_types(dtype, torch.float32)
-    assert (occupancy.dtype, gradient.dtype) == (torch.float32, dtype)
+    assert loss.dtype == occupancy.dtype == torch.promote_types(dtype, torch.float32)
+    assert gradient.dtype == dtype
     torch.testing.assert_close(loss.double(), expected, **SINGLE)
     scale = expected_gradient.abs().max().item()
     torch.testing.assert_close(
@@ -657,7 +684,11 @@ def cuda_kernel(arcs, targets, n_frames, n_labels, **options):
 RNNT_LOSS = torchaudio.functional.rnnt_loss
 
 
-@pytest.mark.parametrize("kernel", [RNNT_LOSS, cuda_kernel], ids=["cpu", "cuda"])
+def sum_by_the_kernel(arcs, n_frames, n_labels):
+    return kernel_loss(arcs.float(), n_frames, n_labels, (max(n_frames), max(n_labels)))
+
+
+@pytest.mark.parametrize("kernel", [None, RNNT_LOSS, cuda_kernel], ids=["none", "cpu", "cuda"])
 @pytest.mark.parametrize(
     ("n_frames", "n_labels"),
     [
@@ -672,7 +703,9 @@ RNNT_LOSS = torchaudio.functional.rnnt_loss
 def test_utterances_of_one_frame_or_no_label_are_exact_in_any_batch(
     kernel, n_frames, n_labels, monkeypatch
 ):
-    monkeypatch.setattr(torchaudio.functional, "rnnt_loss", kernel)
+    if kernel is not None:
+        monkeypatch.setattr(torchaudio.functional, "rnnt_loss", kernel)
+        monkeypatch.setattr(lattice, "forward_backward", sum_by_the_kernel)
     log_probs = (2 * torch.randn(5, 4, 4, 3)).log_softmax(-1)[..., :2].requires_grad_()
     sizes = torch.tensor([n_frames, n_labels], dtype=torch.int32)
     strided = sizes.T.contiguous().T  # as a loader may give them
