@@ -12,7 +12,8 @@ Its network, optimizer and schedule are those of SpeechBrain's recipe, in its pr
 the best epochs are ours. It is trained at each learning rate, with the losses weighted as
 SpeechBrain's recipe has it (CTC 0.3 for 0.6 of the time) and as ours has it; of each start the rate
 with the lowest dev WER is tested, once. With ``--race=0.25`` rates are tried for a quarter of the
-time, and that with the lowest dev CER goes on to the end, alone. Every training has a folder below
+time, and that with the lowest dev CER goes on to the end, alone (of equal ones, that with the lowest
+transducer loss). Every training has a folder below
 ``--work``: the same command goes on where it was broken off, and what is finished is only read.
 Several commands with different ``--starts`` or ``--rates``, the second begun when the first trains,
 share the work; one with all of them then prints the table.
@@ -26,7 +27,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from peer_brain import STARTS, PeerBrain, build
+from peer_brain import STARTS, PeerBrain, build, read_history
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
 from speechbrain.utils.run_opts import RunOptions
 
@@ -117,9 +118,14 @@ class Peer:
         """The finished training with the lowest dev WER, and the others: those that lost the race,
         after its share of the time, or all finished ones, where that is 1."""
         raced = [self.train(start, rate, self.race) for rate in dict.fromkeys(rates)]
-        # Words come late: early, letters tell more.
+        # Words come late: early, letters tell more, and before any letter is right the loss does.
         key = "WER" if self.race == 1 else "CER"
-        best, *others = sorted(raced, key=lambda found: found["dev"][key])
+
+        def rank(found: dict[str, Any]) -> tuple[float, float]:
+            last = read_history(self.folder(start, found["rate"]))[-1]
+            return found["dev"][key], last["transducer"]
+
+        best, *others = sorted(raced, key=rank)
         return self.train(start, best["rate"]), others
 
     def test(self, start: str, rate: float) -> dict[str, Any]:
