@@ -1,5 +1,6 @@
 """Transducer loss with its joiner, forward and backward: ours, on the full and the pruned lattice,
-against torchaudio's loss on the logits of all nodes.
+against torchaudio's loss on the logits of all nodes; and the sums over the lattice alone, of two
+numbers a node, against torchaudio's.
 
     python benchmarks/loss.py [--repeats 3] [--processor-time]
 """
@@ -14,6 +15,8 @@ import torchaudio
 from measure import MB, Row, parse_repeats, peak_memory, print_table, time_in_turn
 from torch import Tensor
 
+from todm_sb.losses.forward_backward import forward_backward
+from todm_sb.losses.lattice_kernel import kernel_loss
 from todm_sb.losses.pruning import Pruning, choose_band, simple_lattice
 from todm_sb.losses.transducer import lattice_loss
 from todm_sb.nnet.joiner import Joiner, SimpleJoiner
@@ -33,6 +36,7 @@ class Case:
         self.predictor = torch.randn(B, U + 1, D, requires_grad=True)
         self.labels = torch.randint(1, V, (B, U))
         self.lengths = torch.full((B,), T), torch.full((B,), U)
+        self.arcs = torch.randn(B, T, U + 1, 3).log_softmax(-1)[..., :2].contiguous()
 
     def projected(self) -> tuple[Tensor, Tensor]:
         """What the joiner adds up."""
@@ -62,6 +66,14 @@ class Case:
             self.joiner, *self.projected(), self.labels, *self.lengths, band=band
         ).transducer
         (0.5 * simple.mean() + loss.mean()).backward()
+
+    def sums(self) -> None:
+        """Our sums over all alignments, and their gradient."""
+        forward_backward(self.arcs, *self.lengths)
+
+    def torchaudio_sums(self) -> None:
+        """The peer's."""
+        kernel_loss(self.arcs, *self.lengths, (T, U))
 
     def torchaudio(self) -> None:
         """The peer: one tensor of logits (B, T, U + 1, V)."""
@@ -96,6 +108,10 @@ def main() -> None:
             Row(f"{claim}: time", SHAPES, ours.median, peer.median, "s", time_target),
             Row(f"{claim}: peak memory", SHAPES, memory, peer_memory, "MB", memory_target),
         ]
+    sums = prepare("sums"), prepare("torchaudio_sums")
+    ours, peer = (1e3 * t.median for t in time_in_turn(*sums, repeats=10 * repeats, clock=clock))
+    claim = "sums over the lattice alone, peer torchaudio on as many numbers: time"
+    rows.append(Row(claim, f"B {B}, T {T}, U {U}", ours, peer, "ms", 0.5))
     print_table(rows)
 
 

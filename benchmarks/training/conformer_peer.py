@@ -12,9 +12,9 @@ Its network, optimizer and schedule are those of SpeechBrain's recipe, in its pr
 the best epochs are ours. It is trained at each learning rate, with the losses weighted as
 SpeechBrain's recipe has it (CTC 0.3 for 0.6 of the time) and as ours has it; of each start the rate
 with the lowest dev WER is tested, once. With ``--race=0.25`` rates are tried for a quarter of the
-time, and that with the lowest dev CER goes on to the end, alone (of equal ones, that with the lowest
-transducer loss). Every training has a folder below
-``--work``: the same command goes on where it was broken off, and what is finished is only read.
+time, and that with the lowest dev CER goes on to the end, alone; of equal ones, that with the
+lowest transducer loss. Every training has a folder below ``--work``: the same command goes on where
+it was broken off, and what is finished is only read.
 Several commands with different ``--starts`` or ``--rates``, the second begun when the first trains,
 share the work; one with all of them then prints the table.
 """

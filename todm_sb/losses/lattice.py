@@ -4,7 +4,7 @@ two numbers a node (Graves 2012, arXiv:1211.3711).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -88,7 +88,7 @@ def two_channel_loss(
         node, without gradient; both float32, or float64 where ``log_probs`` is.
     """
     arcs = log_probs.detach()
-    lengths = [x.to(arcs.device) for x in (n_frames, n_labels)]
+    lengths = n_frames.to(arcs.device), n_labels.to(arcs.device)
     if arcs.device.type == "cpu":
         loss, gradient = forward_backward(arcs, *lengths)
     else:
@@ -103,17 +103,13 @@ class _WithGradient(torch.autograd.Function):
     """A loss of each utterance whose gradient is known already."""
 
     @staticmethod
-    def forward(
-        ctx: torch.autograd.function.FunctionCtx, x: Tensor, loss: Tensor, gradient: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
         ctx.save_for_backward(gradient)
         ctx.dtype = x.dtype
         return loss.clone()
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
-    ) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return (grad[:, None, None, None] * gradient).to(ctx.dtype), None, None
