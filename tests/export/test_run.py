@@ -177,6 +177,15 @@ def test_a_supernets_bundle_records_what_a_search_found(run, bundle_parts, tmp_p
     assert subnets["named"].error_rates == {}
 
 
+def test_a_test_on_the_dev_set_hides_nothing_that_a_search_found(run, bundle_parts, tmp_path):
+    space = bundle_parts["space"]
+    search(run, bundle_parts, {space.max: 3.0, space.min: 9.0, FOUND: 4.0})
+    leave_results(run, RESULTS, split="dev")
+    export_run(run, tmp_path / "all")
+    rates = {s.name: s.error_rates for s in read_manifest(tmp_path / "all").subnets}
+    assert rates == {"max": {"WER": 3.0}, "min": {"WER": 9.0}, "named": {}, FOUND.id: {"WER": 4.0}}
+
+
 def test_a_bundle_knows_the_latencies_that_a_search_measured(run, bundle_parts, tmp_path):
     space = bundle_parts["space"]
     search(run, bundle_parts, {space.max: 3.0, space.min: 9.0})
