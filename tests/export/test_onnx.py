@@ -12,6 +12,7 @@ from speechbrain.processing.features import InputNormalization
 
 from todm_sb.cli import FAILED, OK, main
 from todm_sb.nnet.subsampling import ENDLESS
+from todm_sb.supernet.cost import count_bytes
 from todm_sb.utils.errors import ConfigError
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
@@ -273,7 +274,7 @@ def test_what_sherpa_would_read_otherwise_is_told(
 
 
 def test_a_quantised_folder_is_smaller_and_nearly_as_exact(make_exported, tmp_path, caplog):
-    _, folder = make_exported(d_model=64, ffn_dims=[256, 256])
+    asr, folder = make_exported(d_model=64, ffn_dims=[256, 256], state_size=16)
     small = tmp_path / "int8"
     with caplog.at_level("WARNING"):  # also after a training, which logs more
         quantize_folder(folder, small)
@@ -284,6 +285,12 @@ def test_a_quantised_folder_is_smaller_and_nearly_as_exact(make_exported, tmp_pa
     assert {p.name for p in small.glob("*.onnx")} == {p.name for p in folder.glob("*.onnx")}
     sizes = [sum(p.stat().st_size for p in f.glob("*.onnx")) for f in (folder, small)]
     assert sizes[1] < 0.5 * sizes[0]
+    # What a search counts is what the weights take.
+    models = [onnx.load(small / f"{name}.onnx") for name in ("encoder", "decoder", "joiner")]
+    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.INT8)
+    weights = [w for m in models for w in m.graph.initializer if w.data_type in floats]
+    stored = sum(onnx.numpy_helper.to_array(weight).nbytes for weight in weights)
+    assert count_bytes(asr.mods.encoder.model, dtype="int8") == pytest.approx(stored, rel=0.03)
     wavs, wav_lens = speech(2), torch.ones(2)
     exact, _ = OnnxASR(folder).encode(wavs, wav_lens)
     rough, _ = OnnxASR(small).encode(wavs, wav_lens)
