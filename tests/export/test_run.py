@@ -623,3 +623,11 @@ def test_what_no_card_can_hold_is_refused_first(
         main(["export", str(run), str(tmp_path / "x"), *options])
     assert message in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("option", [["--study", "s2"], ["--cost", "macs"]])
+def test_what_only_a_search_has_is_of_a_budget(run, tmp_path, capsys, option):
+    with pytest.raises(SystemExit):
+        main(["export", str(run), str(tmp_path / "x"), *option])
+    assert f"{option[0]} is of --budget COST: add that one" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()

@@ -17,6 +17,7 @@ from tiny import call
 
 from todm_sb.bundle.bundle import read_manifest
 from todm_sb.cli import main
+from todm_sb.cli.latency import OF_TIMES
 from todm_sb.dataio.manifest import read_csv, write_csv
 from todm_sb.decoders.networks import search_networks
 from todm_sb.inference import StreamingSubnetASR, SubnetASR
@@ -191,6 +192,7 @@ def test_a_device_times_the_probes_and_the_search_is_for_it(
     [
         (["a", "b", "--probes=c"], "name one"),
         (["a", "--causal"], "--causal is of --probes"),
+        *((["a", "--probes=c", f"{x}=1"], f"{x} is of timing") for x in OF_TIMES),
         (["a", "--out=none/table.json"], "--out none/table.json is no place for a file"),
         (["a"], r"features\.onnx does not exist"),
     ],
@@ -289,6 +291,11 @@ def test_error_rates_in_8_bits_are_those_of_the_exported_networks(
 def test_what_8_bits_do_not_go_with_is_told_first(search, tmp_path, options, message):
     with pytest.raises(ConfigError, match=message):
         search(tmp_path / "no run", "--precision=int8", *options)
+
+
+def test_threads_are_those_of_a_table(search, tmp_path):
+    with pytest.raises(ConfigError, match="--threads is of --latency-table FILE"):
+        search(tmp_path / "no run", "--threads=4")
 
 
 def test_another_algorithm_needs_a_study_of_its_own(search, searched):

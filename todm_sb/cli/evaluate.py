@@ -29,7 +29,7 @@ from todm_sb.experiments.evaluation import Evaluated, EvaluationSet, evaluate, r
 from todm_sb.inference import SubnetASR
 from todm_sb.supernet import count_parameters
 from todm_sb.training.recipe import RECIPE
-from todm_sb.utils.arguments import path
+from todm_sb.utils.arguments import check_given_with, path
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.hub import is_of_hub, model_folder
 from todm_sb.utils.own_files import check_own, write_own
@@ -71,8 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         ConfigError: if a network cannot be loaded, or options do not fit together.
         DataError: if a manifest is none.
     """
-    if arguments.against_subnet and not arguments.against:
-        raise ConfigError("--against-subnet is of --against MODEL: name it")
+    check_given_with(arguments, "--against MODEL", "--against-subnet")
     test_sets = [EvaluationSet.read(x, reading_of(arguments)) for x in arguments.manifests]
     names = [test_set.name for test_set in test_sets]
     if len(set(names)) < len(names):
