@@ -92,6 +92,7 @@ def test_a_network_is_compared_with_another_and_all_is_written(
         (["TEST", "TEST"], "two manifests have the same name"),
         (["TEST", "--against-subnet", "min"], "--against-subnet is of --against"),
         (["TEST", "--subnet", "min", "--subnet", "min"], "min is named twice"),
+        (["TEST", "--json", "--alignments"], "not allowed with argument --json"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(bundle, manifest, capsys, monkeypatch, options, message):
