@@ -203,7 +203,7 @@ def _windows(
     for source in sources:
         begin = time.perf_counter()
         try:
-            samples: Samples | None = load(source)
+            samples: Samples | None = check_wave(load(source), source.path)
             error = None
         except DataError as reason:
             samples, error = None, str(reason)
