@@ -5,6 +5,7 @@ import re
 import shutil
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -274,6 +275,13 @@ def test_options_that_do_not_fit_are_one_line(bundle, audio, tmp_path, refusal, 
     argv = ["transcribe", "--model", str(bundle), *(places.get(x, x) for x in options)]
     assert re.search(message, refusal(argv))
     assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_read_from_a_terminal(bundle, monkeypatch, refusal):
+    terminal = SimpleNamespace(isatty=lambda: True)  # nobody types: it has no lines
+    monkeypatch.setattr("sys.stdin", terminal)
+    for argv in (["-"], ["--list", "-"]):
+        assert "a terminal here" in refusal(["transcribe", "--model", str(bundle), *argv])
 
 
 @pytest.mark.parametrize(
