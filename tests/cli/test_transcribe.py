@@ -210,6 +210,27 @@ def test_each_format_is_a_file_of_its_own_with_output(
     assert "was changed since: move it away" in refusal(["transcribe", *map(str, argv)])
 
 
+def test_a_reference_is_in_a_text_file_as_it_is_on_the_screen(bundle, folder, tmp_path, capsys):
+    (folder / "x.trans.txt").write_text("b SEVEN TWO\n")
+    argv = [folder / "b.wav", "--model", bundle, "--reference"]
+    text, reference = lines_of(capsys, argv)
+    assert reference == "  reference:\tSEVEN TWO"
+    lines_of(capsys, [*argv, "--output", tmp_path / "out"])
+    found = (tmp_path / "out" / "b.txt").read_text(encoding="utf-8").splitlines()
+    assert found == [text.partition("\t")[2], reference]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_file_whose_name_is_no_text_has_a_file_of_its_own(bundle, audio, tmp_path, form):
+    path = shutil.copy(audio[0], tmp_path / "\udcff.wav")
+    output = tmp_path / "out"
+    argv = ["transcribe", str(path), "--model", str(bundle), "--format", form]
+    assert main([*argv, "--output", str(output)]) == OK
+    text = (output / f"\udcff{SUFFIXES[form]}").read_text(encoding="utf-8")
+    if form in ("json", "jsonl"):
+        assert json.loads(text)["audio"] == str(path)
+
+
 def test_nbest_are_alternatives_of_a_beam(bundle, audio, capsys):
     argv = [audio[0], "--model", bundle, "--format", "json", "--nbest", 3]
     (found,) = json.loads("".join(lines_of(capsys, argv)))
