@@ -452,8 +452,18 @@ def test_what_is_wrong_with_a_folder_is_one_line(make_exported):
     (folder / "joiner.onnx").write_bytes(joiner[: len(joiner) // 2])
     with pytest.raises(ConfigError, match=r"joiner\.onnx is no ONNX model, or a damaged one"):
         OnnxASR(folder)
-    # Of another writer.
     (folder / "joiner.onnx").write_bytes(joiner)
+    tokens = (folder / "tokens.txt").read_bytes()
+    for damaged, message in (
+        (tokens[: len(tokens) // 2], "has [0-9]+ pieces, but joiner.onnx 17 labels"),
+        (b"", "has 1 pieces, but joiner.onnx 17 labels"),
+        (b"\xff" + tokens, "not UTF-8"),
+    ):
+        (folder / "tokens.txt").write_bytes(damaged)
+        with pytest.raises(ConfigError, match=rf"tokens\.txt .*{message}"):
+            OnnxASR(folder)
+    (folder / "tokens.txt").write_bytes(tokens)
+    # Of another writer.
     model = onnx.load(folder / "encoder.onnx")
     del model.metadata_props[:]
     onnx.save(model, folder / "encoder.onnx")
