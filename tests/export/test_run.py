@@ -452,6 +452,20 @@ def test_a_causal_network_that_cannot_stream_is_told(
     assert (told in caplog.text) if lacks else ("cannot stream" not in caplog.text)
 
 
+@pytest.mark.parametrize("form", ["onnx", "onnx-int8", "web"])
+def test_a_causal_network_of_long_strides_is_exported_but_for_streams(
+    run, make_transducer, tmp_path, caplog, form
+):
+    pytest.importorskip("onnx", reason="needs the extra onnx")
+    hparams = run_module.load_run(run)
+    options = {**hparams["model"].config["encoder"], "causal": True, "time_strides": [4, 2]}
+    hparams["model"] = make_transducer(vocab_size=17, **options)
+    export_run(run, tmp_path / form, "min", form=form)
+    assert [*(tmp_path / form).rglob("encoder.onnx")]
+    assert not [*(tmp_path / form).rglob("streaming_encoder.onnx")]
+    assert ("time_strides of at most 3" in caplog.text) == (form != "web")
+
+
 def test_the_page_gets_every_recorded_subnet_in_two_precisions(run, bundle_parts, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
     export_run(run, tmp_path / "web", form="web")
