@@ -100,6 +100,7 @@ def test_a_single_subnets_bundle_records_which_it_is(bundle_parts, tmp_path):
     assert found.subnets == (subnet,)
     assert found.choose() is None
     assert found.choose("own") is None
+    assert found.choose('{"ffn_dims":[6,12],"layers":[0,2]}') is None
     with pytest.raises(ConfigError, match="single subnet own, not 'max'"):
         found.choose("max")
     assert config in space
