@@ -21,7 +21,6 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 from todm_sb.export.onnx import export_onnx, obstacles_to_sherpa  # noqa: E402
 from todm_sb.export.onnx_networks import (  # noqa: E402
     encoder_model,
-    initial_states,
     joiner_model,
     predictor_model,
     streaming_encoder_model,
@@ -39,6 +38,7 @@ FBANK = {
     "fbank_kind": "kaldi",
 }
 CLOSE = {"rtol": 0, "atol": 1e-4}
+TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
 
 
 def session(model):
@@ -114,6 +114,16 @@ def test_the_slow_modes_of_a_trained_size_keep_their_precision(make_transducer):
     torch.testing.assert_close(got["encoder_out"], expected, rtol=0, atol=1e-3)
 
 
+def beginning(encoder, batch, n_frames):
+    """The state's inputs: zeros."""
+    sizes = {"N": batch, **{f"K_{i}": n_frames for i in range(2)}}
+    return {
+        x.name: np.zeros([sizes.get(n, n) for n in x.shape], TYPES[x.type])
+        for x in encoder.get_inputs()
+        if x.name not in ("x", "x_lens")
+    }
+
+
 @pytest.mark.parametrize("options", ENCODERS[2:])
 @pytest.mark.parametrize("sizes", [[100], [8] * 12 + [4], [40, 12, 21, 27]])
 def test_the_streaming_encoder_gives_the_frames_of_the_whole(make_transducer, options, sizes):
@@ -124,7 +134,8 @@ def test_the_streaming_encoder_gives_the_frames_of_the_whole(make_transducer, op
     after = torch.randn(2, model.encoder.subsampling.look_ahead, 6)
     chunks = list(features.split(sizes, dim=1))
     chunks[-1] = torch.cat([chunks[-1], after], dim=1)
-    state, seen, parts, counts = initial_states(model, 2), 0, [], 0
+    n_frames_before = model.encoder.subsampling.time_padding[0]
+    state, seen, parts, counts = beginning(encoder, 2, n_frames_before), 0, [], 0
     for chunk in chunks:
         seen += chunk.shape[1]
         known = torch.where(ends <= seen, ends, ENDLESS)

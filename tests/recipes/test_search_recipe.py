@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from speechbrain.utils.edit_distance import accumulatable_wer_stats
 from tiny import call
 
-from todm_sb.bundle.bundle import read_manifest
+from todm_sb.bundle.bundle import read_bundle
 from todm_sb.cli import main
 from todm_sb.cli.latency import OF_TIMES
 from todm_sb.dataio.manifest import read_csv, write_csv
@@ -276,7 +276,7 @@ def test_error_rates_in_8_bits_are_those_of_the_exported_networks(
     page = (talkative / "search" / "bytes_int8-int8" / "pareto.html").read_text(encoding="utf-8")
     assert "Error rates are of networks in int8." in page
     export(tmp_path / "all")
-    recorded = {s.config: s.error_rates for s in read_manifest(tmp_path / "all").subnets}
+    recorded = {s.config: s.error_rates for s in read_bundle(tmp_path / "all").manifest.subnets}
     for result, name in ((exact, "WER"), (small, "WER-int8")):
         assert all(recorded[s.config][name] == s.wer for s in result.subnets)
 
