@@ -10,7 +10,7 @@ import torch
 from forged import vouch_for
 from speechbrain.processing.features import InputNormalization
 
-from todm_sb.bundle.bundle import read_bundle, read_manifest, write_bundle
+from todm_sb.bundle.bundle import read_bundle, write_bundle
 from todm_sb.bundle.manifest import BundledSubnet
 from todm_sb.nnet.encoders import KINDS, check_encoder
 from todm_sb.nnet.features import SpeechFeatures, make_fbank
@@ -96,10 +96,11 @@ def test_a_single_subnets_bundle_records_which_it_is(bundle_parts, tmp_path):
     subnet = BundledSubnet("own", config, {"params": count_parameters(model, config)})
     bundle_parts |= {"model": extract_subnet(model, config), "space": None, "subnets": [subnet]}
     write_bundle(tmp_path, **bundle_parts)
-    found = read_manifest(tmp_path)
+    found = read_bundle(tmp_path).manifest
     assert found.subnets == (subnet,)
     assert found.choose() is None
     assert found.choose("own") is None
+    assert found.choose('{"ffn_dims":[6,12],"layers":[0,2]}') is None
     with pytest.raises(ConfigError, match="single subnet own, not 'max'"):
         found.choose("max")
     assert config in space
@@ -163,7 +164,7 @@ def test_a_choice_that_cannot_be_met_is_one_line(measured, request_, message):
 
 def test_no_limit_applies_to_a_figure_that_is_not_recorded(bundle):
     with pytest.raises(ConfigError, match="records no latency"):
-        read_manifest(bundle).choose(max_latency_ms=10)
+        read_bundle(bundle).manifest.choose(max_latency_ms=10)
 
 
 class Payload:

@@ -5,6 +5,7 @@ import re
 import shutil
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -209,6 +210,27 @@ def test_each_format_is_a_file_of_its_own_with_output(
     assert "was changed since: move it away" in refusal(["transcribe", *map(str, argv)])
 
 
+def test_a_reference_is_in_a_text_file_as_it_is_on_the_screen(bundle, folder, tmp_path, capsys):
+    (folder / "x.trans.txt").write_text("b SEVEN TWO\n")
+    argv = [folder / "b.wav", "--model", bundle, "--reference"]
+    text, reference = lines_of(capsys, argv)
+    assert reference == "  reference:\tSEVEN TWO"
+    lines_of(capsys, [*argv, "--output", tmp_path / "out"])
+    found = (tmp_path / "out" / "b.txt").read_text(encoding="utf-8").splitlines()
+    assert found == [text.partition("\t")[2], reference]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_file_whose_name_is_no_text_has_a_file_of_its_own(bundle, audio, tmp_path, form):
+    path = shutil.copy(audio[0], tmp_path / "\udcff.wav")
+    output = tmp_path / "out"
+    argv = ["transcribe", str(path), "--model", str(bundle), "--format", form]
+    assert main([*argv, "--output", str(output)]) == OK
+    text = (output / f"\udcff{SUFFIXES[form]}").read_text(encoding="utf-8")
+    if form in ("json", "jsonl"):
+        assert json.loads(text)["audio"] == str(path)
+
+
 def test_nbest_are_alternatives_of_a_beam(bundle, audio, capsys):
     argv = [audio[0], "--model", bundle, "--format", "json", "--nbest", 3]
     (found,) = json.loads("".join(lines_of(capsys, argv)))
@@ -252,9 +274,9 @@ def test_long_audio_is_cut_unless_it_is_told_not_to_be(bundle, tmp_path, capsys)
         (["AUDIO", "--beam-size", "1", "--hotwords", "HOT"], "a beam of 1 is greedy search"),
         (["AUDIO", "--hotwords", "nowhere"], "hot words nowhere: No such file"),
         (["AUDIO", "--hotwords", "HOT", "--hotwords-boost", "nan"], "--hotwords-boost nan"),
-        (["AUDIO", "--hotwords-boost", "3"], "--hotwords-boost is of .* --hotwords FILE"),
+        (["AUDIO", "--hotwords-boost", "3"], "--hotwords-boost is of --hotwords FILE"),
         (["AUDIO", "--lm", "nowhere"], "nowhere cannot be read"),
-        (["AUDIO", "--lm-weight", "3"], "--lm-weight is of .* --lm FILE"),
+        (["AUDIO", "--lm-weight", "3"], "--lm-weight is of --lm FILE"),
         (["AUDIO", "--lm", "FOLDER"], "holds no hyperparams.yaml of a language model"),
         (["AUDIO", "--segment", "0.5"], "must be off, or at least 1"),
         (["AUDIO", "--format", "ctm", "--reference"], "no place for a --reference"),
@@ -274,6 +296,13 @@ def test_options_that_do_not_fit_are_one_line(bundle, audio, tmp_path, refusal, 
     argv = ["transcribe", "--model", str(bundle), *(places.get(x, x) for x in options)]
     assert re.search(message, refusal(argv))
     assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_read_from_a_terminal(bundle, monkeypatch, refusal):
+    terminal = SimpleNamespace(isatty=lambda: True)  # nobody types: it has no lines
+    monkeypatch.setattr("sys.stdin", terminal)
+    for argv in (["-"], ["--list", "-"]):
+        assert "a terminal here" in refusal(["transcribe", "--model", str(bundle), *argv])
 
 
 @pytest.mark.parametrize(

@@ -114,12 +114,24 @@ def arpa_of_words(tmp_path, words):
 
 def test_a_model_is_told_to_be_of_pieces_or_of_words(tmp_path, char_tokenizer_path):
     tokenizer = SentencePieceProcessor(model_file=str(char_tokenizer_path))
-    pieces = arpa_of_words(tmp_path, ["\u2581", "O", "N", "E"])
-    assert isinstance(ngram_fusion(pieces, tokenizer, 0.3), PieceNGramFusion)
+    for units in (["\u2581", "O", "N", "E"], ["O", "N"], ["\u2581", "O", "\u017d"]):
+        pieces = arpa_of_words(tmp_path, units)
+        assert isinstance(ngram_fusion(pieces, tokenizer, 0.3), PieceNGramFusion)
     words = arpa_of_words(tmp_path, ["ONE", "TWO"])
     assert isinstance(ngram_fusion(words, tokenizer, 0.3), WordNGramFusion)
     with pytest.raises(ConfigError, match=r"such as 'one', are not spelt .*letter case"):
         ngram_fusion(arpa_of_words(tmp_path, ["one", "two"]), tokenizer, 0.3)
+
+
+def test_bytes_are_units_of_a_model_of_pieces(tmp_path, byte_tokenizer_path):
+    tokenizer = SentencePieceProcessor(model_file=str(byte_tokenizer_path))
+    path = tmp_path / "bytes.arpa"
+    path.write_text("\\1-grams:\n-2 </s>\n-2 E\n-1 <0x5A>\n-1 <0xC5>\n\\end\\\n")
+    fusion = ngram_fusion(read_arpa(path), tokenizer, 1.0)
+    gains, _ = fusion.predict(torch.zeros(1, dtype=torch.long))
+    labels = [tokenizer.piece_to_id(x) for x in ("E", "<0x5A>", "<0xC5>", "<0xC4>")]
+    found = gains[0, labels] / math.log(10)
+    assert found.tolist() == pytest.approx([-2, -1, -1, -2])
 
 
 def test_a_word_that_is_not_known_is_as_rare_as_the_rarest_not_as_the_start(tmp_path):

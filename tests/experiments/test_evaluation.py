@@ -63,6 +63,17 @@ def test_what_cannot_be_decoded_counts_as_deleted(bundle, manifest, capsys):
     assert after["deletions"] == pytest.approx((before["deletions"] * 3 + 200) / 5)
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_audio_too_loud_to_be_any_is_named_and_counts_as_deleted(bundle, manifest, capsys, form):
+    wav = manifest.with_name("c.wav")
+    soundfile.write(wav, np.full(16000, 4e8), 16000, subtype="FLOAT")
+    assert main(["evaluate", str(bundle), str(manifest), *form]) == FAILED
+    told = capsys.readouterr()
+    assert told.err == f"error: c: {wav} holds samples up to 4e+08, where full scale is 1\n"
+    if form:
+        assert json.loads(told.out)["networks"][0]["undecodable"] == 1
+
+
 def test_a_network_is_compared_with_another_and_all_is_written(
     bundle, manifest, tmp_path, capsys, monkeypatch
 ):
@@ -92,6 +103,7 @@ def test_a_network_is_compared_with_another_and_all_is_written(
         (["TEST", "TEST"], "two manifests have the same name"),
         (["TEST", "--against-subnet", "min"], "--against-subnet is of --against"),
         (["TEST", "--subnet", "min", "--subnet", "min"], "min is named twice"),
+        (["TEST", "--json", "--alignments"], "not allowed with argument --json"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(bundle, manifest, capsys, monkeypatch, options, message):

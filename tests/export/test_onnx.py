@@ -12,6 +12,7 @@ from speechbrain.processing.features import InputNormalization
 
 from todm_sb.cli import FAILED, OK, main
 from todm_sb.nnet.subsampling import ENDLESS
+from todm_sb.supernet.cost import count_bytes
 from todm_sb.utils.errors import ConfigError
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
@@ -20,7 +21,6 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 from todm_sb.export.onnx import export_onnx, obstacles_to_sherpa  # noqa: E402
 from todm_sb.export.onnx_networks import (  # noqa: E402
     encoder_model,
-    initial_states,
     joiner_model,
     predictor_model,
     streaming_encoder_model,
@@ -38,6 +38,7 @@ FBANK = {
     "fbank_kind": "kaldi",
 }
 CLOSE = {"rtol": 0, "atol": 1e-4}
+TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
 
 
 def session(model):
@@ -113,6 +114,16 @@ def test_the_slow_modes_of_a_trained_size_keep_their_precision(make_transducer):
     torch.testing.assert_close(got["encoder_out"], expected, rtol=0, atol=1e-3)
 
 
+def beginning(encoder, batch, n_frames):
+    """The state's inputs: zeros."""
+    sizes = {"N": batch, **{f"K_{i}": n_frames for i in range(2)}}
+    return {
+        x.name: np.zeros([sizes.get(n, n) for n in x.shape], TYPES[x.type])
+        for x in encoder.get_inputs()
+        if x.name not in ("x", "x_lens")
+    }
+
+
 @pytest.mark.parametrize("options", ENCODERS[2:])
 @pytest.mark.parametrize("sizes", [[100], [8] * 12 + [4], [40, 12, 21, 27]])
 def test_the_streaming_encoder_gives_the_frames_of_the_whole(make_transducer, options, sizes):
@@ -123,7 +134,8 @@ def test_the_streaming_encoder_gives_the_frames_of_the_whole(make_transducer, op
     after = torch.randn(2, model.encoder.subsampling.look_ahead, 6)
     chunks = list(features.split(sizes, dim=1))
     chunks[-1] = torch.cat([chunks[-1], after], dim=1)
-    state, seen, parts, counts = initial_states(model, 2), 0, [], 0
+    n_frames_before = model.encoder.subsampling.time_padding[0]
+    state, seen, parts, counts = beginning(encoder, 2, n_frames_before), 0, [], 0
     for chunk in chunks:
         seen += chunk.shape[1]
         known = torch.where(ends <= seen, ends, ENDLESS)
@@ -201,7 +213,12 @@ def speech(n, seconds=2.0):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"predictor": "lstm", "max_symbols": 3, "causal": True}, {"dual_mode": True}],
+    [
+        {},
+        {"predictor": "lstm", "max_symbols": 3, "causal": True},
+        {"dual_mode": True},
+        {"predictor": "lstm", "max_symbols": 3, "causal": True, "time_strides": [4, 2]},
+    ],
 )
 def test_onnxruntime_reads_what_pytorch_reads(make_exported, options):
     asr, folder = make_exported(**options)
@@ -211,7 +228,7 @@ def test_onnxruntime_reads_what_pytorch_reads(make_exported, options):
     assert got_tokens == tokens
     assert got_words == words
     assert min(map(len, tokens)) > 2
-    streams = "causal" in options or "dual_mode" in options
+    streams = ("causal" in options or "dual_mode" in options) and "time_strides" not in options
     assert (folder / "streaming_encoder.onnx").exists() == streams
 
 
@@ -273,7 +290,7 @@ def test_what_sherpa_would_read_otherwise_is_told(
 
 
 def test_a_quantised_folder_is_smaller_and_nearly_as_exact(make_exported, tmp_path, caplog):
-    _, folder = make_exported(d_model=64, ffn_dims=[256, 256])
+    asr, folder = make_exported(d_model=64, ffn_dims=[256, 256], state_size=16)
     small = tmp_path / "int8"
     with caplog.at_level("WARNING"):  # also after a training, which logs more
         quantize_folder(folder, small)
@@ -284,6 +301,12 @@ def test_a_quantised_folder_is_smaller_and_nearly_as_exact(make_exported, tmp_pa
     assert {p.name for p in small.glob("*.onnx")} == {p.name for p in folder.glob("*.onnx")}
     sizes = [sum(p.stat().st_size for p in f.glob("*.onnx")) for f in (folder, small)]
     assert sizes[1] < 0.5 * sizes[0]
+    # What a search counts is what the weights take.
+    models = [onnx.load(small / f"{name}.onnx") for name in ("encoder", "decoder", "joiner")]
+    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.INT8)
+    weights = [w for m in models for w in m.graph.initializer if w.data_type in floats]
+    stored = sum(onnx.numpy_helper.to_array(weight).nbytes for weight in weights)
+    assert count_bytes(asr.mods.encoder.model, dtype="int8") == pytest.approx(stored, rel=0.03)
     wavs, wav_lens = speech(2), torch.ones(2)
     exact, _ = OnnxASR(folder).encode(wavs, wav_lens)
     rough, _ = OnnxASR(small).encode(wavs, wav_lens)
@@ -445,8 +468,18 @@ def test_what_is_wrong_with_a_folder_is_one_line(make_exported):
     (folder / "joiner.onnx").write_bytes(joiner[: len(joiner) // 2])
     with pytest.raises(ConfigError, match=r"joiner\.onnx is no ONNX model, or a damaged one"):
         OnnxASR(folder)
-    # Of another writer.
     (folder / "joiner.onnx").write_bytes(joiner)
+    tokens = (folder / "tokens.txt").read_bytes()
+    for damaged, message in (
+        (tokens[: len(tokens) // 2], "has [0-9]+ pieces, but joiner.onnx 17 labels"),
+        (b"", "has 1 pieces, but joiner.onnx 17 labels"),
+        (b"\xff" + tokens, "not UTF-8"),
+    ):
+        (folder / "tokens.txt").write_bytes(damaged)
+        with pytest.raises(ConfigError, match=rf"tokens\.txt .*{message}"):
+            OnnxASR(folder)
+    (folder / "tokens.txt").write_bytes(tokens)
+    # Of another writer.
     model = onnx.load(folder / "encoder.onnx")
     del model.metadata_props[:]
     onnx.save(model, folder / "encoder.onnx")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
-from todm_sb.bundle.bundle import read_bundle, read_manifest
+from todm_sb.bundle.bundle import read_bundle
 from todm_sb.cli import OK, main
 from todm_sb.export import run as run_module
 from todm_sb.export.model_card import IN_FLOAT
@@ -100,7 +100,7 @@ def test_a_supernets_bundle_records_the_results_of_its_test(run, bundle_parts, t
     ]
     leave_results(run, results)
     params = export_run(run, tmp_path / "all")
-    manifest = read_manifest(tmp_path / "all")
+    manifest = read_bundle(tmp_path / "all").manifest
     assert params == count_parameters(bundle_parts["model"], bundle_parts["space"].max)
     assert {s.name: s.error_rates for s in manifest.subnets} == {
         "max": {"WER": 1.5, "CER": 1.0},
@@ -119,7 +119,7 @@ def test_a_bundle_records_what_its_error_rates_are_of(run, bundle_parts, tmp_pat
     results = [{"subnet": "max", **shape, "WER": 1.5, "CER": 1.0, **SCORED}]
     leave_results(run, results)
     export_run(run, tmp_path / "all")
-    scored = {s.name: s.scored for s in read_manifest(tmp_path / "all").subnets}
+    scored = {s.name: s.scored for s in read_bundle(tmp_path / "all").manifest.subnets}
     assert scored == {"max": SCORED, "min": None, "named": None}
     assert main(["inspect", str(tmp_path / "all")]) == OK
     assert (
@@ -130,7 +130,7 @@ def test_a_bundle_records_what_its_error_rates_are_of(run, bundle_parts, tmp_pat
     space, of_search = bundle_parts["space"], {**SCORED, "left_out": {}}
     search(run, bundle_parts, {space.max: 3.0}, scored=of_search)
     export_run(run, tmp_path / "searched")
-    scored = {s.name: s.scored for s in read_manifest(tmp_path / "searched").subnets}
+    scored = {s.name: s.scored for s in read_bundle(tmp_path / "searched").manifest.subnets}
     assert scored == {"max": of_search, "min": None, "named": None}
 
 
@@ -146,7 +146,7 @@ def test_a_bundle_records_the_error_rates_of_both_modes(
     ]
     leave_results(run, results)
     export_run(run, tmp_path / "all")
-    rates = {s.name: s.error_rates for s in read_manifest(tmp_path / "all").subnets}
+    rates = {s.name: s.error_rates for s in read_bundle(tmp_path / "all").manifest.subnets}
     assert rates["max"] == {"WER": 1.5, "CER": 1.0, "WER-causal": 2.5, "CER-causal": 2.0}
     assert SubnetASR.from_bundle(tmp_path / "all").mods.encoder.model.encoder.modes == (False, True)
     streaming = StreamingSubnetASR.from_bundle(tmp_path / "all", subnet="min")
@@ -158,7 +158,7 @@ def test_a_bundle_records_the_error_rates_of_both_modes(
 
     target = tmp_path / "causal"
     assert main(["export", str(run), str(target), "--subnet", "max", "--causal"]) == OK
-    (alone,) = read_manifest(target).subnets
+    (alone,) = read_bundle(target).manifest.subnets
     assert alone.error_rates == {"WER": 2.5, "CER": 2.0}
     loaded = read_bundle(target).model
     assert loaded.encoder.modes == (True,)
@@ -170,11 +170,20 @@ def test_a_supernets_bundle_records_what_a_search_found(run, bundle_parts, tmp_p
     space = bundle_parts["space"]
     search(run, bundle_parts, {space.max: 3.0, space.min: 9.0, FOUND: 4.0})
     export_run(run, tmp_path / "all")
-    subnets = {s.name: s for s in read_manifest(tmp_path / "all").subnets}
+    subnets = {s.name: s for s in read_bundle(tmp_path / "all").manifest.subnets}
     assert list(subnets) == ["max", "min", "named", FOUND.id]
     assert subnets[FOUND.id].error_rates == {"WER": 4.0}
     assert subnets[FOUND.id].cost["macs"] == 7.0
     assert subnets["named"].error_rates == {}
+
+
+def test_a_test_on_the_dev_set_hides_nothing_that_a_search_found(run, bundle_parts, tmp_path):
+    space = bundle_parts["space"]
+    search(run, bundle_parts, {space.max: 3.0, space.min: 9.0, FOUND: 4.0})
+    leave_results(run, RESULTS, split="dev")
+    export_run(run, tmp_path / "all")
+    rates = {s.name: s.error_rates for s in read_bundle(tmp_path / "all").manifest.subnets}
+    assert rates == {"max": {"WER": 3.0}, "min": {"WER": 9.0}, "named": {}, FOUND.id: {"WER": 4.0}}
 
 
 def test_a_bundle_knows_the_latencies_that_a_search_measured(run, bundle_parts, tmp_path):
@@ -182,7 +191,7 @@ def test_a_bundle_knows_the_latencies_that_a_search_measured(run, bundle_parts, 
     search(run, bundle_parts, {space.max: 3.0, space.min: 9.0})
     search(run, bundle_parts, {space.max: 3.0, FOUND: 4.0}, [0.05, 0.02])
     export_run(run, tmp_path / "all")
-    manifest = read_manifest(tmp_path / "all")
+    manifest = read_bundle(tmp_path / "all").manifest
     latencies = {s.name: s.cost.get("latency") for s in manifest.subnets}
     assert latencies == {"max": 0.05, "min": None, "named": None, FOUND.id: 0.02}
     params = count_parameters(bundle_parts["model"], FOUND)
@@ -196,7 +205,9 @@ def test_latencies_that_are_of_something_else_are_left_out(run, bundle_parts, tm
     search(run, bundle_parts, other, [0.01, 0.001], precision="int8")
     search(run, bundle_parts, other, [0.5, 0.2], study="of another device")
     export_run(run, tmp_path / "all")
-    latencies = {s.name: s.cost.get("latency") for s in read_manifest(tmp_path / "all").subnets}
+    latencies = {
+        s.name: s.cost.get("latency") for s in read_bundle(tmp_path / "all").manifest.subnets
+    }
     assert latencies == {"max": 0.05, "min": 0.02, "named": None, FOUND.id: None}
 
 
@@ -205,7 +216,7 @@ def test_where_only_rates_in_8_bits_are_known_they_choose(run, bundle_parts, tmp
     wers = {space.max: 5.0, space.min: 9.0, FOUND: 4.0}
     search(run, bundle_parts, wers, precision="int8")
     export_run(run, tmp_path / "all")
-    assert read_manifest(tmp_path / "all").choose(max_params=10**9) == FOUND
+    assert read_bundle(tmp_path / "all").manifest.choose(max_params=10**9) == FOUND
 
 
 def test_multiply_accumulates_of_another_audio_length_are_left_out(run, bundle_parts, tmp_path):
@@ -213,7 +224,7 @@ def test_multiply_accumulates_of_another_audio_length_are_left_out(run, bundle_p
     search(run, bundle_parts, {space.max: 3.0, space.min: 9.0})
     search(run, bundle_parts, {space.max: 3.0, FOUND: 4.0}, [0.05, 0.02], seconds=2.0)
     export_run(run, tmp_path / "all")
-    macs = {s.name: s.cost.get("macs") for s in read_manifest(tmp_path / "all").subnets}
+    macs = {s.name: s.cost.get("macs") for s in read_bundle(tmp_path / "all").manifest.subnets}
     assert macs == {"max": 7.0, "min": 7.0, "named": None, FOUND.id: None}
 
 
@@ -222,11 +233,11 @@ def test_results_of_other_weights_are_left_out(run, bundle_parts, tmp_path, capl
     shape = bundle_parts["space"].max.to_dict()
     leave_results(run, [{"subnet": "max", **shape, "WER": 1.5, "CER": 1.0}], weights, "a")
     export_run(run, tmp_path / "all")
-    assert all(not s.error_rates for s in read_manifest(tmp_path / "all").subnets)
+    assert all(not s.error_rates for s in read_bundle(tmp_path / "all").manifest.subnets)
     assert "results_a.json does not say that it is of the run's best weights" in caplog.text
     leave_results(run, [{"subnet": "max", **shape, "WER": 2.5, "CER": 2.0}], split="b")
     export_run(run, tmp_path / "again")
-    rates = {s.name: s.error_rates for s in read_manifest(tmp_path / "again").subnets}
+    rates = {s.name: s.error_rates for s in read_bundle(tmp_path / "again").manifest.subnets}
     assert rates["max"] == {"WER": 2.5, "CER": 2.0}
 
 
@@ -236,7 +247,7 @@ def test_error_rates_of_searches_on_two_dev_sets_are_not_mixed(run, bundle_parts
     search(run, bundle_parts, {space.max: 30.0, space.min: 90.0}, [0.05, 0.02], dev_set="other")
     os.utime(run / "search" / "params" / "pareto.json", (0, 0))
     export_run(run, tmp_path / "all")
-    rates = {s.name: s.error_rates for s in read_manifest(tmp_path / "all").subnets}
+    rates = {s.name: s.error_rates for s in read_bundle(tmp_path / "all").manifest.subnets}
     assert rates == {"max": {"WER": 30.0}, "min": {"WER": 90.0}, "named": {}}
     assert "params/pareto.json is of another dev set" in caplog.text
 
@@ -244,7 +255,7 @@ def test_error_rates_of_searches_on_two_dev_sets_are_not_mixed(run, bundle_parts
 def test_a_search_of_other_weights_is_not_used(run, bundle_parts, tmp_path, caplog):
     search(run, bundle_parts, {bundle_parts["space"].max: 3.0, FOUND: 4.0}, checkpoint="other")
     export_run(run, tmp_path / "all")
-    assert all(not s.error_rates for s in read_manifest(tmp_path / "all").subnets)
+    assert all(not s.error_rates for s in read_bundle(tmp_path / "all").manifest.subnets)
     assert "is of other weights than the run's best: it is left out" in caplog.text
     with pytest.raises(ConfigError, match=r"pareto\.json is of other weights .* search again"):
         export_run(run, tmp_path / "one", budget="5M")
@@ -257,7 +268,7 @@ def test_each_study_is_exported_from_by_its_name(run, bundle_parts, tmp_path):
     budget = str(count_parameters(bundle_parts["model"], FOUND))
     command = ["export", str(run), str(tmp_path / "one"), "--budget", budget]
     assert main([*command, "--study", "s2"]) == OK
-    assert read_manifest(tmp_path / "one").subnets[0].config == FOUND
+    assert read_bundle(tmp_path / "one").manifest.subnets[0].config == FOUND
     with pytest.raises(SystemExit):
         main(command)
 
@@ -270,7 +281,9 @@ def test_a_supernets_bundle_has_what_all_studies_of_one_dev_set_found(
     search(run, bundle_parts, {space.max: 3.0, FOUND: 4.0})
     search(run, bundle_parts, {space.min: 2.0}, study="s2")
     export_run(run, tmp_path / "all")
-    rates = {s.name: s.error_rates.get("WER") for s in read_manifest(tmp_path / "all").subnets}
+    rates = {
+        s.name: s.error_rates.get("WER") for s in read_bundle(tmp_path / "all").manifest.subnets
+    }
     assert rates == {"max": 3.0, "min": 2.0, "named": None, FOUND.id: 4.0}
     assert "s3/pareto.json is of another dev set than" in caplog.text
 
@@ -293,7 +306,7 @@ def test_a_network_in_8_bits_is_of_the_search_that_measured_such(run, bundle_par
     assert IN_FLOAT in card
     assert FOUND.id in chosen("onnx")
     export_run(run, tmp_path / "all")
-    rates = {s.config: s.error_rates for s in read_manifest(tmp_path / "all").subnets}
+    rates = {s.config: s.error_rates for s in read_bundle(tmp_path / "all").manifest.subnets}
     assert rates[FOUND] == {"WER": 3.0, "WER-int8": 4.0}
 
 
@@ -315,7 +328,11 @@ def test_a_missing_tokenizer_is_named(run, tmp_path):
 def test_a_named_subnet_that_was_taken_back_is_none(run, bundle_parts, tmp_path):
     run_module.load_run(run)["named_subnets"]["gone"] = None
     export_run(run, tmp_path / "all")
-    assert [s.name for s in read_manifest(tmp_path / "all").subnets] == ["max", "min", "named"]
+    assert [s.name for s in read_bundle(tmp_path / "all").manifest.subnets] == [
+        "max",
+        "min",
+        "named",
+    ]
 
 
 def test_one_subnet_is_cut_out_by_name_config_or_budget(run, bundle_parts, tmp_path):
@@ -441,6 +458,20 @@ def test_a_causal_network_that_cannot_stream_is_told(
     lacks += [] if snip_edges else ["snip_edges: True"]
     told = f"cannot stream: train the network with {', '.join(lacks)}\n"
     assert (told in caplog.text) if lacks else ("cannot stream" not in caplog.text)
+
+
+@pytest.mark.parametrize("form", ["onnx", "onnx-int8", "web"])
+def test_a_causal_network_of_long_strides_is_exported_but_for_streams(
+    run, make_transducer, tmp_path, caplog, form
+):
+    pytest.importorskip("onnx", reason="needs the extra onnx")
+    hparams = run_module.load_run(run)
+    options = {**hparams["model"].config["encoder"], "causal": True, "time_strides": [4, 2]}
+    hparams["model"] = make_transducer(vocab_size=17, **options)
+    export_run(run, tmp_path / form, "min", form=form)
+    assert [*(tmp_path / form).rglob("encoder.onnx")]
+    assert not [*(tmp_path / form).rglob("streaming_encoder.onnx")]
+    assert ("time_strides of at most 3" in caplog.text) == (form != "web")
 
 
 def test_the_page_gets_every_recorded_subnet_in_two_precisions(run, bundle_parts, tmp_path):
@@ -613,4 +644,12 @@ def test_what_no_card_can_hold_is_refused_first(
     with pytest.raises(SystemExit):
         main(["export", str(run), str(tmp_path / "x"), *options])
     assert message in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("option", [["--study", "s2"], ["--cost", "macs"]])
+def test_what_only_a_search_has_is_of_a_budget(run, tmp_path, capsys, option):
+    with pytest.raises(SystemExit):
+        main(["export", str(run), str(tmp_path / "x"), *option])
+    assert f"{option[0]} is of --budget COST: add that one" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()

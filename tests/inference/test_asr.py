@@ -176,6 +176,24 @@ def folders(bundle_parts, make_transducer, tmp_path):
     return tmp_path / "a", tmp_path / "b"
 
 
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("hyperparams.yaml", lambda data: data[: len(data) // 2]),
+        ("hyperparams.yaml", lambda data: data.replace(b'"d_joint"', b'"d_of_tomorrow"')),
+        ("model.ckpt", lambda data: b""),
+        ("model.ckpt", lambda data: b"version https://git-lfs.github.com/spec/v1\n"),
+        ("normalize.ckpt", lambda data: b"version https://git-lfs.github.com/spec/v1\n"),
+    ],
+)
+def test_a_damaged_folder_is_one_line(folders, name, damage):
+    path = folders[0] / name
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ConfigError, match=r"a cannot be loaded: .") as caught:
+        SubnetASR.from_hparams(folders[0])
+    assert "\n" not in str(caught.value)
+
+
 def weights(asr):
     return weights_id(asr.mods.encoder.model)
 

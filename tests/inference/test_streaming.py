@@ -196,6 +196,7 @@ def test_the_state_does_not_grow_with_the_stream(make_asr):
         ({"fbank": {"fbank_kind": "kaldi"}}, "with snip_edges: True"),
         ({"norm_type": "sentence"}, "normalised over the whole utterance"),
         ({"beam_size": 2}, "beam search"),
+        ({"time_strides": [4, 2]}, "time_strides above 3"),
     ],
 )
 def test_networks_that_cannot_stream_are_refused(make_asr, options, message):

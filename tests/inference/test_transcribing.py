@@ -65,6 +65,12 @@ def test_every_part_is_heard_once_in_batches_within_their_bound(recogniser, batc
         assert len(recogniser.batches) == 1
 
 
+def test_a_network_of_single_words_hears_a_second_at_once(recogniser):
+    waves = list(recogniser.waves.values())
+    recogniser.longest_seconds = 0.8
+    assert transcribe_waves(recogniser, waves) == transcribe_waves(recogniser, waves, Cutting(1.0))
+
+
 @pytest.mark.parametrize(("seconds", "files"), [(9.0, 1000), (1000.0, 5)])
 def test_files_come_in_their_order_and_few_are_held_in_memory(
     recogniser, monkeypatch, seconds, files

@@ -5,6 +5,7 @@ import torch
 
 from todm_sb.nnet.masking import frame_mask
 from todm_sb.nnet.subsampling import ENDLESS, ConvSubsampling
+from todm_sb.utils.errors import ConfigError
 
 
 @pytest.fixture
@@ -146,7 +147,7 @@ def test_frames_come_as_soon_as_all_they_see_is_there(make):
 
 
 def test_strides_that_leave_frames_out_cannot_run_in_chunks(make):
-    with pytest.raises(ValueError, match="time_strides above 3"):
+    with pytest.raises(ConfigError, match="time_strides above 3"):
         make(True, time_strides=(4, 1)).initial_state(1)
 
 

@@ -105,6 +105,19 @@ def test_a_bad_setting_ends_in_one_line(compare, corpus, tmp_path, capsys, more,
 
 
 @pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--step=1"], "--step is of --dry-run: add that one"),
+        (["--dry-run", "--hours=1"], "--hours is of --step SECONDS: add that one"),
+    ],
+)
+def test_an_estimate_is_asked_for_as_a_whole(options, message):
+    module = importlib.import_module("todm_sb.cli.compare")
+    with pytest.raises(ConfigError, match=message):
+        module.parse(["recipe.yaml", *options])
+
+
+@pytest.mark.parametrize(
     ("dropouts", "message"),
     [((0.1, 0.0), "multiples of dropout, which is 0"), ((0.1, 0.5), "nothing would be left")],
 )

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import arguments
 
-from todm_sb.bundle.bundle import read_manifest
+from todm_sb.bundle.bundle import read_bundle
 from todm_sb.export.run import export_run
 from todm_sb.training.error_rates import ErrorRates
 from todm_sb.training.runs import load_run
@@ -64,7 +64,7 @@ def test_error_rates_of_the_weights_of_before_are_not_exported(exchanged, tiny_r
 
     def rates():
         export_run(run, tmp_path / "bundle")
-        return {s.name: s.error_rates for s in read_manifest(tmp_path / "bundle").subnets}
+        return {s.name: s.error_rates for s in read_bundle(tmp_path / "bundle").manifest.subnets}
 
     assert rates()["max"]["WER"] == 200.0
     shutil.copy(tiny_run / "results_test-clean.json", run)  # as if it had not been tested since

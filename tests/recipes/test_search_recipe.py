@@ -15,8 +15,9 @@ from ruamel.yaml import YAML
 from speechbrain.utils.edit_distance import accumulatable_wer_stats
 from tiny import call
 
-from todm_sb.bundle.bundle import read_manifest
+from todm_sb.bundle.bundle import read_bundle
 from todm_sb.cli import main
+from todm_sb.cli.latency import OF_TIMES
 from todm_sb.dataio.manifest import read_csv, write_csv
 from todm_sb.decoders.networks import search_networks
 from todm_sb.inference import StreamingSubnetASR, SubnetASR
@@ -191,6 +192,7 @@ def test_a_device_times_the_probes_and_the_search_is_for_it(
     [
         (["a", "b", "--probes=c"], "name one"),
         (["a", "--causal"], "--causal is of --probes"),
+        *((["a", "--probes=c", f"{x}=1"], f"{x} is of timing") for x in OF_TIMES),
         (["a", "--out=none/table.json"], "--out none/table.json is no place for a file"),
         (["a"], r"features\.onnx does not exist"),
     ],
@@ -274,7 +276,7 @@ def test_error_rates_in_8_bits_are_those_of_the_exported_networks(
     page = (talkative / "search" / "bytes_int8-int8" / "pareto.html").read_text(encoding="utf-8")
     assert "Error rates are of networks in int8." in page
     export(tmp_path / "all")
-    recorded = {s.config: s.error_rates for s in read_manifest(tmp_path / "all").subnets}
+    recorded = {s.config: s.error_rates for s in read_bundle(tmp_path / "all").manifest.subnets}
     for result, name in ((exact, "WER"), (small, "WER-int8")):
         assert all(recorded[s.config][name] == s.wer for s in result.subnets)
 
@@ -289,6 +291,11 @@ def test_error_rates_in_8_bits_are_those_of_the_exported_networks(
 def test_what_8_bits_do_not_go_with_is_told_first(search, tmp_path, options, message):
     with pytest.raises(ConfigError, match=message):
         search(tmp_path / "no run", "--precision=int8", *options)
+
+
+def test_threads_are_those_of_a_table(search, tmp_path):
+    with pytest.raises(ConfigError, match="--threads is of --latency-table FILE"):
+        search(tmp_path / "no run", "--threads=4")
 
 
 def test_another_algorithm_needs_a_study_of_its_own(search, searched):

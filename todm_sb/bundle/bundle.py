@@ -156,17 +156,6 @@ def read_bundle(folder: str | Path) -> Bundle:
         return _build(manifest, lambda name: _read(folder / name, manifest.files[name].bytes))
 
 
-def read_manifest(folder: str | Path) -> Manifest:
-    """What a bundle says of itself, without loading its weights.
-
-    Raises:
-        ConfigError: as of :func:`read_bundle`, for this file.
-    """
-    folder = Path(folder)
-    with _blame(folder):
-        return _read_manifest(folder)
-
-
 @contextmanager
 def _blame(folder: Path) -> Iterator[None]:
     """Names the bundle in what goes wrong with it."""

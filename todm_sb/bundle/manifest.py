@@ -277,7 +277,10 @@ class Manifest:
         recorded = {s.name: s.config for s in self.subnets}
         if self.space is None:
             (config,) = recorded.values()
-            if subnet in (None, config, *recorded) or subnet == config.to_json():
+            asked = subnet
+            if isinstance(subnet, str) and subnet.lstrip().startswith("{"):
+                asked = SubnetConfig.from_json(subnet)
+            if asked in (None, config, *recorded):
                 return config
             raise ConfigError(f"holds the single subnet {next(iter(recorded))}, not {subnet!r}")
         return self.space.named(subnet or "max", recorded)

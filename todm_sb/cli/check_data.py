@@ -17,11 +17,12 @@ from todm_sb.dataio.audio import Conversion
 from todm_sb.dataio.check import Limits, check_manifest
 from todm_sb.dataio.faults import PURPOSES, TRAIN, write_faults
 from todm_sb.dataio.tokenizer import load_tokenizer
-from todm_sb.utils.arguments import at_least, check_file_place, path, positive
+from todm_sb.utils.arguments import at_least, check_file_place, check_given_with, path, positive
 from todm_sb.utils.errors import ConfigError
 
 # Faults printed; --report has them all.
 SHOWN = 20
+FRAME_SHIFT = 0.04
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,8 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--frame-shift",
         type=positive,
-        default=0.04,
-        help="seconds between encoder frames, which limit the labels (0.04)",
+        help="with --tokenizer, seconds between encoder frames, which limit the labels (0.04)",
     )
     parser.add_argument(
         "--quick", action="store_true", help="read only headers and ends of the audio files"
@@ -69,15 +69,18 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         DataError: if the manifest cannot be read, or no utterance of it can be used.
-        ConfigError: if the tokenizer cannot be read, or the report has no place.
+        ConfigError: if the tokenizer cannot be read, the report has no place, or options do not fit
+            together.
     """
+    check_given_with(arguments, "--tokenizer FILE", "--frame-shift")
     if arguments.report:
         _check_place(arguments.report, arguments.manifest)
+    frame_shift = arguments.frame_shift or FRAME_SHIFT
     limits = Limits(
         arguments.sample_rate,
         arguments.max_duration,
         arguments.tokenizer and load_tokenizer(arguments.tokenizer),
-        lambda seconds: int(seconds / arguments.frame_shift),
+        lambda seconds: int(seconds / frame_shift),
         Conversion(arguments.resample, arguments.mixdown),
     )
     audio = "ends" if arguments.quick else "whole"

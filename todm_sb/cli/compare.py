@@ -45,7 +45,7 @@ from todm_sb.space import SubnetConfig
 from todm_sb.supernet import count_parameters
 from todm_sb.training.arguments import parse_arguments, run_option_arguments
 from todm_sb.training.settings import REQUIRED
-from todm_sb.utils.arguments import at_least, beside_a_recipe, path, positive
+from todm_sb.utils.arguments import at_least, beside_a_recipe, check_given_with, path, positive
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.own_files import check_own, write_own
 
@@ -149,7 +149,7 @@ def show(experiment: Experiment, hparams: dict[str, Any], arguments: argparse.Na
     if arguments.step is None:
         print("\n".join(f"{state:<14} {name}" for name, state in states.items()))
         return
-    steps = steps_of_max(hparams, experiment.plan.sizes, arguments.hours)
+    steps = steps_of_max(hparams, experiment.plan.sizes, arguments.hours or Data().hours)
     for name, state in states.items():
         minutes = steps(cells[name]) * arguments.step / 60
         print(f"{state:<14} {minutes:6.0f} min {name}")
@@ -158,7 +158,11 @@ def show(experiment: Experiment, hparams: dict[str, Any], arguments: argparse.Na
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The arguments of ``compare``, and those for ``train``."""
+    """The arguments of ``compare``, and those for ``train``.
+
+    Raises:
+        ConfigError: if they do not fit together.
+    """
     parser = beside_a_recipe("compare", __doc__)
     parser.add_argument("--output_folder", type=path, help="default: results/compare-<YAML>")
     parser.add_argument(
@@ -200,9 +204,11 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--dry-run", action="store_true", help="only list the cells, their state")
     parser.add_argument("--step", type=positive, help="processor seconds of a step of max alone")
-    parser.add_argument("--hours", type=positive, default=Data().hours, help="of audio to train on")
+    parser.add_argument("--hours", type=positive, help="of audio to train on")
     parser.add_argument("--noprogressbar", action="store_true")
     arguments, others = parser.parse_known_args(argv)
+    check_given_with(arguments, "--dry-run", "--step")
+    check_given_with(arguments, "--step SECONDS", "--hours")
     for seed in arguments.seeds:
         REQUIRED["seed"](seed, "--seeds")
     if arguments.output_folder is None:

@@ -29,7 +29,7 @@ from todm_sb.experiments.evaluation import Evaluated, EvaluationSet, evaluate, r
 from todm_sb.inference import SubnetASR
 from todm_sb.supernet import count_parameters
 from todm_sb.training.recipe import RECIPE
-from todm_sb.utils.arguments import path
+from todm_sb.utils.arguments import check_given_with, path
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.hub import is_of_hub, model_folder
 from todm_sb.utils.own_files import check_own, write_own
@@ -51,10 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--against", metavar="MODEL", help="to compare with")
     parser.add_argument("--against-subnet", metavar="SUBNET", help="of that one (max)")
-    parser.add_argument(
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
         "--alignments", action="store_true", help="print the alignment of each utterance"
     )
-    parser.add_argument("--json", action="store_true", help="print an object a test set")
+    form.add_argument("--json", action="store_true", help="print an object a test set")
     parser.add_argument(
         "--output", type=path, metavar="DIR", help="write results, errors and alignments"
     )
@@ -71,8 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
         ConfigError: if a network cannot be loaded, or options do not fit together.
         DataError: if a manifest is none.
     """
-    if arguments.against_subnet and not arguments.against:
-        raise ConfigError("--against-subnet is of --against MODEL: name it")
+    check_given_with(arguments, "--against MODEL", "--against-subnet")
     test_sets = [EvaluationSet.read(x, reading_of(arguments)) for x in arguments.manifests]
     names = [test_set.name for test_set in test_sets]
     if len(set(names)) < len(names):
@@ -152,12 +152,12 @@ def _show(
         texts = [json.dumps(record, indent=1) + "\n", *map(_alignments, found)]
         files = zip(_files(name, [x.name for x in found]), texts, strict=True)
         write_own(arguments.output, {key: text.encode() for key, text in files})
+    for fault in dict.fromkeys(fault for x in found for fault in x.faults):
+        print(f"error: {printable(fault)}", file=sys.stderr)
     if arguments.json:
         print(json.dumps(record))
         return
     print(f"{name}\n\n{table_of(rows_of(found, parameters))}\n\n{scored_text(found[0].scored)}\n")
-    for fault in found[0].faults:
-        print(f"error: {printable(fault)}", file=sys.stderr)
     if arguments.alignments:
         for x in found:
             print(f"{x.name}\n{_alignments(x)}")

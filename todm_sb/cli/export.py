@@ -16,7 +16,7 @@ import sys
 from todm_sb.cli.main import OK
 from todm_sb.export.run import FORMATS, SUPERNET, export_run
 from todm_sb.search.budget import COSTS
-from todm_sb.utils.arguments import path
+from todm_sb.utils.arguments import check_given_with, path
 from todm_sb.utils.errors import ConfigError
 
 ABOUT = ("language", "license", "dataset")
@@ -33,9 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="max, min, one of the YAML's named_subnets, JSON of a config, or supernet (default)",
     )
     choice.add_argument("--budget", help="the best subnet found by todm-sb search for it, e.g. 5M")
-    parser.add_argument(
-        "--cost", choices=COSTS, default="params", help="what the budget is of; default: params"
-    )
+    parser.add_argument("--cost", choices=COSTS, help="what the budget is of; default: params")
     parser.add_argument(
         "--format",
         choices=FORMATS,
@@ -72,17 +70,18 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         ConfigError: if the run, the search, the subnet or a causal form is not there, or another
-            form than a bundle is to be for training.
+            form than a bundle is to be for training, or options do not fit together.
     """
     if arguments.for_training and arguments.format != "bundle":
         raise ConfigError("--for-training is of bundles: leave it out, or --format")
+    check_given_with(arguments, "--budget COST", "--cost", "--study")
     print(f"loading {arguments.run_folder}", file=sys.stderr)
     params = export_run(
         arguments.run_folder,
         arguments.target,
         arguments.subnet,
         arguments.budget,
-        arguments.cost,
+        arguments.cost or "params",
         arguments.format,
         arguments.causal,
         arguments.study,

@@ -18,9 +18,20 @@ from typing import Any
 
 from todm_sb.cli.main import OK
 from todm_sb.search.probes import FORMAT, VERSION, read_card
-from todm_sb.utils.arguments import at_least, check_file_place, path, positive
+from todm_sb.utils.arguments import (
+    at_least,
+    check_file_place,
+    check_given_with,
+    given,
+    path,
+    positive,
+)
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.files import write_atomic
+
+SECONDS, REPEATS = 10.0, 5
+# Options of timing.
+OF_TIMES = ("--seconds", "--audio", "--threads", "--repeats")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--causal", action="store_true", help="with --probes, a dual-mode network's causal form"
     )
-    parser.add_argument("--seconds", type=positive, default=10.0, help="of audio; default: 10")
+    parser.add_argument("--seconds", type=positive, help="of audio; default: 10")
     parser.add_argument("--audio", help="speech to transcribe; default: noise")
     parser.add_argument(
         "--threads",
@@ -42,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         help="of onnxruntime; may be given several times; default: 1",
     )
-    parser.add_argument("--repeats", type=at_least(1), default=5, help="default: 5")
+    parser.add_argument("--repeats", type=at_least(1), help="default: 5")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -52,12 +63,11 @@ def run(arguments: argparse.Namespace) -> int:
         The exit code.
 
     Raises:
-        ConfigError: if a folder is not as it should be.
+        ConfigError: if a folder is not as it should be, or options do not fit together.
     """
     if arguments.probes is not None:
         return _write(arguments)
-    if arguments.causal:
-        raise ConfigError("--causal is of --probes: a folder of ONNX models has one form")
+    check_given_with(arguments, "--probes DIR", "--causal")
     if arguments.out is not None:
         check_file_place(arguments.out, "--out ")
     from todm_sb.inference.onnx import OnnxASR
@@ -67,11 +77,11 @@ def run(arguments: argparse.Namespace) -> int:
     samples = None
     if arguments.audio:
         samples = OnnxASR(arguments.folders[0]).load_audio(os.path.expanduser(arguments.audio))
-    measured = []
+    seconds, measured = arguments.seconds or SECONDS, []
     for threads in arguments.threads or [1]:
-        given = (arguments.seconds, threads, arguments.repeats, samples)
+        options = (seconds, threads, arguments.repeats or REPEATS, samples)
         for folder, card, latency in zip(
-            arguments.folders, cards, time_folders(arguments.folders, *given), strict=True
+            arguments.folders, cards, time_folders(arguments.folders, *options), strict=True
         ):
             print(f"{folder}\t{threads} thread(s)\t{1e3 * latency:.2f} ms", flush=True)
             measured.append(_record(folder, card, threads, latency))
@@ -79,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
         "format": FORMAT,
         "version": VERSION,
         "device": device(),
-        "seconds": arguments.seconds,
+        "seconds": seconds,
         "measured": measured,
     }
     if arguments.out is not None:
@@ -96,6 +106,8 @@ def _record(folder: Path, card: Any, threads: int, latency: float) -> dict[str, 
 def _write(arguments: argparse.Namespace) -> int:
     if len(arguments.folders) > 1:
         raise ConfigError("--probes writes those of one run: name one")
+    for option in filter(lambda option: given(arguments, option), OF_TIMES):
+        raise ConfigError(f"{option} is of timing, which --probes does not do: leave it out")
     from todm_sb.export.probes import write_probes
 
     folders = write_probes(arguments.folders[0], arguments.probes, arguments.causal)

@@ -14,7 +14,7 @@ from todm_sb.inference import SubnetASR
 from todm_sb.inference.decoding import BEAM, LM_WEIGHT, Decoding
 from todm_sb.inference.language_models import load_language_model
 from todm_sb.search.budget import parse_budget
-from todm_sb.utils.arguments import at_least, path, positive
+from todm_sb.utils.arguments import at_least, check_given_with, path, positive
 from todm_sb.utils.devices import usable_device
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.hub import model_folder
@@ -70,10 +70,8 @@ def decoding_of(arguments: argparse.Namespace, nbest: int = 1) -> Decoding:
     """
     if arguments.hotwords_boost is not None and not math.isfinite(arguments.hotwords_boost):
         raise ConfigError(f"--hotwords-boost {arguments.hotwords_boost} is no number")
-    if arguments.hotwords_boost is not None and arguments.hotwords is None:
-        raise ConfigError("--hotwords-boost is of the phrases of --hotwords FILE: name it")
-    if arguments.lm_weight is not None and arguments.lm is None:
-        raise ConfigError("--lm-weight is of the language model of --lm FILE|FOLDER: name it")
+    check_given_with(arguments, "--hotwords FILE", "--hotwords-boost")
+    check_given_with(arguments, "--lm FILE|FOLDER", "--lm-weight")
     lm_weight = LM_WEIGHT if arguments.lm_weight is None else arguments.lm_weight
     decoding = Decoding(arguments.beam_size, nbest, lm_weight=lm_weight)
     if arguments.hotwords is not None:

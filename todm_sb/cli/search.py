@@ -24,7 +24,7 @@ from todm_sb.experiments.search_run import Deploy, SearchOptions, search_run
 from todm_sb.search.budget import COSTS, format_cost, parse_budget
 from todm_sb.search.probes import PRECISIONS
 from todm_sb.search.proposers import ALGORITHMS, proposer_class
-from todm_sb.utils.arguments import at_least, path, positive
+from todm_sb.utils.arguments import at_least, check_given_with, path, positive
 from todm_sb.utils.extras import named_packages
 from todm_sb.utils.tables import scored_text
 
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the networks: their error rates, by onnxruntime for int8, and the times of the "
         "table; float32",
     )
-    parser.add_argument("--threads", type=at_least(1), default=1, help="of the table; 1")
+    parser.add_argument("--threads", type=at_least(1), help="of the table; 1")
     parser.add_argument(
         "--budget",
         action="append",
@@ -81,9 +81,11 @@ def run(arguments: argparse.Namespace) -> int:
         The exit code.
 
     Raises:
-        ConfigError: if the run, a budget, the study or its storage is not as it should be.
+        ConfigError: if the run, a budget, the study or its storage is not as it should be, or
+            options do not fit together.
     """
     logging.getLogger("optuna").setLevel(logging.WARNING)
+    check_given_with(arguments, "--latency-table FILE", "--threads")
     proposer_class(arguments.algorithm)
     cost = arguments.cost or ("latency" if arguments.latency_table else "params")
     options = SearchOptions(
@@ -102,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
         baselines=not arguments.no_baselines,
         latency_table=arguments.latency_table,
         precision=arguments.precision,
-        threads=arguments.threads,
+        threads=arguments.threads or 1,
     )
     deploy: Deploy | None = None
     if options.precision != PRECISIONS[0]:

@@ -109,14 +109,21 @@ class Result:
             self.fields |= {"seconds": own.pop("seconds"), "time": round(done.seconds, 3), **own}
 
     def rendered(self, form: str) -> str:
-        """The transcript in a format, for a file or a stream of its own."""
+        """The transcript in a format, for a file or a stream of its own; as text with the
+        reference, where there is one."""
         transcript = self.done.transcript
         assert transcript is not None
         if form == "ctm":
             return as_ctm(transcript, self.done.source.name)
         if form in ("json", "jsonl"):
             return as_json(self.fields, indent=1 if form == "json" else None)
-        return {"text": as_text, "srt": as_srt, "vtt": as_vtt}[form](transcript)
+        if form == "text":
+            return as_text(transcript) + self._reference()
+        return {"srt": as_srt, "vtt": as_vtt}[form](transcript)
+
+    def _reference(self) -> str:
+        reference = self.fields.get("reference")
+        return "" if reference is None else f"  reference:\t{printable(reference)}\n"
 
 
 def results_of(
@@ -155,18 +162,12 @@ def _print(form: str, results: Iterable[Result]) -> int:
         elif "error" in result.fields:
             _complain(result)
         elif form == "text":
-            _say("".join(_lines(result)))
+            _say(f"{printable(result.audio)}\t{result.rendered(form)}")
         else:
             _say(result.rendered(form))
     if form == "json":
         _say(as_json(together, indent=1))
     return FAILED if failed else OK
-
-
-def _lines(result: Result) -> Iterator[str]:
-    yield f"{printable(result.audio)}\t{printable(result.fields['text'])}\n"
-    if "reference" in result.fields:
-        yield f"  reference:\t{printable(result.fields['reference'])}\n"
 
 
 def _write(folder: Path, form: str, results: Iterable[Result]) -> int:
@@ -177,7 +178,9 @@ def _write(folder: Path, form: str, results: Iterable[Result]) -> int:
             failed += 1
             _complain(result)
         else:
-            files[result.done.source.name + SUFFIXES[form]] = result.rendered(form).encode()
+            # Of a name that is no text, the bytes are escaped, as in JSON.
+            data = result.rendered(form).encode(errors="backslashreplace")
+            files[result.done.source.name + SUFFIXES[form]] = data
         if len(files) >= WINDOW_FILES:
             write_own(folder, files)
             files = {}

@@ -11,7 +11,7 @@ from sentencepiece import SentencePieceProcessor
 from torch import Tensor
 
 from todm_sb.dataio.detokenizer import Detokenizer
-from todm_sb.dataio.script import begins_word
+from todm_sb.dataio.script import WORD_MARK, begins_word
 from todm_sb.decoders.fusion import Fusion
 from todm_sb.decoders.ngram import END, START, Context, NGram
 from todm_sb.nnet.predictor import State
@@ -164,14 +164,17 @@ class WordNGramFusion(_NGramFusion):
 def ngram_fusion(
     model: NGram, tokenizer: SentencePieceProcessor, weight: float, blank: int = 0
 ) -> Fusion:
-    """Fusion with a model of the tokenizer's pieces, if all that it knows are such, or of words.
+    """Fusion with a model of the tokenizer's pieces, as ``spm_encode`` writes them, or of words. It
+    is of pieces if it knows nothing else, or where words begin; ``spm_encode`` writes letters that
+    no piece has, too.
 
     Raises:
         ConfigError: if most of its words could never be said.
     """
     pieces = Detokenizer.of_tokenizer(tokenizer).pieces
-    if set(model.words) <= set(pieces):
-        return PieceNGramFusion(model, pieces, weight, blank)
+    names = [tokenizer.id_to_piece(i) if tokenizer.is_byte(i) else x for i, x in enumerate(pieces)]
+    if set(model.words) <= set(names) or any(WORD_MARK in word for word in model.words):
+        return PieceNGramFusion(model, names, weight, blank)
     frequent = sorted(model.words, key=model.following[()].__getitem__, reverse=True)
     sample = frequent[:SAMPLE]
     strange = [word for word in sample if tokenizer.unk_id() in tokenizer.encode_as_ids(word)]

@@ -81,6 +81,7 @@ def measured_subnets(
     tests = _results(run, weights)
     rates = {name: _rates_of_test(results, model.encoder.modes) for name, results in tests.items()}
     if found:
+        rates.pop(dev_set, None)  # of a test, which knows fewer subnets
         rates = {dev_set: found, **rates}
     elif tests:
         scored = _scored_of_test(next(iter(tests.values())), model.encoder.modes)

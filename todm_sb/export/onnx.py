@@ -52,9 +52,9 @@ def export_onnx(
     card: str | None = None,
 ) -> list[str]:
     """Writes ``features.onnx``, ``encoder.onnx``, ``decoder.onnx`` (the predictor), ``joiner.onnx``
-    and ``tokens.txt``; of a causal or dual-mode network with global normalisation also
-    ``streaming_encoder.onnx``; and the ``requirements.txt`` of a device that runs them with
-    :class:`todm_sb.inference.onnx.OnnxASR`.
+    and ``tokens.txt``; of a causal or dual-mode network with global normalisation, whose
+    subsampling leaves no frame out, also ``streaming_encoder.onnx``; and the ``requirements.txt``
+    of a device that runs them with :class:`todm_sb.inference.onnx.OnnxASR`.
 
     The encoders take raw features: their normalisation is part of the graph. What each model takes
     and gives is told in :mod:`todm_sb.export.onnx_networks`.
@@ -114,7 +114,8 @@ def write_models(
         "decoder.onnx": predictor_model(model),
         "joiner.onnx": joiner_model(model),
     }
-    if True in model.encoder.modes and normalize.norm_type == "global":
+    can_stream = normalize.norm_type == "global" and subsampling.has_chunks
+    if True in model.encoder.modes and can_stream:
         models[STREAMING_ENCODER] = streaming_encoder_model(
             model.causal_form(), normalize, metadata
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx
 import torch
 from speechbrain.processing.features import InputNormalization
@@ -84,7 +83,8 @@ def streaming_encoder_model(
 
     Inputs ``x`` (N, T, features), raw, enough of them for a new frame; ``x_lens`` (N,), feature
     frames of each whole stream, anything huge while not yet known; and the state: ``seen`` (N,),
-    ``context_0`` ... and ``ssm_0`` ..., all of it zeros at the beginning. Outputs ``encoder_out``
+    ``context_0`` ... and ``ssm_0_0`` ..., all of it zeros at the beginning, contexts of as many
+    frames as the convolutions are padded with before the first. Outputs ``encoder_out``
     (N, T', d_joint), ``encoder_out_lens`` (N,), how many frames are each stream's, and the next
     state, named as the state with ``next_`` in front.
 
@@ -153,16 +153,6 @@ def _subsample_chunk(
         lengths = g("Div", g("Add", lengths, stride - 1), stride)
         x = y
     return _project(g, x, module), lengths, seen, next_contexts
-
-
-def initial_states(model: Transducer, batch: int) -> dict[str, np.ndarray]:
-    """What the inputs of :func:`streaming_encoder_model` start from, by name."""
-    state = streaming(model.encoder).initial_state(batch)
-    seen, *contexts = state.subsampling
-    named = {"seen": seen, **{f"context_{i}": context for i, context in enumerate(contexts)}}
-    for layer, group in enumerate(state.layers):
-        named.update({f"ssm_{layer}_{i}": s for i, s in enumerate(group)})
-    return {name: value.cpu().numpy() for name, value in named.items()}
 
 
 def predictor_model(model: Transducer) -> onnx.ModelProto:

@@ -13,14 +13,9 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 from todm_sb.export.onnx import FEATURES, FILES, REQUIREMENTS, TOKENS
+from todm_sb.nnet.sizes import axes_of_a_scale, in_8_bits
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.ownership import new_export
-
-# Constants of fewer numbers than this keep their precision, as do columns: one number a channel,
-# such as the time steps of an SSM, which span decades.
-SMALL = 256
-# Rows of at least this length have a scale each.
-LONG_ROW = 32
 
 
 def quantize_folder(source: str | Path, target: str | Path, card: str | None = None) -> None:
@@ -75,7 +70,8 @@ def write_quantized(source: Path, target: Path) -> None:
 
 
 def pack_weights(model: onnx.ModelProto) -> None:
-    """Replaces every float constant that is not small by whole numbers and their scales.
+    """Replaces every float constant that :func:`todm_sb.nnet.sizes.in_8_bits` says by whole numbers
+    and their scales.
 
     Args:
         model: changed in place.
@@ -83,7 +79,7 @@ def pack_weights(model: onnx.ModelProto) -> None:
     graph, unpacking = model.graph, []
     for tensor in [t for t in graph.initializer if t.data_type == onnx.TensorProto.FLOAT]:
         weight = numpy_helper.to_array(tensor)
-        if weight.size < SMALL or weight.shape[-1] == 1:
+        if not in_8_bits(weight.shape):
             continue
         numbers, scale = packed(weight)
         name = tensor.name
@@ -104,17 +100,11 @@ def pack_weights(model: onnx.ModelProto) -> None:
 
 
 def packed(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Whole numbers within -127 and 127, and the scale: one for each long row, or for all.
+    """Whole numbers within -127 and 127, and their scales.
 
     Args:
-        weight: of any shape; a row lies along the last axis, of convolutions along all axes but
-            the first.
+        weight: of any shape; see :func:`todm_sb.nnet.sizes.axes_of_a_scale`.
     """
-    axes: int | tuple[int, ...] | None = None
-    if weight.ndim == 4:
-        axes = (1, 2, 3)
-    elif weight.shape[-1] >= LONG_ROW:
-        axes = -1
-    largest = np.abs(weight).max(axis=axes, keepdims=True)
+    largest = np.abs(weight).max(axis=axes_of_a_scale(weight.shape), keepdims=True)
     scale = np.maximum(largest, np.finfo(np.float32).tiny) / 127
     return np.round(weight / scale).astype(np.int8), scale.astype(np.float32)

@@ -15,6 +15,8 @@ from todm_sb.bundle.manifest import BundledSubnet
 from todm_sb.export.measured import PARETO, Measured, measured_subnets
 from todm_sb.export.model_card import CardFacts, model_card, training_lines
 from todm_sb.export.speechbrain import export_folder
+from todm_sb.nnet.encoders import onnx_form
+from todm_sb.nnet.subsampling import KERNEL
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.search.budget import parse_budget
 from todm_sb.search.pareto import SearchResult
@@ -233,7 +235,10 @@ def _write_onnx(parts: dict[str, Any], in_8_bits: bool) -> None:
     target, card = parts.pop("folder"), parts.pop("card")
     has = {"norm_type": parts["normalize"].norm_type, **parts["fbank"]}
     lacks = [f"{key}: {value}" for key, value in STREAMING.items() if has.get(key) != value]
-    if True in parts["model"].encoder.modes and lacks:
+    encoder = parts["model"].encoder
+    if not onnx_form(encoder).subsampling.has_chunks:
+        lacks.append(f"time_strides of at most {KERNEL}")
+    if True in encoder.modes and lacks:
         logger.warning("%s cannot stream: train the network with %s", target, ", ".join(lacks))
     with tempfile.TemporaryDirectory() as temporary:
         if in_8_bits:

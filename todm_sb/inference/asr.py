@@ -106,8 +106,8 @@ class SubnetASR(EncoderDecoderASR):
             raise ConfigError(f"{source} is a training run: todm-sb export makes a network of it")
         try:
             return super().from_hparams(str(folder), hparams_file, savedir=None, **kwargs)
-        except (KeyError, OSError, RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
+        except Exception as error:  # of YAML, pickles and whatever the YAML names
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise ConfigError(f"{source} cannot be loaded: {reason}") from error
 
     @classmethod

@@ -62,8 +62,6 @@ class OnnxASR:
         self.features, self.encoder, self.decoder, self.joiner = (
             _session(folder / f"{name}.onnx", options) for name in MODELS
         )
-        tokens = _existing(folder / TOKENS).read_bytes().decode()
-        self._detokenizer = Detokenizer.of_tokens(tokens)
         described = _Described.of(folder, self.encoder)
         self.max_symbols, self.sample_rate = described.max_symbols, described.sample_rate
         self.longest_seconds = described.longest_seconds
@@ -71,6 +69,7 @@ class OnnxASR:
         self._n_features = self.encoder.get_inputs()[0].shape[2]
         self._states = [x for x in self.decoder.get_inputs() if x.name != "y"]
         self._context = self.decoder.get_inputs()[0].shape[1]
+        self._detokenizer = _detokenizer(folder / TOKENS, self.joiner.get_outputs()[0].shape[1])
 
     def transcribe_file(self, path: str | Path) -> str:
         """Transcribes a file; if it is longer than the utterances of training, in parts.
@@ -242,6 +241,19 @@ def _session(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.Inf
     except Exception as error:  # onnxruntime has a class of its own for each cause
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"{path} is no ONNX model, or a damaged one: {reason}") from None
+
+
+def _detokenizer(path: Path, n_labels: int) -> Detokenizer:
+    try:
+        found = Detokenizer.of_tokens(_existing(path).read_bytes().decode())
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is damaged: it is not UTF-8") from None
+    if len(found.pieces) != n_labels:
+        raise ConfigError(
+            f"{path} has {len(found.pieces)} pieces, but joiner.onnx {n_labels} labels: it is "
+            "damaged, or of another export"
+        )
+    return found
 
 
 def _existing(path: Path) -> Path:

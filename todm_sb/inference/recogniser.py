@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from todm_sb.inference.audio_file import check_wave
 from todm_sb.inference.results import Alternative, Segment, Transcript
-from todm_sb.inference.segments import segments_of
+from todm_sb.inference.segments import SHORTEST_LIMIT, segments_of
 from todm_sb.inference.sources import Source
 from todm_sb.utils.errors import DataError
 
@@ -75,9 +75,11 @@ class Cutting:
     batch_seconds: float = BATCH_SECONDS
 
     def of(self, recogniser: Recogniser) -> float:
-        """Seconds of a part at most."""
-        known = recogniser.longest_seconds or UNKNOWN_LONGEST
-        return known if self.longest is None else self.longest
+        """Seconds of a part at most; where utterances of training were shorter than a part may be,
+        the least."""
+        if self.longest is not None:
+            return self.longest
+        return max(recogniser.longest_seconds or UNKNOWN_LONGEST, SHORTEST_LIMIT)
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ def _windows(
     for source in sources:
         begin = time.perf_counter()
         try:
-            samples: Samples | None = load(source)
+            samples: Samples | None = check_wave(load(source), source.path)
             error = None
         except DataError as reason:
             samples, error = None, str(reason)

@@ -48,11 +48,11 @@ def sources_of(paths: Sequence[str], lists: Sequence[str] = ()) -> list[Source]:
     Raises:
         ConfigError: if nothing is named, a list cannot be read, or standard input is named twice.
     """
-    listed = [path for name in lists for path in _of_list(name)]
     if [*paths, *lists].count(STDIN) > 1:
         raise ConfigError("standard input (-) can be one thing only: name it once")
     if STDIN in (*paths, *lists) and sys.stdin is not None and sys.stdin.isatty():
         raise ConfigError("- is standard input, a terminal here: send something in, as with < file")
+    listed = [path for name in lists for path in _of_list(name)]
     found = [source for path in (*paths, *listed) for source in _of_path(path)]
     if not found:
         raise ConfigError("nothing to transcribe: name audio files, folders that hold some, or -")

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from todm_sb.nnet.masking import Count, frame_mask
+from todm_sb.utils.errors import ConfigError
 
 KERNEL = 3
 
@@ -115,15 +116,20 @@ class ConvSubsampling(nn.Module):
             macs += n_features * bins * conv.weight.numel()
         return macs + n_features * self.projection.weight.numel()
 
+    @property
+    def has_chunks(self) -> bool:
+        """Whether it can run chunk by chunk: no stride leaves frames out."""
+        return max(self.time_strides) <= KERNEL
+
     def initial_state(self, batch: int) -> tuple[Tensor, ...]:
         """What :meth:`chunk` starts from: how many features were seen, and what each convolution
         saw of them.
 
         Raises:
-            ValueError: if a stride leaves frames out, which the chunked form has no place for.
+            ConfigError: if a stride leaves frames out, which the chunked form has no place for.
         """
-        if max(self.time_strides) > KERNEL:
-            raise ValueError(f"time_strides above {KERNEL} cannot run chunk by chunk")
+        if not self.has_chunks:
+            raise ConfigError(f"time_strides above {KERNEL} cannot run chunk by chunk")
         weight = self.projection.weight
         seen = torch.zeros(batch, dtype=torch.long, device=weight.device)
         n_bins, contexts = self.n_features, []

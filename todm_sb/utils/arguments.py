@@ -70,3 +70,25 @@ def check_file_place(file: Path, option: str = "") -> None:
         raise ConfigError(
             f"{option}{file} is no place for a file: name one in a folder that is there"
         )
+
+
+def check_given_with(arguments: argparse.Namespace, partner: str, *options: str) -> None:
+    """Checks that options are not given without the one that they are of.
+
+    Args:
+        arguments: None, or False, for what was not given.
+        partner: that one, with the name of its value, if it has one: ``--budget COST``.
+        options: the others.
+
+    Raises:
+        ConfigError: if one is given without it.
+    """
+    if given(arguments, partner.partition(" ")[0]):
+        return
+    for option in filter(lambda option: given(arguments, option), options):
+        raise ConfigError(f"{option} is of {partner}: add that one, or leave this one out")
+
+
+def given(arguments: argparse.Namespace, option: str) -> bool:
+    """Whether an option was given: what it leaves is neither None nor False."""
+    return getattr(arguments, option[2:].replace("-", "_")) not in (None, False)
