@@ -214,9 +214,11 @@ def _absolute(place: str) -> str:
 
 
 def _with(recipe: Recipe, decided: dict[str, Any]) -> Recipe:
-    """The recipe with what the source decides."""
+    """The recipe with what the source decides, as far as the command line does not say otherwise:
+    in a run that has begun it may, and what contradicts its checkpoints is refused later."""
     overrides = copy.deepcopy(dict(recipe.overrides))
-    update(overrides, copy.deepcopy(decided))
+    for over in (decided, recipe.overrides):
+        update(overrides, copy.deepcopy(over))
     return Recipe(recipe.file, overrides)
 
 
