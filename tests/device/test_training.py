@@ -18,7 +18,11 @@ from todm_sb.supernet import SearchSpace
 from todm_sb.supernet.objective import Objective
 from todm_sb.supernet.sandwich import sample_sandwich, sandwich_backward
 from todm_sb.supernet.trunk import Labels, Trunk
+from todm_sb.training import adaptation
+from todm_sb.training.adaptation import Start
 from todm_sb.training.checkpoints import SafeCheckpointer
+from todm_sb.training.recipe import Recipe
+from todm_sb.training.sources import Source
 
 SPACE = SearchSpace(n_layers=2, min_layers=1, ffn_dims=(6, 12))
 STEPS = 2
@@ -146,6 +150,28 @@ def test_validation_is_that_of_the_cpu(ledger, tmp_path, char_tokenizer_path):
         errors.append(brain.evaluation.errors.by_rate_and_name())
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     assert errors[0] == errors[1]
+
+
+def test_an_adaptation_is_that_of_the_cpu(ledger, tmp_path, monkeypatch):
+    """From a plain network and its statistics: those of the CPU, and its order of units."""
+    source = make_brain(tmp_path, "cpu", **SMALL).modules
+    source["features"](*make_batch(17).sig)
+    normalize = source["normalize"]
+    begun_from = (normalize.norm_type, normalize._statistics_dict())
+    start = Start(Recipe(tmp_path), "a", source=Source(source["model"], b"", {}, *begun_from))
+    monkeypatch.setattr(adaptation, "make_loader_kwargs", lambda *_: {})
+    monkeypatch.setattr(adaptation, "make_dataloader", lambda _: [make_batch(17)])
+    losses, weights = [], []
+    for device in DEVICES:
+        (tmp_path / device).mkdir()
+        brain = make_brain(tmp_path / device, device, normalize={"update_until_epoch": 1}, **SMALL)
+        start.begin(vars(brain.hparams), None)
+        weights.append({k: v.cpu().clone() for k, v in brain.modules["model"].state_dict().items()})
+        brain.on_fit_start()
+        brain.step = 1
+        losses.append(brain.fit_batch(make_batch(17, seed=1)).item())
+    torch.testing.assert_close(*weights)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
 def optimised(device, n, state=None):

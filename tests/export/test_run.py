@@ -573,6 +573,8 @@ def test_a_familys_card_tells_what_was_searched_and_how_to_choose(run, bundle_pa
 def test_a_card_tells_what_was_trained_on_and_no_path(run, tmp_path):
     audio = tmp_path / "secret" / "a.wav"
     rows = [f"{i},{d},{audio},s,HELLO" for i, d in enumerate([1800, 1800, 3600, 0])]
+    # None of these was trained on.
+    rows += [f"4,soon,{audio},s,HI", f"5,9,{audio},s,HI,9", f"0,9,{audio},s,HI", f"6,9,{audio},s,"]
     (tmp_path / "train.csv").write_text("\n".join(["ID,duration,wav,spk_id,wrds", *rows]))
     run_module.load_run(run)["max_duration"] = 3000.0
     (run / "history.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n')

@@ -108,6 +108,22 @@ def test_saturated_logits_of_the_simple_lattice_have_the_gradient_of_the_formula
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_simple_lattice_is_in_float32_under_autocast(dtype):
+    peaks = 15 * torch.eye(VOCAB).repeat(3, 1, 1)
+    encoder = (peaks + torch.randn(3, 5, VOCAB)).requires_grad_()
+    predictor = (peaks.flip(2)[:, :4] + torch.randn(3, 4, VOCAB)).requires_grad_()
+
+    def found():
+        arguments = LABELS, N_FRAMES, N_LABELS, 0, Pruning(encoder_smoothing=0.1)
+        loss, occupancy = simple_lattice(encoder, predictor, *arguments)
+        return loss, occupancy, *torch.autograd.grad(loss.sum(), (encoder, predictor))
+
+    expected = found()
+    with torch.autocast("cpu", dtype):
+        torch.testing.assert_close(found(), expected)
+
+
 def test_the_simple_lattice_stays_finite_where_encoder_and_predictor_disagree():
     encoder = torch.full((1, 4, VOCAB), -200.0)
     predictor = torch.full((1, 3, VOCAB), -200.0)

@@ -85,6 +85,17 @@ def test_groups_keep_their_ratio_and_the_first_follows_lr_initial():
     assert lr == pytest.approx(0.05 * (109 / 9) ** -0.25)
 
 
+def test_a_warmup_may_start_at_zero_but_an_optimizer_may_not():
+    eden = Eden(1.0, lr_batches=1e9, lr_epochs=1e9, warmup_batches=4, warmup_start=0)
+    optimizer = make_optimizer(0.5, 0.25)
+    eden.apply(optimizer)
+    rates = [eden(optimizer)[1] for _ in range(4)]
+    assert rates == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert optimizer.param_groups[1]["lr"] == pytest.approx(0.5)
+    with pytest.raises(ConfigError, match="the optimizer's lr must be positive"):
+        eden.apply(make_optimizer(0.0))
+
+
 def test_a_rate_that_is_a_tensor_becomes_a_number():
     optimizer = ScaledAdam([torch.nn.Parameter(torch.ones(2))], lr=torch.tensor(0.5))
     eden = Eden(lr_initial=0.5, lr_batches=100, lr_epochs=4, warmup_batches=0)

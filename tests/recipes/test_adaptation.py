@@ -12,8 +12,12 @@ from tiny import ROOT, arguments, call, contents, load_script
 
 from todm_sb.bundle.bundle import read_bundle
 from todm_sb.supernet import SubnetConfig, extract_subnet
+from todm_sb.training.adaptation import start_of
+from todm_sb.training.arguments import parse_arguments
 from todm_sb.training.brain import TODMBrain
+from todm_sb.training.decided import decided_by
 from todm_sb.training.runs import load_run, trained_tokenizer
+from todm_sb.training.sources import Source
 from todm_sb.utils.errors import ConfigError
 
 # mini.yaml as it is shipped, but for its length: of other shapes than the source.
@@ -222,6 +226,33 @@ def test_what_does_not_go_with_the_source_is_one_line(
         train(command(corpus, tmp_path / "run", places[kind], **overrides))
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_network_that_has_learnt_is_masked_at_once(make_transducer):
+    source = Source(make_transducer(), b"", {}, "global", {})
+    before = {"augment_after": 50, "mask_after": 1290}
+    decided = decided_by(source, {}, before)
+    assert (decided["augment_after"], decided["mask_after"]) == (0, None)
+    assert "mask_after" not in decided_by(source, {"mask_after": 7}, before)
+
+
+def test_the_command_line_counts_in_a_run_that_has_begun(tmp_path):
+    settings = {"sandwich_warmup": 0, "vocab_size": 40, "search_space": {"n_layers": 2}}
+    record = {"init_from": "gone", "init_subnet": None, "settings": settings}
+    (tmp_path / "save" / "CKPT+1").mkdir(parents=True)
+    (tmp_path / "init.json").write_text(json.dumps(record))
+
+    def settings_of(**overrides):
+        argv = command("data", tmp_path, "gone", **overrides)
+        return start_of(parse_arguments(argv)[0]).recipe.settings()
+
+    for given, expected in (
+        ({}, (0, 40, 2)),
+        ({"sandwich_warmup": 9, "vocab_size": 64, "search_space": "{n_layers: 3}"}, (9, 64, 3)),
+    ):
+        found = settings_of(**given)
+        depth = found["search_space"]["n_layers"]
+        assert (found["sandwich_warmup"], found["vocab_size"], depth) == expected
 
 
 def test_a_causal_network_is_made_of_one_of_two_modes(begun, tiny_run, sources):

@@ -73,6 +73,7 @@ OTHER_SETTINGS = [
     ({"normalize": "{norm_type: sentence}"}, "normalize.norm_type was 'global', is 'sentence'"),
     ({"letter_case": "lower"}, "letter_case was 'keep', is 'lower'"),
     ({"tokenizer_type": "bpe"}, "tokenizer_type was 'unigram', is 'bpe'"),
+    ({"opt_class": "{clipping_scale: null}"}, "opt_class.clipping_scale was 2.0, is None"),
     ({"opt_class": "!name:torch.optim.AdamW"}, "opt_class was 'ScaledAdam', is 'AdamW'"),
 ]
 
@@ -81,7 +82,7 @@ OTHER_SETTINGS = [
     ("make", "settings"),
     [
         (Path, OTHER_SETTINGS[::4]),
-        (older, OTHER_SETTINGS[1::5]),
+        (older, OTHER_SETTINGS[1::4]),
         pytest.param(Path, OTHER_SETTINGS, marks=pytest.mark.slow),
     ],
     ids=["now", "older", "all"],

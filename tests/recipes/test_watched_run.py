@@ -6,6 +6,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import arguments
 
+from todm_sb.training.tensorboard import TensorboardLogger
 from todm_sb.training.watch import read_steps
 
 # Told once a minute, and at the end of an epoch.
@@ -48,6 +49,20 @@ def test_summaries_go_to_the_log_and_to_tensorboard(tiny_run):
         assert len(events.Scalars(f"steps/{name}")) >= 1
     last = read_steps(tiny_run / "steps.jsonl")[-1]["step"]
     assert events.Scalars("steps/max")[-1].step == last
+
+
+def test_figures_of_an_epoch_are_drawn_at_it(tmp_path):
+    for epochs in ([1, 2], [3]):  # resumed before the third
+        logger = TensorboardLogger(str(tmp_path))
+        for epoch in epochs:
+            later = {"WER min": 9.0} if epoch > 1 else {}
+            logger.log_stats({"epoch": epoch, "lr": 0.1}, {"max": 1.0}, {"WER max": 5.0, **later})
+        logger.writer.close()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    for name in ("lr", "max/train", "WER max/valid", "WER min/valid"):
+        steps = [event.step for event in events.Scalars(name)]
+        assert steps == ([2, 3] if "min" in name else [1, 2, 3]), name
 
 
 def test_clipping_is_told_and_summaries_without_a_terminal(corpus, train, tmp_path, capfd):

@@ -117,6 +117,7 @@ def test_a_subnet_that_makes_no_sense_is_refused(layers, ffn_dims, message):
         "3",
         '{"ffn_dims": [4]}',
         '{"layers": [0], "ffn_dims": [4], "depth": 1}',
+        '{"layers": [0], "ffn_dims": [4], "self": [1]}',
         '{"layers": 0, "ffn_dims": [4]}',
         '{"layers": ["0"], "ffn_dims": [4]}',
         '{"layers": [0], "ffn_dims": [4.0]}',

@@ -119,12 +119,19 @@ def test_items_of_a_list_of_texts_are_texts(recipe):
         ("search_space", "null", None),
         ("named", "{}", {}),
         ("named", "{wide: null}", {"wide": None, "deep": None}),
+        ("named", "{deep: {layers: [1]}}", {"wide": {"layers": [0]}, "deep": {"layers": [1]}}),
     ],
 )
 def test_what_is_no_text_is_yaml(recipe, key, text, value):
     for arguments in ([f"--{key}={text}"], [f"--{key}", text]):
         found = loaded(recipe, *arguments)[key]
         assert (found, type(found)) == (value, type(value))
+
+
+def test_what_a_base_has_as_null_can_be_a_mapping(recipe):
+    own = recipe.with_name("own.yaml")
+    own.write_text("base: recipe.yaml\nmask_after: {a: 1}\n")
+    assert loaded(own)["mask_after"] == {"a": 1}
 
 
 def test_another_class_takes_its_own_arguments_alone(recipe):

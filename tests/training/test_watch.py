@@ -2,10 +2,13 @@
 
 import io
 import json
+import math
+from functools import partial
 
 import pytest
 import torch
 
+from todm_sb.optim import ScaledAdam
 from todm_sb.space import SubnetConfig
 from todm_sb.supernet.losses import SubnetNumbers
 from todm_sb.training.guard import GradientGuard
@@ -148,6 +151,20 @@ def test_a_gradient_is_told_with_its_norm_and_whether_it_was_clipped(limit, clip
     guard.passes([("weight", weight)])
     found = values_of_gradient(torch.optim.SGD([weight], lr=0.1), guard, limit)
     assert found == {"gradient norm": pytest.approx(5.0), "clipped": clipped, "left out": 0}
+
+
+@pytest.mark.parametrize("make", [partial(torch.optim.SGD, lr=0.1), ScaledAdam])
+def test_a_step_that_was_left_out_is_told_without_the_numbers_of_the_one_before(make):
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer, guard = make([weight]), GradientGuard(1)
+    weight.grad = torch.tensor([3.0, 4.0])
+    optimizer.step()
+    weight.grad = torch.tensor([3.0, torch.inf])
+    assert not guard.passes([("weight", weight)])
+    found = values_of_gradient(optimizer, guard, 5.0)
+    assert not math.isfinite(found["gradient norm"])
+    assert math.isnan(found["clipped"])
+    assert found["left out"] == 1
 
 
 def test_memory_is_that_of_the_process():

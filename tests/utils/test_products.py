@@ -40,3 +40,14 @@ def test_the_product_and_its_gradient_are_those_of_the_definition(monkeypatch, t
     assert len(seen) > 2
     assert not any(seen)
     assert MATMUL.allow_tf32 == tf32
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_product_is_in_float32_under_autocast(dtype):
+    a, b = torch.randn(3, 2, 5, requires_grad=True), torch.randn(3, 5, 4, requires_grad=True)
+    expected = (a.unsqueeze(3) * b.unsqueeze(1)).sum(2)
+    wanted = torch.autograd.grad(expected.sum(), (a, b))
+    with torch.autocast("cpu", dtype):
+        found = exact_bmm(a, b)
+        got = torch.autograd.grad(found.sum(), (a, b))
+    torch.testing.assert_close((found, *got), (expected, *wanted))

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from todm_sb.losses.lattice import HostLengths, following_labels, log_softmax, two_channel_loss
 from todm_sb.utils.errors import ConfigError, quoted
+from todm_sb.utils.products import exact_bmm
 from todm_sb.utils.schema import number
 
 # Who chooses the band; see the module.
@@ -282,7 +283,8 @@ def _log_sum_exp_of_sums(encoder: Tensor, predictor: Tensor) -> Tensor:
     """``log sum_v exp(encoder[t, v] + predictor[u, v])`` by a matrix product: (batch, T, U + 1)."""
     encoder_max = encoder.amax(-1, keepdim=True).detach()
     predictor_max = predictor.amax(-1, keepdim=True).detach()
-    product = (encoder - encoder_max).exp() @ (predictor - predictor_max).exp().transpose(1, 2)
+    factors = (encoder - encoder_max).exp(), (predictor - predictor_max).exp()
+    product = exact_bmm(factors[0], factors[1].transpose(1, 2))
     tiny = torch.finfo(product.dtype).tiny
     return product.clamp(min=tiny).log() + encoder_max + predictor_max.transpose(1, 2)
 

@@ -111,10 +111,12 @@ class Eden:
         """
         old_lr = float(opt.param_groups[0]["lr"])  # it may be a tensor
         new_lr = self.lr_initial * self.factor()
-        if not old_lr > 0:
-            raise ConfigError(f"Eden: the optimizer's lr must be positive, not {old_lr}")
         for group in opt.param_groups:
-            group.setdefault("lr_ratio", float(group["lr"]) / old_lr)
+            if "lr_ratio" in group:
+                continue
+            if not old_lr > 0:
+                raise ConfigError(f"Eden: the optimizer's lr must be positive, not {old_lr}")
+            group["lr_ratio"] = float(group["lr"]) / old_lr
         for group in opt.param_groups:
             group["lr"] = new_lr * group["lr_ratio"]
         return old_lr, new_lr
@@ -133,7 +135,7 @@ class Eden:
         self.epoch = epoch
 
     def factor(self) -> float:
-        """Share of ``lr_initial`` at the present batch and epoch, in (0, 1]."""
+        """Share of ``lr_initial`` at the present batch and epoch, in [0, 1]."""
         by_batch = (1 + (self.batch / self.lr_batches) ** 2) ** -0.25
         by_epoch = (1 + (self.epoch / self.lr_epochs) ** 2) ** -0.25
         warmup = 1.0

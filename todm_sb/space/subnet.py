@@ -37,7 +37,7 @@ class SubnetConfig:
     layers: tuple[int, ...]
     choices: tuple[tuple[str, tuple[int, ...]], ...]
 
-    def __init__(self, layers: Sequence[int], **choices: Sequence[int]) -> None:
+    def __init__(self, /, layers: Sequence[int], **choices: Sequence[int]) -> None:
         layers = integers(f"subnet: {LAYERS}", layers)
         if not layers or any(a >= b for a, b in zip((-1, *layers), layers, strict=False)):
             raise ConfigError(f"subnet: layers must be ascending and >= 0, not {quoted(layers)}")

@@ -118,6 +118,7 @@ class Start:
         if self.source.norm_type == "global":
             statistics = copy.deepcopy(self.source.statistics)
             hparams["normalize"]._load_statistics_dict(statistics)
+            hparams["normalize"].to(_device_of(model))
         if self.source.space is None and space.size > 1:
             varying = [key for key, values in space.choices if len(values) > 1]
             sort_by_importance(model, speech_of(hparams, train), varying)
@@ -213,9 +214,11 @@ def _absolute(place: str) -> str:
 
 
 def _with(recipe: Recipe, decided: dict[str, Any]) -> Recipe:
-    """The recipe with what the source decides."""
+    """The recipe with what the source decides, as far as the command line does not say otherwise:
+    in a run that has begun it may, and what contradicts its checkpoints is refused later."""
     overrides = copy.deepcopy(dict(recipe.overrides))
-    update(overrides, copy.deepcopy(decided))
+    for over in (decided, recipe.overrides):
+        update(overrides, copy.deepcopy(over))
     return Recipe(recipe.file, overrides)
 
 
@@ -229,21 +232,27 @@ def _shapes(model: Transducer) -> dict[str, Any]:
     return json.loads(json.dumps({**rest, **flat("model", dict(model.encoder.dimensions))}))
 
 
+def _device_of(model: Transducer) -> torch.device:
+    return next(model.parameters()).device
+
+
 @torch.no_grad()
 def speech_of(hparams: Mapping[str, Any], train: SpeechDataset) -> Iterator[tuple[Tensor, Tensor]]:
-    """Features of some minutes of speech, without augmentation, and their lengths.
+    """Features of some minutes of speech, without augmentation, and their lengths, on the device of
+    the network.
 
     Args:
         hparams: of a recipe, loaded.
         train: where they are from.
     """
     features, left = hparams["features"], SPEECH_SECONDS
+    device = _device_of(hparams["model"])
     options = make_loader_kwargs(train, hparams["max_batch_seconds"], hparams["seed"])
     trained = features.training
     features.eval()
     for batch in make_dataloader(train, **options):
         if batch.id:
-            yield features(*batch.sig)
+            yield features(*batch.to(device).sig)
             left -= float(batch.duration.sum())
         if left <= 0:
             break

@@ -23,6 +23,7 @@ LEARNT: dict[str, Any] = {
     "sandwich_warmup": 0,
     "ascending_epochs": 0,
     "augment_after": 0,
+    "mask_after": None,
     "normalize": {"update_until_epoch": 1},
 }
 

@@ -1,9 +1,9 @@
 """What identifies a run: the settings without which its checkpoints mean something else.
 
-They are the tokenizer, the features, the search space, the network and the class of the optimizer,
-whose state is in the checkpoints. All else may change from one start to the next: learning rate,
-epochs, objective, dropout, augmentation, data, named subnets, test sets, the seed. (With another
-seed the batches to come have another order; what was learnt stays true.)
+They are the tokenizer, the features, the search space, the network and the optimizer, whose state
+and options but the learning rate are in the checkpoints. All else may change from one start to the
+next: learning rate, epochs, objective, dropout, augmentation, data, named subnets, test sets, the
+seed. (With another seed the batches to come have another order; what was learnt stays true.)
 
 ``identity.json`` in the run's folder holds them, from the first training on. It has what
 ``hyperparams.yaml`` has not, the hash of the tokenizer, and can be read without building anything.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ TOKENIZER = "tokenizer"
 # What the letters of a transcript become before the tokenizer has them, or first of all in it.
 TEXT_KEYS = ("letter_case", "text_normalization")
 FEATURE_KEYS = tuple(inspect.signature(make_fbank).parameters)
+# What an option of an optimizer may be to be compared.
+PLAIN = (bool, int, float, str, list, tuple, type(None))
 
 
 def identity_of(hparams: dict[str, Any]) -> dict[str, Any]:
@@ -41,8 +44,9 @@ def identity_of(hparams: dict[str, Any]) -> dict[str, Any]:
     """
     tokenizer = tokenizer_path(hparams)
     features, normalize, model = hparams["features"], hparams["normalize"], hparams["model"]
-    optimizer = hparams["opt_class"]
-    optimizer = getattr(optimizer, "func", optimizer)
+    given = getattr(hparams["opt_class"], "keywords", {})
+    optimizer = getattr(hparams["opt_class"], "func", hparams["opt_class"])
+    options = {k: v for k, v in {**_defaults(optimizer), **given}.items() if k != "lr"}
     values = {
         **({TOKENIZER: sha256_of(tokenizer)} if tokenizer.is_file() else {}),
         "tokenizer_type": hparams["tokenizer_type"],
@@ -58,6 +62,7 @@ def identity_of(hparams: dict[str, Any]) -> dict[str, Any]:
         **flat("search_space", hparams["space"].to_dict()),
         **flat("model", network_of(model)),
         "opt_class": getattr(optimizer, "__name__", type(optimizer).__name__),
+        **{f"opt_class.{k}": v for k, v in options.items() if isinstance(v, PLAIN)},
     }
     # Through JSON, so that a tuple equals the list that it is stored as.
     return json.loads(json.dumps({k: v for k, v in values.items() if "dropout" not in k}))
@@ -118,6 +123,6 @@ def network_of(model: Transducer) -> dict[str, Any]:
     return {**model.config, "predictor": predictor}
 
 
-def _defaults(cls: type) -> dict[str, Any]:
-    parameters = inspect.signature(cls).parameters.values()
+def _defaults(made_by: Callable[..., Any]) -> dict[str, Any]:
+    parameters = inspect.signature(made_by).parameters.values()
     return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}

@@ -98,7 +98,7 @@ class Recipe:
             for key, value in copy.deepcopy(dict(self.overrides)).items():
                 if key not in tree:
                     raise ConfigError(f"has no key {quoted(key)}")
-                if tree[key] is None or (value == {} and not tag_of(tree[key])):
+                if value == {} and not tag_of(tree[key]):
                     tree[key] = value
                 else:
                     update(tree, {key: value})
@@ -149,7 +149,8 @@ def load_text(text: str, source: str | Path) -> dict[str, Any]:
 
 
 def update(tree: MutableMapping[str, Any], overrides: Mapping[str, Any]) -> None:
-    """Applies overrides: mappings key by key; all else, another tag too, replaces what was there.
+    """Applies overrides: mappings key by key; all else, another tag too, replaces what was there,
+    as anything replaces null.
 
     Args:
         tree: is changed.
@@ -160,7 +161,7 @@ def update(tree: MutableMapping[str, Any], overrides: Mapping[str, Any]) -> None
     """
     for key, value in overrides.items():
         old, tag = tree.get(key), tag_of(value)
-        if not isinstance(value, dict) or key not in tree or (tag and tag != tag_of(old)):
+        if not isinstance(value, dict) or old is None or (tag and tag != tag_of(old)):
             tree[key] = value
         elif isinstance(old, dict):
             update(old, value)

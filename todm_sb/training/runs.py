@@ -12,11 +12,11 @@ import torch
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
 from torch import nn
 
+from todm_sb.dataio.check import Limits, check_manifest
 from todm_sb.dataio.faults import EVALUATE
 from todm_sb.dataio.fingerprint import dev_set_id
-from todm_sb.dataio.manifest import row_of
 from todm_sb.dataio.pipeline import SpeechDataset, make_loader_kwargs
-from todm_sb.dataio.reading import read_lines, reading_of
+from todm_sb.dataio.reading import reading_of
 from todm_sb.dataio.split import read_split
 from todm_sb.dataio.tokenizer import load_tokenizer, tokenizer_of, tokenizer_path
 from todm_sb.nnet.encoders import check_space
@@ -201,18 +201,20 @@ def dev_utterances(
 
 
 def trained_durations(hparams: dict[str, Any]) -> list[float]:
-    """Seconds of each utterance that a run was trained on; none where its manifest is not here any
-    more.
+    """Seconds of each utterance that a run was trained on, as far as its manifest tells; none where
+    that is not here any more.
 
     Args:
         hparams: of :func:`load_run`.
     """
+    limits = Limits(max_duration=hparams["max_duration"])
     try:
-        lines = read_lines(hparams["train_csv"], reading_of(hparams))
-        durations = [row_of(cells).duration for _, cells in lines]
-    except (DataError, ValueError):  # of a line that was left out
+        report = check_manifest(
+            hparams["train_csv"], limits, audio="none", reading=reading_of(hparams)
+        )
+    except DataError:
         return []
-    return [d for d in durations if 0 < d <= hparams["max_duration"]]
+    return [row.duration for row in report.rows]
 
 
 def run_tokenizer(hparams: dict[str, Any]) -> Any:

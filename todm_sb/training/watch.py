@@ -170,9 +170,12 @@ def values_of_gradient(
         max_grad_norm: by which those of other optimizers are clipped.
 
     Returns:
-        ``gradient norm``, whether it was ``clipped``, and the steps ``left out`` so far.
+        ``gradient norm``, whether it was ``clipped``, and the steps ``left out`` so far; of a step
+        that was left out, the first two are not finite.
     """
     norm, limit = guard.norm, max_grad_norm
+    if not math.isfinite(norm):
+        return {"gradient norm": norm, "clipped": math.nan, "left out": guard.left_out}
     if isinstance(optimizer, ScaledAdam):
         clipping = optimizer.clipping_stats()[0]
         norm, limit = clipping["grad_norm"], clipping["threshold"]
