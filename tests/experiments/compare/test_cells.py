@@ -309,6 +309,11 @@ def test_folds_without_data_of_their_own_are_refused(make_runs, overrides, folds
         make_runs(overrides).check_folds(folds)
 
 
+def test_a_test_set_is_called_the_same_in_all_folds(make_runs):
+    with pytest.raises(ConfigError, match=r"test set test-{fold} has another name in each fold"):
+        make_runs("lr: '0.{fold}'", splits=["test", "test-{fold}"]).check_folds(["1", "2"])
+
+
 def test_folds_that_fit_are_taken(make_runs):
     make_runs().check_folds([""])
     make_runs("lr: '0.{fold}'").check_folds(["1", "fold-2.b"])

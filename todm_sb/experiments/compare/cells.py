@@ -129,13 +129,19 @@ class Runs:
         """Checks that cells of different folds get different data.
 
         Raises:
-            ConfigError: if not, or if a fold's name is no name of a folder.
+            ConfigError: if not, or if a fold's name is no name of a folder, or a test set is not
+                called the same in all of them.
         """
         named = _of_fold(self.user, "1") != _of_fold(self.user, "2")
         if named != any(folds):
             lacking = f"override has {FOLD}" if any(folds) else "fold is named: give --folds, too"
             raise ConfigError(
                 f"no {lacking}, as in --folds=1,2,3 --data_folder='/data/fold-{FOLD}'"
+            )
+        if own := [split for split in self.splits if FOLD in split]:
+            raise ConfigError(
+                f"the test set {own[0]} has another name in each fold: put {FOLD} into the name of "
+                "its folder"
             )
         for fold in folds if named else []:
             if not re.fullmatch(r"\w[\w.-]*", fold) or folds.count(fold) > 1:
