@@ -1,6 +1,7 @@
 """Own data, from recordings to text: 48 kHz stereo, German and Chinese, trained, measured, used."""
 
 import json
+import re
 from textwrap import dedent
 
 import numpy as np
@@ -108,9 +109,18 @@ def test_a_subnet_of_it_transcribes_what_it_was_trained_on(run, own, tmp_path, c
     assert [line.split("\t")[0] for line in told] == [str(file) for file in files]
 
 
+DOCS = (tiny.LIBRISPEECH.parents[2] / "docs" / "own_data.md").read_text(encoding="utf-8")
+
+
+def test_the_docs_check_the_data_by_the_recipes_longest_duration():
+    data = dict.fromkeys(("train_csv", "valid_csv"), "x")
+    own = Recipe(tiny.LIBRISPEECH / "hparams" / "own.yaml", data).settings()
+    (given,) = re.findall(r"check-data train.csv .*--max-duration (\d+)$", DOCS, re.MULTILINE)
+    assert float(given) == own["max_duration"]
+
+
 def test_the_recipe_of_the_docs_claims_no_language_and_no_corpus(tmp_path):
-    text = (tiny.LIBRISPEECH.parents[2] / "docs" / "own_data.md").read_text(encoding="utf-8")
-    (recipe,) = (part for part in text.split("\n\n") if part.startswith("    base: "))
+    (recipe,) = (part for part in DOCS.split("\n\n") if part.startswith("    base: "))
     base = tiny.LIBRISPEECH / "hparams" / "supernet.yaml"
     (tmp_path / "large.yaml").write_text(dedent(recipe).replace("supernet.yaml", str(base)))
     assert not any(Recipe(tmp_path / "large.yaml").settings()["card"].values())
