@@ -116,10 +116,20 @@ def test_a_cell_of_other_options_is_refused_before_anything_runs(make_runs):
 def test_a_changed_recipe_is_other_options_and_a_moved_folder_is_not(make_runs, tmp_path):
     run_cells(make_runs(), [A], progressbar=False)
     (tmp_path / "results").rename(tmp_path / "moved")
-    moved = Runs(tmp_path / "moved", Recipe(tmp_path / "recipe.yaml"), program=program(tmp_path))
-    assert moved.state(A) is State.FINISHED
+    recipe = Recipe(tmp_path / "recipe.yaml")
+    assert Runs(tmp_path / "moved", recipe).state(A) is State.FINISHED
     (tmp_path / "recipe.yaml").write_text(RECIPE.replace("lr: 0.1", "lr: 0.3"))
-    assert moved.state(A) is State.OTHER_OPTIONS
+    assert Runs(tmp_path / "moved", recipe).state(A) is State.OTHER_OPTIONS
+
+
+def test_the_recipe_is_read_once_for_a_cell_whose_state_is_asked_for_often(make_runs, monkeypatch):
+    runs, read = make_runs(), []
+    run_cells(runs, [A, B], progressbar=False)
+    runs.freeze()
+    text = Recipe.text
+    monkeypatch.setattr(Recipe, "text", lambda recipe: read.append(recipe) or text(recipe))
+    assert {runs.state(cell) for cell in [A, B] * 3} == {State.FINISHED}
+    assert [recipe.overrides.get("lr") for recipe in read] == [None, 0.2]
 
 
 def test_who_edits_the_recipe_does_not_change_a_comparison_that_runs(make_runs, tmp_path):
