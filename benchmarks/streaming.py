@@ -102,7 +102,6 @@ def joined(parts: list[Tensor], n_samples: int) -> Tensor:
     raise ValueError("no utterances")
 
 
-@torch.no_grad()
 def medians_by_minute(seconds: list[float], chunk: float) -> list[float]:
     """Median milliseconds of the chunks, of ``chunk`` seconds each, of each minute."""
     per_minute = round(MINUTE / chunk)

@@ -94,6 +94,7 @@ def test_a_new_corpus(tmp_path):
         "--tokenizer_type=char",
         recipe=ROOT / "examples" / "corpus.yaml",
     )
+    assert not any(hparams["card"].values())
     (tmp_path / "run").mkdir()
     splits = read_splits(hparams, tokenizer_of(hparams))
     assert [len(splits.train), len(splits.valid), len(splits.tests["test"])] == [4, 4, 4]

@@ -572,7 +572,11 @@ def exchange(one, two):
 
 @pytest.mark.parametrize("change", [lambda text: text[:-20], lambda text: text + "mine,1,a,b,C\n"])
 @pytest.mark.parametrize("name", ["train-clean-100", "train"])
-def test_a_csv_that_somebody_changed_is_neither_used_nor_overwritten(corpus, save, change, name):
+@pytest.mark.parametrize("damage", [lambda chapter: None, remove_audio], ids=["sound", "faulty"])
+def test_a_csv_that_somebody_changed_is_neither_used_nor_overwritten(
+    corpus, save, damage, change, name
+):
+    damage(corpus / "train-clean-100" / "19" / "198")
     splits = ["train-clean-100", "train-other-500"]
 
     def prepare(**options):

@@ -9,6 +9,7 @@ from speechbrain.tokenizers.SentencePiece import SentencePiece
 
 from todm_sb.dataio.manifest import Row, write_csv
 from todm_sb.dataio.mini_corpus import plan_corpus
+from todm_sb.dataio.reading import Reading
 from todm_sb.dataio.tokenizer import check_tokenizer, encode, get_tokenizer, load_tokenizer
 from todm_sb.utils.errors import ConfigError, DataError
 
@@ -46,7 +47,8 @@ def test_it_has_the_pieces_that_speechbrains_class_would_give_it(tmp_path, kind,
     theirs = SentencePiece(str(tmp_path / "theirs"), size, csv, "wrds", kind)
     ours = get_tokenizer(str(tmp_path / "ours"), size, csv, kind)
     assert pieces(ours) == pieces(theirs.sp)
-    assert [path.name for path in (tmp_path / "ours").iterdir()] == [f"{size}_{kind}.model"]
+    names = {path.name for path in (tmp_path / "ours").iterdir()}
+    assert names == {f"{size}_{kind}.model", "prepared.json"}
 
 
 @pytest.mark.parametrize("name", ["a b", "a,b", "a=b --vocab_size=7", "ä#1", "100%"])
@@ -57,6 +59,20 @@ def test_its_folder_may_have_any_name(tmp_path, name):
     # The one that is there is taken again, its text no longer needed.
     again = get_tokenizer(str(tmp_path / name / "tokenizer"), 20, "none.csv")
     assert pieces(again) == pieces(tokenizer)
+
+
+def test_one_of_the_same_text_read_otherwise_is_refused(tmp_path):
+    csv, folder = manifest(tmp_path / "train.csv"), str(tmp_path / "tokenizer")
+    get_tokenizer(folder, 20, csv)
+    with pytest.raises(ConfigError, match=r"20_unigram.model .*text_normalization=nmt_nfkc, not"):
+        get_tokenizer(folder, 20, csv, normalization="nmt_nfkc_cf")
+    lower = {"normalization": "nmt_nfkc", "reading": Reading(letter_case="lower")}
+    with pytest.raises(ConfigError, match="letter_case=keep, not lower: remove it"):
+        get_tokenizer(folder, 20, csv, **lower)
+    # That of another run may serve any.
+    get_tokenizer(folder, 20, manifest(tmp_path / "other.csv"), **lower)
+    (tmp_path / "tokenizer" / "prepared.json").unlink()
+    get_tokenizer(folder, 20, csv, **lower)
 
 
 @pytest.mark.parametrize("odd", [", ", ",", "BOM", "CRLF", "BLANK"])

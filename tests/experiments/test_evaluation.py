@@ -74,6 +74,16 @@ def test_audio_too_loud_to_be_any_is_named_and_counts_as_deleted(bundle, manifes
         assert json.loads(told.out)["networks"][0]["undecodable"] == 1
 
 
+def test_so_does_what_has_no_audio_by_its_row_alone(bundle, manifest, capsys):
+    row = f"d,0.0,{manifest.parent / 'a.wav'},s,NINE SIX\n"
+    manifest.with_name("zero.csv").write_text(manifest.read_text() + row)
+    argv = [bundle, manifest, manifest.with_name("zero.csv")]
+    plain, found = evaluated(capsys, *argv, "--json", code=FAILED)
+    before, after = plain["networks"][0], found["networks"][0]
+    assert (after["undecodable"], after["utterances"]) == (1, 3)
+    assert after["deletions"] == pytest.approx((before["deletions"] * 3 + 200) / 5)
+
+
 def test_a_network_is_compared_with_another_and_all_is_written(
     bundle, manifest, tmp_path, capsys, monkeypatch
 ):

@@ -576,7 +576,8 @@ def test_a_card_tells_what_was_trained_on_and_no_path(run, tmp_path):
     # None of these was trained on.
     rows += [f"4,soon,{audio},s,HI", f"5,9,{audio},s,HI,9", f"0,9,{audio},s,HI", f"6,9,{audio},s,"]
     (tmp_path / "train.csv").write_text("\n".join(["ID,duration,wav,spk_id,wrds", *rows]))
-    run_module.load_run(run)["max_duration"] = 3000.0
+    # Recipes of other data inherit train_splits, which tells nothing of theirs.
+    run_module.load_run(run).update(max_duration=3000.0, train_splits=["train-clean-100"])
     (run / "history.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n')
     (run / "init.json").write_text(json.dumps({"init_from": str(tmp_path / "secret" / "old")}))
     versions = {"todm_sb": "0.1.0", "torch": "2.11.0", "platform": "mine"}

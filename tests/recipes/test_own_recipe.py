@@ -1,6 +1,8 @@
 """Own data, from recordings to text: 48 kHz stereo, German and Chinese, trained, measured, used."""
 
 import json
+import re
+from textwrap import dedent
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from todm_sb.dataio.manifest import Row, write_csv
 from todm_sb.dataio.split import read_splits
 from todm_sb.dataio.tokenizer import tokenizer_of
 from todm_sb.training.arguments import parse_arguments
+from todm_sb.training.recipe import Recipe
 from todm_sb.training.runs import load_hparams
 from todm_sb.training.settings import check_settings
 from todm_sb.utils.errors import TODMError
@@ -104,6 +107,23 @@ def test_a_subnet_of_it_transcribes_what_it_was_trained_on(run, own, tmp_path, c
     assert call("transcribe", *files, f"--model={tmp_path / 'min'}") == 0
     told = capsys.readouterr().out.splitlines()[1:]
     assert [line.split("\t")[0] for line in told] == [str(file) for file in files]
+
+
+DOCS = (tiny.LIBRISPEECH.parents[2] / "docs" / "own_data.md").read_text(encoding="utf-8")
+
+
+def test_the_docs_check_the_data_by_the_recipes_longest_duration():
+    data = dict.fromkeys(("train_csv", "valid_csv"), "x")
+    own = Recipe(tiny.LIBRISPEECH / "hparams" / "own.yaml", data).settings()
+    (given,) = re.findall(r"check-data train.csv .*--max-duration (\d+)$", DOCS, re.MULTILINE)
+    assert float(given) == own["max_duration"]
+
+
+def test_the_recipe_of_the_docs_claims_no_language_and_no_corpus(tmp_path):
+    (recipe,) = (part for part in DOCS.split("\n\n") if part.startswith("    base: "))
+    base = tiny.LIBRISPEECH / "hparams" / "supernet.yaml"
+    (tmp_path / "large.yaml").write_text(dedent(recipe).replace("supernet.yaml", str(base)))
+    assert not any(Recipe(tmp_path / "large.yaml").settings()["card"].values())
 
 
 FAULTS = {

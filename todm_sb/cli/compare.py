@@ -40,7 +40,6 @@ from todm_sb.experiments.compare.plan import TRIED_DROPOUTS, CellPlan
 from todm_sb.experiments.compare.recipe import load_for_planning
 from todm_sb.experiments.compare.sizes import Size, evenly_spaced_sizes, named_sizes
 from todm_sb.experiments.compare.tables import comparison_markdown
-from todm_sb.experiments.plan.plan import Data
 from todm_sb.space import SubnetConfig
 from todm_sb.supernet import count_parameters
 from todm_sb.training.arguments import parse_arguments, run_option_arguments
@@ -140,7 +139,13 @@ def plan_of(hparams: dict[str, Any], sizes: list[Size], arguments: argparse.Name
 
 
 def show(experiment: Experiment, hparams: dict[str, Any], arguments: argparse.Namespace) -> None:
-    """Prints the cells with their state and, if a step's time is given, what they will take."""
+    """Prints the cells with their state and, if a step's time is given, what they will take.
+
+    Raises:
+        ConfigError: if it is given without the hours to train on.
+    """
+    if arguments.step is not None and arguments.hours is None:
+        raise ConfigError("--step tells the time of a step: give --hours of audio, too")
     states = {cell.id: experiment.runs.state(cell).value for cell in experiment.chosen}
     cells = {cell.id: cell for cell in experiment.chosen}
     for cell in experiment.awaited():

@@ -132,8 +132,8 @@ def _prepare_split(split: Split, csv: Path, num_threads: int, strict: bool) -> d
     _report(folder.name, rows, faults, strict)
     forget(csv)
     write_csv(csv, rows)
-    if not faults:  # else the next call looks again whether they were mended
-        mark_current(csv, made_from)
+    # With faults it is not current: the next call looks again whether they were mended.
+    mark_current(csv, made_from | ({"faults": len(faults)} if faults else {}))
     return made_from
 
 
@@ -150,8 +150,8 @@ def _merge(merged_csv: Path, parts: dict[Path, dict[str, Any]]) -> None:
     rows = _merged({csv.stem: read_csv(csv) for csv in parts})
     forget(merged_csv)
     write_csv(merged_csv, rows)
-    if all(is_current(csv, made_from) for csv, made_from in parts.items()):
-        mark_current(merged_csv, options)
+    sound = all(is_current(csv, made_from) for csv, made_from in parts.items())
+    mark_current(merged_csv, options if sound else {**options, "faults": True})
 
 
 def _merged(parts: dict[str, list[Row]]) -> list[Row]:

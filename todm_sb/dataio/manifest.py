@@ -135,11 +135,15 @@ def is_current(path: str | Path, options: dict[str, Any]) -> bool:
     Returns:
         True if there is nothing to do.
     """
-    record = _record_of(path)
     # Through JSON and back, so that a tuple compares equal to the list it was stored as.
-    if record is None or record.get("made_from") != json.loads(json.dumps(options)):
-        return False
-    return record["sha256"] == _sha256(path)
+    return options_of(path) == json.loads(json.dumps(options))
+
+
+def options_of(path: str | Path) -> dict[str, Any] | None:
+    """The options that `mark_current` recorded of a file; None if there is no record of it, or it
+    is not as it was written."""
+    record = _record_of(path)
+    return record.get("made_from") if record and record["sha256"] == _sha256(path) else None
 
 
 def refuse_changed(path: str | Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
+from todm_sb.dataio.manifest import mark_current, options_of
 from todm_sb.dataio.reading import AS_WRITTEN, Reading, read_lines, reading_of
 from todm_sb.utils.errors import ConfigError, DataError
 from todm_sb.utils.files import write_atomic
@@ -79,7 +80,8 @@ def get_tokenizer(
 
     Raises:
         ConfigError: if SentencePiece refuses, most often a vocabulary larger than the text allows,
-            or the tokenizer does not fit the network.
+            or the tokenizer does not fit the network, or was trained of that manifest with other
+            normalization or letters of another case.
         DataError: if there is no text to train it from.
     """
     if model_type not in TYPES:
@@ -153,7 +155,13 @@ def _train_if_absent(
     path: Path, vocab_size: int, train_csv: str, reading: Reading, options: dict[str, Any]
 ) -> None:
     """Writes the model whole, and only if it fits."""
+    made_from = {
+        "train_csv": str(Path(train_csv).resolve()),
+        "text_normalization": options["normalization_rule_name"],
+        "letter_case": reading.letter_case,
+    }
     if path.exists():
+        _refuse_other_text(path, made_from)
         return
     if not Path(train_csv).is_file():
         raise DataError(
@@ -180,3 +188,18 @@ def _train_if_absent(
     trained = SentencePieceProcessor(model_proto=model.getvalue())
     check_tokenizer(trained, vocab_size, f"the {kind} tokenizer of {train_csv}")
     write_atomic(path, model.getvalue())
+    mark_current(path, made_from)
+
+
+def _refuse_other_text(path: Path, wanted: dict[str, str]) -> None:
+    """Of a start that came to nothing; the tokenizer of another run, or of none that is recorded,
+    may be of any text."""
+    found = options_of(path)
+    if not found or found.get("train_csv") != wanted["train_csv"]:
+        return
+    if other := [key for key in wanted if found.get(key) != wanted[key]]:
+        key = other[0]
+        raise ConfigError(
+            f"{path} was trained with {key}={found.get(key)}, not {wanted[key]}: remove it to have "
+            f"it trained anew, or set {key} to {found.get(key)}"
+        )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from todm_sb.dataio.audio import Conversion, read_samples
 from todm_sb.dataio.check import EVALUATE, Limits, check_manifest
+from todm_sb.dataio.faults import Undecodable
 from todm_sb.dataio.manifest import Row
 from todm_sb.dataio.reading import AS_WRITTEN, Reading
 from todm_sb.dataio.text import words_of_text
@@ -33,11 +34,14 @@ class EvaluationSet:
         name: of it.
         rows: of its manifest.
         left_out: what of the manifest is no utterance: the number for each cause.
+        undecodable: those whose row tells no audio: nothing is decoded, their words count all the
+            same.
     """
 
     name: str
     rows: tuple[Row, ...]
     left_out: dict[str, int] = field(default_factory=dict)
+    undecodable: tuple[Undecodable, ...] = ()
 
     @classmethod
     def read(cls, manifest: Path, reading: Reading = AS_WRITTEN) -> EvaluationSet:
@@ -55,7 +59,7 @@ class EvaluationSet:
         report = check_manifest(manifest, limits, "none", purpose=EVALUATE, reading=reading)
         if not report.rows:
             raise DataError(f"{report.summary()}: there is nothing to decode")
-        return cls(manifest.stem, tuple(report.rows), report.left_out)
+        return cls(manifest.stem, tuple(report.rows), report.left_out, tuple(report.undecodable))
 
     @property
     def sources(self) -> list[Source]:
@@ -142,7 +146,9 @@ def evaluate(
         cutting: see :class:`todm_sb.inference.recogniser.Cutting`.
         progress: goes through what is decoded.
     """
-    errors, faults = ErrorRates([name]), []
+    lost = test_set.undecodable
+    errors, faults = ErrorRates([name]), [str(x.fault) for x in lost]
+    errors.append_undecodable({x.fault.id: words_of_text(tokenizer, x.words) for x in lost})
     rows, load = iter(test_set.rows), test_set.loader(recogniser.sample_rate)
     for done in progress(transcribe_sources(recogniser, test_set.sources, cutting, load)):
         spoken = words_of_text(tokenizer, next(rows).wrds)

@@ -136,8 +136,6 @@ def training_lines(run: Path, hparams: Mapping[str, Any], durations: Sequence[fl
     if durations:
         hours = sum(durations) / 3600
         lines.append(f"{len(durations):,} utterances, {hours:,.2f} hours of speech")
-    if splits := hparams.get("train_splits"):
-        lines.append(f"splits: {', '.join(map(str, splits))}")
     lines.append(f"{hparams['vocab_size']} labels ({hparams['tokenizer_type']})")
     if epochs := TrainingHistory(run).read():
         lines.append(f"epochs: {epochs[-1]['epoch']}")

@@ -69,6 +69,7 @@ def test_cells_of_other_options_are_refused_and_nothing_is_written(runs, cells, 
 def test_a_precision_left_to_the_machine_is_that_which_it_has(runs, cells, tmp_path, monkeypatch):  # noqa: F811
     with runs.hparams_file.open("a") as recipe:
         recipe.write("precision: !apply:todm_sb.training.precision.fastest_precision\n")
+    runs.freeze()
     machine = "todm_sb.experiments.compare.cells.fastest_precision"
     monkeypatch.setattr(machine, lambda: "fp32")
     for cell in cells:

@@ -116,10 +116,20 @@ def test_a_cell_of_other_options_is_refused_before_anything_runs(make_runs):
 def test_a_changed_recipe_is_other_options_and_a_moved_folder_is_not(make_runs, tmp_path):
     run_cells(make_runs(), [A], progressbar=False)
     (tmp_path / "results").rename(tmp_path / "moved")
-    moved = Runs(tmp_path / "moved", Recipe(tmp_path / "recipe.yaml"), program=program(tmp_path))
-    assert moved.state(A) is State.FINISHED
+    recipe = Recipe(tmp_path / "recipe.yaml")
+    assert Runs(tmp_path / "moved", recipe).state(A) is State.FINISHED
     (tmp_path / "recipe.yaml").write_text(RECIPE.replace("lr: 0.1", "lr: 0.3"))
-    assert moved.state(A) is State.OTHER_OPTIONS
+    assert Runs(tmp_path / "moved", recipe).state(A) is State.OTHER_OPTIONS
+
+
+def test_the_recipe_is_read_once_for_a_cell_whose_state_is_asked_for_often(make_runs, monkeypatch):
+    runs, read = make_runs(), []
+    run_cells(runs, [A, B], progressbar=False)
+    runs.freeze()
+    text = Recipe.text
+    monkeypatch.setattr(Recipe, "text", lambda recipe: read.append(recipe) or text(recipe))
+    assert {runs.state(cell) for cell in [A, B] * 3} == {State.FINISHED}
+    assert [recipe.overrides.get("lr") for recipe in read] == [None, 0.2]
 
 
 def test_who_edits_the_recipe_does_not_change_a_comparison_that_runs(make_runs, tmp_path):
@@ -307,6 +317,11 @@ def test_cells_of_different_folds_have_data_of_their_own(make_runs):
 def test_folds_without_data_of_their_own_are_refused(make_runs, overrides, folds, message):
     with pytest.raises(ConfigError, match=message):
         make_runs(overrides).check_folds(folds)
+
+
+def test_a_test_set_is_called_the_same_in_all_folds(make_runs):
+    with pytest.raises(ConfigError, match=r"test set test-{fold} has another name in each fold"):
+        make_runs("lr: '0.{fold}'", splits=["test", "test-{fold}"]).check_folds(["1", "2"])
 
 
 def test_folds_that_fit_are_taken(make_runs):

@@ -41,6 +41,12 @@ def test_steps_of_a_cell_in_those_of_max_alone(hparams):
     assert steps(Cell("supernet", 1, {})) == pytest.approx(10 + 50 * (1 + low + 2 * random))
     none = Cell("ablation-random-0", 1, {"n_random": "0"})
     assert steps(none) == pytest.approx(10 + 50 * (1 + low))
+    # Also where sizes are of layers alone, and one is called "4".
+    called = SimpleNamespace(name="4", subnet=SPACE.max)
+    of_four = steps_of_max(hparams, [called], hours=1970 / 3600)
+    four = Cell("ablation-random-4", 1, {"n_random": "4"})
+    assert of_four(four) == pytest.approx(10 + 50 * (1 + low + 4 * random))
+    assert of_four(Cell("individual-4", 1, {})) == pytest.approx(60)
     assert estimate_text([none] * 3, lambda cell: 600, 2.0) == (
         "3 cells to run: about 1.0 hours of processor time, validation apart"
     )

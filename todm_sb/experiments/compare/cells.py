@@ -121,6 +121,8 @@ class Runs:
         self.user = recipe.overrides
         self.run_options = list(run_options)
         self.splits = list(splits)
+        # Resolved options by cell: a recipe takes a while to read, and states are asked for often.
+        self._resolved: dict[tuple[Any, ...], dict[str, str]] = {}
         taken = [key for key in OWN_KEYS if key in self.user]
         if taken:
             raise ConfigError(f"--{taken[0]} differs from run to run: the comparison sets it")
@@ -129,13 +131,19 @@ class Runs:
         """Checks that cells of different folds get different data.
 
         Raises:
-            ConfigError: if not, or if a fold's name is no name of a folder.
+            ConfigError: if not, or if a fold's name is no name of a folder, or a test set is not
+                called the same in all of them.
         """
         named = _of_fold(self.user, "1") != _of_fold(self.user, "2")
         if named != any(folds):
             lacking = f"override has {FOLD}" if any(folds) else "fold is named: give --folds, too"
             raise ConfigError(
                 f"no {lacking}, as in --folds=1,2,3 --data_folder='/data/fold-{FOLD}'"
+            )
+        if own := [split for split in self.splits if FOLD in split]:
+            raise ConfigError(
+                f"the test set {own[0]} has another name in each fold: put {FOLD} into the name of "
+                "its folder"
             )
         for fold in folds if named else []:
             if not re.fullmatch(r"\w[\w.-]*", fold) or folds.count(fold) > 1:
@@ -151,6 +159,7 @@ class Runs:
         text = dump(Recipe(self.hparams_file).tree())
         write_own(self.root, {name: text.encode()})
         self.hparams_file = self.root / name
+        self._resolved.clear()
 
     def folder(self, cell: Cell) -> Path:
         """Where a cell's run writes."""
@@ -184,7 +193,10 @@ class Runs:
         Raises:
             ConfigError: if the overrides do not fit the recipe.
         """
-        options = resolved_options(self.recipe(cell, Path("FOLDER")))
+        key = (cell.id, *cell.overrides.items())
+        if key not in self._resolved:
+            self._resolved[key] = resolved_options(self.recipe(cell, Path("FOLDER")))
+        options = dict(self._resolved[key])
         given = any(option.startswith("--precision=") for option in self.run_options)
         if "fastest_precision" in options.get("precision", "") and not given:
             options["precision"] = fastest_precision()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from todm_sb.experiments.compare.cells import Cell
+from todm_sb.experiments.compare.plan import INDIVIDUAL, TRIAL, TUNED
 from todm_sb.experiments.compare.sizes import Size
 from todm_sb.experiments.plan.plan import audio_of_batch, steps_of_epoch
 from todm_sb.space import SearchSpace, SubnetConfig
@@ -51,7 +52,8 @@ def steps_of_max(
 
     def of(cell: Cell) -> float:
         for name, n in of_size.items():
-            if name in cell.name.split("-"):
+            own = tuple(f"{kind}{name}-" for kind in (INDIVIDUAL, TUNED, TRIAL))
+            if f"{cell.name}-".startswith(own):
                 return n
         n_random = int(cell.overrides.get("n_random", hparams["n_random"]))
         step = 1 + share(space.min) + n_random * random_share
