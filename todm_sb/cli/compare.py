@@ -154,7 +154,7 @@ def show(experiment: Experiment, hparams: dict[str, Any], arguments: argparse.Na
     if arguments.step is None:
         print("\n".join(f"{state:<14} {name}" for name, state in states.items()))
         return
-    steps = steps_of_max(hparams, experiment.plan.sizes, arguments.hours or Data().hours)
+    steps = steps_of_max(hparams, experiment.plan.sizes, arguments.hours)
     for name, state in states.items():
         minutes = steps(cells[name]) * arguments.step / 60
         print(f"{state:<14} {minutes:6.0f} min {name}")
