@@ -77,8 +77,8 @@ def test_comments_make_no_difference_to_the_options(recipe):
 
 
 def test_what_cannot_be_combined_is_one_line(recipe, tmp_path):
-    with pytest.raises(ConfigError, match=r"net: .* cannot be combined with None"):
-        merge({"net": None}, overrides("net: {depth: 1}"))
+    with pytest.raises(ConfigError, match=r"net: .* cannot be combined with 3"):
+        merge({"net": 3}, overrides("net: {depth: 1}"))
     with pytest.raises(ConfigError, match=r"lr: .* cannot be combined"):
         resolved_options(Recipe(recipe, overrides("lr: {a: 1}")))
     with pytest.raises(ConfigError, match=r"absent\.yaml cannot be read"):
