@@ -111,7 +111,7 @@ def main() -> None:
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
     subnets = subnets_of(model, SPACE, 2)
-    planned = count_step(NETWORK, OBJECTIVE, subnets, UTTERANCE, FLOAT32)
+    planned = count_step(NETWORK, OBJECTIVE, subnets, UTTERANCE, FLOAT32, "cpu")
     steps = [Step(model, subnets, batch) for batch in args.batches]
     product, copy, *taken = seconds([Product(), Copy(), *steps], args.repeats)
     flops, bandwidth = Product.flops / product, Copy.n_bytes / copy

@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from todm_sb.losses.forward_backward import forward_backward
 from todm_sb.losses.lattice_kernel import kernel_loss
 from todm_sb.nnet.masking import frame_mask
+from todm_sb.utils.device_kind import kind_of
 
 
 class HostLengths(NamedTuple):
@@ -89,7 +90,7 @@ def two_channel_loss(
     """
     arcs = log_probs.detach()
     lengths = n_frames.to(arcs.device), n_labels.to(arcs.device)
-    if arcs.device.type == "cpu":
+    if kind_of(arcs.device) == "cpu":
         loss, gradient = forward_backward(arcs, *lengths)
     else:
         longest = (host or HostLengths.read(n_frames, n_labels)).longest

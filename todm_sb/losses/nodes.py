@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from todm_sb.losses.divergence import Divergence
 from todm_sb.losses.pruning import Band
 from todm_sb.nnet.joiner import Joiner
+from todm_sb.utils.device_kind import kind_of
 from todm_sb.utils.products import exact_products
 
 # Logits held at once. 4 MiB in float32 stay near a CPU core; an accelerator wants large kernels.
@@ -258,7 +259,7 @@ class _Workspace:
     ) -> None:
         self.weight, self.bias, self.nodes = weight, bias, nodes
         batch, self.n_frames, d_joint = encoder.shape
-        device = encoder.device.type
+        device = kind_of(encoder.device)
         self.nodes_a_frame = batch * nodes.width
         at_once = LOGITS_AT_ONCE.get(device, LOGITS_AT_ONCE_ELSEWHERE)
         fitting = at_once // max(1, self.nodes_a_frame * len(weight))

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from todm_sb.utils.device_kind import kind_of
+
 # Channels that a processor convolves at once where nothing learns: their spectra stay in its cache.
 CHANNELS_AT_ONCE = 256
 
@@ -62,7 +64,7 @@ def fft_convolve(u: Tensor, spectrum: Tensor) -> Tensor:
     Returns:
         (batch, T, channels)
     """
-    if torch.is_grad_enabled() or u.device.type != "cpu":
+    if torch.is_grad_enabled() or kind_of(u.device) != "cpu":
         return _FFTConvolution.apply(u, spectrum)
     return _convolve_by_parts(u, spectrum)
 
@@ -72,7 +74,7 @@ def _transpose(x: Tensor) -> Tensor:
 
     On the CPU, torch copies a transposed matrix five times faster than a batch of them.
     """
-    if x.device.type != "cpu":
+    if kind_of(x.device) != "cpu":
         return x.transpose(1, 2).contiguous()
     out = x.new_empty(x.shape[0], x.shape[2], x.shape[1])
     for matrix, transposed in zip(x.contiguous(), out, strict=True):

@@ -33,6 +33,7 @@ from todm_sb.nnet.fft_convolution import (
 from todm_sb.nnet.heads import gate_heads, spread_pairs
 from todm_sb.nnet.kept import KeptTensors
 from todm_sb.nnet.ssm_kernel import Modes
+from todm_sb.utils.device_kind import kind_of
 
 # S4D draws C with unit variance. A quarter of that keeps the slow heads' sums over time from
 # drowning the residual stream: on connected digits, CTC alone, the loss after 160 steps is 1.5
@@ -381,7 +382,7 @@ def spectra_of(modules: Sequence[MultiHeadSSM], length: int, causal: bool = Fals
         forward += module.forward_ssms
         backward += (not causal and module.backward_ssms) or ()
     device = forward[0].D.device
-    at_once = SSMS_AT_ONCE.get(device.type, len(forward))
+    at_once = SSMS_AT_ONCE.get(kind_of(device), len(forward))
     spectra: list[Tensor] = []
     with torch.autocast(device.type, enabled=False):
         for i in range(0, len(forward), at_once):

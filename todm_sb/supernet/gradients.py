@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from todm_sb.utils.device_kind import kind_of
+
 # Where a launch costs nothing, and memory that is written for the first time does: autograd, which
 # adds in place, takes a seventh less time for a step of the mini recipe.
 LEFT_TO_AUTOGRAD = {"cpu"}
@@ -23,7 +25,7 @@ class GradientSum:
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
-        self.parameters = [p for p in parameters if p.device.type not in LEFT_TO_AUTOGRAD]
+        self.parameters = [p for p in parameters if kind_of(p.device) not in LEFT_TO_AUTOGRAD]
         self.sums: dict[int, Tensor] = {}
         self.take()
 

@@ -32,6 +32,7 @@ from todm_sb.supernet.schedule import Schedule
 from todm_sb.supernet.trunk import Labels, Trunk
 from todm_sb.training.arguments import parse_arguments
 from todm_sb.training.pace import Pace
+from todm_sb.utils.device_kind import counted_for
 from todm_sb.utils.errors import ConfigError
 
 SPACE = SearchSpace(n_layers=2, min_layers=1, ffn_dims=(16, 32))
@@ -72,23 +73,30 @@ def subnets():
     return subnets_of(Transducer(**NETWORK), SPACE, 1)
 
 
+@pytest.fixture(scope="module", params=["cpu", "cuda"])
+def kind(request):
+    """Of the device for which work is arranged, on this machine's CPU."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def real(subnets):
+def real(kind, subnets):
     """Of N utterances: what was counted, and PyTorch's own count of products."""
     torch.manual_seed(0)
     model = Transducer(**NETWORK)
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
-    with Counted() as counted:
-        real_step(model, subnets, N)
-    with FlopCounterMode(display=False) as peer:
-        real_step(model, subnets, N)
+    with counted_for(kind):
+        with Counted() as counted:
+            real_step(model, subnets, N)
+        with FlopCounterMode(display=False) as peer:
+            real_step(model, subnets, N)
     return counted, peer.get_total_flops()
 
 
 @pytest.fixture(scope="module")
-def planned(subnets):
-    return count_step(NETWORK, OBJECTIVE, subnets, UTTERANCE, "fp32")
+def planned(kind, subnets):
+    return count_step(NETWORK, OBJECTIVE, subnets, UTTERANCE, "fp32", kind)
 
 
 def test_operations_are_those_of_a_real_step(real, planned):
@@ -99,6 +107,14 @@ def test_operations_are_those_of_a_real_step(real, planned):
     # PyTorch counts no LSTM; a gate has 16 x (16 + 16) products a label, and as many again twice.
     lstm = 3 * 2 * N * (UTTERANCE.n_labels + 1) * 4 * 16 * (16 + 16)
     assert works["fp32"].flops == pytest.approx(peer + lstm, rel=1e-6)
+
+
+def test_launches_are_those_of_a_real_step(kind, real, planned, subnets):
+    counted, _ = real
+    assert planned.launches == pytest.approx(counted.total.launches, rel=0.05)
+    if kind == "cuda":  # a CPU has its work in more pieces
+        on_cpu = count_step(NETWORK, OBJECTIVE, subnets, UTTERANCE, "fp32", "cpu")
+        assert planned.launches < 0.7 * on_cpu.launches
 
 
 def test_bytes_are_those_of_a_real_step(real, planned):

@@ -20,6 +20,7 @@ from todm_sb.space import SearchSpace, SubnetConfig
 from todm_sb.supernet.objective import Objective
 from todm_sb.supernet.sandwich import sandwich_backward
 from todm_sb.supernet.trunk import Labels, Trunk
+from todm_sb.utils.device_kind import counted_for
 
 # Random subnets of which the one of average cost is counted.
 DRAWS = 200
@@ -132,6 +133,7 @@ def count_step(
     subnets: list[SubnetConfig],
     utterance: Utterance,
     precision: str,
+    kind: str = "cuda",
 ) -> Step:
     """Counts batches of one and of two utterances, which tell of any: all is in proportion to them,
     but for what they share. Features and augmentation take little, and are left out. The band of
@@ -143,10 +145,11 @@ def count_step(
         subnets: of a step.
         utterance: of which all of a batch are.
         precision: ``fp32``, ``bf16`` or ``fp16``.
+        kind: of the device that it is counted for, as of ``torch.device.type``.
     """
     if objective.pruning is not None:
         objective = replace(objective, pruning=replace(objective.pruning, coverage=0.0))
-    with FakeTensorMode(), _StandIns():
+    with FakeTensorMode(), _StandIns(), counted_for(kind):
         model = Transducer(**network)
         for p in model.parameters():
             p.grad = torch.zeros_like(p)
