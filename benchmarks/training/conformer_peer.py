@@ -27,7 +27,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from peer_brain import STARTS, PeerBrain, build, read_history
+from peer_brain import STARTS, PeerBrain, build
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
 from speechbrain.utils.run_opts import RunOptions
 
@@ -107,6 +107,7 @@ class Peer:
                     "parameters": brain.modules.model.n_parameters(),
                     "steps": brain.optimizer_step,
                     "seconds": brain.stopwatch.seconds(),
+                    "loss": brain.losses.means()["transducer"],
                     "dev": brain.measure(splits.valid),
                 }
                 write_atomic(finished, json.dumps(found))
@@ -121,11 +122,7 @@ class Peer:
         # Words come late: early, letters tell more, and before any letter is right the loss does.
         key = "WER" if self.race == 1 else "CER"
 
-        def rank(found: dict[str, Any]) -> tuple[float, float]:
-            last = read_history(self.folder(start, found["rate"]))[-1]
-            return found["dev"][key], last["transducer"]
-
-        best, *others = sorted(raced, key=rank)
+        best, *others = sorted(raced, key=lambda found: (found["dev"][key], found["loss"]))
         return self.train(start, best["rate"]), others
 
     def test(self, start: str, rate: float) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def test_one_of_the_same_text_read_otherwise_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"20_unigram.model .*text_normalization=nmt_nfkc, not"):
         get_tokenizer(folder, 20, csv, normalization="nmt_nfkc_cf")
     lower = {"normalization": "nmt_nfkc", "reading": Reading(letter_case="lower")}
-    with pytest.raises(ConfigError, match="letter_case=keep, not lower: remove it"):
+    with pytest.raises(ConfigError, match="letter_case=keep, not lower: give another"):
         get_tokenizer(folder, 20, csv, **lower)
     # That of another run may serve any.
     get_tokenizer(folder, 20, manifest(tmp_path / "other.csv"), **lower)

@@ -238,6 +238,7 @@ def test_a_network_that_has_learnt_is_masked_at_once(make_transducer):
 
 def test_the_command_line_counts_in_a_run_that_has_begun(tmp_path):
     settings = {"sandwich_warmup": 0, "vocab_size": 40, "search_space": {"n_layers": 2}}
+    settings["named_subnets"] = {"small": None}
     record = {"init_from": "gone", "init_subnet": None, "settings": settings}
     (tmp_path / "save" / "CKPT+1").mkdir(parents=True)
     (tmp_path / "init.json").write_text(json.dumps(record))
@@ -253,6 +254,8 @@ def test_the_command_line_counts_in_a_run_that_has_begun(tmp_path):
         found = settings_of(**given)
         depth = found["search_space"]["n_layers"]
         assert (found["sandwich_warmup"], found["vocab_size"], depth) == expected
+    assert settings_of()["named_subnets"].keys() > {"small"}
+    assert settings_of(named_subnets="{}")["named_subnets"] == {}
 
 
 def test_a_causal_network_is_made_of_one_of_two_modes(begun, tiny_run, sources):

@@ -46,6 +46,16 @@ def older(run):
     return run
 
 
+def without_options(run):
+    """The same, as made before ``identity.json`` had the optimizer's options."""
+    path = run / "identity.json"
+    values = json.loads(path.read_text())
+    kept = {key: value for key, value in values.items() if not key.startswith("opt_class.")}
+    assert kept != values
+    path.write_text(json.dumps(kept))
+    return run
+
+
 def retrain_tokenizer(path):
     """Another tokenizer of the same kind and size, as from another text."""
     path.write_bytes(path.read_bytes() + b"\x00")
@@ -83,9 +93,10 @@ OTHER_SETTINGS = [
     [
         (Path, OTHER_SETTINGS[::4]),
         (older, OTHER_SETTINGS[1::4]),
+        (without_options, OTHER_SETTINGS[-2:]),
         pytest.param(Path, OTHER_SETTINGS, marks=pytest.mark.slow),
     ],
-    ids=["now", "older", "all"],
+    ids=["now", "older", "without options", "all"],
 )
 def test_other_settings_than_the_folders_are_named_and_nothing_is_touched(
     corpus, train, run, make, settings

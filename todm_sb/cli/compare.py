@@ -139,13 +139,7 @@ def plan_of(hparams: dict[str, Any], sizes: list[Size], arguments: argparse.Name
 
 
 def show(experiment: Experiment, hparams: dict[str, Any], arguments: argparse.Namespace) -> None:
-    """Prints the cells with their state and, if a step's time is given, what they will take.
-
-    Raises:
-        ConfigError: if it is given without the hours to train on.
-    """
-    if arguments.step is not None and arguments.hours is None:
-        raise ConfigError("--step tells the time of a step: give --hours of audio, too")
+    """Prints the cells with their state and, if a step's time is given, what they will take."""
     states = {cell.id: experiment.runs.state(cell).value for cell in experiment.chosen}
     cells = {cell.id: cell for cell in experiment.chosen}
     for cell in experiment.awaited():
@@ -214,6 +208,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     arguments, others = parser.parse_known_args(argv)
     check_given_with(arguments, "--dry-run", "--step")
     check_given_with(arguments, "--step SECONDS", "--hours")
+    check_given_with(arguments, "--hours HOURS", "--step")
     for seed in arguments.seeds:
         REQUIRED["seed"](seed, "--seeds")
     if arguments.output_folder is None:

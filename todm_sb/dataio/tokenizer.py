@@ -200,6 +200,6 @@ def _refuse_other_text(path: Path, wanted: dict[str, str]) -> None:
     if other := [key for key in wanted if found.get(key) != wanted[key]]:
         key = other[0]
         raise ConfigError(
-            f"{path} was trained with {key}={found.get(key)}, not {wanted[key]}: remove it to have "
-            f"it trained anew, or set {key} to {found.get(key)}"
+            f"{path} was trained with {key}={found.get(key)}, not {wanted[key]}: give "
+            f"another --tokenizer_folder, or set {key} to {found.get(key)}"
         )

@@ -21,6 +21,7 @@ from todm_sb.dataio.text import words_of_ids
 from todm_sb.experiments.deployed_dev_set import DeployedDevSet
 from todm_sb.experiments.evaluation import EvaluationSet
 from todm_sb.inference.recogniser import Recogniser
+from todm_sb.nnet.sizes import LONG_ROW, SMALL
 from todm_sb.search.costs import Costs
 from todm_sb.search.dev_set import DevSet, speech
 from todm_sb.search.device_latency import device_table
@@ -252,6 +253,7 @@ def _task(
         "seed": options.seed,
         "precision": options.precision,
         "latency": MEASURED_HERE if given is None else _digest(given),
+        **({"8 bits": [SMALL, LONG_ROW]} if options.cost == "bytes_int8" else {}),
     }
 
 

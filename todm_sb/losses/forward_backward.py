@@ -63,7 +63,7 @@ def _with_one_end(
     free_blank = (n_frames <= frame) & (frame < T) & (row == n_labels)
     free_label = (frame == T) & (n_labels <= row) & (row < n_rows - 1)
     blank = _log(free_blank).where(~own, blank)
-    label = _log(free_label).where(~own | (row == n_labels) & (frame < T), label)
+    label = _log(free_label).where(~own | (row == n_labels), label)
     return own, blank, label
 
 

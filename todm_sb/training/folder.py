@@ -18,6 +18,7 @@ from ruamel.yaml.error import YAMLError
 from todm_sb.dataio.tokenizer import tokenizer_path
 from todm_sb.training import provenance
 from todm_sb.training.identity import (
+    OPTIONS,
     TOKENIZER,
     differences,
     identity_of,
@@ -188,8 +189,8 @@ def _refuse_other_files(folder: Path) -> None:
 
 
 def _identity_in(folder: Path) -> dict[str, Any]:
-    """What identifies the run in a folder; of one made before there was ``identity.json``, by its
-    recipe."""
+    """What identifies the run in a folder; of one made before there was ``identity.json``, or
+    before that had the optimizer's options, by its recipe."""
     recipe = folder / RECIPE
     try:
         tree = YAML().load(recipe.read_text(encoding="utf-8"))
@@ -203,4 +204,6 @@ def _identity_in(folder: Path) -> dict[str, Any]:
     if not tree.keys() >= NEEDED:
         raise ConfigError(f"{recipe} is of another kind of run: give another --output_folder")
     recorded = read_identity(folder)
-    return identity_of(load_hparams(folder)) if recorded is None else recorded
+    if recorded is not None and any(key.startswith(OPTIONS) for key in recorded):
+        return recorded
+    return {**identity_of(load_hparams(folder)), **(recorded or {})}

@@ -98,10 +98,7 @@ class Recipe:
             for key, value in copy.deepcopy(dict(self.overrides)).items():
                 if key not in tree:
                     raise ConfigError(f"has no key {quoted(key)}")
-                if value == {} and not tag_of(tree[key]):
-                    tree[key] = value
-                else:
-                    update(tree, {key: value})
+                update(tree, {key: value})
             for key, value in tree.items():
                 if isinstance(value, str) and PATHS.fullmatch(key):
                     tree[key] = Text(os.path.expanduser(value))
@@ -149,8 +146,8 @@ def load_text(text: str, source: str | Path) -> dict[str, Any]:
 
 
 def update(tree: MutableMapping[str, Any], overrides: Mapping[str, Any]) -> None:
-    """Applies overrides: mappings key by key; all else, another tag too, replaces what was there,
-    as anything replaces null.
+    """Applies overrides: mappings key by key; all else, another tag or nothing, ``{}``, too,
+    replaces what was there, as anything replaces null.
 
     Args:
         tree: is changed.
@@ -161,7 +158,8 @@ def update(tree: MutableMapping[str, Any], overrides: Mapping[str, Any]) -> None
     """
     for key, value in overrides.items():
         old, tag = tree.get(key), tag_of(value)
-        if not isinstance(value, dict) or old is None or (tag and tag != tag_of(old)):
+        another = tag != tag_of(old) if tag else not (value or tag_of(old))
+        if not isinstance(value, dict) or old is None or another:
             tree[key] = value
         elif isinstance(old, dict):
             update(old, value)

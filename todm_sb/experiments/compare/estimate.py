@@ -52,8 +52,8 @@ def steps_of_max(
 
     def of(cell: Cell) -> float:
         for name, n in of_size.items():
-            own = tuple(f"{kind}{name}-" for kind in (INDIVIDUAL, TUNED, TRIAL))
-            if f"{cell.name}-".startswith(own):
+            own = INDIVIDUAL + name, TUNED + name
+            if cell.name in own or cell.name.startswith(f"{TRIAL}{name}-lr"):
                 return n
         n_random = int(cell.overrides.get("n_random", hparams["n_random"]))
         step = 1 + share(space.min) + n_random * random_share
