@@ -116,12 +116,12 @@ class Peer:
     def best(
         self, start: str, rates: Iterable[float]
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """The finished training with the lowest dev WER, and the others: those that lost the race,
-        after its share of the time, or all finished ones, where that is 1."""
+        """The finished training with the lowest dev WER or, of equal ones, loss, and the others:
+        those that lost the race, after its share of the time, or all finished ones, where that is
+        1."""
         raced = [self.train(start, rate, self.race) for rate in dict.fromkeys(rates)]
         # Words come late: early, letters tell more, and before any letter is right the loss does.
         key = "WER" if self.race == 1 else "CER"
-
         best, *others = sorted(raced, key=lambda found: (found["dev"][key], found["loss"]))
         return self.train(start, best["rate"]), others
 

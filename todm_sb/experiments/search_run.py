@@ -238,7 +238,7 @@ def _task(
     searcher: str,
     given: LatencyTable | None,
 ) -> dict[str, Any]:
-    """What all processes of a study must agree on."""
+    """What all processes of a study must agree on; sizes in 8 bits have been counted otherwise."""
     from todm_sb.search.study import MEASURED_HERE
 
     return {
