@@ -141,6 +141,8 @@ def plan_of(hparams: dict[str, Any], sizes: list[Size], arguments: argparse.Name
 def show(experiment: Experiment, hparams: dict[str, Any], arguments: argparse.Namespace) -> None:
     """Prints the cells with their state and, if a step's time is given, what they will take."""
     states = {cell.id: experiment.runs.state(cell).value for cell in experiment.chosen}
+    if arguments.archive is not None:
+        states |= dict.fromkeys(experiment.archived(arguments.archive), State.FINISHED.value)
     cells = {cell.id: cell for cell in experiment.chosen}
     for cell in experiment.awaited():
         states.setdefault(cell.id, "waits")

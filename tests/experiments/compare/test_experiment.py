@@ -2,11 +2,13 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
 from test_tuning import SCRIPT
 
+from todm_sb.cli.compare import show
 from todm_sb.experiments.compare import experiment as module
 from todm_sb.experiments.compare.cells import Runs, State
 from todm_sb.experiments.compare.experiment import Experiment
@@ -57,7 +59,7 @@ def finished(experiment):
     return {f"{path.parts[-3]}/{path.parts[-2]}" for path in paths}
 
 
-def test_trials_are_run_in_the_first_fold_and_what_they_decide_in_all(make, tmp_path):
+def test_trials_are_run_in_the_first_fold_and_what_they_decide_in_all(make, tmp_path, capsys):
     experiment = make("here", ["supernet", "tuned-*", "ablation-adamw", "ablation-plain"])
     experiment.run(jobs=2, progressbar=False, archive=tmp_path / "kept")
     grid = [f"lr{rate}-dropout{x}" for rate in ("1", "0.5", "1.5", "2") for x in (1, 2)][1:]
@@ -84,6 +86,11 @@ def test_trials_are_run_in_the_first_fold_and_what_they_decide_in_all(make, tmp_
     assert options["tuned-1x16/b-1"]["search_space.n_layers"] == "1"
 
     there = make("there", ["tuned-*"])
+    show(there, {}, SimpleNamespace(archive=tmp_path / "kept", step=None))
+    listed = dict(reversed(line.split()) for line in capsys.readouterr().out.splitlines())
+    known = dict.fromkeys([cell.id for cell in there.chosen], "finished")
+    assert listed == {**known, "tuned-1x16/b-1": "waits"}  # for the trials to be restored
+    assert not there.runs.root.exists()
     there.restore(tmp_path / "kept")
     assert finished(there) == ids
     assert all(there.runs.state(cell) is State.FINISHED for cell in there.chosen)

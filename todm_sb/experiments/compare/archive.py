@@ -17,6 +17,9 @@ from todm_sb.utils.files import write_atomic
 PLACE = "data_folder"
 AGAIN = "delete it, and the cell is run again"
 
+# A finished cell, its files by name, and what was measured after each epoch.
+Archived = tuple[Cell, dict[str, Any], list[dict[str, Any]]]
+
 
 def archive_cells(runs: Runs, cells: Sequence[Cell], archive: Path) -> None:
     """Writes the figures of the cells that are finished, each to ``<name>/<seed>.json``.
@@ -41,7 +44,27 @@ def archive_cells(runs: Runs, cells: Sequence[Cell], archive: Path) -> None:
 
 
 def restore_cells(runs: Runs, cells: Sequence[Cell], archive: Path) -> None:
-    """Makes finished cells of those that were not begun here and that the archive has.
+    """Makes finished cells of those that :func:`archived_cells` tells.
+
+    Args:
+        runs: where the cells are.
+        cells: of the comparison.
+        archive: a folder, which need not exist.
+
+    Raises:
+        DataError: before anything is written; see :func:`archived_cells`.
+    """
+    for cell, files, history in archived_cells(runs, cells, archive):
+        folder = runs.folder(cell)
+        folder.mkdir(parents=True, exist_ok=True)
+        if history:
+            TrainingHistory(folder).write(history)
+        for name, content in {**files, "options.json": runs.options(cell)}.items():
+            write_atomic(folder / name, json.dumps(content, indent=1))
+
+
+def archived_cells(runs: Runs, cells: Sequence[Cell], archive: Path) -> list[Archived]:
+    """Those of the cells that were not begun here and that the archive has.
 
     The data of this machine are taken for those of the archive: their place may differ.
 
@@ -51,8 +74,8 @@ def restore_cells(runs: Runs, cells: Sequence[Cell], archive: Path) -> None:
         archive: a folder, which need not exist.
 
     Raises:
-        DataError: before anything is written, if a cell of the archive cannot be read, ran with
-            other options, or lacks a test set.
+        DataError: if a cell of the archive cannot be read, ran with other options, or lacks a test
+            set.
     """
     found = []
     for cell in cells:
@@ -68,13 +91,7 @@ def restore_cells(runs: Runs, cells: Sequence[Cell], archive: Path) -> None:
         if missing := [name for name in runs.written if name not in files]:
             raise DataError(f"{path} has no {missing[0]}: {AGAIN}")
         found.append((cell, {name: files[name] for name in runs.written}, history))
-    for cell, files, history in found:
-        folder = runs.folder(cell)
-        folder.mkdir(parents=True, exist_ok=True)
-        if history:
-            TrainingHistory(folder).write(history)
-        for name, content in {**files, "options.json": runs.options(cell)}.items():
-            write_atomic(folder / name, json.dumps(content, indent=1))
+    return found
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Any], list[dict[str, Any]]]:

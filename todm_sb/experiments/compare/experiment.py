@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from todm_sb.experiments.compare.archive import archive_cells, restore_cells
+from todm_sb.experiments.compare.archive import archive_cells, archived_cells, restore_cells
 from todm_sb.experiments.compare.cells import Cell, Runs, known_runs
 from todm_sb.experiments.compare.plan import CellPlan, choose
 from todm_sb.experiments.compare.recipe import prepare_data
@@ -64,6 +64,10 @@ class Experiment:
             if (cell.fold, cell.seed) in self.wanted
             and any(fnmatchcase(cell.name, pattern) for pattern in self.patterns)
         ]
+
+    def archived(self, archive: Path) -> set[str]:
+        """Names of the cells that are asked for and that the archive has."""
+        return {cell.id for cell, _, _ in archived_cells(self.runs, self.chosen, archive)}
 
     def restore(self, archive: Path) -> None:
         """Makes the archive, if there is none, and takes from it; see :func:`restore_cells`.
