@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from todm_sb.nnet.speed_perturb import SpeedPerturb
 from todm_sb.supernet.objective import Objective
 from todm_sb.supernet.schedule import Schedule
 from todm_sb.training.shared_part import SharedPart
@@ -51,6 +52,26 @@ def test_augmentation_starts_after_so_many_batches_and_only_in_training(
         frames = shared_part(batch, causal=False, batches=batches)[0].frames
         added = 1.0 * (batches >= first_wavs) + 10.0 * (batches >= first_masks)
         torch.testing.assert_close(frames, frames_of(features + added))
+
+
+def test_audio_is_augmented_in_float32_whatever_the_training_runs_in():
+    speed, noise = SpeedPerturb([90]), torch.nn.Conv1d(1, 1, 3, padding=1)
+    shared_part = SharedPart(
+        lambda wavs, lengths, epoch: (wavs.unsqueeze(2), torch.tensor([wavs.shape[1]])),
+        None,
+        SimpleNamespace(current=1),
+        wav_augment=speed,
+        noise_augment=lambda wavs, lengths: (noise(wavs), lengths),
+        feature_augment=lambda x, lengths: (noise(x.mT), lengths),
+    )
+    batch = SimpleNamespace(
+        sig=(torch.randn(1, 900), torch.ones(1)), tokens=(torch.tensor([[1]]), torch.ones(1))
+    )
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        features = shared_part.inputs(batch, batches=0)[0]
+    with torch.no_grad():
+        assert features.equal(shared_part.inputs(batch, batches=0)[0])
+    assert features.dtype == torch.float32
 
 
 def test_views_are_masked_apart_as_soon_as_there_are_masks(make_transducer):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from speechbrain.augment.augmenter import Augmenter
 from torch import Tensor, nn
 
@@ -95,23 +96,29 @@ class SharedPart:
         self, batch: SpeechBatch, batches: float | None = None
     ) -> tuple[Tensor, Tensor, Labels]:
         """What goes into a network: (batch, T, n_features), the features; (batch,), their frames;
-        the targets; all for each view. Arguments as of :meth:`__call__`."""
+        the targets; all for each view, in float32 whatever the precision of training. Arguments
+        as of :meth:`__call__`."""
         batches = -1 if batches is None else batches
         wavs, wav_lens = batch.sig
         tokens, token_lens = batch.tokens
-        if batches >= self.augment_after and self.wav_augment is not None:
-            wavs, wav_lens = self.wav_augment(wavs, wav_lens)
-            if isinstance(self.wav_augment, Augmenter):  # it may have added copies
-                tokens, token_lens = map(self.wav_augment.replicate_labels, (tokens, token_lens))
-        if batches >= self.augment_after and self.noise_augment is not None:
-            wavs, wav_lens = self.noise_augment(wavs, wav_lens)
-        features, n_frames = self.features(wavs, wav_lens, epoch=self.epoch_counter.current)
-        labels = Labels(tokens, (token_lens * tokens.shape[1]).round().long())
-        if batches >= self.mask_after and self.feature_augment is not None:
-            if (views := self.views(batches)) > 1:
-                features, n_frames = (x.repeat_interleave(views, 0) for x in (features, n_frames))
-                labels = labels.repeated(views)
-            features, _ = self.feature_augment(features, n_frames / features.shape[1])
+        with torch.autocast(wavs.device.type, enabled=False):
+            if batches >= self.augment_after and self.wav_augment is not None:
+                wavs, wav_lens = self.wav_augment(wavs, wav_lens)
+                if isinstance(self.wav_augment, Augmenter):  # it may have added copies
+                    tokens, token_lens = map(
+                        self.wav_augment.replicate_labels, (tokens, token_lens)
+                    )
+            if batches >= self.augment_after and self.noise_augment is not None:
+                wavs, wav_lens = self.noise_augment(wavs, wav_lens)
+            features, n_frames = self.features(wavs, wav_lens, epoch=self.epoch_counter.current)
+            labels = Labels(tokens, (token_lens * tokens.shape[1]).round().long())
+            if batches >= self.mask_after and self.feature_augment is not None:
+                if (views := self.views(batches)) > 1:
+                    features, n_frames = (
+                        x.repeat_interleave(views, 0) for x in (features, n_frames)
+                    )
+                    labels = labels.repeated(views)
+                features, _ = self.feature_augment(features, n_frames / features.shape[1])
         return features, n_frames, labels
 
     def nothing(self) -> None:
