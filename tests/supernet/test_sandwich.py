@@ -503,6 +503,20 @@ def test_a_subnets_graph_is_gone_before_the_next_is_built(make_transducer):
     assert all(n > 20 for n in after)
 
 
+def test_of_log_probabilities_the_lead_s_alone_outlive_their_subnet(make_transducer, monkeypatch):
+    original, held, alive = objective_module.lattice_loss, [], []
+
+    def lattice_loss(*args):
+        alive.append(sum(x() is not None for x in held))
+        losses = original(*args)
+        held.append(weakref.ref(losses.log_probs))
+        return losses
+
+    monkeypatch.setattr(objective_module, "lattice_loss", lattice_loss)
+    step(make_transducer(), Objective(), SUBNETS)
+    assert alive == [0, 1, 1, 1]
+
+
 @pytest.mark.parametrize("kd_nodes", NODE_WEIGHTS)
 def test_a_step_under_bfloat16_autocast_has_about_the_gradients_of_float32(
     make_transducer, kd_nodes

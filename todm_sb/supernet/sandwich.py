@@ -88,12 +88,11 @@ def sandwich_backward(
         lead = None
         losses.append([])
         for subnet in subnets:
-            subnet_losses, own_lead = objective(
+            subnet_losses, lead = objective(
                 model, part_trunk, part_labels, subnet, lead, batches, host
             )
             backward(share * subnet_losses.total)
             gradients.take()
-            lead = lead or own_lead
             losses[-1].append(subnet_losses.detached(share))
     trunk.backward(leaves)
     gradients.give()
