@@ -82,9 +82,7 @@ def sandwich_backward(
     losses: list[list[SubnetLosses]] = []
     for part, share in _parts(batch, micro_batches, labels.views):
         host = host_of_all.rows(part)
-        n_frames, n_labels = host.longest
-        part_labels = labels.rows(part, n_labels)
-        part_trunk = leaves.rows(part, n_labels, n_frames)
+        part_labels, part_trunk = labels.rows(part, host), leaves.rows(part, host)
         lead = None
         losses.append([])
         for subnet in subnets:
