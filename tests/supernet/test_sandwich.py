@@ -208,6 +208,16 @@ def test_micro_batches_change_no_gradient(make_transducer, pruning, views):
             assert subnet == pytest.approx(expected)
 
 
+def test_a_micro_batch_may_be_of_utterances_without_a_frame(make_transducer):
+    model, found = make_transducer(ctc=True), []
+    labels = Labels(LABELS.ids, torch.tensor([4, 0]))
+    for n in (1, 2):
+        trunk = Trunk.compute(model, features(torch.float), torch.tensor([40, 0]), labels.ids)
+        losses = sandwich_backward(model, Objective(0.3), trunk, labels, SUBNETS, micro_batches=n)
+        found.append(([x.total for x in losses], gradients(model)))
+    torch.testing.assert_close(*found)
+
+
 def test_a_step_needs_at_least_one_micro_batch(make_transducer):
     with pytest.raises(ConfigError, match="micro_batches must be at least 1, not 0"):
         step(make_transducer(), Objective(), SUBNETS, micro_batches=0)

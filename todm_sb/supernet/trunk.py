@@ -103,7 +103,8 @@ class Trunk:
         )
 
     def rows(self, part: slice | Tensor, host: HostLengths) -> Trunk:
-        """What the subnets share for some utterances, without padding that none of them needs.
+        """What the subnets share for some utterances, without padding that none of them needs but
+        for a frame where they have none.
 
         Args:
             part: the utterances.
@@ -113,7 +114,7 @@ class Trunk:
         nodes = part, slice(n_labels + 1)
         return replace(
             self,
-            frames=self.frames[part, :n_frames],
+            frames=self.frames[part, : max(1, n_frames)],
             n_frames=self.n_frames[part],
             predictor=self.predictor[nodes],
             simple_predictor=None
