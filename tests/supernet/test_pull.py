@@ -1,5 +1,7 @@
 """How distillation pulls, against gradients of losses that are put together from public parts."""
 
+import weakref
+
 import pytest
 import torch
 from test_sandwich import (
@@ -54,6 +56,18 @@ def test_the_pull_is_that_of_the_two_gradients(make_transducer):
     found = pull(model, Objective(0.3, 0.7, divergence=AlphaDivergence((1,))))
     assert {name: float(x) for name, x in found.items()} == pytest.approx(expected, rel=1e-4)
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_the_teachers_graph_is_gone_before_the_students_is_built(make_transducer):
+    model, encoded, alive = make_transducer(ctc=True), [], []
+
+    def seen(module, inputs):
+        alive.append(sum(x() is not None for x in encoded))
+        encoded.append(weakref.ref(inputs[0]))
+
+    model.joiner.project_encoder.register_forward_pre_hook(seen)
+    pull(model, Objective(0.3, 0.7))
+    assert alive == [0, 0]
 
 
 def test_the_pull_is_in_proportion_to_the_weight(make_transducer):

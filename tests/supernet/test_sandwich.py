@@ -208,6 +208,16 @@ def test_micro_batches_change_no_gradient(make_transducer, pruning, views):
             assert subnet == pytest.approx(expected)
 
 
+def test_a_micro_batch_may_be_of_utterances_without_a_frame(make_transducer):
+    model, found = make_transducer(ctc=True), []
+    labels = Labels(LABELS.ids, torch.tensor([4, 0]))
+    for n in (1, 2):
+        trunk = Trunk.compute(model, features(torch.float), torch.tensor([40, 0]), labels.ids)
+        losses = sandwich_backward(model, Objective(0.3), trunk, labels, SUBNETS, micro_batches=n)
+        found.append(([x.total for x in losses], gradients(model)))
+    torch.testing.assert_close(*found)
+
+
 def test_a_step_needs_at_least_one_micro_batch(make_transducer):
     with pytest.raises(ConfigError, match="micro_batches must be at least 1, not 0"):
         step(make_transducer(), Objective(), SUBNETS, micro_batches=0)
@@ -262,7 +272,14 @@ class Doubtful(SquaredDifference):
         return {"teacher's doubt": teacher, "student's doubt": student}
 
 
-@pytest.mark.parametrize("kind", [SquaredDifference, Doubtful])
+class Beside(SquaredDifference):
+    """The same, and in its gradient what does not matter."""
+
+    def gradient(self, log_q, log_p, labels, blank):
+        return super().gradient(log_q, log_p, labels, blank) + 3 * log_q.exp()
+
+
+@pytest.mark.parametrize("kind", [SquaredDifference, Doubtful, Beside])
 @pytest.mark.parametrize("kd_nodes", NODE_WEIGHTS)
 @pytest.mark.parametrize("at_once", [1, 1 << 20])
 def test_another_divergence_is_trained_with_the_gradient_that_autograd_finds(
@@ -501,6 +518,20 @@ def test_a_subnets_graph_is_gone_before_the_next_is_built(make_transducer):
         sandwich_backward(model, recorded, trunk, LABELS, SUBNETS)
     assert before == [0, 0, 0, 0]
     assert all(n > 20 for n in after)
+
+
+def test_of_log_probabilities_the_lead_s_alone_outlive_their_subnet(make_transducer, monkeypatch):
+    original, held, alive = objective_module.lattice_loss, [], []
+
+    def lattice_loss(*args):
+        alive.append(sum(x() is not None for x in held))
+        losses = original(*args)
+        held.append(weakref.ref(losses.log_probs))
+        return losses
+
+    monkeypatch.setattr(objective_module, "lattice_loss", lattice_loss)
+    step(make_transducer(), Objective(), SUBNETS)
+    assert alive == [0, 1, 1, 1]
 
 
 @pytest.mark.parametrize("kd_nodes", NODE_WEIGHTS)

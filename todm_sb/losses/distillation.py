@@ -103,7 +103,8 @@ class AlphaDivergence(Divergence):
             log_q, log_p, labels, blank: as of :meth:`value`.
 
         Returns:
-            (..., V), up to what is the same for all labels, which a softmax does not hand on.
+            (..., V), up to a multiple of the student's probabilities, which a log-softmax does not
+            hand on.
         """
         if self.classes == "vocabulary":
             return self._worst_side(log_q, log_p)[1].neg_()

@@ -34,8 +34,8 @@ class Divergence(Protocol):
     @abstractmethod
     def gradient(self, log_q: Tensor, log_p: Tensor, labels: Tensor, blank: int) -> Tensor:
         """(..., V), the gradient of each node's value at ``log_q``, whatever autograd says of
-        :meth:`value`; up to what is the same for all labels, which a softmax does not hand on. It
-        is written to by the caller."""
+        :meth:`value`; up to a multiple of the student's probabilities, which a log-softmax does not
+        hand on. It is written to by the caller."""
         ...
 
     def at_nodes(

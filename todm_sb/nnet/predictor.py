@@ -94,7 +94,8 @@ class LSTMPredictor(nn.Module):
         return y, (h.transpose(0, 1), c.transpose(0, 1))
 
     def step(self, labels: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Takes one label, as searches do; several times faster than :meth:`forward`.
+        """Takes one label, as searches do: without dropout, and several times faster than
+        :meth:`forward`.
 
         Args:
             labels: (batch,) integers.
@@ -104,12 +105,8 @@ class LSTMPredictor(nn.Module):
             (batch, d_model) and the state after the label.
         """
         h, c = self.initial_state(len(labels)) if state is None else state
-        x = self.embedding(labels)
-        if not self.training:  # nor is there time for what drops nothing
-            y, h, c = lstm_step(self.lstm, x, h, c)
-            return y, (h, c)
-        y, h, c = lstm_step(self.lstm, F.dropout(x, self.dropout), h, c)
-        return F.dropout(y, self.dropout), (h, c)
+        y, h, c = lstm_step(self.lstm, self.embedding(labels), h, c)
+        return y, (h, c)
 
 
 class StatelessPredictor(nn.Module):
@@ -164,7 +161,7 @@ class StatelessPredictor(nn.Module):
         """Takes one label; arguments and results as of :meth:`LSTMPredictor.step`."""
         (past,) = self.initial_state(len(labels)) if state is None else state
         seen = torch.cat([past, labels.unsqueeze(1)], dim=1)
-        x = F.dropout(self.embedding(seen), self.dropout, self.training)
+        x = self.embedding(seen)
         # What the convolution gives at its one place, without what it prepares for many.
         y = F.relu((x * self.conv.weight[:, 0].T).sum(1))
         return y, (seen[:, 1:],)

@@ -230,7 +230,7 @@ class Objective:
             host: the lengths of trunk and labels; None to read them from the device.
 
         Returns:
-            The losses, and what this subnet would lead others with.
+            The losses, and what leads the others: ``lead``, or this subnet where that is None.
 
         Raises:
             ConfigError: if the model lacks the head that a loss needs.
@@ -275,20 +275,20 @@ class Objective:
         outputs = Outputs(model, trunk, labels, encoded, ctc, lattice, simple, host)
         own = at(self.student_weight, batches) if taught else 1.0
         losses = _weighted_sum(self.terms(), outputs, batches, own)
-        return losses, self._lead(outputs, projected, band, lead is None)
+        return losses, lead or self._lead(outputs, projected, band)
 
-    def _lead(self, outputs: Outputs, projected: Tensor, band: Band | None, first: bool) -> Lead:
-        """What a subnet would lead others with, in the band that it ran in itself.
+    def _lead(self, outputs: Outputs, projected: Tensor, band: Band | None) -> Lead:
+        """What the first subnet leads the others with.
 
         Args:
             outputs: of the subnet.
             projected: (batch, T, d_joint), its encoder outputs as the joiner sees them.
-            band: None for the full lattice.
-            first: whether it is the first one, whose joiner may choose the others' band.
+            band: that it ran in, as will the others unless its joiner chooses theirs; None for
+                the full lattice.
         """
         lengths = outputs.trunk.n_frames, outputs.labels.lengths
         occupancy, log_probs = outputs.lattice.occupancy, outputs.lattice.log_probs
-        if self._by == "max" and first:
+        if self._by == "max":
             band = self.pruning.choose(occupancy, *lengths, outputs.host)
             if band is not None:
                 # Students come to other nodes than the teacher: what it held of them is no use.

@@ -48,17 +48,15 @@ def distillation_pull(
     objective = replace(objective, student_weight=1.0)
     seen: list[Tensor] = []
     projection = model.joiner.project_encoder
-    hook = projection.register_forward_hook(lambda module, inputs, output: seen.append(output))
     devices = [trunk.frames.device] if trunk.frames.is_cuda else []
-    try:
-        with torch.random.fork_rng(devices):
-            _, lead = objective(model, trunk, labels, teacher, None, batches)
+    with torch.random.fork_rng(devices):
+        # The lead alone is kept: the teacher's graph would lie beside the student's.
+        lead = objective(model, trunk, labels, teacher, None, batches)[1]
+        with projection.register_forward_hook(lambda module, inputs, output: seen.append(output)):
             losses, _ = objective(model, trunk, labels, student, lead, batches)
-    finally:
-        hook.remove()
     soft = at(objective.kd_weight, batches) * losses.terms["kd"]
     places: dict[str, list[Tensor]] = {
-        "projected": [seen[-1]],
+        "projected": seen,
         "joiner": list(model.joiner.parameters()),
         "encoder": list(model.encoder.layers.parameters()),
     }

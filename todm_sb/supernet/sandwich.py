@@ -82,18 +82,15 @@ def sandwich_backward(
     losses: list[list[SubnetLosses]] = []
     for part, share in _parts(batch, micro_batches, labels.views):
         host = host_of_all.rows(part)
-        n_frames, n_labels = host.longest
-        part_labels = labels.rows(part, n_labels)
-        part_trunk = leaves.rows(part, n_labels, n_frames)
+        part_labels, part_trunk = labels.rows(part, host), leaves.rows(part, host)
         lead = None
         losses.append([])
         for subnet in subnets:
-            subnet_losses, own_lead = objective(
+            subnet_losses, lead = objective(
                 model, part_trunk, part_labels, subnet, lead, batches, host
             )
             backward(share * subnet_losses.total)
             gradients.take()
-            lead = lead or own_lead
             losses[-1].append(subnet_losses.detached(share))
     trunk.backward(leaves)
     gradients.give()

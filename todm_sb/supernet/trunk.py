@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from todm_sb.losses.lattice import HostLengths
 from todm_sb.nnet.predictor import start_with_blank
 from todm_sb.nnet.transducer import Transducer
 
@@ -30,16 +31,15 @@ class Labels:
         ids, lengths = (x.repeat_interleave(views, 0) for x in (self.ids, self.lengths))
         return Labels(ids, lengths, views)
 
-    def rows(self, part: slice | Tensor, longest: int | None = None) -> Labels:
+    def rows(self, part: slice | Tensor, host: HostLengths) -> Labels:
         """Those of some utterances, without padding that none of them needs.
 
         Args:
             part: the utterances; all views of one or none.
-            longest: labels of the one with the most; None to read it from the device.
+            host: their lengths.
         """
-        lengths = self.lengths[part]
-        longest = int(lengths.max()) if longest is None else longest
-        return Labels(self.ids[part, :longest], lengths, self.views)
+        _, n_labels = host.longest
+        return Labels(self.ids[part, :n_labels], self.lengths[part], self.views)
 
 
 @dataclass(frozen=True)
@@ -102,20 +102,20 @@ class Trunk:
             None if self.simple_predictor is None else leaf(self.simple_predictor),
         )
 
-    def rows(self, part: slice | Tensor, n_labels: int, longest: int | None = None) -> Trunk:
-        """What the subnets share for some utterances, without padding that none of them needs.
+    def rows(self, part: slice | Tensor, host: HostLengths) -> Trunk:
+        """What the subnets share for some utterances, without padding that none of them needs but
+        for a frame where they have none.
 
         Args:
             part: the utterances.
-            n_labels: of the one with the most.
-            longest: frames of the one with the most; None to read it from the device.
+            host: their lengths.
         """
-        n_frames, nodes = self.n_frames[part], (part, slice(n_labels + 1))
-        longest = int(n_frames.max()) if longest is None else longest
+        n_frames, n_labels = host.longest
+        nodes = part, slice(n_labels + 1)
         return replace(
             self,
-            frames=self.frames[part, :longest],
-            n_frames=n_frames,
+            frames=self.frames[part, : max(1, n_frames)],
+            n_frames=self.n_frames[part],
             predictor=self.predictor[nodes],
             simple_predictor=None
             if self.simple_predictor is None

@@ -14,6 +14,7 @@ from todm_sb.dataio.fingerprint import dev_set_id, fingerprint
 from todm_sb.dataio.reading import AS_WRITTEN, Reading
 from todm_sb.dataio.text import words_of_ids
 from todm_sb.decoders.protocol import Searcher
+from todm_sb.losses.lattice import HostLengths
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters
 from todm_sb.supernet.objective import Objective
@@ -104,8 +105,8 @@ class Evaluation:
             return torch.tensor(float("nan"))
         if not bool(fits.all()):
             part = fits.nonzero().squeeze(1)
-            labels = labels.rows(part)
-            trunk = trunk.rows(part, labels.ids.shape[1])
+            host = HostLengths.read(trunk.n_frames[part], labels.lengths[part])
+            labels, trunk = labels.rows(part, host), trunk.rows(part, host)
             encoded = encoded[part, : trunk.frames.shape[1]]
         losses, _ = objective.of_encoded(self.model, trunk, labels, encoded)
         self.losses.add("max", float(losses.total), len(labels.lengths))

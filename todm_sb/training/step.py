@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from todm_sb.dataio.pipeline import SpeechBatch
+from todm_sb.losses.lattice import HostLengths
 from todm_sb.space import SearchSpace, SubnetConfig
 from todm_sb.supernet.losses import SubnetNumbers, to_host
 from todm_sb.supernet.objective import Objective
@@ -209,8 +210,8 @@ class SandwichStep:
         if not due or len(subnets) < 2 or not at(self.objective.kd_weight, batches):
             return {}
         part = slice(rows_of_part(len(trunk.frames), self.micro_batches, labels.views))
-        labels = labels.rows(part)
-        trunk = trunk.cut().rows(part, labels.ids.shape[1])
+        host = HostLengths.read(trunk.n_frames, labels.lengths).rows(part)
+        labels, trunk = labels.rows(part, host), trunk.cut().rows(part, host)
         model, (teacher, student) = self.shared_part.model, subnets[:2]
         pull = distillation_pull(self.objective, model, trunk, labels, teacher, student, batches)
         return dict(zip(pull, torch.stack([*pull.values()]).tolist(), strict=True))
