@@ -1,6 +1,7 @@
 """Audio is opened once, wherever it is, and what cannot be is one line that says why."""
 
 import io
+import itertools
 import os
 import threading
 
@@ -19,9 +20,9 @@ def samples():
     return 0.1 * np.random.default_rng(0).normal(size=5000).astype(np.float32)
 
 
-def encoded(samples, kind):
+def encoded(samples, kind, subtype=None):
     file = io.BytesIO()
-    soundfile.write(file, samples, 16000, format=kind)
+    soundfile.write(file, samples, 16000, format=kind, subtype=subtype)
     return file.getvalue()
 
 
@@ -112,12 +113,14 @@ def test_below_a_file_there_is_nothing(samples, tmp_path):
         open_audio(tmp_path / "file" / "more.wav")
 
 
-@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
-@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize(
+    ("kind", "channels"),
+    [*itertools.product(["WAV", "FLAC", "OGG", "MP3"], [1, 2]), ("WAV GSM610", 1)],
+)
 def test_blocks_are_the_samples_that_are_read_at_once(kind, channels, tmp_path):
     """Decoding MP3 anew in the middle of a file needs what comes before."""
     wave = 0.1 * np.random.default_rng(1).normal(size=(60000, channels))
-    (tmp_path / "file").write_bytes(encoded(wave, kind))
+    (tmp_path / "file").write_bytes(encoded(wave, *kind.split()))
     whole = soundfile.read(tmp_path / "file", dtype="float32", always_2d=True)[0].mean(1)
     for size in (7001, 1 << 18):
         blocks = list(audio_blocks(open_audio(tmp_path / "file"), size, "file"))

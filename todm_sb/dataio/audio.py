@@ -89,7 +89,7 @@ def read_samples(
     try:
         with soundfile.SoundFile(path) as file:
             first, expected = _place(file, path, duration, sample_rate, conversion, part)
-            samples = read_from(file, first, expected)
+            samples = SampleReader(file).read(first, expected)
             rate = file.samplerate
         if len(samples) < expected:
             raise _FaultError("truncated audio", f"{path}: {len(samples)} of {expected} samples")
@@ -187,34 +187,56 @@ def _in_samples(
     return first, last
 
 
-def read_from(file: soundfile.SoundFile, first: int, count: int) -> np.ndarray:
-    """Samples from one on. All is read at once: soundfile seeks after each reading.
+class SampleReader:
+    """Samples of a file from any one on; of a coder that cannot go to one, such as telephony's GSM
+    6.10, those before it are decoded and dropped.
 
     Args:
-        file: is left where the samples end.
-        first: of the samples wanted.
-        count: of them, at most.
-
-    Returns:
-        ``[n]``, or ``[n, channels]``, float32.
+        file: newly opened.
     """
-    start = max(0, first - RUN_UP.get(file.format, 0))
-    file.seek(start)
-    return file.read(first - start + count, dtype="float32")[first - start :]
+
+    def __init__(self, file: soundfile.SoundFile) -> None:
+        self._file = file
+        self._position = 0  # where the file itself cannot tell
+
+    def read(self, first: int, count: int) -> np.ndarray:
+        """All is read at once: where it can, soundfile seeks after each reading.
+
+        Args:
+            first: of the samples wanted; where the file cannot go to one, none that was read.
+            count: of them, at most.
+
+        Returns:
+            ``[n]``, or ``[n, channels]``, float32.
+        """
+        file = self._file
+        if file.seekable():
+            start = max(0, first - RUN_UP.get(file.format, 0))
+            file.seek(start)
+            return file.read(first - start + count, dtype="float32")[first - start :]
+        while self._position < first and len(self._next(min(BLOCK, first - self._position))):
+            pass
+        return self._next(count)
+
+    def _next(self, count: int) -> np.ndarray:
+        samples = self._file.read(count, dtype="float32")
+        self._position += len(samples)
+        return samples
 
 
 def _end_fault(
     file: soundfile.SoundFile, path: str, first: int, expected: int
 ) -> tuple[str, str] | None:
-    return None if len(read_from(file, first + expected - 1, 1)) else ("truncated audio", path)
+    last = SampleReader(file).read(first + expected - 1, 1)
+    return None if len(last) else ("truncated audio", path)
 
 
 def _samples_fault(
     file: soundfile.SoundFile, path: str, first: int, expected: int
 ) -> tuple[str, str] | None:
-    read, peak = 0, 0.0
+    reader, read, peak = SampleReader(file), 0, 0.0
     while read < expected:
-        block = read_from(file, first + read, min(BLOCK, expected - read))
+        block = reader.read(first + read, min(BLOCK, expected - read))
         if not len(block):
             return "truncated audio", f"{path}: {read} of {expected} samples"
         if not np.isfinite(block).all():

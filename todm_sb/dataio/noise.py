@@ -13,7 +13,7 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
-from todm_sb.dataio.audio import SUFFIXES, read_from
+from todm_sb.dataio.audio import SUFFIXES, SampleReader
 from todm_sb.dataio.resampling import convertible, resampled
 from todm_sb.utils.errors import ConfigError, DataError
 from todm_sb.utils.folders import files_below
@@ -131,7 +131,7 @@ class AddNoise(nn.Module):
         first = int(torch.randint(max(1, frames - wanted + 1), ()))
         try:
             with soundfile.SoundFile(path) as file:
-                samples = read_from(file, first, wanted)
+                samples = SampleReader(file).read(first, wanted)
         except (OSError, soundfile.SoundFileError) as error:
             raise DataError(f"noise_folder: {path} cannot be read ({error})") from None
         if not len(samples):

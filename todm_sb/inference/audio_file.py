@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import soundfile
 
-from todm_sb.dataio.audio import read_from
+from todm_sb.dataio.audio import SampleReader
 from todm_sb.dataio.resampling import convertible
 from todm_sb.inference.sources import STDIN
 from todm_sb.utils.errors import DataError
@@ -95,8 +95,8 @@ def sample_blocks(audio: soundfile.SoundFile, size: int, path: str | Path) -> It
     """
     try:
         with audio:
-            first = 0
-            while len(block := read_from(audio, first, size)):
+            reader, first = SampleReader(audio), 0
+            while len(block := reader.read(first, size)):
                 check_extremes(float(block.min()), float(block.max()), str(path))
                 yield block if block.ndim == 1 else block.mean(1)
                 first += len(block)
