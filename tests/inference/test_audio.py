@@ -101,6 +101,16 @@ def test_a_file_that_may_not_be_read_is_called_so(samples, tmp_path, monkeypatch
         open_audio(tmp_path / "secret.wav")
 
 
+def test_what_tells_no_rate_or_no_length_is_to_be_converted(samples, tmp_path):
+    content = bytearray(encoded(samples, "FLAC"))
+    content[21:26] = content[21] & 0xF0, 0, 0, 0, 0  # as of an encoder that writes into a pipe
+    (tmp_path / "a.flac").write_bytes(content)
+    (tmp_path / "a.raw").write_bytes(bytes(3200))
+    for name, lack in {"a.flac": "does not tell its length", "a.raw": "has no header"}.items():
+        with pytest.raises(DataError, match=f"{name} .*{lack}: convert it to WAV"):
+            open_audio(tmp_path / name)
+
+
 @pytest.mark.parametrize("name", ["missing.wav", "a\0b.wav", "\ud800.wav"])
 def test_what_is_not_there_is_called_so(name, tmp_path):
     with pytest.raises(DataError, match=r"audio file .* does not exist"):

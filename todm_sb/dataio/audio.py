@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -35,6 +36,8 @@ SUFFIXES = frozenset(
 
 # Samples decoded at a time.
 BLOCK = 1 << 16
+# Of audio whose header tells no length, as FLAC that was encoded into a pipe.
+UNKNOWN_LENGTH = (1 << 63) - 1
 
 
 def flac_of(samples: np.ndarray, sample_rate: int) -> bytes:
@@ -71,6 +74,25 @@ class _FaultError(Exception):
     """Cause and detail of what is wrong with an audio file."""
 
 
+def sound_file(source: str | bytes | Path | BinaryIO) -> soundfile.SoundFile:
+    """Opens audio for reading.
+
+    Args:
+        source: a path, or a file that is open.
+
+    Raises:
+        OSError, soundfile.SoundFileError: if it is none, or does not tell its rate or its length.
+    """
+    try:
+        file = soundfile.SoundFile(source)
+    except TypeError:  # a name in .raw, for which soundfile wants to be told the rate
+        raise soundfile.SoundFileError("it has no header: convert it to WAV") from None
+    if file.frames == UNKNOWN_LENGTH:
+        file.close()
+        raise soundfile.SoundFileError("it does not tell its length: convert it to WAV")
+    return file
+
+
 def read_samples(
     path: str,
     duration: float,
@@ -87,7 +109,7 @@ def read_samples(
         DataError: if it cannot be used (any more).
     """
     try:
-        with soundfile.SoundFile(path) as file:
+        with sound_file(path) as file:
             first, expected = _place(file, path, duration, sample_rate, conversion, part)
             samples = SampleReader(file).read(first, expected)
             rate = file.samplerate
@@ -126,7 +148,7 @@ def audio_fault(
     try:
         if not Path(path).exists():
             return "missing file", path
-        with soundfile.SoundFile(path) as file:
+        with sound_file(path) as file:
             place = _place(file, path, duration, sample_rate, conversion, part)
             return _samples_fault(file, path, *place) if whole else _end_fault(file, path, *place)
     except _FaultError as fault:
