@@ -35,6 +35,7 @@ from todm_sb.search.pareto import Evaluated, SearchResult
 from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters
 from todm_sb.training.identity import FEATURE_KEYS
 from todm_sb.training.runs import load_run, run_tokenizer
+from todm_sb.training.searcher import max_symbols_of
 from todm_sb.utils.errors import one_line_errors
 
 FLOAT, INT8 = "float32", "int8"
@@ -116,7 +117,8 @@ def export_all(
 ) -> Candidates:
     """Exports every subnet in every form; the engines that can run it."""
     fbank = {key: hparams[key] for key in FEATURE_KEYS if key in hparams}
-    obstacles = obstacles_to_sherpa(hparams["model"], fbank, hparams["max_symbols"])
+    model = hparams["model"]
+    obstacles = obstacles_to_sherpa(model, fbank, max_symbols_of(hparams, model))
     if obstacles:
         print(f"not for sherpa-onnx: {'; '.join(obstacles)}")
     candidates: Candidates = {}

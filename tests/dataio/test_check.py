@@ -40,6 +40,14 @@ def scrambled(path):
     path.write_bytes(bytes(content))
 
 
+def without_length(path):
+    """Takes it out of the header of a FLAC, where it has 36 bits."""
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+
+
 def write(path, samples=None, rate=RATE, **options):
     soundfile.write(path, tone() if samples is None else samples, rate, **options)
     return path
@@ -67,6 +75,14 @@ BROKEN_AUDIO = {
     "a FLAC without its last bytes": (
         lambda p: (p := write(p.with_suffix(".flac")), shortened(p, 0.97))[0],
         ("unreadable audio", "truncated audio"),
+    ),
+    "a FLAC that was encoded into a pipe": (
+        lambda p: (p := write(p.with_suffix(".flac")), without_length(p))[0],
+        "unreadable audio",
+    ),
+    "samples without a header": (
+        lambda p: (p := p.with_suffix(".raw"), p.write_bytes(bytes(3200)))[0],
+        "unreadable audio",
     ),
     "half a WAV": (
         lambda p: (p := write(p.with_suffix(".wav")), shortened(p, 0.5))[0],

@@ -71,6 +71,20 @@ def test_formats_of_libsndfile_are_read_whole_and_in_parts(tmp_path, kind):
         assert loudness(samples[800:-800], 440) < 0.02
 
 
+@pytest.mark.parametrize("kind", [("WAV", "GSM610"), ("AU", "G721_32")])
+def test_telephony_is_read_whole_and_in_parts(tmp_path, kind):
+    path, rate = str(tmp_path / f"a.{kind[0].lower()}"), 8000
+    soundfile.write(path, sines(10.0, rate, 440)[:, 0], rate, subtype=kind[1])
+    expected, _ = soundfile.read(path, dtype="float32")
+    seconds = len(expected) / rate
+    for whole in (True, False):
+        assert audio_fault(path, seconds, rate, whole) is None
+        assert audio_fault(path, 0.5, rate, whole, part=(9.1, 9.6)) is None
+    np.testing.assert_array_equal(read_samples(path, seconds, rate), expected)
+    part = read_samples(path, 0.5, rate, part=(9.1, 9.6))
+    np.testing.assert_array_equal(part, expected[round(9.1 * rate) : round(9.6 * rate)])
+
+
 def test_a_part_in_seconds_and_one_in_samples_are_the_same_samples(tmp_path):
     path, rng = str(tmp_path / "a.flac"), np.random.default_rng(1)
     wave = rng.integers(-(2**14), 2**14, RATE).astype("int16")

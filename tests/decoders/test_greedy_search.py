@@ -289,3 +289,5 @@ def test_a_frame_that_the_fraction_covers_in_part_counts():
         unpadded = torch.ones(T, T, 1)
         assert torch.equal(padded_lengths(unpadded, n_frames / T), n_frames)
         assert torch.equal(padded_lengths(unpadded, (n_frames - 0.9) / T), n_frames)
+    # 0.2 s beside 15 s: 5 frames and a sample.
+    assert padded_lengths(torch.ones(1, 375, 1), torch.tensor([3200 / 239999])).item() == 6

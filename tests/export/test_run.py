@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard
 
 from todm_sb.bundle.bundle import read_bundle
 from todm_sb.cli import OK, main
+from todm_sb.decoders.transducer import TransducerSearcher
 from todm_sb.export import run as run_module
 from todm_sb.export.model_card import IN_FLOAT
 from todm_sb.export.run import FORMATS, export_run
@@ -239,6 +240,28 @@ def test_results_of_other_weights_are_left_out(run, bundle_parts, tmp_path, capl
     export_run(run, tmp_path / "again")
     rates = {s.name: s.error_rates for s in read_bundle(tmp_path / "again").manifest.subnets}
     assert rates["max"] == {"WER": 2.5, "CER": 2.0}
+
+
+@pytest.mark.parametrize("other", [{"beam_size": 4}, {"max_symbols": 5}, {"searcher": "Mine"}])
+def test_results_of_another_search_than_is_exported_are_left_out(
+    run, bundle_parts, tmp_path, caplog, other
+):
+    exported = {"searcher": "TransducerSearcher", "beam_size": 1, "max_symbols": 2}
+    result = {"subnet": "max", **bundle_parts["space"].max.to_dict(), "WER": 1.5, "CER": 1.0}
+    leave_results(run, [{**result, "decoding": {**exported, **other}}], split="a")
+    leave_results(run, [{**result, "decoding": exported, "WER": 2.5}], split="b")
+    export_run(run, tmp_path / "all")
+    assert read_bundle(tmp_path / "all").manifest.subnets[0].error_rates["WER"] == 2.5
+    (key, value), *_ = other.items()
+    assert f"{key} {value}" in caplog.text
+    assert "which is exported: it is left out; to test that, train.py --test_only" in caplog.text
+
+
+def test_an_export_takes_as_many_labels_a_frame_as_the_runs_own_searcher(run, tmp_path):
+    searcher = partial(TransducerSearcher, max_symbols=1, beam_size=4)
+    run_module.load_run(run)["searcher"] = searcher
+    export_run(run, tmp_path / "all")
+    assert read_bundle(tmp_path / "all").manifest.max_symbols == 1
 
 
 def test_error_rates_of_searches_on_two_dev_sets_are_not_mixed(run, bundle_parts, tmp_path, caplog):

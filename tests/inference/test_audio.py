@@ -1,6 +1,7 @@
 """Audio is opened once, wherever it is, and what cannot be is one line that says why."""
 
 import io
+import itertools
 import os
 import threading
 
@@ -19,9 +20,9 @@ def samples():
     return 0.1 * np.random.default_rng(0).normal(size=5000).astype(np.float32)
 
 
-def encoded(samples, kind):
+def encoded(samples, kind, subtype=None):
     file = io.BytesIO()
-    soundfile.write(file, samples, 16000, format=kind)
+    soundfile.write(file, samples, 16000, format=kind, subtype=subtype)
     return file.getvalue()
 
 
@@ -100,6 +101,16 @@ def test_a_file_that_may_not_be_read_is_called_so(samples, tmp_path, monkeypatch
         open_audio(tmp_path / "secret.wav")
 
 
+def test_what_tells_no_rate_or_no_length_is_to_be_converted(samples, tmp_path):
+    content = bytearray(encoded(samples, "FLAC"))
+    content[21:26] = content[21] & 0xF0, 0, 0, 0, 0  # as of an encoder that writes into a pipe
+    (tmp_path / "a.flac").write_bytes(content)
+    (tmp_path / "a.raw").write_bytes(bytes(3200))
+    for name, lack in {"a.flac": "does not tell its length", "a.raw": "has no header"}.items():
+        with pytest.raises(DataError, match=f"{name} .*{lack}: convert it to WAV"):
+            open_audio(tmp_path / name)
+
+
 @pytest.mark.parametrize("name", ["missing.wav", "a\0b.wav", "\ud800.wav"])
 def test_what_is_not_there_is_called_so(name, tmp_path):
     with pytest.raises(DataError, match=r"audio file .* does not exist"):
@@ -112,12 +123,14 @@ def test_below_a_file_there_is_nothing(samples, tmp_path):
         open_audio(tmp_path / "file" / "more.wav")
 
 
-@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
-@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize(
+    ("kind", "channels"),
+    [*itertools.product(["WAV", "FLAC", "OGG", "MP3"], [1, 2]), ("WAV GSM610", 1)],
+)
 def test_blocks_are_the_samples_that_are_read_at_once(kind, channels, tmp_path):
     """Decoding MP3 anew in the middle of a file needs what comes before."""
     wave = 0.1 * np.random.default_rng(1).normal(size=(60000, channels))
-    (tmp_path / "file").write_bytes(encoded(wave, kind))
+    (tmp_path / "file").write_bytes(encoded(wave, *kind.split()))
     whole = soundfile.read(tmp_path / "file", dtype="float32", always_2d=True)[0].mean(1)
     for size in (7001, 1 << 18):
         blocks = list(audio_blocks(open_audio(tmp_path / "file"), size, "file"))

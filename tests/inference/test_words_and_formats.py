@@ -39,6 +39,14 @@ def test_confidence_is_the_geometric_mean_of_a_words_labels():
     assert [w.confidence for w in words] == pytest.approx(expected)
 
 
+def test_a_word_of_bytes_begins_at_the_first_and_is_as_sure_as_all_of_them():
+    labels = Labels([6, 11, 12, 13], [3, 10, 11, 12], [-1.0, -3.0, -3.0, 0.0])
+    before, word = words_of_labels(labels, Detokenizer([*PIECES, *"好".encode()]), 0.04, 9.0)
+    assert (before.text, before.confidence) == ("北", pytest.approx(math.exp(-1)))
+    assert (word.text, word.start) == ("好", pytest.approx(0.4))
+    assert word.confidence == pytest.approx(math.exp(-2))
+
+
 def test_scripts_without_spaces_bytes_and_spaces_within_a_piece():
     assert [w.text for w in words_of([6, 7, 5], [1, 2, 3])] == ["北", "京", "A"]
     assert [w.text for w in words_of([1, 8, 9], [1, 2, 3])] == ["TURNÄ"]

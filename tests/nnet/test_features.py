@@ -1,6 +1,7 @@
 import pytest
 import torch
 from speechbrain.lobes.features import Fbank
+from speechbrain.processing.features import InputNormalization, make_padding_mask
 from torch import nn
 
 from todm_sb.nnet.features import SpeechFeatures, check_hop, hop_of, make_fbank, samples_of
@@ -35,7 +36,7 @@ def test_frames_are_counted_from_samples_exactly_in_any_batch():
         assert n_frames.tolist() == [n_samples // 160 + 1, 3000]
 
 
-def test_the_normaliser_is_told_lengths_as_fractions_of_frames_and_the_epoch():
+def test_the_normaliser_is_told_frames_and_epoch():
     normalizer = Recorder()
     extractor = SpeechFeatures(FrameCounter(10), normalizer, hop=10)
     with torch.autocast("cpu", torch.bfloat16):
@@ -44,10 +45,31 @@ def test_the_normaliser_is_told_lengths_as_fractions_of_frames_and_the_epoch():
         )
     assert n_frames.tolist() == [10, 6]
     lengths, epoch = normalizer.seen
-    torch.testing.assert_close(lengths, torch.tensor([1.0, 0.6]))
+    assert make_padding_mask(features, lengths).sum(1).flatten().tolist() == [10, 6]
     assert epoch == 3
     assert features.dtype == torch.float32
     assert features[0].flatten().tolist() == [i - 1 for i in range(10)]
+
+
+@pytest.mark.parametrize("n", [1, 2, 999, 3001])
+def test_statistics_are_of_every_frame_of_an_utterance_and_of_no_other(n):
+    normalizer = Recorder()
+    extractor = SpeechFeatures(FrameCounter(1), normalizer, hop=1)
+    n_samples = torch.arange(n + 1)
+    features, n_frames = extractor(torch.zeros(n + 1, n), n_samples / n)
+    mask = make_padding_mask(features, normalizer.seen[0])
+    assert torch.equal(mask.sum(1).flatten(), n_frames)
+
+
+@pytest.mark.parametrize("options", [{}, {"fbank_kind": "kaldi"}])
+def test_what_lies_behind_an_utterance_is_not_heard(options):
+    fbank = make_fbank(16000, 20, 512, 25, 10, **options)
+    extractor = SpeechFeatures(fbank, InputNormalization(norm_type="sentence"), hop=160)
+    quiet, loud = 1e-3 * torch.randn(1, 16000), torch.randn(1, 16000)
+    alone, n_frames = extractor(quiet, torch.ones(1))
+    found, same = extractor(torch.cat([quiet, loud], 1), torch.tensor([0.5]))
+    assert same == n_frames
+    torch.testing.assert_close(found[:, :n_frames], alone, rtol=0, atol=1e-3)
 
 
 def test_kaldi_features_count_their_own_frames():

@@ -233,6 +233,9 @@ def test_a_test_alone_writes_its_results_and_its_log(corpus, train, run):
     results = {name for name in written if name.startswith(("results_", "errors_", "wer_"))}
     assert written - results <= {*RESULTS}
     assert {"results_test-clean.json", "errors_test-clean.json"} <= results
+    for result in json.loads((run / "results_test-clean.json").read_text()):
+        sizes = {"beam_size": 2, "max_symbols": 5}
+        assert result["decoding"] == {"searcher": "TransducerSearcher", **sizes}
     assert before.keys() == after.keys()
     assert "test: done" in (run / "train_log.txt").read_text().splitlines()[-1]
     with pytest.raises(ConfigError, match="hop_length was 10, is 20"):

@@ -17,7 +17,7 @@ from todm_sb.decoders.protocol import Searcher
 from todm_sb.decoders.transducer import TransducerSearcher
 from todm_sb.training.arguments import parse_arguments
 from todm_sb.training.recipe import Recipe
-from todm_sb.training.searcher import decoding_of, searcher_of
+from todm_sb.training.searcher import decoding_of, max_symbols_of, searcher_of
 from todm_sb.training.settings import load_checked
 from todm_sb.utils.errors import ConfigError
 
@@ -90,6 +90,8 @@ def test_searchers_of_other_arguments_measure_otherwise(make_transducer):
     ]
     ids = [decoding_of({**SIZES, "searcher": kind}, model) for kind in kinds]
     assert len({str(x) for x in ids}) == len(kinds)
+    # Exports have the labels a frame of validation, or, of a searcher without such, the key's.
+    assert [max_symbols_of({**SIZES, "searcher": x}, model) for x in kinds] == [2, 2, 2, 1, 5]
 
 
 @pytest.mark.parametrize(("stage", "heard"), [(Stage.VALID, 3), (Stage.TEST, 2)])

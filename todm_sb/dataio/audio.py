@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -35,6 +36,8 @@ SUFFIXES = frozenset(
 
 # Samples decoded at a time.
 BLOCK = 1 << 16
+# Of audio whose header tells no length, as FLAC that was encoded into a pipe.
+UNKNOWN_LENGTH = (1 << 63) - 1
 
 
 def flac_of(samples: np.ndarray, sample_rate: int) -> bytes:
@@ -71,6 +74,25 @@ class _FaultError(Exception):
     """Cause and detail of what is wrong with an audio file."""
 
 
+def sound_file(source: str | bytes | Path | BinaryIO) -> soundfile.SoundFile:
+    """Opens audio for reading.
+
+    Args:
+        source: a path, or a file that is open.
+
+    Raises:
+        OSError, soundfile.SoundFileError: if it is none, or does not tell its rate or its length.
+    """
+    try:
+        file = soundfile.SoundFile(source)
+    except TypeError:  # a name in .raw, for which soundfile wants to be told the rate
+        raise soundfile.SoundFileError("it has no header: convert it to WAV") from None
+    if file.frames == UNKNOWN_LENGTH:
+        file.close()
+        raise soundfile.SoundFileError("it does not tell its length: convert it to WAV")
+    return file
+
+
 def read_samples(
     path: str,
     duration: float,
@@ -87,9 +109,9 @@ def read_samples(
         DataError: if it cannot be used (any more).
     """
     try:
-        with soundfile.SoundFile(path) as file:
+        with sound_file(path) as file:
             first, expected = _place(file, path, duration, sample_rate, conversion, part)
-            samples = read_from(file, first, expected)
+            samples = SampleReader(file).read(first, expected)
             rate = file.samplerate
         if len(samples) < expected:
             raise _FaultError("truncated audio", f"{path}: {len(samples)} of {expected} samples")
@@ -126,7 +148,7 @@ def audio_fault(
     try:
         if not Path(path).exists():
             return "missing file", path
-        with soundfile.SoundFile(path) as file:
+        with sound_file(path) as file:
             place = _place(file, path, duration, sample_rate, conversion, part)
             return _samples_fault(file, path, *place) if whole else _end_fault(file, path, *place)
     except _FaultError as fault:
@@ -187,34 +209,56 @@ def _in_samples(
     return first, last
 
 
-def read_from(file: soundfile.SoundFile, first: int, count: int) -> np.ndarray:
-    """Samples from one on. All is read at once: soundfile seeks after each reading.
+class SampleReader:
+    """Samples of a file from any one on; of a coder that cannot go to one, such as telephony's GSM
+    6.10, those before it are decoded and dropped.
 
     Args:
-        file: is left where the samples end.
-        first: of the samples wanted.
-        count: of them, at most.
-
-    Returns:
-        ``[n]``, or ``[n, channels]``, float32.
+        file: newly opened.
     """
-    start = max(0, first - RUN_UP.get(file.format, 0))
-    file.seek(start)
-    return file.read(first - start + count, dtype="float32")[first - start :]
+
+    def __init__(self, file: soundfile.SoundFile) -> None:
+        self._file = file
+        self._position = 0  # where the file itself cannot tell
+
+    def read(self, first: int, count: int) -> np.ndarray:
+        """All is read at once: where it can, soundfile seeks after each reading.
+
+        Args:
+            first: of the samples wanted; where the file cannot go to one, none that was read.
+            count: of them, at most.
+
+        Returns:
+            ``[n]``, or ``[n, channels]``, float32.
+        """
+        file = self._file
+        if file.seekable():
+            start = max(0, first - RUN_UP.get(file.format, 0))
+            file.seek(start)
+            return file.read(first - start + count, dtype="float32")[first - start :]
+        while self._position < first and len(self._next(min(BLOCK, first - self._position))):
+            pass
+        return self._next(count)
+
+    def _next(self, count: int) -> np.ndarray:
+        samples = self._file.read(count, dtype="float32")
+        self._position += len(samples)
+        return samples
 
 
 def _end_fault(
     file: soundfile.SoundFile, path: str, first: int, expected: int
 ) -> tuple[str, str] | None:
-    return None if len(read_from(file, first + expected - 1, 1)) else ("truncated audio", path)
+    last = SampleReader(file).read(first + expected - 1, 1)
+    return None if len(last) else ("truncated audio", path)
 
 
 def _samples_fault(
     file: soundfile.SoundFile, path: str, first: int, expected: int
 ) -> tuple[str, str] | None:
-    read, peak = 0, 0.0
+    reader, read, peak = SampleReader(file), 0, 0.0
     while read < expected:
-        block = read_from(file, first + read, min(BLOCK, expected - read))
+        block = reader.read(first + read, min(BLOCK, expected - read))
         if not len(block):
             return "truncated audio", f"{path}: {read} of {expected} samples"
         if not np.isfinite(block).all():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import soundfile
 
-from todm_sb.dataio.audio import SUFFIXES
+from todm_sb.dataio.audio import SUFFIXES, sound_file
 from todm_sb.dataio.faults import Fault
 from todm_sb.dataio.manifest import Row
 from todm_sb.utils.errors import DataError
@@ -76,13 +76,14 @@ def _utterance(path: Path, folder: Path, base: Path, text_suffix: str) -> Row | 
     if not text:
         return Fault(0, str(path), "empty transcript", f"write what is said into {beside}")
     try:
-        header = soundfile.info(path)
+        with sound_file(path) as file:
+            frames, rate = file.frames, file.samplerate
     except (OSError, soundfile.SoundFileError) as error:
         return Fault(0, str(path), "unreadable audio", " ".join(str(error).split()))
-    if not header.frames:
+    if not frames:
         return Fault(0, str(path), "zero length", "record it again")
     name = path.relative_to(folder).with_suffix("")
     speaker = name.parent.as_posix() if name.parent.name else ""
     wav = Path(os.path.abspath(path))
     wav = wav.relative_to(base) if wav.is_relative_to(base) else wav
-    return Row(name.as_posix(), header.frames / header.samplerate, str(wav), speaker, text)
+    return Row(name.as_posix(), frames / rate, str(wav), speaker, text)

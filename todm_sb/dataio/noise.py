@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +12,7 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
-from todm_sb.dataio.audio import SUFFIXES, read_from
+from todm_sb.dataio.audio import SUFFIXES, SampleReader, sound_file
 from todm_sb.dataio.resampling import convertible, resampled
 from todm_sb.utils.errors import ConfigError, DataError
 from todm_sb.utils.folders import files_below
@@ -112,17 +111,18 @@ class AddNoise(nn.Module):
 
     def _look(self, path: Path) -> _File:
         try:
-            found = soundfile.info(os.fspath(path))
+            with sound_file(path) as file:
+                frames, rate = file.frames, file.samplerate
         except (OSError, soundfile.SoundFileError) as error:
             raise DataError(f"noise_folder: {path} cannot be read ({error})") from None
-        if not found.frames:
+        if not frames:
             raise DataError(f"noise_folder: {path} is empty: remove it")
-        if not convertible(found.samplerate, self.sample_rate):
+        if not convertible(rate, self.sample_rate):
             raise DataError(
-                f"noise_folder: {path} has {found.samplerate} Hz, which is not converted to "
+                f"noise_folder: {path} has {rate} Hz, which is not converted to "
                 f"{self.sample_rate} Hz: resample it"
             )
-        return _File(path, found.frames, found.samplerate)
+        return _File(path, frames, rate)
 
     def _stretch(self, n: int) -> np.ndarray:
         """(n,), float32, from anywhere in any file; one that is too short is repeated."""
@@ -130,8 +130,8 @@ class AddNoise(nn.Module):
         wanted = math.ceil(n * rate / self.sample_rate)
         first = int(torch.randint(max(1, frames - wanted + 1), ()))
         try:
-            with soundfile.SoundFile(path) as file:
-                samples = read_from(file, first, wanted)
+            with sound_file(path) as file:
+                samples = SampleReader(file).read(first, wanted)
         except (OSError, soundfile.SoundFileError) as error:
             raise DataError(f"noise_folder: {path} cannot be read ({error})") from None
         if not len(samples):

@@ -43,15 +43,15 @@ def measured_subnets(
     space: SearchSpace,
     named: dict[str, dict],
     weights: str,
+    decoding: dict[str, Any],
     causal: bool = False,
     dev_set: str = "dev",
 ) -> Measured:
     """The subnets worth recording: max, min, the named ones, and what a search found best.
 
-    Their error rates are those of the dev set if these weights were searched, by whatever cost and
-    in whatever study, else of the first of the test sets that these weights were tested on. Those
-    of a dual-mode network's causal mode are named so, e.g. ``WER-causal``, and those of networks in
-    8 bits, ``WER-int8``.
+    Their error rates are of the dev set if these weights were searched, by whatever cost and study,
+    else of the first test set that they were tested on as exports decode. Those of a dual-mode
+    network's causal mode are named so, e.g. ``WER-causal``, and those in 8 bits, ``WER-int8``.
 
     Args:
         run: folder of the run.
@@ -59,6 +59,7 @@ def measured_subnets(
         space: of the run.
         named: the run's own subnets.
         weights: tells the run's weights apart; with ``causal`` the model is a part of them.
+        decoding: of what is exported; see :func:`todm_sb.training.searcher.told_of`.
         causal: the model is the causal form of a dual-mode network.
         dev_set: what the dev set is called.
     """
@@ -67,8 +68,7 @@ def measured_subnets(
     found: Rates = {}
     costs: dict[SubnetConfig, dict[str, float]] = {}
     scored: dict[SubnetConfig, dict[str, Any]] = {}
-    searches = _searches(run, weights_id(model), causal)
-    for search in searches:
+    for search in (searches := _searches(run, weights_id(model), causal)):
         left_out = _incomparable(search, searches[0], costs)
         for s in search.subnets:
             own = {key: value for key, value in s.costs.items() if key not in left_out}
@@ -78,7 +78,7 @@ def measured_subnets(
                 scored[s.config] = search.scored
         taken = set(configs.values())
         configs |= {s.config.id: s.config for s in search.front() if s.config not in taken}
-    tests = _results(run, weights)
+    tests = _results(run, weights, decoding)
     rates = {name: _rates_of_test(results, model.encoder.modes) for name, results in tests.items()}
     if found:
         rates.pop(dev_set, None)  # of a test, which knows fewer subnets
@@ -143,8 +143,9 @@ def _scored_of_test(
     }
 
 
-def _results(run: Path, weights: str) -> dict[str, list[dict[str, Any]]]:
-    """What tests of these weights found, by the name of the test set."""
+def _results(run: Path, weights: str, decoding: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """What tests of these weights by this search found, by the name of the test set. What older
+    versions found counts, too: they did not record the search."""
     found = read_results(run)
     for name, results in [*found.items()]:
         if {result.get("weights") for result in results} != {weights}:
@@ -155,7 +156,21 @@ def _results(run: Path, weights: str) -> dict[str, list[dict[str, Any]]]:
                 name,
             )
             del found[name]
+        elif (other := results[0].get("decoding", decoding)) != decoding:
+            logger.warning(
+                "%s/results_%s.json is of %s, not of %s, which is exported: it is left out; to "
+                "test that, train.py --test_only",
+                run,
+                name,
+                _text_of(other),
+                _text_of(decoding),
+            )
+            del found[name]
     return found
+
+
+def _text_of(decoding: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in decoding.items())
 
 
 def _searches(run: Path, checkpoint: str, causal: bool) -> list[SearchResult]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from todm_sb.bundle.bundle import write_bundle
 from todm_sb.bundle.manifest import BundledSubnet
+from todm_sb.decoders.transducer import TransducerSearcher
 from todm_sb.export.measured import PARETO, Measured, measured_subnets
 from todm_sb.export.model_card import CardFacts, model_card, training_lines
 from todm_sb.export.speechbrain import export_folder
@@ -30,7 +31,7 @@ from todm_sb.training.runs import (
     trained_tokenizer,
     weights_id,
 )
-from todm_sb.training.searcher import searcher_of
+from todm_sb.training.searcher import max_symbols_of, searcher_of, told_of
 from todm_sb.training.settings import CARD
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.ownership import check_place, new_export
@@ -119,16 +120,17 @@ def common_parts(run: Path, hparams: dict[str, Any]) -> dict[str, Any]:
         "normalize": hparams["normalize"],
         "tokenizer_path": trained_tokenizer(run, hparams),
         "fbank": {key: hparams[key] for key in FEATURE_KEYS if key in hparams},
-        "max_symbols": hparams["max_symbols"],
+        "max_symbols": max_symbols_of(hparams, hparams["model"]),
     }
 
 
 def _measured(run: Path, hparams: dict[str, Any], causal: bool) -> Measured:
     """See :func:`measured_subnets`, of a run that is loaded."""
     named, weights = hparams["named_subnets"] or {}, hparams["weights"]
-    dev_set = Path(hparams["valid_csv"]).stem
+    model, dev_set = hparams["model"], Path(hparams["valid_csv"]).stem
+    exported = TransducerSearcher(model, max_symbols=max_symbols_of(hparams, model))
     return measured_subnets(
-        run, hparams["model"], hparams["space"], named, weights, causal, dev_set
+        run, model, hparams["space"], named, weights, told_of(exported), causal, dev_set
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import soundfile
 
-from todm_sb.dataio.audio import read_from
+from todm_sb.dataio.audio import SampleReader, sound_file
 from todm_sb.dataio.resampling import convertible
 from todm_sb.inference.sources import STDIN
 from todm_sb.utils.errors import DataError
@@ -36,13 +36,14 @@ def open_audio(path: str | Path) -> soundfile.SoundFile:
         path: where it is, or ``-`` for standard input; any format that libsndfile reads.
 
     Raises:
-        DataError: if it is missing or a folder, may not be read, is no audio, or holds no sample.
+        DataError: if it is missing or a folder, may not be read, is no audio, tells no rate or
+            no length, or holds no sample.
     """
     try:
         with _opened(path) as file:
             is_file = str(path) != STDIN and stat.S_ISREG(os.fstat(file.fileno()).st_mode)
             source = os.fsencode(path) if is_file else io.BytesIO(_content(file, path))
-        audio = soundfile.SoundFile(source)
+        audio = sound_file(source)
     except DataError:
         raise
     except (FileNotFoundError, NotADirectoryError, ValueError):  # the last of impossible names
@@ -51,7 +52,7 @@ def open_audio(path: str | Path) -> soundfile.SoundFile:
         raise DataError(f"{path} is a folder: name the audio files in it") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
-    except soundfile.LibsndfileError as error:
+    except soundfile.SoundFileError as error:
         raise _no_audio(path, error) from None
     if audio.frames == 0:
         audio.close()
@@ -75,8 +76,9 @@ def _content(file: BinaryIO, path: str | Path) -> bytes:
     return content
 
 
-def _no_audio(path: str | Path, error: soundfile.LibsndfileError) -> DataError:
-    return DataError(f"{path} cannot be read as audio: {error.error_string}")
+def _no_audio(path: str | Path, error: soundfile.SoundFileError) -> DataError:
+    reason = getattr(error, "error_string", error)  # libsndfile's own, without the path
+    return DataError(f"{path} cannot be read as audio: {reason}")
 
 
 def sample_blocks(audio: soundfile.SoundFile, size: int, path: str | Path) -> Iterator[np.ndarray]:
@@ -95,8 +97,8 @@ def sample_blocks(audio: soundfile.SoundFile, size: int, path: str | Path) -> It
     """
     try:
         with audio:
-            first = 0
-            while len(block := read_from(audio, first, size)):
+            reader, first = SampleReader(audio), 0
+            while len(block := reader.read(first, size)):
                 check_extremes(float(block.min()), float(block.max()), str(path))
                 yield block if block.ndim == 1 else block.mean(1)
                 first += len(block)

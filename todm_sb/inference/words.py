@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -81,26 +81,30 @@ class _Span(NamedTuple):
 def _spans(ids: Sequence[int], detokenizer: Detokenizer) -> list[_Span]:
     spans: list[_Span] = []
     word, first, begin, last = "", 0, 0, 0
-    for i, text in enumerate(_said(ids, detokenizer)):
-        for character in text:
-            if word and (character.isspace() or is_wide(character) or is_wide(word)):
-                spans.append(_Span(word, first, begin, last))
-                word, begin = "", i
-            if character.isspace():
-                continue
-            if not word:
-                first = i
-            word += character
-            last = i
+    for character, its_first, its_last in _characters(ids, detokenizer):
+        if word and (character.isspace() or is_wide(character) or is_wide(word)):
+            spans.append(_Span(word, first, begin, last))
+            word, begin = "", its_first
+        if character.isspace():
+            continue
+        if not word:
+            first = its_first
+        word += character
+        last = its_last
     if word:
         spans.append(_Span(word, first, begin, len(ids) - 1))
     return spans
 
 
-def _said(ids: Sequence[int], detokenizer: Detokenizer) -> list[str]:
-    """What each label adds to the text; what a last byte leaves is the last label's."""
+def _characters(ids: Sequence[int], detokenizer: Detokenizer) -> Iterator[tuple[str, int, int]]:
+    """The characters of the text, each with the places of its first label and its last, of which it
+    has several where they are its bytes."""
     state = TextState()
-    said = [detokenizer.feed(state, [i]) for i in ids]
-    if said:
-        said[-1] += detokenizer.end(state)
-    return said
+    for i, label in enumerate(ids):
+        first = i - len(state.pending)  # bytes that were held back, one a label
+        for character in detokenizer.feed(state, [label]):
+            yield character, first, i
+            first = i
+    first = len(ids) - len(state.pending)
+    for character in detokenizer.end(state):
+        yield character, first, len(ids) - 1

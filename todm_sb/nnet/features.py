@@ -11,7 +11,7 @@ from speechbrain.lobes.features import Fbank
 from torch import Tensor, nn
 
 from todm_sb.nnet.kaldi_fbank import KaldiFbank, whole_samples
-from todm_sb.nnet.masking import Count
+from todm_sb.nnet.masking import Count, frame_mask
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.schema import flag, integer, number, one_of
 
@@ -163,7 +163,7 @@ class SpeechFeatures(nn.Module):
         """Extracts and normalises features; in training mode also updates the statistics.
 
         Args:
-            wavs: (batch, samples).
+            wavs: (batch, samples); those behind an utterance's end are not heard.
             wav_lens: (batch,), lengths as fractions of ``samples``.
             epoch: current epoch of training, after some of which the statistics stay fixed.
 
@@ -178,9 +178,13 @@ class SpeechFeatures(nn.Module):
             if isinstance(self.fbank, KaldiFbank):
                 features, n_frames = self.fbank(wavs.float(), n_samples)
             else:
-                features = self.fbank(wavs.float())
+                # It hears beyond an utterance's end: what is there has to be silence.
+                own = frame_mask(n_samples, wavs.shape[1]).squeeze(2)
+                features = self.fbank(wavs.float().masked_fill(~own, 0.0))
                 n_frames = self.n_frames(n_samples).clamp(max=features.shape[1])
-            features = self.normalizer(features, n_frames / features.shape[1], epoch=epoch)
+            # SpeechBrain counts a frame that the fraction reaches by 1e-6, which rounding does.
+            shares = (n_frames - 0.5) / features.shape[1]
+            features = self.normalizer(features, shares, epoch=epoch)
         return features, n_frames
 
     def chunk(self, samples: Tensor) -> tuple[Tensor, Tensor]:

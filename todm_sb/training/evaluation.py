@@ -22,7 +22,7 @@ from todm_sb.supernet.trunk import Labels, Trunk
 from todm_sb.training.averages import Averages
 from todm_sb.training.error_rates import ErrorRates
 from todm_sb.training.runs import weights_id
-from todm_sb.training.searcher import searcher_of
+from todm_sb.training.searcher import searcher_of, told_of
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.files import write_atomic
 from todm_sb.utils.processes import on_first
@@ -131,7 +131,8 @@ class Evaluation:
         Returns:
             See :func:`results_of`.
         """
-        results = results_of(self.model, self.measured, self.errors, left_out)
+        decoding = told_of(self.searcher)
+        results = results_of(self.model, self.measured, self.errors, left_out, decoding)
         self.errors.write_alignments(folder, split)
         errors = self.errors.by_utterance()
         errors["speakers"] = [speakers.get(key) or key for key in errors["utterances"]]
@@ -226,10 +227,14 @@ def encode_each(
 
 
 def results_of(
-    model: Transducer, measured: Measured, errors: ErrorRates, left_out: Mapping[str, int]
+    model: Transducer,
+    measured: Measured,
+    errors: ErrorRates,
+    left_out: Mapping[str, int],
+    decoding: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
     """After a test: shape, mode, parameters, WER and CER of each subnet in each mode, what the
-    error rates are of, and the id of the weights.
+    error rates are of, how was decoded, and the id of the weights.
 
     The parameters of a dual-mode network's causal mode are those of its causal form.
 
@@ -238,6 +243,7 @@ def results_of(
         measured: subnets and modes.
         errors: of the test; see :meth:`ErrorRates.scored`.
         left_out: what of the manifest is no utterance: the number for each cause.
+        decoding: see :func:`todm_sb.training.searcher.told_of`.
     """
     scored = {**errors.scored(), "left_out": left_out}
     rates, weights = errors.rates(), weights_id(model)
@@ -251,6 +257,7 @@ def results_of(
             "parameters": count_parameters(forms[causal], subnet),
             **rates[name],
             **scored,
+            "decoding": decoding,
             "weights": weights,
         }
         for name, (subnet, causal) in measured.items()

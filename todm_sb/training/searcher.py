@@ -55,3 +55,24 @@ def decoding_of(hparams: Mapping[str, Any], model: Transducer) -> Any:
     arguments = getattr(hparams["searcher"], "keywords", {})
     plain = {k: v for k, v in sorted(arguments.items()) if isinstance(v, str | int | float | None)}
     return [type(searcher).__qualname__, plain]
+
+
+def told_of(searcher: Searcher) -> dict[str, Any]:
+    """Plain values that tell how a test decoded.
+
+    Args:
+        searcher: of the test.
+    """
+    sizes = {key: getattr(searcher, key, None) for key in ("beam_size", "max_symbols")}
+    plain = {key: value for key, value in sizes.items() if isinstance(value, int)}
+    return {"searcher": type(searcher).__qualname__, **plain}
+
+
+def max_symbols_of(hparams: Mapping[str, Any], model: Transducer) -> int:
+    """Labels a frame at most in validation; of a searcher that has no such number, the key's.
+
+    Args:
+        hparams, model: see :func:`searcher_of`.
+    """
+    told = told_of(searcher_of(hparams, model).greedy())
+    return told.get("max_symbols", hparams["max_symbols"])
