@@ -8,7 +8,12 @@ from todm_sb.experiments.compare.bootstrap import relative_difference
 from todm_sb.experiments.compare.cells import Cell, Runs, State
 from todm_sb.experiments.compare.figure import drawn
 from todm_sb.experiments.compare.sizes import Size
-from todm_sb.experiments.compare.tables import Comparison, comparison_markdown, verdict
+from todm_sb.experiments.compare.tables import (
+    Comparison,
+    comparison_markdown,
+    difference_text,
+    verdict,
+)
 from todm_sb.space import SearchSpace
 from todm_sb.training.recipe import Recipe
 from todm_sb.utils.errors import DataError
@@ -116,6 +121,11 @@ def test_intervals_are_over_speakers_where_they_are_known(runs, cells):
 )
 def test_the_verdict_is_that_of_the_interval(low, high, expected):
     assert verdict(low, high) == expected
+
+
+def test_a_difference_from_a_system_without_errors_has_no_figure():
+    assert difference_text({"value": -5.72, "low": -8, "high": 0}) == "-5.7 (-8.0 to +0.0)"
+    assert difference_text(relative_difference([1, 2], [0, 0]).to_dict()) == "- (- to -)"
 
 
 def test_the_ablation_compares_with_the_full_method_of_the_same_seeds(runs, cells):

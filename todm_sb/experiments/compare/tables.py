@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -284,14 +284,27 @@ def _ablation_table(rows: Sequence[dict[str, Any]], cost: dict[str, Any]) -> str
 
 def _difference(row: dict[str, Any]) -> tuple[str, str, str, str]:
     """The difference, its interval, what that says, and the difference in each seed."""
-
-    def percent(x: float | None) -> str:
-        return "-" if x is None else f"{x:+.1f}"
-
     found = row["relative difference"]
-    interval = f"{percent(found['low'])} to {percent(found['high'])}"
-    by_seed = ", ".join(f"{seed}: {percent(x)}" for seed, x in row.get("by seed", {}).items())
-    return percent(found["value"]), interval, verdict(found["low"], found["high"]), by_seed
+    by_seed = ", ".join(f"{seed}: {_signed(x)}" for seed, x in row.get("by seed", {}).items())
+    verdict_ = verdict(found["low"], found["high"])
+    return _signed(found["value"]), _bounds(found), verdict_, by_seed
+
+
+def difference_text(found: Mapping[str, float | None]) -> str:
+    """A relative difference and its interval, e.g. ``-5.7 (-8.4 to -3.4)``.
+
+    Args:
+        found: of :meth:`todm_sb.experiments.compare.bootstrap.Interval.to_dict`.
+    """
+    return f"{_signed(found['value'])} ({_bounds(found)})"
+
+
+def _bounds(found: Mapping[str, float | None]) -> str:
+    return f"{_signed(found['low'])} to {_signed(found['high'])}"
+
+
+def _signed(percent: float | None) -> str:
+    return "-" if percent is None else f"{percent:+.1f}"
 
 
 def _seconds(cost: dict[str, Any], name: str) -> str:
