@@ -118,9 +118,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="output_folder of train.py")
     parser.add_argument("manifest", type=Path, help="CSV of the test set")
     parser.add_argument("--subnet", default="max")
-    parser.add_argument(
-        "--minutes", type=at_least(2), default=10, help="the last is compared with the first; 10"
-    )
+    parser.add_argument("--minutes", type=at_least(2), default=10)
     parser.add_argument("--chunk", type=float, default=0.32, help="seconds; default: 0.32")
     parser.add_argument("--delays", type=int, default=100, help="utterances to measure delay on")
     args = parser.parse_args()
