@@ -27,6 +27,7 @@ from torch import Tensor
 from todm_sb.dataio.manifest import read_csv
 from todm_sb.export.run import export_run
 from todm_sb.inference import StreamingSubnetASR
+from todm_sb.utils.arguments import at_least
 from todm_sb.utils.errors import one_line_errors
 
 MINUTE = 60
@@ -117,7 +118,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="output_folder of train.py")
     parser.add_argument("manifest", type=Path, help="CSV of the test set")
     parser.add_argument("--subnet", default="max")
-    parser.add_argument("--minutes", type=int, default=10)
+    parser.add_argument("--minutes", type=at_least(2), default=10)
     parser.add_argument("--chunk", type=float, default=0.32, help="seconds; default: 0.32")
     parser.add_argument("--delays", type=int, default=100, help="utterances to measure delay on")
     args = parser.parse_args()

@@ -35,6 +35,7 @@ from todm_sb.dataio.split import Splits, manifests_of_tests, read_splits
 from todm_sb.dataio.tokenizer import tokenizer_of
 from todm_sb.experiments.compare.overrides import merge
 from todm_sb.experiments.compare.results import Cost, Tested, compare_error_rates, read_tested
+from todm_sb.experiments.compare.tables import difference_text
 from todm_sb.training.arguments import parse_arguments
 from todm_sb.training.recipe import Recipe
 from todm_sb.training.settings import OPTIONAL, load_checked
@@ -217,11 +218,10 @@ def row_of(trained: dict[str, Any], tested: dict[str, Any], run: Path | None) ->
         row[f"{split} WER / CER %"] = f"{found['WER']:.2f} / {found['CER']:.2f}"
         if run is not None:
             compared = against(run, split, found)
-            interval = "{value:+.1f} ({low:+.1f} to {high:+.1f})".format(
-                **compared["relative difference"]
-            )
-            row["ours (max) WER %"] = f"{compared['WER']:.2f}"
-            row[f"ours to it, %, over {compared['units']} {compared['unit']}"] = interval
+            interval = difference_text(compared["relative difference"])
+            over = f"over {compared['units']} {compared['unit']}"
+            row[f"{split}, ours (max), WER %"] = f"{compared['WER']:.2f}"
+            row[f"{split}, ours to it, %, {over}"] = interval
     return row
 
 
@@ -289,8 +289,8 @@ def main() -> None:
             arguments.race,
         )
         rows = []
-        for start in arguments.starts:
-            best, others = peer.best(start, arguments.rates)
+        for start in dict.fromkeys(arguments.starts):
+            best, others = peer.best(start, dict.fromkeys(arguments.rates))
             tested = {} if arguments.no_test else peer.test(start, best["rate"])
             rows.append(row_of(best, tested, arguments.against))
             rows += [row_of(found, {}, None) for found in others]

@@ -27,6 +27,8 @@ from todm_sb.losses.transducer import lattice_loss
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.supernet.objective import ctc_loss
 from todm_sb.supernet.trunk import Labels, Trunk
+from todm_sb.utils.arguments import at_least
+from todm_sb.utils.errors import ConfigError, one_line_errors
 
 
 def losses_of(model: Transducer, trunk: Trunk, labels: Labels, encoded: Tensor) -> dict:
@@ -51,23 +53,26 @@ def losses_of(model: Transducer, trunk: Trunk, labels: Labels, encoded: Tensor) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
-    parser.add_argument("--batches", type=int, default=12)
+    parser.add_argument("--batches", type=at_least(2), default=12, help="at most")
     parser.add_argument("--seconds", type=float, default=45.0, help="audio of a batch")
     args = parser.parse_args()
     hparams = load_newest(args.run)
     hparams["max_batch_seconds"] = args.seconds
-    model, n = hparams["model"], args.batches
+    model = hparams["model"]
     parameters = list(model.encoder.layers.parameters())
     print("| objective | augmented | signal to noise |\n| --- | --- | --- |")
     for augment in (False, True):
-        sums, squares = {}, Counter()
-        for trunk, labels in batches(hparams, n, "train_csv", augment):
+        sums, squares, n = {}, Counter(), 0
+        for trunk, labels in batches(hparams, args.batches, "train_csv", augment):
+            n += 1
             encoded = model.encoder.encode(trunk.frames, trunk.n_frames, None, trunk.shared)
             for name, loss in losses_of(model, trunk, labels, encoded).items():
                 gradients = torch.autograd.grad(loss, parameters, retain_graph=True)
                 gradient = torch.cat([g.flatten() for g in gradients]).double()
                 sums[name] = sums.get(name, 0) + gradient
                 squares[name] += float(gradient @ gradient)
+        if n < 2:
+            raise ConfigError(f"{args.run} trains on {n} such batches: give fewer --seconds")
         for name, total in sums.items():
             signal = (float(total @ total) - squares[name]) / (n * (n - 1))
             noise = squares[name] / n - signal
@@ -76,4 +81,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

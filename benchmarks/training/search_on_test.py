@@ -7,7 +7,8 @@
 
 For each budget the subnet of the search with the lowest dev WER is compared with two that are as
 wide in all layers, and the layers evenly spaced: the largest that the budget allows, which nobody
-has to search for, and the one with the lowest dev WER that it allows. All are decoded, once, on the
+has to search for, and of those that the search evaluated the one with the lowest dev WER that it
+allows. All are decoded, once, on the
 test set of the run; differences have the 95 % interval of a paired bootstrap over speakers. With
 ``--manifest`` it is another one.
 """
@@ -15,6 +16,8 @@ test set of the run; differences have the 95 % interval of a paired bootstrap ov
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,9 @@ from todm_sb.dataio.faults import EVALUATE
 from todm_sb.dataio.pipeline import SpeechDataset, make_loader_kwargs
 from todm_sb.dataio.split import manifests_of_tests, read_split
 from todm_sb.experiments.compare.results import Tested, compare_error_rates
-from todm_sb.search.budget import format_cost
+from todm_sb.experiments.compare.tables import difference_text
+from todm_sb.search.budget import COSTS, format_cost
+from todm_sb.search.costs import Costs
 from todm_sb.search.pareto import Evaluated, SearchResult
 from todm_sb.space import SubnetConfig
 from todm_sb.training.evaluation import Evaluation
@@ -39,22 +44,34 @@ from todm_sb.utils.tables import table_of
 FOUND, LARGEST, EVEN = "found", "even, largest", "even, best on dev"
 
 
-def subnets_of(result: SearchResult, budget: float) -> dict[str, Evaluated]:
-    """What a budget gets, by :data:`FOUND`, :data:`LARGEST` and :data:`EVEN`.
+def subnets_of(
+    result: SearchResult, budget: float, cost_of: Callable[[SubnetConfig], float]
+) -> dict[str, Evaluated]:
+    """What a budget gets, by :data:`FOUND`, :data:`LARGEST` and :data:`EVEN`; the WER of a largest
+    one that the search did not evaluate is not a number.
+
+    Args:
+        result: of the search.
+        budget: in the unit of its cost.
+        cost_of: that cost, of any subnet.
 
     Raises:
         ConfigError: if the search evaluated no evenly wide subnets within it.
     """
-    uniform = set(result.space.uniform())
-    even = [x for x in result.subnets if x.config in uniform and x.costs[result.cost] <= budget]
+    known = {x.config: x for x in result.subnets}
+    costs = {x: cost_of(x) for x in result.space.uniform()}
+    within = [config for config in costs if costs[config] <= budget]
+    even = [known[config] for config in within if config in known]
     if not even:
         raise ConfigError(
             f"no evenly wide subnet within {format_cost(budget, result.cost)} was evaluated: "
             "search without --no-baselines, or with a larger --budget"
         )
+    largest = max(within, key=costs.__getitem__)
+    unknown = Evaluated(largest, math.nan, {result.cost: costs[largest]})
     return {
         FOUND: result.best(budget),
-        LARGEST: max(even, key=lambda x: x.costs[result.cost]),
+        LARGEST: known.get(largest, unknown),
         EVEN: result.front(even)[-1],
     }
 
@@ -94,9 +111,7 @@ def rows_of(
     found, rows = tested[subnets[FOUND].config], []
     for name, subnet in subnets.items():
         compared = compare_error_rates({0: [(found, tested[subnet.config])]})
-        difference = "{value:+.1f} ({low:+.1f} to {high:+.1f})".format(
-            **compared["relative difference"]
-        )
+        difference = difference_text(compared["relative difference"])
         rows.append(
             {
                 "budget": format_cost(budget, result.cost),
@@ -104,7 +119,7 @@ def rows_of(
                 "layers": " ".join(map(str, subnet.config.layers)),
                 "label": subnet.config.label,
                 result.cost: format_cost(subnet.costs[result.cost], result.cost),
-                "dev WER %": f"{subnet.wer:.2f}",
+                "dev WER %": "-" if math.isnan(subnet.wer) else f"{subnet.wer:.2f}",
                 "test WER %": f"{compared['WER of the other']:.2f}",
                 f"found to it, %, over {compared['units']} {compared['unit']}": "-"
                 if name == FOUND
@@ -119,7 +134,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, help="output_folder of train.py, searched")
-    parser.add_argument("--cost", default="params", help="of the search; default: params")
+    # Latency is known of what the search timed alone.
+    counted = [cost for cost in COSTS if cost != "latency"]
+    parser.add_argument("--cost", default="params", choices=counted, help="of the search; params")
     parser.add_argument("--study", help="of the search")
     parser.add_argument("--manifest", help="of a test set; default: the run's own")
     arguments = parser.parse_args()
@@ -132,7 +149,13 @@ def main() -> None:
         manifest = arguments.manifest or next(iter(manifests_of_tests(hparams).values()), None)
         if manifest is None:
             raise ConfigError(f"{arguments.run} has no test set: give --manifest")
-        subnets = {budget: subnets_of(result, budget) for budget in result.budgets}
+        n_features = hparams["features"].n_frames(round(result.seconds * hparams["sample_rate"]))
+        costs = Costs(hparams["model"], n_features)
+
+        def cost_of(config: SubnetConfig) -> float:
+            return costs(config)[result.cost]
+
+        subnets = {budget: subnets_of(result, budget, cost_of) for budget in result.budgets}
         configs = dict.fromkeys(x.config for of in subnets.values() for x in of.values())
         tokenizer = run_tokenizer(hparams)
         dataset = read_split(hparams, tokenizer, manifest, EVALUATE)

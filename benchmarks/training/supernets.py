@@ -6,7 +6,8 @@
 Trains the recipe as it is (``own``) and each variant with each seed, by the recipe's ``train.py``,
 one after the other, with what other overrides are given; what is finished is only read. Prints, for
 each variant and each subnet that is named, the error rate over all seeds, its difference relative
-to ``own``'s with a 95 % interval (paired bootstrap over utterances), and that of each seed.
+to ``own``'s with a 95 % interval (paired bootstrap over seeds and over speakers; over utterances
+where speakers are not told), and that of each seed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from todm_sb.experiments.compare.results import Cost, compare_error_rates, read_tested
+from todm_sb.experiments.compare.tables import difference_text
 from todm_sb.space import SubnetConfig
 from todm_sb.utils.tables import table_of
 
@@ -70,7 +72,6 @@ def row_of(variant: str, name: str, folders: dict[str, list[Path]], split: str) 
 
     pairs = dict(enumerate(zip(tested(variant), tested(OWN), strict=True)))
     compared = compare_error_rates({seed: [pair] for seed, pair in pairs.items()})
-    difference = compared["relative difference"]
     costs = [Cost.read(folder) for folder in folders[variant]]
     seeds = [f"{results(folder, split)[name]['WER']:.2f}" for folder in folders[variant]]
     return {
@@ -81,9 +82,9 @@ def row_of(variant: str, name: str, folders: dict[str, list[Path]], split: str) 
         "training, processor s": str(round(sum(cost.processor for cost in costs) / len(costs))),
         "WER %": f"{compared['WER']:.2f}",
         "by seed": " / ".join(seeds),
-        f"against {OWN}, %": "-"
+        f"against {OWN}, %, over {compared['units']} {compared['unit']}": "-"
         if variant == OWN
-        else "{value:+.1f} ({low:+.1f} to {high:+.1f})".format(**difference),
+        else difference_text(compared["relative difference"]),
     }
 
 
@@ -98,8 +99,9 @@ def main() -> None:
     work, recipe = args.work.resolve(), args.hparams.resolve()
     variants = list(dict.fromkeys([OWN, *args.variants]))
     common = [f"--data_folder={work}/corpus", f"--tokenizer_folder={work}/tokenizer", *overrides]
-    folders = {name: [work / f"{name}-{seed}" for seed in args.seeds] for name in variants}
-    for i, seed in enumerate(args.seeds):
+    seeds = list(dict.fromkeys(args.seeds))
+    folders = {name: [work / f"{name}-{seed}" for seed in seeds] for name in variants}
+    for i, seed in enumerate(seeds):
         for name in variants:
             run(recipe, folders[name][i], [*common, f"--seed={seed}", *VARIANTS[name]])
     names = list(results(folders[OWN][0], args.split))

@@ -38,7 +38,7 @@ def batches(
 
     Args:
         hparams: from :func:`load_newest`.
-        n: batches.
+        n: batches; fewer where the data have no more.
         manifest: the key of another manifest.
         augment: as in training.
     """

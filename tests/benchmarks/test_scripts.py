@@ -4,6 +4,7 @@ import runpy
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -96,6 +97,23 @@ def test_rms_of_the_parameters_of_each_checkpoint_by_kind(run, tmp_path):
 def test_rms_of_no_training_is_refused(run, tmp_path):
     with pytest.raises(SystemExit, match="has no checkpoint"):
         run("training/parameter_rms.py", tmp_path)
+
+
+def test_the_signal_of_fewer_batches_than_two_is_refused(load, monkeypatch):
+    main = load("training/gradient_signal.py")["main"]
+    layers = torch.nn.Module()
+    model = SimpleNamespace(encoder=SimpleNamespace(layers=layers))
+    monkeypatch.setitem(main.__globals__, "load_newest", lambda run: {"model": model})
+    monkeypatch.setitem(main.__globals__, "batches", lambda *_: iter(()))
+    monkeypatch.setattr(sys, "argv", ["gradient_signal.py", "run"])
+    with pytest.raises(ConfigError, match="run trains on 0 such batches: give fewer --seconds"):
+        main()
+
+
+def test_the_last_minute_of_a_stream_is_not_the_first(run, capsys):
+    with pytest.raises(SystemExit):
+        run("streaming.py", "run", "test.csv", "--minutes=1")
+    assert "--minutes: must be at least 2, not 1" in capsys.readouterr().err
 
 
 def test_steps_of_each_phase_are_timed_once_they_have_settled(load):

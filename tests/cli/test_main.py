@@ -5,7 +5,7 @@ import pytest
 
 from todm_sb import __version__
 from todm_sb.cli import FAILED
-from todm_sb.cli.main import COMMANDS, main
+from todm_sb.cli.main import COMMANDS, imports, main
 from todm_sb.utils.errors import ConfigError
 
 
@@ -68,6 +68,7 @@ def test_modules_of_ones_own_are_imported_before_the_subcommand(
     monkeypatch.delitem(sys.modules, "own_of_mine", raising=False)
     assert main([*form, "--import=json", "half-done", "here"]) == FAILED
     assert capsys.readouterr().out == "imported\nhere\n"
+    assert imports == ["--import=own_of_mine", "--import=json"]
     sys.modules.pop("own_of_mine")
 
 

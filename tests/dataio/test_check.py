@@ -504,6 +504,14 @@ def test_check_data_reports_and_is_strict_if_asked(good, tmp_path, capsys):
         (["MANIFEST", "--threads", "0"], "must be at least 1, not 0"),
         (["MANIFEST", "--frame-shift", "0"], "must be above 0, not 0"),
         (["MANIFEST", "--frame-shift", "0.08"], "--frame-shift is of --tokenizer FILE"),
+        (
+            ["MANIFEST", "--purpose=evaluate", "--max-duration=30"],
+            "--max-duration is no limit of what is evaluated",
+        ),
+        (
+            ["MANIFEST", "--purpose=evaluate", "--tokenizer=x", "--frame-shift=0.08"],
+            "--frame-shift is no limit of what is evaluated",
+        ),
     ],
 )
 def test_check_data_ends_in_one_line_where_it_cannot_work(good, capsys, arguments, message):

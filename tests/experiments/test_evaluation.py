@@ -95,15 +95,24 @@ def test_a_network_is_compared_with_another_and_all_is_written(
     assert main(["evaluate", str(bundle), str(manifest), "--alignments"]) == OK
     assert "%WER" in capsys.readouterr().out
     names = sorted(path.name for path in (tmp_path / "out").glob("[!.]*"))
-    assert names[0] == "results_test.json"
-    assert len(names) == 3
+    # A run's own tests write results_test.json.
+    assert names == ["evaluation_test.json", "wer_test_against_min.txt", "wer_test_max.txt"]
     assert "ONE" in Path(tmp_path, "out", names[1]).read_text()
     # Once more, but what is not its own: told before anything is decoded.
-    (tmp_path / "out" / "results_test.json").write_text("mine")
+    (tmp_path / "out" / "evaluation_test.json").write_text("mine")
     monkeypatch.setattr("todm_sb.cli.evaluate.evaluate", None)
     with pytest.raises(SystemExit):
         main(["evaluate", *map(str, argv), "--output", str(tmp_path / "out")])
-    assert "results_test.json was not written by this command" in capsys.readouterr().err
+    assert "evaluation_test.json was not written by this command" in capsys.readouterr().err
+
+
+def test_files_are_called_by_the_id_of_a_subnet_however_long_its_json(
+    bundle, bundle_parts, manifest, tmp_path, capsys
+):
+    subnet = bundle_parts["space"].min
+    argv = [bundle, manifest, "--subnet", subnet.to_json() + " " * 300]
+    assert main(["evaluate", *map(str, argv), "--output", str(tmp_path / "out")]) == OK
+    assert (tmp_path / "out" / f"wer_test_{subnet.id}.txt").is_file()
 
 
 @pytest.mark.parametrize(
@@ -113,6 +122,8 @@ def test_a_network_is_compared_with_another_and_all_is_written(
         (["TEST", "TEST"], "two manifests have the same name"),
         (["TEST", "--against-subnet", "min"], "--against-subnet is of --against"),
         (["TEST", "--subnet", "min", "--subnet", "min"], "min is named twice"),
+        (["TEST", "--subnet", "a+b", "--subnet", "a_b"], "two subnets are called a_b"),
+        (["TEST", "--subnet", "{"], "not the JSON of a subnet"),
         (["TEST", "--json", "--alignments"], "not allowed with argument --json"),
     ],
 )

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from tiny import LIBRISPEECH, TINY
 
+from todm_sb.cli import OK, main
 from todm_sb.utils.errors import ConfigError, one_line_errors
 
 
@@ -116,6 +117,25 @@ def test_an_estimate_is_asked_for_as_a_whole(options, message):
     module = importlib.import_module("todm_sb.cli.compare")
     with pytest.raises(ConfigError, match=message):
         module.parse(["recipe.yaml", *options])
+
+
+def test_cells_get_the_modules_of_ones_own_and_the_estimate_the_options_of_a_run(
+    tmp_path, monkeypatch
+):
+    shown = []
+    monkeypatch.setattr("todm_sb.cli.compare.show", lambda *args: shown.extend(args))
+    line = command("/data", tmp_path / "compare", "--dry-run", "--grad_accumulation_factor=4")
+    assert main(["--import=json", "compare", *line]) == OK
+    experiment, hparams, _ = shown
+    assert experiment.runs.program[1:] == ["-m", "todm_sb.cli", "--import=json", "train"]
+    assert hparams["grad_accumulation_factor"] == 4
+
+
+@pytest.mark.parametrize("option", ["--adamw_lr=0.001,1e-3", "--seeds=1,01", "--folds=a,b,a"])
+def test_nothing_is_twice_in_a_list(option, capsys):
+    with pytest.raises(SystemExit):
+        importlib.import_module("todm_sb.cli.compare").parse(["recipe.yaml", option])
+    assert "is twice there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

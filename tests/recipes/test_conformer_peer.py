@@ -2,6 +2,7 @@
 by processor time."""
 
 import json
+import shutil
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -200,6 +201,19 @@ def test_ours_beside_the_peer_is_drawn_over_speakers(scripts, tmp_path):
     interval = compared["relative difference"]
     assert interval["low"] == pytest.approx(-100)
     assert interval["high"] == pytest.approx(100 * (2 / 3 - 1))
+    # Each test split has columns of its own.
+    for kind in ("errors", "results"):
+        shutil.copy(tmp_path / f"{kind}_test.json", tmp_path / f"{kind}_other.json")
+    trained = {"start": "ours", "rate": 0.1, "parameters": 1, "steps": 1, "dev": {"WER": 1.0}}
+    trained["seconds"] = {"train": {"processor": 1.0}}
+    found |= {"WER": 40.0, "CER": 1.0}
+    row = scripts["conformer_peer"].row_of(trained, {"test": found, "other": found}, tmp_path)
+    assert [key for key in row if "ours" in key] == [
+        "test, ours (max), WER %",
+        "test, ours to it, %, over 2 speakers",
+        "other, ours (max), WER %",
+        "other, ours to it, %, over 2 speakers",
+    ]
 
 
 @pytest.mark.parametrize(

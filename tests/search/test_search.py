@@ -1,5 +1,6 @@
 """The search with error rates that cost nothing, in one process and in several."""
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -110,7 +111,7 @@ def test_the_search_finds_a_better_front_than_random_search(url):
 
 
 def test_budgets_bound_what_is_read_but_for_max(url):
-    result = run(url, n=12, baselines=True, budgets=[4000.0, 5500.0])
+    result = run(url, n=12, baselines=True, budgets=[4000.0, 5500.0, 4000.0])
     read = {s.config for s in result.subnets}
     assert SPACE.max in read
     assert all(costs(config)["params"] <= 5500 for config in read - {SPACE.max})
@@ -127,6 +128,17 @@ def test_a_space_is_searched_to_its_end_and_no_further(url, tmp_path):
     log = Log(tmp_path / "log")
     result = run(url, log, space=SMALL, n=100, baselines=True)
     assert len(result.subnets) == len(log.ids) == SMALL.size == 26
+
+
+def test_the_few_subnets_of_a_tight_budget_are_all_found(url, caplog):
+    budget = 1.02 * costs(SPACE.min)["params"]
+    # Any three of six layers, all of them narrow.
+    result = run(url, budgets=[budget], n=40)
+    read = {s.config for s in result.subnets} - {SPACE.max}
+    assert read == {
+        SubnetConfig(layers, ffn_dims=[128] * 3) for layers in itertools.combinations(range(6), 3)
+    }
+    assert "no other subnet is within the budgets: stopped after 21 of 40" in caplog.text
 
 
 def test_a_search_goes_on_where_it_ended(url, tmp_path):

@@ -48,18 +48,18 @@ def all_subnets(space):
 
 
 def is_one_step(space, a, b):
-    """One width a choice up or down; or one layer more or less, where a layer that stays keeps its
-    width and any other takes that of the nearest layer of ``a`` (the lower one of two)."""
+    """One width a choice up or down; or one layer more, less or another, where a layer that stays
+    keeps its width and any other has that of the nearest layer of ``a`` (the lower one of two)."""
     if a.layers == b.layers:
         steps = [
             abs(space["ffn_dims"].index(x) - space["ffn_dims"].index(y))
             for x, y in zip(a["ffn_dims"], b["ffn_dims"], strict=True)
         ]
         return sum(steps) == 1
-    if abs(len(a.layers) - len(b.layers)) != 1:
+    if abs(len(a.layers) - len(b.layers)) > 1:
         return False
-    shared = set(a.layers) & set(b.layers)
-    if space.layer_drop != "even" and len(shared) != min(len(a.layers), len(b.layers)):
+    one_way, other_way = set(a.layers) - set(b.layers), set(b.layers) - set(a.layers)
+    if space.layer_drop != "even" and max(len(one_way), len(other_way)) > 1:
         return False
     for layer, width in zip(b.layers, b["ffn_dims"], strict=True):
         nearest = min(a.layers, key=lambda x, layer=layer: (abs(x - layer), x))
@@ -222,6 +222,15 @@ def test_mutants_stay_in_the_space_and_differ_from_their_parent(space):
             mutant = space.mutate(config, rng, rate=rate)
             assert mutant in subnets
             assert mutant != config or len(subnets) == 1
+
+
+def test_layers_are_exchanged_though_the_depth_stays():
+    space, rng = SearchSpace(4, 2, ffn_dims=(4, 8)), random.Random(0)
+    mutants = [space.mutate(space.min, rng, rate=1.0) for _ in range(500)]
+    found = {mutant.layers for mutant in mutants if len(mutant.layers) == 2}
+    one_exchanged = {x for x in itertools.combinations(range(4), 2) if len({0, 3} & {*x}) == 1}
+    assert space.min.layers == (0, 3)
+    assert found == one_exchanged
 
 
 def test_the_only_subnet_of_a_space_mutates_to_itself():

@@ -17,12 +17,19 @@ from todm_sb.dataio.audio import Conversion
 from todm_sb.dataio.check import Limits, check_manifest
 from todm_sb.dataio.faults import PURPOSES, TRAIN, write_faults
 from todm_sb.dataio.tokenizer import load_tokenizer
-from todm_sb.utils.arguments import at_least, check_file_place, check_given_with, path, positive
+from todm_sb.utils.arguments import (
+    at_least,
+    check_file_place,
+    check_given_with,
+    given,
+    path,
+    positive,
+)
 from todm_sb.utils.errors import ConfigError
 
 # Faults printed; --report has them all.
 SHOWN = 20
-FRAME_SHIFT = 0.04
+MAX_DURATION, FRAME_SHIFT = 60.0, 0.04
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,9 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mixdown", action="store_true", help="several channels are mixed down: no fault"
     )
     add_reading_arguments(parser)
-    parser.add_argument("--max-duration", type=positive, default=60.0, help="seconds (60)")
+    parser.add_argument("--max-duration", type=positive, help="to train on, seconds (60)")
     parser.add_argument(
-        "--tokenizer", type=path, help="SentencePiece model that must know the transcripts"
+        "--tokenizer",
+        type=path,
+        help="SentencePiece model, which must know all characters of what is trained on",
     )
     parser.add_argument(
         "--frame-shift",
@@ -73,12 +82,15 @@ def run(arguments: argparse.Namespace) -> int:
             together.
     """
     check_given_with(arguments, "--tokenizer FILE", "--frame-shift")
+    for option in ("--max-duration", "--frame-shift"):
+        if arguments.purpose != TRAIN and given(arguments, option):
+            raise ConfigError(f"{option} is no limit of what is evaluated: leave it out")
     if arguments.report:
         _check_place(arguments.report, arguments.manifest)
     frame_shift = arguments.frame_shift or FRAME_SHIFT
     limits = Limits(
         arguments.sample_rate,
-        arguments.max_duration,
+        arguments.max_duration or MAX_DURATION,
         arguments.tokenizer and load_tokenizer(arguments.tokenizer),
         lambda seconds: int(seconds / frame_shift),
         Conversion(arguments.resample, arguments.mixdown),

@@ -16,7 +16,8 @@ on another machine count as well. Any key of the YAML can be overridden, for all
 
 With ``--folds``, every cell is run for each of these parts of the data, whose name takes the place
 of ``{fold}`` in the overrides. What is chosen (of several ``--adamw_lr``, or the rate and dropout
-of the network that ``--tune`` names) is chosen once, by the dev set of the first fold and seed.
+of the network that ``--tune`` names) is chosen once, by the dev set of the first fold and seed
+given or, where trials are there already, of theirs.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from todm_sb.cli.main import OK
+from todm_sb.cli.main import OK, imports
 from todm_sb.dataio.split import manifests_of_tests
-from todm_sb.experiments.compare.cells import Runs, State
+from todm_sb.experiments.compare.cells import TODM_SB, Runs, State
 from todm_sb.experiments.compare.estimate import estimate_text, steps_of_max
 from todm_sb.experiments.compare.experiment import Experiment
 from todm_sb.experiments.compare.figure import drawn
@@ -44,7 +45,14 @@ from todm_sb.space import SubnetConfig
 from todm_sb.supernet import count_parameters
 from todm_sb.training.arguments import parse_arguments, run_option_arguments
 from todm_sb.training.settings import REQUIRED
-from todm_sb.utils.arguments import at_least, beside_a_recipe, check_given_with, path, positive
+from todm_sb.utils.arguments import (
+    at_least,
+    beside_a_recipe,
+    check_given_with,
+    path,
+    positive,
+    several,
+)
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.own_files import check_own, write_own
 
@@ -68,13 +76,15 @@ def main(argv: list[str]) -> int:
         raise ConfigError(
             f"{recipe.file} has no test set to compare on: give --test_splits or --test_csvs"
         )
-    runs = Runs(arguments.output_folder, recipe, run_option_arguments(options), splits)
+    program = (*TODM_SB, *imports, "train")
+    runs = Runs(arguments.output_folder, recipe, run_option_arguments(options), splits, program)
     runs.check_folds(arguments.folds)
     plan = plan_of(hparams, sizes, arguments)
     wanted = list(product(arguments.folds, arguments.seeds))
-    experiment = Experiment(runs, plan, wanted, arguments.cells)
+    experiment = Experiment(runs, plan, wanted, arguments.cells, arguments.archive)
     if arguments.dry_run:
-        show(experiment, hparams, arguments)
+        given = {name: getattr(options, name) for name in options.overridden_args}
+        show(experiment, hparams | given, arguments)
         return OK
     if arguments.archive is not None:
         experiment.restore(arguments.archive)
@@ -85,7 +95,7 @@ def main(argv: list[str]) -> int:
     finally:
         if arguments.archive is not None:
             experiment.archive(arguments.archive)
-        command = shlex.join(["todm-sb", "compare", *argv])
+        command = shlex.join(["todm-sb", *imports, "compare", *argv])
         data = {"command": command, **experiment.tables()}
         text = "# Comparison\n\n" + comparison_markdown(data)
         contents = (f"{json.dumps(data, indent=1)}\n".encode(), text.encode(), drawn(data))
@@ -140,10 +150,10 @@ def plan_of(hparams: dict[str, Any], sizes: list[Size], arguments: argparse.Name
 
 def show(experiment: Experiment, hparams: dict[str, Any], arguments: argparse.Namespace) -> None:
     """Prints the cells with their state and, if a step's time is given, what they will take."""
-    states = {cell.id: experiment.runs.state(cell).value for cell in experiment.chosen}
+    cells = {cell.id: cell for cell in [*experiment.chosen, *experiment.decided()]}
+    states = {name: experiment.runs.state(cell).value for name, cell in cells.items()}
     if arguments.archive is not None:
         states |= dict.fromkeys(experiment.archived(arguments.archive), State.FINISHED.value)
-    cells = {cell.id: cell for cell in experiment.chosen}
     for cell in experiment.awaited():
         states.setdefault(cell.id, "waits")
         cells.setdefault(cell.id, cell)
@@ -174,16 +184,16 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument(
         "--cells",
-        type=lambda text: text.split(","),
+        type=several(str),
         default=["supernet", "individual-*"],
         help="patterns with commas between them; default: supernet,individual-*",
     )
     parser.add_argument(
-        "--seeds", type=integers, default=[1], help="with commas between them; default: 1"
+        "--seeds", type=several(int), default=[1], help="with commas between them; default: 1"
     )
     parser.add_argument(
         "--folds",
-        type=lambda text: text.split(","),
+        type=several(str),
         default=[""],
         help="names of parts of the data, with commas between them, for {fold} in the overrides",
     )
@@ -199,7 +209,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--jobs", type=at_least(1), default=1, help="cells at a time; default: 1")
     parser.add_argument(
         "--adamw_lr",
-        type=lambda text: [positive(part) for part in text.split(",")],
+        type=several(positive),
         default=[0.001],
         help="one, or some to choose from on dev; default: 0.001",
     )
@@ -221,8 +231,3 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def number_or_named(text: str) -> int | None:
     """A number of sizes; None for those that the recipe names."""
     return None if text == "named" else int(text)
-
-
-def integers(text: str) -> list[int]:
-    """Whole numbers with commas between them."""
-    return [int(part) for part in text.split(",")]

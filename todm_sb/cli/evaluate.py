@@ -14,7 +14,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -27,6 +27,7 @@ from todm_sb.cli.recogniser import add_search_arguments, decoding_of, load
 from todm_sb.dataio.text import printable
 from todm_sb.experiments.evaluation import Evaluated, EvaluationSet, evaluate, rows_of
 from todm_sb.inference import SubnetASR
+from todm_sb.space import SubnetConfig
 from todm_sb.supernet import count_parameters
 from todm_sb.training.recipe import RECIPE
 from todm_sb.utils.arguments import check_given_with, path
@@ -78,8 +79,9 @@ def run(arguments: argparse.Namespace) -> int:
     if len(set(names)) < len(names):
         raise ConfigError("two manifests have the same name: rename one")
     wanted = _wanted(arguments)
+    labels = _labels(wanted, bool(arguments.against))
     if arguments.output:
-        check_own(arguments.output, [x for name in names for x in _files(name, wanted)])
+        check_own(arguments.output, [x for name in names for x in _files(name, labels)])
     decoding = decoding_of(arguments)
     failed = False
     evaluated: dict[str, list[Evaluated]] = {name: [] for name in names}
@@ -97,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
                 evaluated[test_set.name].append(found)
                 failed = failed or bool(found.faults)
     for name, of_networks in evaluated.items():
-        _show(name, of_networks, parameters, arguments)
+        _show(name, of_networks, labels, parameters, arguments)
     return FAILED if failed else OK
 
 
@@ -115,10 +117,23 @@ def _wanted(arguments: argparse.Namespace) -> dict[str, tuple[str, str | None]]:
     return named
 
 
-def _files(test_set: str, networks: Iterable[str]) -> list[str]:
-    """Names of the files of a test set: the results, and the alignments of each network."""
-    labels = ("".join(c if c.isalnum() or c in "-." else "_" for c in x) for x in networks)
-    return [f"results_{test_set}.json", *(f"wer_{test_set}_{label}.txt" for label in labels)]
+def _labels(wanted: dict[str, tuple[str, str | None]], against: bool) -> list[str]:
+    """What files call the networks, in this order: by their subnets, one of JSON by its id."""
+    subnets = [subnet or "max" for _, subnet in wanted.values()]
+    labels = [SubnetConfig.from_json(x).id if x.lstrip()[:1] == "{" else x for x in subnets]
+    labels = ["".join(c if c.isalnum() or c in "-." else "_" for c in label) for label in labels]
+    if against:
+        labels[0] = f"against_{labels[0]}"
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ConfigError(f"two subnets are called {label}: leave one")
+    return labels
+
+
+def _files(test_set: str, labels: Sequence[str]) -> list[str]:
+    """Names of the files of a test set: the rates, and the alignments of each network. Those of a
+    run's own tests are called otherwise, as it may be its folder."""
+    return [f"evaluation_{test_set}.json", *(f"wer_{test_set}_{label}.txt" for label in labels)]
 
 
 def _load(
@@ -145,12 +160,16 @@ def _bundle_of(folder: Path, temporary: Path) -> Path:
 
 
 def _show(
-    name: str, found: list[Evaluated], parameters: dict[str, int], arguments: argparse.Namespace
+    name: str,
+    found: list[Evaluated],
+    labels: Sequence[str],
+    parameters: dict[str, int],
+    arguments: argparse.Namespace,
 ) -> None:
     record = {"test set": name, "networks": [_record(x, found[0], parameters) for x in found]}
     if arguments.output:
         texts = [json.dumps(record, indent=1) + "\n", *map(_alignments, found)]
-        files = zip(_files(name, [x.name for x in found]), texts, strict=True)
+        files = zip(_files(name, labels), texts, strict=True)
         write_own(arguments.output, {key: text.encode() for key, text in files})
     for fault in dict.fromkeys(fault for x in found for fault in x.faults):
         print(f"error: {printable(fault)}", file=sys.stderr)

@@ -17,6 +17,8 @@ from todm_sb.utils.own_modules import import_own
 
 OK, FAILED = 0, 1
 OWN = "--import"
+# That were given, as arguments again: for the record, and for what is called in turn.
+imports: list[str] = []
 
 # Only the subcommand that is called is imported: help does not wait for PyTorch.
 COMMANDS: dict[str, str] = {
@@ -98,10 +100,13 @@ def _import_own(argv: Sequence[str]) -> Sequence[str]:
     Returns:
         The arguments after it.
     """
+    imports.clear()
     while argv[:1]:
         option, equals, module = argv[0].partition("=")
         if option != OWN or not (equals or argv[1:]):
             break
-        import_own(module if equals else argv[1], OWN)
+        module = module if equals else argv[1]
+        import_own(module, OWN)
+        imports.append(f"{OWN}={module}")
         argv = argv[1 if equals else 2 :]
     return argv

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import todm_sb
-from todm_sb.cli.main import OK
+from todm_sb.cli.main import OK, imports
 from todm_sb.training import train
 
 _PACKAGE = Path(todm_sb.__file__).parent
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
-    train.main([with_installed(argument) for argument in argv], ("todm-sb", "train"))
+    train.main([with_installed(argument) for argument in argv], ("todm-sb", *imports, "train"))
     return OK
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from todm_sb.search.budget import format_cost
@@ -27,6 +28,8 @@ from todm_sb.utils.progress import bar
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
     from tqdm import tqdm
+
+logger = logging.getLogger(__name__)
 
 # Seconds between looks at what other workers are doing.
 PATIENCE = 0.5
@@ -90,7 +93,7 @@ class SubnetSearch:
         self.costs = functools.cache(costs)
         self.cost = cost
         self.seconds = seconds
-        self.budgets = sorted(budgets)
+        self.budgets = sorted(set(budgets))
         self.seed = seed
         check_budgets(self.budgets, self._cost(space.min), cost)
         limit = max(self.budgets, default=math.inf)
@@ -160,6 +163,9 @@ class SubnetSearch:
                 if done + len(self.study.running(SEARCH)) >= n:
                     time.sleep(PATIENCE)  # the others may die
                 elif not self._evaluate(SEARCH, self._propose, n):
+                    logger.warning(
+                        "no other subnet is within the budgets: stopped after %d of %d", done, n
+                    )
                     break
             self._show(shown, done)
 
@@ -208,19 +214,30 @@ class SubnetSearch:
         return self.costs(config)[self.cost]
 
     def _propose(self, trial: FrozenTrial) -> SubnetConfig | None:
-        """The subnet of a trial: of the algorithm's first, else a candidate; None where none is
-        new."""
+        """The subnet of a trial: of the algorithm's first, else a candidate, a random one or, where
+        few are within the budgets, a neighbour of one that is; None where none is new."""
         rng = random.Random(f"{self.seed}/{trial.number}")
         taken = self.study.running() | set(self.study.finished(SEARCH))
         if first := [c for c in self._first if c.id not in taken]:
             return first[0]
         candidates = itertools.islice(self.proposer.candidates(trial, rng), DRAWS)
         others = (self.space.random(rng) for _ in range(DRAWS))
-        for config in itertools.chain(candidates, others):
+        for config in itertools.chain(candidates, others, self._neighbours(rng)):
             whole = self.space.check(config)
             if whole.id not in taken and self.task.allowed(whole):
                 return whole
         return None
+
+    def _neighbours(self, rng: random.Random) -> Iterator[SubnetConfig]:
+        """Of all that the search knows within the budgets, and of min, from which the others are
+        reached without a step beyond the budgets."""
+        found = [config for config, _ in self.study.finished(SEARCH).values()]
+        within = [*dict.fromkeys([self.space.min, *filter(self.task.allowed, found)])]
+        rng.shuffle(within)
+        for config in within:
+            neighbours = self.space.neighbours(config)
+            rng.shuffle(neighbours)
+            yield from neighbours
 
 
 def _one_of(configs: list[SubnetConfig], rng: random.Random, _: object) -> SubnetConfig:

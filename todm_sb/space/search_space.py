@@ -243,7 +243,8 @@ class SearchSpace:
         return configs
 
     def neighbours(self, config: SubnetConfig) -> list[SubnetConfig]:
-        """All subnets one step away: a choice up or down, one layer more or less."""
+        """All subnets one step away: a choice up or down, one layer more or less, or another layer
+        in the place of one."""
         config = self.check(config)
         chosen, found = dict(config.choices), []
         for key, values in self.choices:
@@ -252,22 +253,25 @@ class SearchSpace:
                 for other in values[max(0, at - 1) : at] + values[at + 1 : at + 2]:
                     changed = (*chosen[key][:i], other, *chosen[key][i + 1 :])
                     found.append(SubnetConfig(config.layers, **{**chosen, key: changed}))
-        for depth in (len(config.layers) - 1, len(config.layers) + 1):
+        for depth in range(len(config.layers) - 1, len(config.layers) + 2):
             if depth in self._depths():
                 found.extend(
                     SubnetConfig(layers, **_moved(config, layers))
                     for layers in self._layer_steps(config.layers, depth)
+                    if layers != config.layers
                 )
         return found
 
     def mutate(self, config: SubnetConfig, rng: Random, rate: float = 0.1) -> SubnetConfig:
-        """Redraws the depth, and each choice, with probability ``rate``; always changes something
-        where the space has more than one subnet."""
+        """Redraws the depth, and each choice, with probability ``rate``; a layer gives way to
+        another where the depth stays. Always changes something where the space has more than one
+        subnet."""
         config = self.check(config)
         layers = config.layers
         if rng.random() < rate:
             depth = rng.randint(self.min_layers, self.n_layers)
-            layers = self._random_layers(layers, depth, rng)
+            steps = self._layer_steps(layers, depth) if depth == len(layers) else []
+            layers = rng.choice(steps) if steps else self._random_layers(layers, depth, rng)
         kept = _moved(config, layers)
         choices = {
             key: [rng.choice(values) if rng.random() < rate else kept_ for kept_ in kept[key]]
@@ -319,10 +323,12 @@ class SearchSpace:
         """The layer choices of this depth that are one layer away."""
         if self.layer_drop != "any":
             return [self._canonical_layers(depth)]
-        if depth < len(layers):
-            return [tuple(x for x in layers if x != drop) for drop in layers]
         missing = [i for i in range(self.n_layers) if i not in layers]
-        return [tuple(sorted((*layers, i))) for i in missing]
+        less = [tuple(x for x in layers if x != drop) for drop in layers]
+        if depth < len(layers):
+            return less
+        fewer = less if depth == len(layers) else [layers]
+        return [tuple(sorted((*kept, i))) for kept in fewer for i in missing]
 
 
 def _graded(values: Sequence[int], part: float, depth: int) -> list[int]:

@@ -7,8 +7,11 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from todm_sb.utils.errors import ConfigError
+
+T = TypeVar("T")
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -31,6 +34,22 @@ def positive(text: str) -> float:
     if not 0 < (number := float(text)) < math.inf:
         raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
     return number
+
+
+def several(of: Callable[[str], T]) -> Callable[[str], list[T]]:
+    """The type of lists with commas between their entries, of which none is there twice.
+
+    Args:
+        of: the type of an entry.
+    """
+
+    def comma_separated(text: str) -> list[T]:
+        found = [of(part) for part in text.split(",")]
+        if twice := [x for i, x in enumerate(found) if x in found[:i]]:
+            raise argparse.ArgumentTypeError(f"{twice[0]} is twice there")
+        return found
+
+    return comma_separated
 
 
 def beside_a_recipe(command: str, description: str) -> argparse.ArgumentParser:

@@ -113,6 +113,16 @@ def test_a_cell_of_other_options_is_refused_before_anything_runs(make_runs):
     assert not runs.folder(B).exists()
 
 
+def test_a_cell_that_another_comparison_took_in_the_meantime_is_refused(make_runs):
+    other = make_runs("lr: 0.5")
+
+    def ended(cell):
+        run_cells(other, [A], progressbar=False)
+
+    with pytest.raises(ConfigError, match=r"a/1 was run with other options \(lr was 0\.5, is 0\.1"):
+        run_cells(make_runs(), [B, A], progressbar=False, ended=ended)
+
+
 def test_a_changed_recipe_is_other_options_and_a_moved_folder_is_not(make_runs, tmp_path):
     run_cells(make_runs(), [A], progressbar=False)
     (tmp_path / "results").rename(tmp_path / "moved")

@@ -1,6 +1,7 @@
 """A whole comparison: trials, the choice on dev, what follows from it, and the same elsewhere."""
 
 import json
+import shutil
 import sys
 from types import SimpleNamespace
 
@@ -43,14 +44,23 @@ FOLDS = [("a", 1), ("b", 1)]
 def make(tmp_path, monkeypatch):
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     (tmp_path / "train.py").write_text(SCRIPT)
-    monkeypatch.setattr(module, "prepare_data", lambda runs, cell: None)
+    prepared = []
+    monkeypatch.setattr(module, "prepare_data", lambda runs, cell: prepared.append(cell.run))
 
-    def make(folder, patterns, wanted=FOLDS):
+    def make(folder, patterns, wanted=FOLDS, kept=None):
         recipe = Recipe(tmp_path / "recipe.yaml", {"data": Text("{fold}")})
         program = [sys.executable, str(tmp_path / "train.py")]
-        return Experiment(Runs(tmp_path / folder, recipe, program=program), PLAN, wanted, patterns)
+        runs = Runs(tmp_path / folder, recipe, program=program)
+        return Experiment(runs, PLAN, wanted, patterns, kept)
 
+    make.prepared = prepared
     return make
+
+
+def listed(experiment, capsys, archive=None):
+    """States that a dry run tells, by the names of cells."""
+    show(experiment, {}, SimpleNamespace(archive=archive, step=None))
+    return dict(reversed(line.split()) for line in capsys.readouterr().out.splitlines())
 
 
 def finished(experiment):
@@ -85,17 +95,39 @@ def test_trials_are_run_in_the_first_fold_and_what_they_decide_in_all(make, tmp_
     assert [x["data"] for x in options.values()] == ["b", "a", "b"]
     assert options["tuned-1x16/b-1"]["search_space.n_layers"] == "1"
 
+    assert make.prepared == ["a-1", "b-1"]
+    assert listed(experiment, capsys) == dict.fromkeys(ids, "finished")
+
     there = make("there", ["tuned-*"])
-    show(there, {}, SimpleNamespace(archive=tmp_path / "kept", step=None))
-    listed = dict(reversed(line.split()) for line in capsys.readouterr().out.splitlines())
     known = dict.fromkeys([cell.id for cell in there.chosen], "finished")
-    assert listed == {**known, "tuned-1x16/b-1": "waits"}  # for the trials to be restored
+    # For the trials to be restored.
+    waiting = {**known, "tuned-1x16/b-1": "waits"}
+    assert listed(there, capsys, tmp_path / "kept") == waiting
     assert not there.runs.root.exists()
     there.restore(tmp_path / "kept")
     assert finished(there) == ids
     assert all(there.runs.state(cell) is State.FINISHED for cell in there.chosen)
     there.run(progressbar=False)
     assert not list(there.runs.root.rglob("output.txt"))  # nothing was started
+    assert make.prepared == ["a-1", "b-1"]  # nor prepared: no data are needed here
+    shutil.rmtree(there.runs.root / "tuned-1x16/b-1")
+    assert listed(there, capsys) == {**known, "tuned-1x16/b-1": "new"}
+    assert listed(there, capsys, tmp_path / "kept") == {**known, "tuned-1x16/b-1": "finished"}
+    there.run(progressbar=False)
+    assert make.prepared == ["a-1", "b-1", "b-1"]
+
+
+def test_trials_are_of_the_run_that_has_them_else_of_the_first_that_is_asked_for(make, tmp_path):
+    def tried(*args):
+        return {cell.run for x in make(*args).tunings for cell in x.trials}
+
+    folds = [("fold-2", 1), ("fold-10", 1)]
+    assert tried("here", ["supernet"], folds) == {"fold-2-1"}
+    make("here", ["ablation-adamw"], [("b", 2)]).run(progressbar=False, archive=tmp_path / "kept")
+    for wanted in ([("b", 1), ("b", 2)], [("a", 1)]):
+        assert tried("here", ["supernet"], wanted) == {"b-2"}
+        assert tried("there", ["supernet"], wanted, tmp_path / "kept") == {"b-2"}
+        assert tried("there", ["supernet"], wanted) == {"{}-{}".format(*wanted[0])}
 
 
 def test_an_archive_that_cannot_be_written_costs_no_cell(make, tmp_path, caplog):

@@ -8,7 +8,12 @@ from todm_sb.experiments.compare.bootstrap import relative_difference
 from todm_sb.experiments.compare.cells import Cell, Runs, State
 from todm_sb.experiments.compare.figure import drawn
 from todm_sb.experiments.compare.sizes import Size
-from todm_sb.experiments.compare.tables import Comparison, comparison_markdown, verdict
+from todm_sb.experiments.compare.tables import (
+    Comparison,
+    comparison_markdown,
+    difference_text,
+    verdict,
+)
 from todm_sb.space import SearchSpace
 from todm_sb.training.recipe import Recipe
 from todm_sb.utils.errors import DataError
@@ -118,6 +123,11 @@ def test_the_verdict_is_that_of_the_interval(low, high, expected):
     assert verdict(low, high) == expected
 
 
+def test_a_difference_from_a_system_without_errors_has_no_figure():
+    assert difference_text({"value": -5.72, "low": -8, "high": 0}) == "-5.7 (-8.0 to +0.0)"
+    assert difference_text(relative_difference([1, 2], [0, 0]).to_dict()) == "- (- to -)"
+
+
 def test_the_ablation_compares_with_the_full_method_of_the_same_seeds(runs, cells):
     (row,) = Comparison(runs, cells, SIZES).to_dict()["splits"]["test"]["ablation"]
     assert (row["name"], row["seeds"]) == ("kd-none", [1])
@@ -156,6 +166,25 @@ def test_the_cost_ratio_is_the_supernet_to_all_individual_networks(runs, cells):
     assert cost["means"]["individual-2x32"]["wall"] == 80
 
 
+def test_steps_and_seconds_are_compared_within_a_seed(runs, cells):
+    def change(cell, steps, seconds):
+        path = runs.folder(cell) / "cost.json"
+        cost = json.loads(path.read_text()) | {"optimizer_steps": steps}
+        cost["seconds"]["train"]["processor"] = seconds
+        path.write_text(json.dumps(cost))
+        return comparison_markdown(Comparison(runs, cells, SIZES).to_dict())
+
+    for cell in cells[4:7]:  # of seed 2, in which nothing is ablated
+        text = change(cell, 8, 99)
+    assert "All runs of a seed took equally many optimizer steps. 1: 10, 2: 8." in text
+    (line,) = [line for line in text.splitlines() if line.startswith("| kd-none")]
+    assert [x.strip() for x in line.strip("| ").split("|")][-2:] == ["25", "30"]
+    text = change(cells[4], 9, 99)
+    assert (
+        "The runs differ in optimizer steps. 2: supernet 9, individual-1x16 8, individual-2x32 8."
+    ) in text
+
+
 def test_what_is_not_finished_is_left_out(runs, cells):
     (runs.folder(cells[0]) / "results_test.json").unlink()
     (runs.folder(cells[1]) / "results_test.json").unlink()
@@ -187,7 +216,7 @@ def test_text_and_picture_show_the_figures(runs, cells):
     shown = [cell.strip() for cell in line.strip("|").split("|")]
     assert shown[:5] == ["1x16", "1.00 M", "40.00", "40.00", "+0.0"]
     # 4 errors against 5, and against 3.
-    assert shown[6:] == ["-", "1: -20.0, 2: +33.3", "20"]
+    assert shown[6:] == ["-", "1: -20.0, 2: +33.3", "20", "30"]
     assert "0.50 in processor time (0.50 with validation), 0.50 in wall time" in text
     assert "Every run took 10 optimizer steps." in text
     assert drawn(data).startswith(b"\x89PNG")
@@ -207,7 +236,7 @@ def test_a_tuned_network_has_a_row_of_its_own(runs, cells):
         == (Comparison(runs, cells[:-2], SIZES).to_dict()["splits"]["test"]["sizes"])
     )
     (line,) = [x for x in comparison_markdown(data).splitlines() if x.startswith("| tuned-1x16")]
-    assert line.strip("| ").endswith(" 70")
+    assert [x.strip() for x in line.strip("| ").split("|")][-2:] == ["70", "30"]
 
 
 def test_the_cost_is_also_told_against_as_many_networks_as_the_paper_has(runs, cells):

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from todm_sb.experiments.compare.cells import Cell, Runs, State, first_difference
+from todm_sb.experiments.compare.cells import Cell, Runs, State, first_difference, runs_of_names
+from todm_sb.experiments.compare.tuning import Run
 from todm_sb.training.curves import TrainingHistory
 from todm_sb.utils.errors import DataError
 from todm_sb.utils.files import write_atomic
@@ -92,6 +93,16 @@ def archived_cells(runs: Runs, cells: Sequence[Cell], archive: Path) -> list[Arc
             raise DataError(f"{path} has no {missing[0]}: {AGAIN}")
         found.append((cell, {name: files[name] for name in runs.written}, history))
     return found
+
+
+def runs_of_archive(archive: Path) -> set[Run]:
+    """Fold and seed of the cells in an archive, which need not exist."""
+    return runs_of_names({path.stem for path in archive.glob("*/*.json")})
+
+
+def is_archived(archive: Path, cell: Cell) -> bool:
+    """Whether an archive has a cell, of whatever options."""
+    return _path(archive, cell).exists()
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Any], list[dict[str, Any]]]:

@@ -13,7 +13,7 @@ import logging
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,9 @@ from todm_sb.utils.own_files import write_own
 
 logger = logging.getLogger(__name__)
 
-# What trains a recipe.
-TRAIN = (sys.executable, "-m", "todm_sb.cli", "train")
+# The command ``todm-sb``, and what trains a recipe.
+TODM_SB = (sys.executable, "-m", "todm_sb.cli")
+TRAIN = (*TODM_SB, "train")
 
 # Keys that tell a cell's place, and so are not the user's to override.
 OWN_KEYS = ("seed", "output_folder", "save_folder", "manifests", "tokenizer_folder")
@@ -288,6 +289,10 @@ def _of_fold(overrides: Mapping[str, Any], fold: str) -> CommentedMap:
 
 def known_runs(folder: Path) -> set[tuple[str, int]]:
     """Fold and seed of the cells in the folder of a comparison."""
-    names = {path.parent.name for path in folder.glob("*/*/options.json")}
+    return runs_of_names({path.parent.name for path in folder.glob("*/*/options.json")})
+
+
+def runs_of_names(names: Iterable[str]) -> set[tuple[str, int]]:
+    """Inverse of :attr:`Cell.run`; what is none of its names is left out."""
     parts = [name.rpartition("-") for name in names]
     return {(fold, int(seed)) for fold, _, seed in parts if seed.isdigit()}

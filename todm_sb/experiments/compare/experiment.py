@@ -8,8 +8,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from todm_sb.experiments.compare.archive import archive_cells, archived_cells, restore_cells
-from todm_sb.experiments.compare.cells import Cell, Runs, known_runs
+from todm_sb.experiments.compare.archive import (
+    archive_cells,
+    archived_cells,
+    is_archived,
+    restore_cells,
+    runs_of_archive,
+)
+from todm_sb.experiments.compare.cells import Cell, Runs, State, known_runs
 from todm_sb.experiments.compare.plan import CellPlan, choose
 from todm_sb.experiments.compare.recipe import prepare_data
 from todm_sb.experiments.compare.runner import refuse_other_options, run_cells
@@ -28,18 +34,26 @@ class Experiment:
         plan: which there are.
         wanted: the runs asked for; those whose cells are there already are of the tables, too.
         patterns: of the names of the cells asked for.
+        kept: an archive, or None. The trials are of the run whose trials are there or in it, else
+            of the first that is wanted.
 
     Raises:
         ConfigError: if a pattern fits none.
     """
 
     def __init__(
-        self, runs: Runs, plan: CellPlan, wanted: Sequence[Run], patterns: Sequence[str]
+        self,
+        runs: Runs,
+        plan: CellPlan,
+        wanted: Sequence[Run],
+        patterns: Sequence[str],
+        kept: Path | None = None,
     ) -> None:
         self.runs, self.plan, self.wanted, self.patterns = runs, plan, wanted, patterns
         self.known = sorted({*wanted, *known_runs(runs.root)})
-        self.tunings = plan.tunings(self.known[0])
-        self.fixed = plan.cells(self.known)
+        tried = self._tried(kept)
+        self.tunings = plan.tunings(tried)
+        self.fixed = plan.cells(self.known, tried)
         trials = [trial for tuning in self.tunings for trial in tuning.trials]
         self.chosen = [
             cell
@@ -51,11 +65,29 @@ class Experiment:
         """The cells that the choices made so far have decided."""
         return [cell for x in self.tunings for cell in x.cells(self.runs, self.known)]
 
+    def decided(self) -> list[Cell]:
+        """Those of them that are asked for."""
+        return self._asked_for(self.settled())
+
     def awaited(self) -> list[Cell]:
-        """The cells asked for that a choice decides, as if it fell on the first of the trials."""
+        """The cells asked for that a choice is still to decide, as if it fell on the first of the
+        trials."""
+        waiting = [x for x in self.tunings if x.best(self.runs) is None]
         return self._asked_for(
-            [cell for x in self.tunings for cell in x.cells_of(x.trials[0], self.known)]
+            [cell for x in waiting for cell in x.cells_of(x.trials[0], self.known)]
         )
+
+    def _tried(self, kept: Path | None) -> Run:
+        """The run with most trials that are there; where none has any, the first that is wanted."""
+        archived = set() if kept is None else runs_of_archive(kept)
+
+        def begun(run: Run) -> int:
+            # One in another's place is run without a choice, too.
+            trials = [t for x in self.plan.tunings(run) for t in x.trials if t.place is None]
+            here = [self.runs.folder(t).exists() for t in trials]
+            return sum(here) + sum(kept is not None and is_archived(kept, t) for t in trials)
+
+        return max([*self.wanted, *self.known, *sorted(archived)], key=begun)
 
     def _asked_for(self, cells: Sequence[Cell]) -> list[Cell]:
         return [
@@ -67,7 +99,8 @@ class Experiment:
 
     def archived(self, archive: Path) -> set[str]:
         """Names of the cells that are asked for and that the archive has."""
-        return {cell.id for cell, _, _ in archived_cells(self.runs, self.chosen, archive)}
+        cells = [*self.chosen, *self.decided()]
+        return {cell.id for cell, _, _ in archived_cells(self.runs, cells, archive)}
 
     def restore(self, archive: Path) -> None:
         """Makes the archive, if there is none, and takes from it; see :func:`restore_cells`.
@@ -94,10 +127,11 @@ class Experiment:
 
     def run(self, jobs: int = 1, progressbar: bool = True, archive: Path | None = None) -> None:
         """Runs what is asked for, see :func:`run_cells`; what is finished goes to the archive, if
-        that can be written then."""
+        that can be written then. Data are prepared, and have to be there, for what is not."""
         self.runs.freeze()
-        trials = [(cell.fold, cell.seed) for cell in self.chosen]
-        for fold, seed in dict.fromkeys([*self.wanted, *trials]):
+        cells = [*self.chosen, *self.decided(), *self.awaited()]
+        left = [cell for cell in cells if self.runs.state(cell) is not State.FINISHED]
+        for fold, seed in dict.fromkeys((cell.fold, cell.seed) for cell in left):
             prepare_data(self.runs, Cell("data", seed, {}, fold))
 
         def ended(cell: Cell) -> None:
@@ -108,7 +142,7 @@ class Experiment:
                 logger.warning("%s is not archived yet: %s", cell.id, error)
 
         run_cells(self.runs, self.chosen, jobs, progressbar, ended)
-        run_cells(self.runs, self._asked_for(self.settled()), jobs, progressbar, ended)
+        run_cells(self.runs, self.decided(), jobs, progressbar, ended)
 
     def archive(self, archive: Path) -> None:
         """See :func:`archive_cells`."""

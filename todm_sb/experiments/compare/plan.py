@@ -58,9 +58,14 @@ class CellPlan:
     dropouts: tuple[float, float] = (0.0, 0.0)
     tuned: Size | None = None
 
-    def cells(self, runs: Sequence[Run]) -> list[Cell]:
+    def cells(self, runs: Sequence[Run], tried: Run | None = None) -> list[Cell]:
         """The cells that wait for no choice, and the trials: for each run the supernet, an
-        individual network of each size, and the ablation."""
+        individual network of each size, and the ablation.
+
+        Args:
+            runs: all.
+            tried: that the trials are of; the first when None.
+        """
         measured = self._measured()
         networks = {SUPERNET: measured}
         for size in reversed(self.sizes):
@@ -69,7 +74,7 @@ class CellPlan:
             if len(self.adamw_lrs) == 1 or "opt_class" not in overrides:
                 networks[ABLATION + name] = {**measured, **overrides}
         cells = [Cell(name, seed, o, fold) for fold, seed in runs for name, o in networks.items()]
-        return [*cells, *(trial for x in self.tunings(runs[0]) for trial in x.trials)]
+        return [*cells, *(trial for x in self.tunings(tried or runs[0]) for trial in x.trials)]
 
     def tunings(self, run: Run) -> list[Tuning]:
         """What is chosen on dev.

@@ -36,8 +36,8 @@ def run_cells(
         ended: called with each cell that was run here, failed ones too, as soon as it ends.
 
     Raises:
-        ConfigError: before anything is run, if a cell was run with other options; at the end, if
-            cells failed.
+        ConfigError: before anything is run, if a cell was run with other options, or once another
+            process has begun to run it so; at the end, if cells failed.
     """
     refuse_other_options(runs, cells)
     waiting = [cell for cell in cells if runs.state(cell) is not State.FINISHED]
@@ -58,6 +58,8 @@ def run_cells(
                     elif runs.state(cell) is State.FINISHED:
                         waiting.remove(cell)
                         shown.update()
+                    else:
+                        refuse_other_options(runs, [cell])
                 elsewhere = [f"{cell.id} elsewhere" for cell in waiting[:1]]
                 shown.set_postfix_str(", ".join(list(running) or elsewhere))
                 time.sleep(POLL)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -86,7 +86,8 @@ class Comparison:
         for size in self.sizes:
             pairs = self._pairs(split, [(size, INDIVIDUAL + size.name, None)])
             if pairs:
-                rows.append(_row(size.name, pairs) | {"parameters": size.parameters})
+                seconds = self._seconds(INDIVIDUAL + size.name, [*pairs])
+                rows.append(_row(size.name, pairs) | {"parameters": size.parameters, **seconds})
         if len(rows) == len(self.sizes) and len({tuple(row["seeds"]) for row in rows}) == 1:
             others = [(size, INDIVIDUAL + size.name, None) for size in self.sizes]
             rows.append(_row("mean", self._pairs(split, others)))
@@ -97,7 +98,8 @@ class Comparison:
         for size in self.sizes:
             name = TUNED + size.name
             if pairs := self._pairs(split, [(size, name, None)]):
-                rows.append(_row(name, pairs) | {"parameters": size.parameters, "cell": name})
+                told = {"parameters": size.parameters, "cell": name}
+                rows.append(_row(name, pairs) | told | self._seconds(name, [*pairs]))
         return rows
 
     def _ablation_rows(self, split: str) -> list[dict[str, Any]]:
@@ -106,7 +108,8 @@ class Comparison:
             if name.startswith(ABLATION):
                 others = [(size, name, size.subnet) for size in self.sizes]
                 if pairs := self._pairs(split, others):
-                    rows.append(_row(name.removeprefix(ABLATION), pairs))
+                    seconds = self._seconds(name, [*pairs])
+                    rows.append(_row(name.removeprefix(ABLATION), pairs) | seconds)
         return rows
 
     def _pairs(
@@ -125,10 +128,21 @@ class Comparison:
             for seed in self._seeds(SUPERNET, *(name for _, name, _ in others))
         }
 
+    def _seconds(self, name: str, seeds: Sequence[Label]) -> dict[str, list[float]]:
+        """Processor seconds of a cell's training and of the supernet's, means over these seeds."""
+        both = (
+            fmean(Cost.read(self._folder(x, seed)).processor for seed in seeds)
+            for x in (name, SUPERNET)
+        )
+        return {"seconds": [*both]}
+
     def _cost(self) -> dict[str, Any]:
-        """Of each kind of cell, the mean over its seeds; and of the supernet, relative to all
-        individual networks together."""
+        """Of each kind of cell, the mean over its seeds; the optimizer steps in each seed; and the
+        supernet's cost, relative to all individual networks together."""
         costs = {key: Cost.read(self.runs.folder(cell)) for key, cell in self.finished.items()}
+        steps: dict[str, dict[str, int]] = {}
+        for (name, seed), cost in costs.items():
+            steps.setdefault(str(seed), {})[name] = cost.optimizer_steps
         of_name = {
             name: [cost for (other, _), cost in costs.items() if other == name]
             for name in self.names
@@ -146,7 +160,8 @@ class Comparison:
             return supernet / sum(getattr(costs[n, s], key) for s in seeds for n in individual)
 
         keys = ("wall", "processor", "with_validation")
-        return {"means": means, "seeds": seeds, "ratio": {k: ratio(k) for k in keys if seeds}}
+        ratios = {key: ratio(key) for key in keys if seeds}
+        return {"means": means, "steps": steps, "seeds": seeds, "ratio": ratios}
 
 
 def _row(name: str, pairs: dict[Label, list[Pair]]) -> dict[str, Any]:
@@ -241,7 +256,7 @@ def _sizes_table(rows: Sequence[dict[str, Any]], cost: dict[str, Any]) -> str:
             f"{row['WER of the other']:.2f}",
             f"{row['WER']:.2f}",
             *_difference(row),
-            _seconds(cost, row.get("cell", INDIVIDUAL + row["name"])),
+            *_seconds(row, cost, row.get("cell", INDIVIDUAL + row["name"])),
         )
 
     head = (
@@ -254,6 +269,7 @@ def _sizes_table(rows: Sequence[dict[str, Any]], cost: dict[str, Any]) -> str:
         "verdict",
         "difference by seed, %",
         "training of the individual, s",
+        "of the supernet, s",
     )
     return markdown_table(head, [line(row) for row in rows])
 
@@ -267,7 +283,8 @@ def _ablation_table(rows: Sequence[dict[str, Any]], cost: dict[str, Any]) -> str
         "95 % interval",
         "verdict",
         "difference by seed, %",
-        "training, s",
+        "its training, s",
+        "of the full method, s",
     )
     lines = [
         (
@@ -275,7 +292,7 @@ def _ablation_table(rows: Sequence[dict[str, Any]], cost: dict[str, Any]) -> str
             f"{row['WER of the other']:.2f}",
             f"{row['WER']:.2f}",
             *_difference(row),
-            _seconds(cost, ABLATION + row["name"]),
+            *_seconds(row, cost, ABLATION + row["name"]),
         )
         for row in rows
     ]
@@ -284,27 +301,39 @@ def _ablation_table(rows: Sequence[dict[str, Any]], cost: dict[str, Any]) -> str
 
 def _difference(row: dict[str, Any]) -> tuple[str, str, str, str]:
     """The difference, its interval, what that says, and the difference in each seed."""
-
-    def percent(x: float | None) -> str:
-        return "-" if x is None else f"{x:+.1f}"
-
     found = row["relative difference"]
-    interval = f"{percent(found['low'])} to {percent(found['high'])}"
-    by_seed = ", ".join(f"{seed}: {percent(x)}" for seed, x in row.get("by seed", {}).items())
-    return percent(found["value"]), interval, verdict(found["low"], found["high"]), by_seed
+    by_seed = ", ".join(f"{seed}: {_signed(x)}" for seed, x in row.get("by seed", {}).items())
+    verdict_ = verdict(found["low"], found["high"])
+    return _signed(found["value"]), _bounds(found), verdict_, by_seed
 
 
-def _seconds(cost: dict[str, Any], name: str) -> str:
-    mean = cost["means"].get(name)
-    return f"{mean['processor']:.0f}" if mean else ""
+def difference_text(found: Mapping[str, float | None]) -> str:
+    """A relative difference and its interval, e.g. ``-5.7 (-8.4 to -3.4)``.
+
+    Args:
+        found: of :meth:`todm_sb.experiments.compare.bootstrap.Interval.to_dict`.
+    """
+    return f"{_signed(found['value'])} ({_bounds(found)})"
+
+
+def _bounds(found: Mapping[str, float | None]) -> str:
+    return f"{_signed(found['low'])} to {_signed(found['high'])}"
+
+
+def _signed(percent: float | None) -> str:
+    return "-" if percent is None else f"{percent:+.1f}"
+
+
+def _seconds(row: dict[str, Any], cost: dict[str, Any], name: str) -> tuple[str, ...]:
+    """What a network's training took, and the supernet's for the same seeds."""
+    means = cost["means"]
+    # Comparisons made before have means over all seeds alone.
+    seconds = [means[x]["processor"] for x in (name, SUPERNET)] if name in means else []
+    return tuple(f"{x:.0f}" for x in row.get("seconds", seconds)) or ("", "")
 
 
 def _cost_text(cost: dict[str, Any]) -> str:
-    means = cost["means"]
-    steps = {name: mean["optimizer_steps"] for name, mean in means.items()}
-    lines = []
-    if SUPERNET in means:
-        lines.append(f"Training of the supernet: {_seconds(cost, SUPERNET)} s.")
+    means, lines = cost["means"], []
     if cost["ratio"]:
         ratio = cost["ratio"]
         lines.append(
@@ -318,10 +347,19 @@ def _cost_text(cost: dict[str, Any]) -> str:
                 f"To {OF_THE_PAPER} that cost as much on average as these {n}: "
                 f"{ratio['processor'] * n / OF_THE_PAPER:.2f} in processor time."
             )
-    if len(set(steps.values())) == 1:
-        lines.append(f"Every run took {next(iter(steps.values())):.0f} optimizer steps.")
-    elif steps:
-        found = ", ".join(f"{name} {n:.0f}" for name, n in steps.items())
-        lines.append(f"The runs differ in optimizer steps: {found}.")
+    lines += _steps_text(cost.get("steps", {}))  # comparisons made before do not have it
     lines.append("Seconds are processor time of the training epochs, without validation.")
     return " ".join(lines)
+
+
+def _steps_text(steps: dict[str, dict[str, int]]) -> list[str]:
+    """A sentence on the optimizer steps of each seed's runs, by their names."""
+    found = {seed: set(of.values()) for seed, of in steps.items()}
+    if differing := [seed for seed, numbers in found.items() if len(numbers) > 1]:
+        told = [", ".join(f"{name} {n}" for name, n in steps[seed].items()) for seed in differing]
+        by_seed = "; ".join(map(": ".join, zip(differing, told, strict=True)))
+        return [f"The runs differ in optimizer steps. {by_seed}."]
+    if len(set().union(*found.values())) > 1:
+        by_seed = ", ".join(f"{seed}: {min(numbers)}" for seed, numbers in found.items())
+        return [f"All runs of a seed took equally many optimizer steps. {by_seed}."]
+    return [f"Every run took {min(numbers)} optimizer steps." for numbers in [*found.values()][:1]]

@@ -65,7 +65,8 @@ class Proposer(Protocol):
     """A search algorithm; made of a :class:`Task`.
 
     It says what it would evaluate; the search takes the first subnet that no worker has evaluated
-    or claimed and that is within the budgets, and a random one where that finds none.
+    or claimed and that is within the budgets, and where that finds none a random one, or a
+    neighbour of one that is within them.
     """
 
     # In results and pictures.
