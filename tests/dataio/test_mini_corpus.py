@@ -313,10 +313,11 @@ def test_other_options_replace_nothing_but_the_corpus(tmp_path, record):
     assert audio - {*theirs} == wanted
 
 
-def test_a_folder_with_somebody_elses_corpus_is_refused_and_left_alone(tmp_path):
-    precious = tmp_path / "dev-clean" / "84" / "121123" / "84-121123-0000.flac"
-    precious.parent.mkdir(parents=True)
-    precious.write_bytes(b"real LibriSpeech")
+@pytest.mark.parametrize("name", ["dev-clean/84/121123/84-121123-0000.flac", "a.wav", "x/a.wav"])
+def test_a_folder_with_somebody_elses_corpus_is_refused_and_left_alone(tmp_path, name):
+    precious = tmp_path / name
+    precious.parent.mkdir(parents=True, exist_ok=True)
+    precious.write_bytes(b"real speech")
     with pytest.raises(DataError, match="not the mini corpus"):
         prepare_mini_corpus(tmp_path, **SIZES)
     assert digests(tmp_path).keys() == {str(precious.relative_to(tmp_path))}
