@@ -25,7 +25,7 @@ FULL = {"train": 2000, "dev-clean": 100, "test-clean": 200}
 
 speaks = pytest.mark.skipif(
     importlib.util.find_spec("espeakng_loader") is None,
-    reason="espeakng_loader is not installed (pip install todm_sb[demo])",
+    reason="espeakng_loader is not installed (the extra demo)",
 )
 
 
@@ -153,7 +153,7 @@ def test_an_unknown_voice_is_named(voice):
 
 def test_without_espeak_the_message_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
-    with pytest.raises(DataError, match=r"pip install todm_sb\[demo\]"):
+    with pytest.raises(DataError, match=r"pip install 'espeakng-loader>=0.2'"):
         prepare_mini_corpus(tmp_path, **SIZES)
 
 
