@@ -101,6 +101,8 @@ def checked_with(mini, key, text):
         ("test_splits", "[a/b]", r"test_splits\[0\] must be the name of a data set"),
         ("test_splits", "[..]", r"test_splits\[0\] must be the name of a data set"),
         ("test_splits", "[a, A]", "test_splits names a data set twice"),
+        ("dev_splits", "[dev-clean, test-clean]", "dev_splits is given, but nothing here"),
+        ("noise_augment", "{share: 0.9}", "but no noise: give its --noise_folder, too"),
         ("named_subnets", "[1]", "named_subnets must be a mapping"),
         ("named_subnets", "{a/b: null}", "a key of named_subnets must be a name"),
         ("named_subnets", "{../../x: null}", "a key of named_subnets must be a name"),
