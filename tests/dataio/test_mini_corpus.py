@@ -25,7 +25,7 @@ FULL = {"train": 2000, "dev-clean": 100, "test-clean": 200}
 
 speaks = pytest.mark.skipif(
     importlib.util.find_spec("espeakng_loader") is None,
-    reason="espeakng_loader is not installed (pip install todm_sb[demo])",
+    reason="espeakng_loader is not installed (the extra demo)",
 )
 
 
@@ -153,7 +153,7 @@ def test_an_unknown_voice_is_named(voice):
 
 def test_without_espeak_the_message_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
-    with pytest.raises(DataError, match=r"pip install todm_sb\[demo\]"):
+    with pytest.raises(DataError, match=r"pip install 'espeakng-loader>=0.2'"):
         prepare_mini_corpus(tmp_path, **SIZES)
 
 
@@ -313,10 +313,11 @@ def test_other_options_replace_nothing_but_the_corpus(tmp_path, record):
     assert audio - {*theirs} == wanted
 
 
-def test_a_folder_with_somebody_elses_corpus_is_refused_and_left_alone(tmp_path):
-    precious = tmp_path / "dev-clean" / "84" / "121123" / "84-121123-0000.flac"
-    precious.parent.mkdir(parents=True)
-    precious.write_bytes(b"real LibriSpeech")
+@pytest.mark.parametrize("name", ["dev-clean/84/121123/84-121123-0000.flac", "a.wav", "x/a.wav"])
+def test_a_folder_with_somebody_elses_corpus_is_refused_and_left_alone(tmp_path, name):
+    precious = tmp_path / name
+    precious.parent.mkdir(parents=True, exist_ok=True)
+    precious.write_bytes(b"real speech")
     with pytest.raises(DataError, match="not the mini corpus"):
         prepare_mini_corpus(tmp_path, **SIZES)
     assert digests(tmp_path).keys() == {str(precious.relative_to(tmp_path))}

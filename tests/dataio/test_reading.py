@@ -55,6 +55,11 @@ def test_json_may_come_without_its_suffix_and_audio_as_an_object(tmp_path):
     assert rows_in(tmp_path / "m") == [Row("x", 1.0, "/a.wav", "", "A", 16000.0, 32000.0)]
 
 
+def test_json_of_speechbrains_templates_has_its_duration_as_length(tmp_path):
+    (tmp_path / "m.json").write_text('{"x": {"wav": "/a.wav", "length": 1.5, "words": "A"}}')
+    assert rows_in(tmp_path / "m.json", Reading("words")) == [Row("x", 1.5, "/a.wav", "", "A")]
+
+
 def test_parts_of_files_read_back_as_they_were_written(tmp_path):
     rows = [Row("a", 1.5, "/a.wav", "s", "ONE", 0.25, 1.75), Row("b", 9.0, "/b.wav", "s", "TWO")]
     write_csv(tmp_path / "m.csv", rows)

@@ -75,6 +75,25 @@ def test_one_of_the_same_text_read_otherwise_is_refused(tmp_path):
     get_tokenizer(folder, 20, csv, **lower)
 
 
+def test_one_of_another_column_is_refused_unless_its_text_is_the_same(tmp_path):
+    folder, path = str(tmp_path / "tokenizer"), tmp_path / "m.csv"
+    lines = [f"{i},1.0,a.wav,{text},{text},{text[3:]}" for i, text in enumerate(WORDS)]
+    path.write_text("\n".join(["ID,duration,wav,wrd,again,other", *lines]))
+    for column in (None, "again"):
+        get_tokenizer(folder, 20, str(path), reading=Reading(column))
+    with pytest.raises(ConfigError, match="text_column=None, not other: give another"):
+        get_tokenizer(folder, 20, str(path), reading=Reading("other"))
+
+
+def test_one_of_a_manifest_that_has_changed_is_told(tmp_path, caplog):
+    csv, folder = manifest(tmp_path / "train.csv"), str(tmp_path / "tokenizer")
+    get_tokenizer(folder, 20, csv)
+    get_tokenizer(folder, 20, csv)
+    assert caplog.text == ""
+    get_tokenizer(folder, 20, manifest(tmp_path / "train.csv", WORDS[:3]))
+    assert "trained from other transcripts than" in caplog.text
+
+
 @pytest.mark.parametrize("odd", [", ", ",", "BOM", "CRLF", "BLANK"])
 def test_it_is_trained_on_what_check_data_accepts(tmp_path, odd):
     csv = manifest(tmp_path / "train.csv")

@@ -398,7 +398,7 @@ def test_a_device_without_pytorch_reads_what_subnet_asr_reads(make_exported, tmp
     done = subprocess.run([*command, str(tmp_path / "elsewhere")], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "need PyTorch: pip install todm_sb" in done.stderr
+    assert "need PyTorch: pip install 'huggingface_hub" in done.stderr
     assert OnnxASR(tmp_path / "int8").transcribe_file(path)
 
 

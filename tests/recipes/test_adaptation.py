@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from test_mini_recipe import same, weights
-from tiny import ROOT, arguments, call, contents, load_script
+from tiny import LIBRISPEECH, ROOT, arguments, call, contents, load_script
 
 from todm_sb.bundle.bundle import read_bundle
 from todm_sb.supernet import SubnetConfig, extract_subnet
@@ -226,6 +226,19 @@ def test_what_does_not_go_with_the_source_is_one_line(
         train(command(corpus, tmp_path / "run", places[kind], **overrides))
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_what_a_reference_takes_from_the_command_line_counts_as_said_there(sources, tmp_path):
+    def start(width):
+        recipe = LIBRISPEECH / "hparams" / "individual.yaml"
+        keys = {"output_folder": tmp_path, "n_layers": 2, "ffn_dim": width, "data_folder": "-"}
+        options = [f"--{k}={v}" for k, v in {**keys, "init_from": sources["bundle"]}.items()]
+        return start_of(parse_arguments([str(recipe), *options])[0])
+
+    space = start(32).recipe.settings()["search_space"]
+    assert (space["n_layers"], space["min_layers"], space["ffn_dims"]) == (2, 2, [32])
+    with pytest.raises(ConfigError, match="the network has FFN"):
+        start(16)
 
 
 def test_a_network_that_has_learnt_is_masked_at_once(make_transducer):

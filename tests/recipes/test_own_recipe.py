@@ -15,9 +15,10 @@ from todm_sb.dataio.manifest import Row, write_csv
 from todm_sb.dataio.split import read_splits
 from todm_sb.dataio.tokenizer import tokenizer_of
 from todm_sb.training.arguments import parse_arguments
+from todm_sb.training.folder import run_folder
 from todm_sb.training.recipe import Recipe
 from todm_sb.training.runs import load_hparams
-from todm_sb.training.settings import check_settings
+from todm_sb.training.settings import check_settings, load_checked
 from todm_sb.utils.errors import TODMError
 
 RATE = 48000
@@ -99,6 +100,18 @@ def test_it_is_trained_and_measured(run):
     tokenizer = tokenizer_of(load_hparams(run))
     known = {tokenizer.id_to_piece(i) for i in range(1, VOCAB)}
     assert known == set("▁" + "".join(SENTENCES).lower().replace(" ", ""))
+
+
+def test_its_manifests_are_found_from_any_folder(own, tmp_path, monkeypatch):
+    monkeypatch.chdir(own)
+    given = {"train_csv": "train.csv", "test_csvs": "[talk.csv, dev.json]"}
+    recipe, _ = parse_arguments(command(own, "results/own/1", **given))
+    with run_folder(load_checked(recipe), recipe, []) as begin:
+        begin()
+    monkeypatch.chdir(tmp_path)
+    found = load_hparams(own / "results" / "own" / "1")
+    assert found["train_csv"] == str(own / "train.csv")
+    assert found["test_csvs"] == [str(own / "talk.csv"), str(own / "dev.json")]
 
 
 def test_a_subnet_of_it_transcribes_what_it_was_trained_on(run, own, tmp_path, capsys):

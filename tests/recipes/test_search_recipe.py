@@ -59,6 +59,13 @@ def test_what_cells_share_is_found_beside_them(tmp_path):
     }
 
 
+def test_what_lies_where_training_was_started_moves_with_the_runs(tmp_path):
+    text = "output_folder: /gone/results/own/1\ntrain_csv: /gone/train.csv\nvalid_csv: /gone/dev"
+    (tmp_path / "train.csv").touch()
+    found = YAML().load(relocate(text, tmp_path / "results" / "own" / "1"))
+    assert (found["train_csv"], found["valid_csv"]) == (f"{tmp_path}/train.csv", "/gone/dev")
+
+
 def test_a_run_with_a_broken_yaml_is_named(tmp_path):
     (tmp_path / "hyperparams.yaml").write_text("output_folder: [", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"hyperparams\.yaml: while parsing"):

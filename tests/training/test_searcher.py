@@ -61,6 +61,9 @@ def test_a_recipe_searches_as_it_says(loaded):
     hparams = loaded("--searcher=!name:todm_sb.decoders.ctc.CTCSearcher")
     assert type(searcher_of(hparams, hparams["model"])) is CTCSearcher
     assert decoding_of(hparams, hparams["model"]) == ["CTCSearcher", {}]
+    for key in SIZES:
+        with pytest.raises(ConfigError, match=f"{key} is given, but nothing here makes use of it"):
+            loaded("--searcher=!name:todm_sb.decoders.ctc.CTCSearcher", f"--{key}=4")
 
 
 def test_all_recipes_have_the_key():

@@ -23,6 +23,7 @@ from todm_sb.cli.transcripts import (
 from todm_sb.inference.onnx import OnnxASR, is_onnx_folder
 from todm_sb.utils.arguments import at_least
 from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.extras import installing
 from todm_sb.utils.hub import model_folder
 
 # Options of the same command that need PyTorch, or several subnets.
@@ -73,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not is_onnx_folder(folder):
         raise ConfigError(
             f"{arguments.model} holds no encoder.onnx, and other networks than those of todm-sb "
-            "export --format onnx need PyTorch: pip install todm_sb"
+            f"export --format onnx need PyTorch: {installing()}"
         )
     asr = OnnxASR(folder, arguments.threads)
     return show(arguments, results_of(arguments, asr, sources))

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from todm_sb.utils.errors import DataError
+from todm_sb.utils.extras import installing
 
 SAMPLE_RATE = 22050
 """Hz; what espeak-ng's own voices speak at."""
@@ -151,8 +152,7 @@ def _fresh_library() -> Iterator[tuple[ctypes.CDLL, str]]:
         import espeakng_loader
     except ImportError as error:
         raise DataError(
-            "the mini corpus is spoken by espeak-ng, which is not installed: "
-            "pip install todm_sb[demo]"
+            f"the mini corpus is spoken by espeak-ng, which is not installed: {installing('demo')}"
         ) from error
 
     data = str(espeakng_loader.get_data_path())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -26,7 +27,7 @@ from todm_sb.dataio.chapters import AUDIO, TRANSCRIPT
 from todm_sb.dataio.espeak import SAMPLE_RATE as ESPEAK_RATE
 from todm_sb.dataio.espeak import Voice, synthesize
 from todm_sb.dataio.mini_grammar import distinct_sentences
-from todm_sb.utils.errors import DataError
+from todm_sb.utils.errors import DataError, quoted
 from todm_sb.utils.files import read_record, write_atomic
 from todm_sb.utils.folders import size
 from todm_sb.utils.progress import bar
@@ -150,8 +151,8 @@ def prepare_mini_corpus(
         num_threads: utterances worked on at a time (no bearing on the result).
 
     Raises:
-        DataError: if espeak-ng is not installed, if the folder holds another corpus, or if the
-            grammar does not yield so many sentences.
+        DataError: if espeak-ng is not installed, if the folder holds anything but this corpus, or
+            if the grammar does not yield so many sentences.
     """
     if skip_prep:
         return
@@ -251,16 +252,17 @@ def _noise(length: int, rng: random.Random) -> np.ndarray:
 def _clear_other_corpus(data_folder: Path, options: dict[str, Any]) -> None:
     """Removes what was made with other options, and nothing else; refuses a folder that is not
     ours."""
-    ours = data_folder / OPTIONS_NAME
-    splits = [data_folder / split for split in VOICES if (data_folder / split).exists()]
+    there = sorted(os.listdir(data_folder)) if data_folder.exists() else []
+    there = [name for name in there if not name.startswith(".")]
+    if there and OPTIONS_NAME not in there:
+        raise DataError(
+            f"{data_folder} holds what is not the mini corpus ({quoted(there[0])}): choose another "
+            "data_folder, or for data of your own hparams/own.yaml"
+        )
+    splits = [data_folder / split for split in VOICES if split in there]
     if not splits:
         return
-    if not ours.exists():
-        raise DataError(
-            f"{data_folder} holds a corpus that is not the mini corpus ('{splits[0].name}'): "
-            "choose another data_folder"
-        )
-    found = read_record(ours)
+    found = read_record(data_folder / OPTIONS_NAME)
     if found == options:
         return
     made = _files_made(data_folder, found)

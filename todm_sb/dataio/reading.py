@@ -1,9 +1,9 @@
 """Manifests as they come: CSV or JSON, with the columns that SpeechBrain's recipes write.
 
 CSV has a header and a line an utterance. JSON is one object, of an entry for each utterance by its
-id: ``{"utt1": {"wav": "a.wav", "duration": 1.5, "wrd": "..."}}``, where ``wav`` can be an object of
-``file``, ``start`` and ``stop``. What reads a manifest reads it by :func:`read_lines`, whatever it
-is.
+id: ``{"utt1": {"wav": "a.wav", "duration": 1.5, "wrd": "..."}}``, where ``length`` can stand for
+``duration``, and ``wav`` be an object of ``file``, ``start`` and ``stop``. What reads a manifest
+reads it by :func:`read_lines`, whatever it is.
 """
 
 from __future__ import annotations
@@ -261,6 +261,8 @@ def _entry(path: str | Path, name: str, entry: Any) -> dict[str, Any]:
     if not isinstance(entry, _Pairs):
         raise DataError(f"manifest {path}, {quoted(name)}: {_kind(entry)} in place of an object")
     found: dict[str, Any] = {"ID": name, **dict(entry)}
+    if "length" in found:  # as in SpeechBrain's templates
+        found.setdefault("duration", found["length"])
     if isinstance(found.get("wav"), _Pairs):
         audio = dict(found["wav"])
         found |= {key: audio[key] for key in ("start", "stop") if key in audio}

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
+from todm_sb.dataio.fingerprint import fingerprint
 from todm_sb.dataio.manifest import mark_current, options_of
 from todm_sb.dataio.reading import AS_WRITTEN, Reading, read_lines, reading_of
 from todm_sb.utils.errors import ConfigError, DataError
 from todm_sb.utils.files import write_atomic
 from todm_sb.utils.processes import on_first
 
+logger = logging.getLogger(__name__)
+
 # Label of blank in the network. Tokenizers give it to unknown pieces: no text has that label.
 BLANK = 0
+# Of what a tokenizer was made from: its transcripts, told apart.
+TEXTS = "texts"
 TYPES = ("unigram", "bpe", "char")
 # What a tokenizer makes of any text first, by SentencePiece's names: NFKC, with some more white
 # space taken for spaces (nmt), letters without case (cf), or nothing.
@@ -81,7 +87,7 @@ def get_tokenizer(
     Raises:
         ConfigError: if SentencePiece refuses, most often a vocabulary larger than the text allows,
             or the tokenizer does not fit the network, or was trained of that manifest with other
-            normalization or letters of another case.
+            normalization, letters of another case, or another column.
         DataError: if there is no text to train it from.
     """
     if model_type not in TYPES:
@@ -159,17 +165,16 @@ def _train_if_absent(
         "train_csv": str(Path(train_csv).resolve()),
         "text_normalization": options["normalization_rule_name"],
         "letter_case": reading.letter_case,
+        "text_column": reading.text_column,
     }
     if path.exists():
-        _refuse_other_text(path, made_from)
+        _compare_text(path, made_from, reading)
         return
     if not Path(train_csv).is_file():
         raise DataError(
             f"{path.parent} holds no {path.name}, and {train_csv}, to train it from, does not exist"
         )
-    # SentencePiece takes a line for a sentence.
-    lines = read_lines(train_csv, reading)
-    texts = [" ".join(row["wrds"].split()) for _, row in lines if None not in row]
+    texts = _texts(train_csv, reading)
     if not any(texts):
         raise DataError(f"{train_csv} has no transcript to train the tokenizer from")
     kind = options["model_type"]
@@ -188,18 +193,38 @@ def _train_if_absent(
     trained = SentencePieceProcessor(model_proto=model.getvalue())
     check_tokenizer(trained, vocab_size, f"the {kind} tokenizer of {train_csv}")
     write_atomic(path, model.getvalue())
-    mark_current(path, made_from)
+    mark_current(path, {**made_from, TEXTS: fingerprint(texts)})
 
 
-def _refuse_other_text(path: Path, wanted: dict[str, str]) -> None:
+def _texts(train_csv: str, reading: Reading) -> list[str]:
+    """The transcripts of a manifest, for SentencePiece, which takes a line for a sentence."""
+    lines = read_lines(train_csv, reading)
+    return [" ".join(row["wrds"].split()) for _, row in lines if None not in row]
+
+
+def _compare_text(path: Path, wanted: dict[str, Any], reading: Reading) -> None:
     """Of a start that came to nothing; the tokenizer of another run, or of none that is recorded,
     may be of any text."""
     found = options_of(path)
     if not found or found.get("train_csv") != wanted["train_csv"]:
         return
-    if other := [key for key in wanted if found.get(key) != wanted[key]]:
+    try:
+        same = found.get(TEXTS) in (None, fingerprint(_texts(wanted["train_csv"], reading)))
+    except DataError:  # told when it is needed
+        same = True
+    # Another column of the same text does no harm.
+    asked = [key for key in wanted if not (same and key == "text_column")]
+    other = [key for key in asked if found.get(key) != wanted[key]]
+    if other:
         key = other[0]
         raise ConfigError(
             f"{path} was trained with {key}={found.get(key)}, not {wanted[key]}: give "
             f"another --tokenizer_folder, or set {key} to {found.get(key)}"
+        )
+    if not same:
+        logger.warning(
+            "%s was trained from other transcripts than %s has now: if no network has been "
+            "trained with it, remove it to have it trained anew",
+            path,
+            wanted["train_csv"],
         )

@@ -45,7 +45,7 @@ Its YAML can run code, as any of SpeechBrain's: load it if you trust where it is
     "onnx": """\
 Neither PyTorch nor SpeechBrain is needed:
 
-    pip install --no-deps todm_sb && pip install -r requirements.txt
+    pip install --no-deps /path/to/todm_sb && pip install -r requirements.txt
     todm-sb transcribe speech.wav --model {name}
 
 ```python

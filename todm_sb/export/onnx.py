@@ -33,7 +33,7 @@ FILES = (*MODELS, STREAMING_ENCODER, FEATURES, TOKENS, REQUIREMENTS)
 
 # Of the device, besides todm_sb without its own: what OnnxASR imports.
 REQUIRED = """\
-# On the device: pip install --no-deps todm_sb && pip install -r requirements.txt
+# On the device: pip install --no-deps /path/to/todm_sb && pip install -r requirements.txt
 numpy>=1.26
 onnxruntime>=1.20
 soundfile>=0.12

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from todm_sb.training.runs import (
 from todm_sb.training.searcher import max_symbols_of, searcher_of, told_of
 from todm_sb.training.settings import CARD
 from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.extras import named_packages
 from todm_sb.utils.ownership import check_place, new_export
 
 logger = logging.getLogger(__name__)
@@ -206,7 +206,7 @@ def _found_best(path: Path, model: Transducer, budget: float) -> SubnetConfig:
 
 def _write_web(parts: dict[str, Any], subnets: list[BundledSubnet]) -> None:
     """A folder a subnet, for the page of ``todm-sb serve``."""
-    with _onnx_extra():
+    with named_packages("export to ONNX"):
         from todm_sb.export.web import FILES, write_subnet
     parts = {key: value for key, value in parts.items() if key != "space"}
     folder, supernet, card = (parts.pop(key) for key in ("folder", "model", "card"))
@@ -217,21 +217,12 @@ def _write_web(parts: dict[str, Any], subnets: list[BundledSubnet]) -> None:
             write_subnet(new / subnet.name, subnet, model, **parts)
 
 
-@contextmanager
-def _onnx_extra() -> Iterator[None]:
-    """Says what to install where an import fails."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{error}: pip install 'todm_sb[onnx]'") from None
-
-
 def _write_onnx(parts: dict[str, Any], in_8_bits: bool) -> None:
     """ONNX models of one subnet; says so where sherpa-onnx cannot take them."""
     parts = dict(parts)
     if parts.pop("space") is not None:
         raise ConfigError("ONNX holds one subnet: choose it with --subnet or --budget")
-    with _onnx_extra():
+    with named_packages("export to ONNX"):
         from todm_sb.export.onnx import export_onnx
         from todm_sb.export.quantize import quantize_folder
     target, card = parts.pop("folder"), parts.pop("card")

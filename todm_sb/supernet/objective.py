@@ -147,14 +147,14 @@ class Objective:
             )
         for name in ("ctc_weight", "kd_weight", "student_weight", "consistency_weight"):
             check_weight(getattr(self, name), name)
-        for name, kind in (
-            ("divergence", Divergence),
-            ("pruning", Pruning | None),
-            ("further", Mapping),
+        for name, kind, mend in (
+            ("divergence", Divergence, "!new:todm_sb.losses.distillation.AlphaDivergence"),
+            ("pruning", Pruning | None, "null or !new:todm_sb.losses.pruning.Pruning {by: ctc}"),
+            ("further", Mapping, "a mapping of names to terms"),
         ):
             value = getattr(self, name)
             if isinstance(value, type) or not isinstance(value, kind):
-                raise ConfigError(f"{name} cannot be {quoted(value)}")
+                raise ConfigError(f"{name} cannot be {quoted(value)}: give {mend}")
         for name, used in (
             ("a band by ctc", self._by == "ctc"),
             ("consistency_weight", self.consistency_weight),

@@ -27,7 +27,7 @@ from todm_sb.space import DIMENSIONS
 from todm_sb.supernet.importance import sort_by_importance
 from todm_sb.training.decided import FREE, changes, decided_by, in_mode
 from todm_sb.training.identity import differences, flat, network_of
-from todm_sb.training.recipe import Recipe, update, yaml_of
+from todm_sb.training.recipe import Recipe, is_placeholder, update, yaml_of
 from todm_sb.training.sources import Source, plain, read_source
 from todm_sb.utils.errors import ConfigError, quoted
 from todm_sb.utils.files import write_atomic
@@ -156,13 +156,39 @@ def start_of(recipe: Recipe) -> Start:
         return Start(_with(recipe, decided), place, subnet, decided)
     source = read_source(place, subnet)
     try:
-        before = plain(yaml_of().load(recipe.text()))
+        before = _plain(recipe)
         source = in_mode(source, before.get("model"))
-        decided = decided_by(source, recipe.overrides, before)
+        decided = decided_by(source, _given(recipe, before), before)
     except ConfigError as error:
         raise ConfigError(f"init_from {place}: {error}") from error
     changed = [f"{k} {quoted(new)} (was {quoted(old)})" for k, old, new in changes(before, decided)]
     return Start(_with(recipe, decided), place, subnet, decided, source, changed)
+
+
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    return plain(yaml_of().load(recipe.text()))
+
+
+def _given(recipe: Recipe, resolved: dict[str, Any]) -> dict[str, Any]:
+    """The overrides of a recipe, and what follows from them by its references, such as the search
+    space from ``n_layers``."""
+    tree = Recipe(recipe.file).tree()
+    needed = {k: v for k, v in recipe.overrides.items() if is_placeholder(tree.get(k))}
+    given = _changed(_plain(Recipe(recipe.file, needed)), resolved)
+    update(given, copy.deepcopy(dict(recipe.overrides)))
+    return given
+
+
+def _changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """What one nested mapping has otherwise than another one."""
+    found: dict[str, Any] = {}
+    for key, new in after.items():
+        old = before.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found |= {key: _changed(old, new)} if old != new else {}
+        elif new != old:
+            found[key] = new
+    return found
 
 
 def load_weights(model: Transducer, source: Transducer) -> list[str]:

@@ -69,7 +69,7 @@ def decided_by(
 
     Args:
         source: to begin from.
-        given: overrides of the command line.
+        given: what the command line says.
         before: the recipe with these, resolved.
 
     Raises:

@@ -106,9 +106,10 @@ def _present_dev_set(hparams: dict[str, Any]) -> dict[str, str] | None:
 def relocate(text: str, run: Path) -> str:
     """The hyperparams.yaml of a run as if it had been trained where it lies now.
 
-    SpeechBrain writes it with all references resolved, relative to where training was started.
     A path below the run moves with it. One below the folder that holds the runs, two levels up, as
-    the data that cells of a comparison share, does so if it is found there.
+    the data that cells of a comparison share, does so if it is found there; one below the folder
+    above, where trainings are started, if it is found there and nowhere else. Paths are absolute;
+    those of older runs are relative to where training was started.
     """
     tree = yaml_of().load(text)
     trained_in = tree.get("output_folder")
@@ -116,13 +117,16 @@ def relocate(text: str, run: Path) -> str:
         tree["output_folder"] = Text(str(run))
         return dump(tree)
     holder, holder_now = Path(trained_in).parent.parent, run.resolve().parent.parent
+    start, start_now = holder.parent, holder_now.parent
 
     def moved(path: str) -> str:
         if f"{path}/".startswith(f"{trained_in}/"):
             return Text(f"{run}{path[len(trained_in) :]}")
-        if holder.name and f"{path}/".startswith(f"{holder}/"):
-            beside = holder_now / Path(path).relative_to(holder)
-            return Text(str(beside)) if beside.exists() else path
+        for above, above_now in ((holder, holder_now), (start, start_now)):
+            if above.name and f"{path}/".startswith(f"{above}/"):
+                beside = above_now / Path(path).relative_to(above)
+                if beside.exists() and (above is holder or not Path(path).exists()):
+                    return Text(str(beside))
         return path
 
     return dump(replace_strings(tree, moved))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from todm_sb.optim import ScaledAdam
 from todm_sb.space import SUBNET_NAME, SearchSpace
 from todm_sb.training.evaluation import own_subnets
 from todm_sb.training.pace import AUTO, pace_of
-from todm_sb.training.recipe import TAGGED, Recipe
+from todm_sb.training.recipe import TAGGED, Recipe, dump
 from todm_sb.training.searcher import searcher_of
 from todm_sb.utils.devices import usable_device
 from todm_sb.utils.errors import ConfigError, quoted, recipe_errors
@@ -176,6 +177,9 @@ OPTIONAL: dict[str, Check] = {
     "debug_epochs": integer(0, 10**9),
 }
 
+# Of these, what counts by the recipe's references alone.
+BY_REFERENCE = ("beam_size", "max_symbols", "train_splits", "dev_splits")
+
 
 def load_checked(recipe: Recipe, options: RunOptions | None = None) -> dict[str, Any]:
     """The hparams of a recipe whose settings make sense.
@@ -198,7 +202,18 @@ def load_checked(recipe: Recipe, options: RunOptions | None = None) -> dict[str,
         chosen = {**options.as_dict(), **hparams, **given}
         check_parts(hparams, chosen["max_grad_norm"])
         pace_of(hparams, chosen["grad_accumulation_factor"], 1)
+        _check_use(recipe, hparams)
     return hparams
+
+
+def _check_use(recipe: Recipe, hparams: Mapping[str, Any]) -> None:
+    """Refuses what the command line says for nothing."""
+    text = dump(recipe.tree())
+    for key in BY_REFERENCE:
+        if key in recipe.overrides and not re.search(rf"<{key}\b", text):
+            raise ConfigError(f"{key} is given, but nothing here makes use of it: leave it out")
+    if recipe.overrides.get("noise_augment") and hparams.get("noise_augment") is None:
+        raise ConfigError("noise_augment is given, but no noise: give its --noise_folder, too")
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:

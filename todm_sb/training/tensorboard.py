@@ -10,6 +10,7 @@ from speechbrain.utils import train_logger
 from speechbrain.utils.distributed import if_main_process
 
 from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.extras import installing
 
 
 class TensorboardLogger(train_logger.TensorboardLogger):
@@ -26,7 +27,7 @@ class TensorboardLogger(train_logger.TensorboardLogger):
 
     def __init__(self, save_dir: str) -> None:
         if find_spec("tensorboard") is None:
-            raise ConfigError("TensorBoard is not installed: pip install 'todm_sb[train]'")
+            raise ConfigError(f"TensorBoard is not installed: {installing('train')}")
         self.save_dir = save_dir
         self.global_step = {"train": {}, "valid": {}, "test": {}, "meta": 0}
 
