@@ -27,15 +27,12 @@ from typing import Any
 from todm_sb.search.probes import PRECISIONS
 from todm_sb.space import SubnetConfig
 from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.extras import installing, named_packages
 
-try:
+with named_packages("the search"):
     import optuna
     import sqlalchemy
     from optuna.trial import FrozenTrial, TrialState
-except ModuleNotFoundError as missing:
-    raise ConfigError(
-        f"the search needs {missing.name}: pip install 'todm_sb[search]'"
-    ) from missing
 
 # Seconds between signs of life of a trial, and without one until it counts as dead.
 HEARTBEAT = 10
@@ -112,7 +109,7 @@ class SharedStudy:
         except ImportError as error:
             raise ConfigError(
                 f"storage {_shown(self._place)} needs a driver ({error}); for PostgreSQL: "
-                "pip install 'todm_sb[postgres]'"
+                f"{installing('postgres')}"
             ) from None
         except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
