@@ -8,10 +8,9 @@ import threading
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 from todm_sb.inference import audio_file
-from todm_sb.inference.audio import audio_blocks, open_audio
+from todm_sb.inference.audio_file import open_audio, sample_blocks
 from todm_sb.utils.errors import DataError
 
 
@@ -27,7 +26,7 @@ def encoded(samples, kind, subtype=None):
 
 
 def read(path):
-    return torch.cat(list(audio_blocks(open_audio(path), 999, path))).numpy()
+    return np.concatenate(list(sample_blocks(open_audio(path), 999, path)))
 
 
 def feed(path, content):
@@ -133,6 +132,6 @@ def test_blocks_are_the_samples_that_are_read_at_once(kind, channels, tmp_path):
     (tmp_path / "file").write_bytes(encoded(wave, *kind.split()))
     whole = soundfile.read(tmp_path / "file", dtype="float32", always_2d=True)[0].mean(1)
     for size in (7001, 1 << 18):
-        blocks = list(audio_blocks(open_audio(tmp_path / "file"), size, "file"))
+        blocks = list(sample_blocks(open_audio(tmp_path / "file"), size, "file"))
         assert [len(block) for block in blocks[:-1]] == [size] * (len(blocks) - 1)
-        np.testing.assert_allclose(torch.cat(blocks).numpy(), whole, atol=1e-6)
+        np.testing.assert_allclose(np.concatenate(blocks), whole, atol=1e-6)

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from todm_sb.bundle.bundle import read_bundle
 from todm_sb.dataio.detokenizer import Detokenizer
 from todm_sb.decoders.transducer import TransducerSearcher
-from todm_sb.inference.audio import check_batch, open_audio
-from todm_sb.inference.audio_file import read_audio
+from todm_sb.inference.audio_file import check_batch, open_audio, read_audio
 from todm_sb.inference.decoding import Decoding
 from todm_sb.inference.recogniser import Cutting, transcribe_waves
 from todm_sb.inference.results import Transcript

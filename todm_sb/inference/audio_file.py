@@ -99,7 +99,7 @@ def sample_blocks(audio: soundfile.SoundFile, size: int, path: str | Path) -> It
         with audio:
             reader, first = SampleReader(audio), 0
             while len(block := reader.read(first, size)):
-                check_extremes(float(block.min()), float(block.max()), str(path))
+                check_samples(block, str(path))
                 yield block if block.ndim == 1 else block.mean(1)
                 first += len(block)
     except soundfile.LibsndfileError as error:
@@ -125,15 +125,15 @@ def read_audio(audio: soundfile.SoundFile, target: int, path: str | Path) -> tup
     return np.concatenate(list(sample_blocks(audio, BLOCK, path))), rate
 
 
-def check_batch_shape(wavs: Any, wav_lens: Any) -> None:
-    """Checks the shape of padded waveforms and their lengths as fractions of the longest.
+def check_batch(wavs: Any, wav_lens: Any) -> None:
+    """Checks padded waveforms and their lengths as fractions of the longest.
 
     Args:
         wavs: (batch, samples), array or tensor.
         wav_lens: (batch,), of the same kind.
 
     Raises:
-        DataError: if shapes or lengths make no sense.
+        DataError: if shapes, samples or lengths make no sense.
     """
     if wavs.ndim != 2 or wav_lens.shape != wavs.shape[:1]:
         raise DataError(
@@ -142,18 +142,26 @@ def check_batch_shape(wavs: Any, wav_lens: Any) -> None:
         )
     if not bool(((wav_lens >= 0) & (wav_lens <= 1)).all()):
         raise DataError("lengths of audio must be fractions in 0..1")
+    check_samples(wavs)
 
 
-def check_samples(wavs: np.ndarray, name: str = "the audio") -> None:
-    """Checks that samples are floating-point numbers that energies can be computed of.
+def check_samples(wavs: Any, name: str = "the audio") -> None:
+    """Checks that samples, array or tensor, are floating-point numbers that energies can be
+    computed of.
 
     Raises:
         DataError: if they are not, naming the audio.
     """
-    if wavs.dtype.kind != "f":
-        raise DataError(f"{name} holds {wavs.dtype}: give floating-point samples of full scale 1")
-    if wavs.size:
-        check_extremes(float(wavs.min()), float(wavs.max()), name)
+    dtype = wavs.dtype
+    if not (dtype.kind == "f" if isinstance(dtype, np.dtype) else dtype.is_floating_point):
+        raise DataError(f"{name} holds {dtype}: give floating-point samples of full scale 1")
+    if 0 in wavs.shape:
+        return
+    low, high = float(wavs.min()), float(wavs.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise DataError(f"{name} holds samples that are not finite numbers")
+    if max(-low, high) > LOUDEST:
+        raise DataError(f"{name} holds samples up to {max(-low, high):.3g}, where full scale is 1")
 
 
 def check_wave(wave: np.ndarray, name: str = "the audio") -> np.ndarray:
@@ -169,18 +177,6 @@ def check_wave(wave: np.ndarray, name: str = "the audio") -> np.ndarray:
         raise DataError(f"{name} is of shape {wave.shape}: give one channel, (samples,)")
     check_samples(wave, name)
     return wave.astype(np.float32, copy=False)
-
-
-def check_extremes(low: float, high: float, name: str) -> None:
-    """Checks that energies can be computed of samples between these.
-
-    Raises:
-        DataError: if not, naming the audio.
-    """
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise DataError(f"{name} holds samples that are not finite numbers")
-    if max(-low, high) > LOUDEST:
-        raise DataError(f"{name} holds samples up to {max(-low, high):.3g}, where full scale is 1")
 
 
 def check_resampling(sample_rate: int, target: int, name: str) -> None:

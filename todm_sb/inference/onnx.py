@@ -11,12 +11,7 @@ import numpy as np
 import onnxruntime
 
 from todm_sb.dataio.detokenizer import Detokenizer
-from todm_sb.inference.audio_file import (
-    check_batch_shape,
-    check_samples,
-    open_audio,
-    read_audio,
-)
+from todm_sb.inference.audio_file import check_batch, open_audio, read_audio
 from todm_sb.inference.recogniser import transcribe_waves
 from todm_sb.inference.results import Alternative
 from todm_sb.inference.words import Labels, words_of_labels
@@ -100,8 +95,7 @@ class OnnxASR:
             DataError: if shapes, samples or lengths make no sense.
         """
         wavs, wav_lens = np.asarray(wavs), np.asarray(wav_lens)
-        check_batch_shape(wavs, wav_lens)
-        check_samples(wavs)
+        check_batch(wavs, wav_lens)
         if not len(wavs):
             return [], []
         tokens = [found.ids for found in self.search(*self.encode(wavs, wav_lens))]

@@ -13,7 +13,7 @@ from torch import Tensor
 from todm_sb.dataio.detokenizer import TextState
 from todm_sb.decoders.greedy import GreedyState, greedy_chunk
 from todm_sb.inference.asr import SubnetASR
-from todm_sb.inference.audio import audio_blocks, check_batch, open_audio
+from todm_sb.inference.audio_file import check_batch, open_audio, sample_blocks
 from todm_sb.inference.recogniser import Cutting
 from todm_sb.nnet.encoders import streaming
 from todm_sb.nnet.features import SpeechFeatures
@@ -190,7 +190,7 @@ class StreamingSubnetASR(SubnetASR):
         as a whole."""
         audio = open_audio(path)
         if audio.samplerate == self.hparams.sample_rate:
-            yield from audio_blocks(audio, size, path)
+            yield from map(torch.from_numpy, sample_blocks(audio, size, path))
         else:
             yield from self._load(audio, path).split(size)
 
