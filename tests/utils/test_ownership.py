@@ -398,19 +398,17 @@ def test_every_format_replaces_every_other(bundle_parts, tmp_path):
     from todm_sb.bundle.bundle import write_bundle
     from todm_sb.bundle.manifest import BundledSubnet
     from todm_sb.export.onnx import export_onnx
-    from todm_sb.export.quantize import quantize_folder
     from todm_sb.export.web import export_web
 
     parts = dict(bundle_parts)
     space = parts.pop("space")
     subnet = BundledSubnet("max", space.max, {"params": 1})
-    export_onnx(tmp_path / "float", **parts)
     writers = {
         "bundle": lambda folder: write_bundle(folder, **parts),
         "web": lambda folder: export_web(folder, subnet, **parts),
         "speechbrain": lambda folder: export_folder(folder, **parts, hop=160),
         "onnx": lambda folder: export_onnx(folder, **parts),
-        "onnx-int8": lambda folder: quantize_folder(tmp_path / "float", folder),
+        "onnx-int8": lambda folder: export_onnx(folder, **parts, in_8_bits=True),
     }
     target = tmp_path / "x"
     target.mkdir()

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from todm_sb.export.onnx import write_models
-from todm_sb.export.quantize import write_quantized
+from todm_sb.export.onnx import write_both
 from todm_sb.export.run import common_parts
 from todm_sb.inference.onnx import OnnxASR
 from todm_sb.supernet import SubnetConfig, extract_subnet
@@ -35,11 +34,8 @@ def in_8_bits(run: Path, hparams: dict[str, Any]) -> Callable[[SubnetConfig], On
 
     def recogniser(config: SubnetConfig) -> OnnxASR:
         with tempfile.TemporaryDirectory() as temporary:
-            exact, small = (Path(temporary) / name for name in ("exact", "small"))
-            exact.mkdir()
-            small.mkdir()
-            write_models(exact, extract_subnet(model, config), **parts, longest_seconds=longest)
-            write_quantized(exact, small)
+            subnet = extract_subnet(model, config)
+            _, small = write_both(Path(temporary), subnet, **parts, longest_seconds=longest)
             return OnnxASR(small)
 
     return recogniser

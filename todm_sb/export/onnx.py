@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,25 @@ from sentencepiece import SentencePieceProcessor
 from speechbrain.processing.features import InputNormalization
 
 from todm_sb.dataio.detokenizer import tokens_of
-from todm_sb.export.onnx_features import features_model
+from todm_sb.export.onnx_features import FEATURES, features_model
 from todm_sb.export.onnx_networks import (
     encoder_model,
     joiner_model,
     predictor_model,
     streaming_encoder_model,
 )
+from todm_sb.export.quantize import write_quantized
 from todm_sb.nnet.encoders import onnx_form
 from todm_sb.nnet.predictor import StatelessPredictor
 from todm_sb.nnet.transducer import Transducer
+from todm_sb.search.probes import PRECISIONS
 from todm_sb.utils.ownership import new_export
 
 # sherpa-onnx's name for offline transducers whose encoder takes features and lengths.
 MODEL_TYPE = "zipformer2"
 MODELS = ("encoder.onnx", "decoder.onnx", "joiner.onnx")
 STREAMING_ENCODER, TOKENS = "streaming_encoder.onnx", "tokens.txt"
-FEATURES, REQUIREMENTS = "features.onnx", "requirements.txt"
+REQUIREMENTS = "requirements.txt"
 FILES = (*MODELS, STREAMING_ENCODER, FEATURES, TOKENS, REQUIREMENTS)
 
 # Of the device, besides todm_sb without its own: what OnnxASR imports.
@@ -50,6 +53,7 @@ def export_onnx(
     max_symbols: int = 5,
     longest_seconds: float | None = None,
     card: str | None = None,
+    in_8_bits: bool = False,
 ) -> list[str]:
     """Writes ``features.onnx``, ``encoder.onnx``, ``decoder.onnx`` (the predictor), ``joiner.onnx``
     and ``tokens.txt``; of a causal or dual-mode network with global normalisation, whose
@@ -68,6 +72,7 @@ def export_onnx(
         max_symbols: labels a frame at most.
         longest_seconds: the longest utterance that was trained on, if it is known.
         card: text of the model card, if there is to be one.
+        in_8_bits: write the models as :func:`todm_sb.export.quantize.write_quantized` makes them.
 
     Returns:
         Why sherpa-onnx would transcribe otherwise than :class:`todm_sb.inference.SubnetASR`, or
@@ -79,10 +84,33 @@ def export_onnx(
             folder holds what no export wrote (see
             :func:`todm_sb.utils.ownership.new_export`).
     """
-    with new_export(folder, "onnx", FILES, card) as new:
-        return write_models(
-            new, model, normalize, tokenizer_path, fbank, max_symbols, longest_seconds
+    form = "onnx-int8" if in_8_bits else "onnx"
+    with new_export(folder, form, FILES, card) as new, tempfile.TemporaryDirectory() as temporary:
+        exact = Path(temporary) if in_8_bits else new
+        obstacles = write_models(
+            exact, model, normalize, tokenizer_path, fbank, max_symbols, longest_seconds
         )
+        if in_8_bits:
+            write_quantized(exact, new)
+    return obstacles
+
+
+def write_both(folder: Path, *parts: Any, **named_parts: Any) -> tuple[Path, Path]:
+    """Writes a network into the folders ``float32`` and ``int8`` of a folder, as part of an export.
+
+    Args:
+        folder: made if need be.
+        *parts, **named_parts: of :func:`write_models`.
+
+    Returns:
+        Both folders.
+    """
+    exact, small = (folder / precision for precision in PRECISIONS)
+    exact.mkdir(parents=True)
+    small.mkdir()
+    write_models(exact, *parts, **named_parts)
+    write_quantized(exact, small)
+    return exact, small
 
 
 def write_models(

@@ -14,6 +14,9 @@ from todm_sb.export.graph import Graph
 from todm_sb.nnet.features import make_fbank
 from todm_sb.nnet.kaldi_fbank import FLOOR, PREEMPHASIS, KaldiFbank
 
+# The file of one.
+FEATURES = "features.onnx"
+
 
 def features_model(
     fbank: dict[str, Any], metadata: dict[str, str] | None = None

@@ -6,8 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from todm_sb.export.onnx import FILES, write_models
-from todm_sb.export.quantize import write_quantized
+from todm_sb.export.onnx import FILES, write_both
 from todm_sb.export.run import common_parts
 from todm_sb.search.probes import CARD, PRECISIONS, network_id, probes
 from todm_sb.supernet import SubnetConfig, extract_subnet
@@ -45,12 +44,7 @@ def write_probes(
     card = {"network": network_id(model.config, space)}
     with new_export(target, "probes", names) as new:
         for config in configs:
-            exact, small = (new / config.id / precision for precision in PRECISIONS)
-            exact.mkdir(parents=True)
-            small.mkdir()
-            write_models(exact, extract_subnet(model, config), **parts)
-            write_quantized(exact, small)
-            for precision in PRECISIONS:
-                own = {"subnet": config.to_dict(), "precision": precision, **card}
-                (new / config.id / precision / CARD).write_text(json.dumps(own), encoding="utf-8")
+            for folder in write_both(new / config.id, extract_subnet(model, config), **parts):
+                own = {"subnet": config.to_dict(), "precision": folder.name, **card}
+                (folder / CARD).write_text(json.dumps(own), encoding="utf-8")
     return [target / folder for folder in folders]

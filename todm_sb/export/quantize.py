@@ -12,40 +12,24 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
-from todm_sb.export.onnx import FEATURES, FILES, REQUIREMENTS, TOKENS
+from todm_sb.export.onnx_features import FEATURES
 from todm_sb.nnet.sizes import axes_of_a_scale, in_8_bits
-from todm_sb.utils.errors import ConfigError
-from todm_sb.utils.ownership import new_export
 
 
-def quantize_folder(source: str | Path, target: str | Path, card: str | None = None) -> None:
-    """Writes the 8-bit form of a folder of :func:`todm_sb.export.onnx.export_onnx`.
+def write_quantized(source: Path, target: Path) -> None:
+    """Writes the 8-bit form of a folder of :func:`todm_sb.export.onnx.write_models`.
 
     Matrix products are done in 8 bits, by onnxruntime's dynamic quantisation. All other weights
     (convolutions, SSMs, embedding, LSTM) are kept in 8 bits and unpacked when the file is loaded,
     which takes the operators of any engine. The filterbank stays as it is.
 
     Args:
-        source: folder of float models.
-        target: folder to write; made if need be. An earlier export there is replaced.
-        card: text of the model card, if there is to be one.
-
-    Raises:
-        ConfigError: if ``source`` holds no models, or ``target`` what no export wrote (see
-            :func:`todm_sb.utils.ownership.new_export`).
+        source: of float models, and nothing else.
+        target: a folder that is there and empty.
     """
-    source = Path(source)
-    names = sorted(path.name for path in source.glob("[!.]*.onnx"))
-    if not names:
-        raise ConfigError(f"{source} holds no ONNX models: write them with export_onnx first")
-    with new_export(target, "onnx-int8", (*FILES, *names), card) as new:
-        write_quantized(source, new)
-
-
-def write_quantized(source: Path, target: Path) -> None:
-    """As :func:`quantize_folder`, into a folder that is there and empty, as part of an export."""
-    for path in sorted(source.glob("[!.]*.onnx")):
-        if path.name == FEATURES:
+    for path in sorted(source.iterdir()):
+        if path.suffix != ".onnx" or path.name == FEATURES:
+            shutil.copyfile(path, target / path.name)
             continue
         with tempfile.TemporaryDirectory() as folder:
             dynamic = Path(folder) / path.name
@@ -64,9 +48,6 @@ def write_quantized(source: Path, target: Path) -> None:
         helper.set_model_props(model, metadata)
         pack_weights(model)
         onnx.save(model, target / path.name)
-    for name in (FEATURES, TOKENS, REQUIREMENTS):
-        if (source / name).exists():
-            shutil.copyfile(source / name, target / name)
 
 
 def pack_weights(model: onnx.ModelProto) -> None:

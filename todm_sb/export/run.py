@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -224,8 +223,7 @@ def _write_onnx(parts: dict[str, Any], in_8_bits: bool) -> None:
         raise ConfigError("ONNX holds one subnet: choose it with --subnet or --budget")
     with named_packages("export to ONNX"):
         from todm_sb.export.onnx import export_onnx
-        from todm_sb.export.quantize import quantize_folder
-    target, card = parts.pop("folder"), parts.pop("card")
+    target = parts["folder"]
     has = {"norm_type": parts["normalize"].norm_type, **parts["fbank"]}
     lacks = [f"{key}: {value}" for key, value in STREAMING.items() if has.get(key) != value]
     encoder = parts["model"].encoder
@@ -233,11 +231,5 @@ def _write_onnx(parts: dict[str, Any], in_8_bits: bool) -> None:
         lacks.append(f"time_strides of at most {KERNEL}")
     if True in encoder.modes and lacks:
         logger.warning("%s cannot stream: train the network with %s", target, ", ".join(lacks))
-    with tempfile.TemporaryDirectory() as temporary:
-        if in_8_bits:
-            obstacles = export_onnx(temporary, **parts)
-            quantize_folder(temporary, target, card)
-        else:
-            obstacles = export_onnx(target, **parts, card=card)
-    if obstacles:
+    if obstacles := export_onnx(**parts, in_8_bits=in_8_bits):
         logger.warning("%s is not for sherpa-onnx: %s", target, "; ".join(obstacles))
