@@ -432,21 +432,6 @@ def test_without_a_gradient_so_far_there_is_nothing_to_clip_by():
     assert torch.equal(p, torch.full_like(p, 0.5))
 
 
-def test_a_state_that_was_frozen_thaws():
-    """Of a group with mostly zero gradients, older versions saved a threshold of 0."""
-    p = torch.nn.Parameter(torch.full((4,), 0.5, dtype=torch.float64))
-    optimizer = ScaledAdam([p])
-    for _ in range(30):
-        p.grad = torch.zeros(4, dtype=torch.float64)
-        optimizer.step()
-    state = optimizer.state_dict()
-    state["param_groups"][0]["threshold"] = 0.0
-    optimizer.load_state_dict(state)
-    p.grad = torch.ones(4, dtype=torch.float64)
-    optimizer.step()
-    assert (p < 0.5).all()
-
-
 def test_as_long_as_most_gradients_are_not_zero_the_threshold_is_the_definitions():
     """Zeros count in the median there."""
     params, reference = make_params(), Reference(make_params(), clipping_update_period=10)

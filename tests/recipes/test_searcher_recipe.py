@@ -1,7 +1,6 @@
 """A recipe's searcher decodes in validation, test and search, and not in what is exported."""
 
 import json
-import re
 import shutil
 
 import pytest
@@ -9,7 +8,6 @@ from tiny import arguments, call
 
 from todm_sb.decoders.hypothesis import Hypothesis
 from todm_sb.decoders.protocol import Searcher
-from todm_sb.inference import SubnetASR
 from todm_sb.search.pareto import SearchResult
 from todm_sb.utils.errors import ConfigError
 
@@ -87,15 +85,3 @@ def test_a_study_of_another_searcher_is_refused(by_ctc, tiny_run, tmp_path):
     recipe.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"of another searcher \(CTCSearcher, not Transducer"):
         call("search", run, "--evaluations", 3, "--no-baselines")
-
-
-def test_a_run_made_before_there_was_the_key_is_searched_and_exported(tiny_run, tmp_path):
-    run = shutil.copytree(tiny_run, tmp_path / "run")
-    recipe = run / "hyperparams.yaml"
-    text = recipe.read_text(encoding="utf-8")
-    old = re.sub(r"^searcher: .*\n(?:\s+.*\n)*", "", text, flags=re.MULTILINE)
-    assert old != text
-    recipe.write_text(old, encoding="utf-8")
-    call("search", run, "--evaluations", 2, "--no-baselines")
-    call("export", run, tmp_path / "new", "--subnet=min")
-    assert SubnetASR.from_bundle(tmp_path / "new").mods.decoder.beam_size == 1

@@ -159,14 +159,6 @@ def test_an_unknown_algorithm_is_refused(name, message):
     assert "\n" not in str(caught.value)
 
 
-def test_studies_of_before_there_was_a_choice_are_of_nsga2(tmp_path):
-    study = SharedStudy(tmp_path / "study.db")
-    study.agree({"cost": "params"}, dict)
-    study.agree({"cost": "params", "algorithm": "nsga2"}, dict)
-    with pytest.raises(ConfigError, match=r"of another algorithm \(nsga2, not local\)"):
-        study.agree({"cost": "params", "algorithm": "local"}, dict)
-
-
 class Own:
     """An algorithm of a user's own; each test takes something away."""
 

@@ -72,12 +72,12 @@ def test_all_recipes_have_the_key():
         assert "searcher" in Recipe(path, named).settings(), path
 
 
-def test_a_run_of_before_there_was_the_key_searches_as_it_did(make_transducer):
+def test_a_recipe_without_the_key_searches_by_its_sizes(make_transducer):
     model = make_transducer()
     searcher = searcher_of(SIZES, model)
     assert type(searcher) is TransducerSearcher
     assert (searcher.beam_size, searcher.max_symbols, searcher.nbest) == (3, 2, 1)
-    # Checkpoints of such a run go on competing with later ones.
+    # Checkpoints of such a run compete with those of one with the key.
     named = {**SIZES, "searcher": partial(TransducerSearcher, **SIZES)}
     assert decoding_of(SIZES, model) == decoding_of(named, model) == 2
 

@@ -389,8 +389,7 @@ def _clip_factor(group: dict[str, Any], norm: float) -> float:
     if early or step % period == 0:
         median = _median(norms) or _median([norm for norm in norms if norm > 0]) or math.inf
         group["threshold"] = scale * median * (2.0 if early else 1.0)
-    # In a state that an older version saved, it may be 0.
-    clip = min(1.0, (group["threshold"] or math.inf) / (norm + 1e-20))
+    clip = min(1.0, group["threshold"] / (norm + 1e-20))
     group["num_clipped"] += clip < 1.0
     return clip
 

@@ -22,7 +22,6 @@ from todm_sb.decoders.greedy import greedy_search
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.space import SearchSpace, SubnetConfig
 from todm_sb.supernet.extract import extract_subnet
-from todm_sb.utils.errors import ConfigError
 
 # Runs of a network in a row; the first fills the caches.
 RUNS = 4
@@ -65,15 +64,7 @@ class LatencyTable:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> LatencyTable:
-        """Inverse of :meth:`to_dict`.
-
-        Raises:
-            ConfigError: if it is of a version that measured otherwise.
-        """
-        if "savings" not in data:
-            raise ConfigError(
-                "this study's latencies were measured by an older todm_sb: choose another --study"
-            )
+        """Inverse of :meth:`to_dict`."""
         savings = (
             {key: {int(choice): s for choice, s in of.items()} for key, of in layer.items()}
             for layer in data["savings"]

@@ -140,9 +140,9 @@ class SearchResult:
                 {name: tuple(ids) for name, ids in data["methods"].items()},
                 tuple(entry["budget"] for entry in data["budgets"]),
                 data["checkpoint"],
-                dict(data.get("scored", {})),
-                data.get("dev_set", ""),
-                data.get("precision", PRECISIONS[0]),
+                data["scored"],
+                data["dev_set"],
+                data["precision"],
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"{path} was not written by todm-sb search ({error!r})") from None

@@ -24,7 +24,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from todm_sb.search.probes import PRECISIONS
 from todm_sb.space import SubnetConfig
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.extras import installing, named_packages
@@ -41,17 +40,6 @@ GRACE = 60
 PAUSE = 0.2
 
 SEARCH, BASELINE = "search", "baseline"
-
-# Of a search whose latencies are not from a table of another device.
-MEASURED_HERE = "measured here"
-
-# What studies were of that do not say so, since there was no choice.
-EARLIER = {
-    "algorithm": "nsga2",
-    "searcher": "TransducerSearcher",
-    "latency": MEASURED_HERE,
-    "precision": PRECISIONS[0],
-}
 
 
 class SharedStudy:
@@ -139,9 +127,7 @@ class SharedStudy:
                 self._studies[SEARCH].add_trial(trial)
             agreement = self._agreements()[0]
         for key, value in task.items():
-            # An older study does not know of every key.
-            theirs = agreement["task"].get(key, EARLIER.get(key, value))
-            if theirs != value:
+            if (theirs := agreement["task"].get(key)) != value:
                 raise ConfigError(
                     f"study {self.name!r} is of another {key} ({theirs}, not {value}): "
                     "choose another name with --study"

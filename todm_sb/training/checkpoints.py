@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -119,8 +119,7 @@ class SafeCheckpointer(Checkpointer):
 
     def _is_good(self, path: Path) -> bool:
         if path not in self._good:
-            needed = {x for x in self.recoverables if not self.optional_recoverables.get(x)}
-            reason = broken(path, needed)
+            reason = broken(path)
             if reason is not None:
                 logger.warning("checkpoint %s is broken and not used: %s", path, reason)
             self._good[path] = reason is None
@@ -128,33 +127,26 @@ class SafeCheckpointer(Checkpointer):
 
 
 def keep(checkpointer: Checkpointer, **kept: Any) -> None:
-    """Has checkpoints hold objects with methods ``save`` and ``load``; older ones may lack them.
+    """Has checkpoints hold objects with methods ``save`` and ``load``.
 
     Args:
         checkpointer: of the run.
         kept: the objects, by name.
     """
     for name, x in kept.items():
-        checkpointer.add_recoverable(name, x, type(x).load, type(x).save, optional_load=True)
+        checkpointer.add_recoverable(name, x, type(x).load, type(x).save)
 
 
-def broken(path: Path, recoverables: Collection[str] = ()) -> str | None:
+def broken(path: Path) -> str | None:
     """What is wrong with a checkpoint; None if nothing is.
-
-    A checkpoint without sums (SpeechBrain's own, or one whose deletion was broken off) must have
-    a file for each recoverable.
 
     Args:
         path: its folder.
-        recoverables: names of what a run keeps in it.
     """
     try:
         meta = yaml.safe_load((path / METAFNAME).read_text(encoding="utf-8"))
         if not isinstance(meta, dict) or "unixtime" not in meta:
             return f"{METAFNAME} is not what it should be"
-        if not (path / SUMS).exists():
-            missing = [name for name in recoverables if not (path / f"{name}.ckpt").exists()]
-            return f"it lacks {SUMS} and {missing[0]}.ckpt" if missing else None
         expected = json.loads((path / SUMS).read_text(encoding="utf-8"))
         if not isinstance(expected, dict) or not expected:
             return f"{SUMS} is not what it should be"
@@ -213,7 +205,7 @@ def log_those_apart(checkpointer: Checkpointer, wer_of: Mapping[str, str]) -> No
 
 
 def _wer_of(checkpoint: Checkpoint) -> dict[str, str]:
-    """Those made before there was such a record are of one thing, and of nothing else."""
+    """What its WER is of; nothing of one in the midst of an epoch, which has none."""
     return checkpoint.meta.get(WER_OF, {})
 
 
@@ -246,7 +238,7 @@ def recover_average(
     """
     key = max_key or min_key
     if key is not None and not _measured_at_last(checkpointer, key):
-        # Where any has the metric, the warm-up was shorter then, or the version older.
+        # Where any has the metric, the warm-up was shorter then.
         max_key, min_key, key, n_average = None, None, None, 1
     measured = checkpointer.find_checkpoints(ckpt_predicate=lambda c: key is None or key in c.meta)
     alike = [c for c in measured if (wer_of or {}).items() <= _wer_of(c).items()]

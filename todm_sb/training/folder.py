@@ -19,7 +19,6 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
 from todm_sb.dataio.tokenizer import tokenizer_path
 from todm_sb.training import provenance
 from todm_sb.training.identity import (
-    OPTIONS,
     TOKENIZER,
     differences,
     identity_of,
@@ -203,8 +202,7 @@ def _refuse_other_files(folder: Path) -> None:
 
 
 def _identity_in(folder: Path) -> dict[str, Any]:
-    """What identifies the run in a folder; of one made before there was ``identity.json``, or
-    before that had the optimizer's options, by its recipe."""
+    """What identifies the run in a folder; where ``identity.json`` is lost, by its recipe."""
     recipe = folder / RECIPE
     try:
         tree = YAML().load(recipe.read_text(encoding="utf-8"))
@@ -218,6 +216,4 @@ def _identity_in(folder: Path) -> dict[str, Any]:
     if not tree.keys() >= NEEDED:
         raise ConfigError(f"{recipe} is of another kind of run: give another --output_folder")
     recorded = read_identity(folder)
-    if recorded is not None and any(key.startswith(OPTIONS) for key in recorded):
-        return recorded
-    return {**identity_of(load_hparams(folder)), **(recorded or {})}
+    return identity_of(load_hparams(folder)) if recorded is None else recorded

@@ -30,8 +30,7 @@ TOKENIZER = "tokenizer"
 # What the letters of a transcript become before the tokenizer has them, or first of all in it.
 TEXT_KEYS = ("letter_case", "text_normalization")
 FEATURE_KEYS = tuple(inspect.signature(make_fbank).parameters)
-# How the keys of the optimizer's options begin, and what an option may be to be compared.
-OPTIONS = "opt_class."
+# What an option of the optimizer may be to be compared.
 PLAIN = (bool, int, float, str, list, tuple, type(None))
 
 
@@ -63,7 +62,7 @@ def identity_of(hparams: dict[str, Any]) -> dict[str, Any]:
         **flat("search_space", hparams["space"].to_dict()),
         **flat("model", network_of(model)),
         "opt_class": getattr(optimizer, "__name__", type(optimizer).__name__),
-        **{f"{OPTIONS}{k}": v for k, v in options.items() if isinstance(v, PLAIN)},
+        **{f"opt_class.{k}": v for k, v in options.items() if isinstance(v, PLAIN)},
     }
     # Through JSON, so that a tuple equals the list that it is stored as.
     return json.loads(json.dumps({k: v for k, v in values.items() if "dropout" not in k}))

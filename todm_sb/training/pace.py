@@ -74,7 +74,7 @@ def pace_of(settings: Mapping[str, Any], factor: int | str, n_ranks: int) -> Pac
 
     Args:
         settings: of the recipe: ``max_batch_seconds`` and ``reference_batch_seconds``. Without the
-            latter, as in runs of earlier versions, each step counts as a reference batch.
+            latter each step counts as a reference batch.
         factor: ``grad_accumulation_factor``, a number or ``auto``.
         n_ranks: processes that train together.
 

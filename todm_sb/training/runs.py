@@ -25,7 +25,6 @@ from todm_sb.search.probes import PRECISIONS
 from todm_sb.training.broken_audio import COUNTS_AS_DELETED, BrokenAudioLog
 from todm_sb.training.checkpoints import recover_average
 from todm_sb.training.identity import TOKENIZER, read_identity
-from todm_sb.training.legacy import modernise
 from todm_sb.training.recipe import RECIPE, dump, load_text, replace_strings, yaml_of
 from todm_sb.utils.errors import ConfigError, DataError, TODMError, quoted, recipe_errors
 from todm_sb.utils.files import sha256_of
@@ -87,7 +86,7 @@ def load_hparams(run: Path) -> dict[str, Any]:
     if not hparams_file.is_file():
         raise ConfigError(f"{run} is no output_folder of train.py: it holds no {RECIPE}")
     with recipe_errors(hparams_file):
-        text = relocate(modernise(hparams_file.read_text(encoding="utf-8")), run)
+        text = relocate(hparams_file.read_text(encoding="utf-8"), run)
         tree = yaml_of().load(text)
         # Some loggers begin a file when they are made.
         tree.update(dict.fromkeys(LOGGERS & tree.keys()))

@@ -17,7 +17,7 @@ def searcher_of(hparams: Mapping[str, Any], model: Transducer) -> Searcher:
 
     Args:
         hparams: which may have ``beam_size`` and ``max_symbols``; they count where there is no key
-            ``searcher``, as in runs made before there was one.
+            ``searcher``.
         model: that it is to search with.
 
     Raises:

@@ -66,11 +66,15 @@ def comparison(run):
         "WER of the other": 10.0,
         "relative difference": {"value": -10.0, "low": -15.0, "high": -5.0},
         "by seed": {"1": -10.0},
+        "units": 2,
+        "unit": "speakers",
+        "seconds": [8.0, 9.0],
     }
     data = {
         "command": "todm-sb compare x.yaml",
-        "splits": {"test": {"sizes": [row], "ablation": []}},
-        "cost": {"means": {}, "seeds": [], "ratio": {}},
+        "splits": {"test": {"sizes": [row], "tuned": [], "ablation": [], "scored": []}},
+        "tunings": {},
+        "cost": {"means": {}, "steps": {}, "seeds": [], "ratio": {}},
     }
     folder = run.parents[1]
     (folder / "comparison.json").write_text(json.dumps(data))

@@ -106,10 +106,10 @@ def is_archived(archive: Path, cell: Cell) -> bool:
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Any], list[dict[str, Any]]]:
-    """Options, files and history of a cell; archives made before have no history."""
+    """Options, files and history of a cell."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        return dict(kept["options"]), dict(kept["files"]), list(kept.get("history", []))
+        return dict(kept["options"]), dict(kept["files"]), list(kept["history"])
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise DataError(f"{path} cannot be read ({error}): {AGAIN}") from None
 

@@ -98,8 +98,8 @@ class Comparison:
         for size in self.sizes:
             name = TUNED + size.name
             if pairs := self._pairs(split, [(size, name, None)]):
-                told = {"parameters": size.parameters, "cell": name}
-                rows.append(_row(name, pairs) | told | self._seconds(name, [*pairs]))
+                seconds = self._seconds(name, [*pairs])
+                rows.append(_row(name, pairs) | {"parameters": size.parameters, **seconds})
         return rows
 
     def _ablation_rows(self, split: str) -> list[dict[str, Any]]:
@@ -178,17 +178,16 @@ def comparison_markdown(data: dict[str, Any], heading: str = "##") -> str:
     parts, note = [], _note([*data["splits"].values()])
     for split, tables in data["splits"].items():
         parts.append(f"{heading} Subnets and individual networks, {split}")
-        # Comparisons made before have nothing tuned.
-        parts.append(_sizes_table([*tables["sizes"], *tables.get("tuned", [])], data["cost"]))
-        for scored in tables.get("scored", []):  # comparisons made before do not have it
+        parts.append(_sizes_table([*tables["sizes"], *tables["tuned"]]))
+        for scored in tables["scored"]:
             seeds = (
                 f"Seeds {', '.join(map(str, scored['seeds']))}: " if tables["scored"][1:] else ""
             )
             parts.append(seeds + scored_text(scored))
         if tables["ablation"]:
             parts.append(f"{heading} Ablation, {split}")
-            parts.append(_ablation_table(tables["ablation"], data["cost"]))
-    tunings = _tunings_text(data.get("tunings", {}))
+            parts.append(_ablation_table(tables["ablation"]))
+    tunings = _tunings_text(data["tunings"])
     return "\n\n".join([*parts, *tunings, _cost_text(data["cost"]), note]) + "\n"
 
 
@@ -218,9 +217,8 @@ def _note(tables: Sequence[dict[str, Any]]) -> str:
         tables: of each test set.
     """
     kinds = ("sizes", "tuned", "ablation")
-    rows = [row for table in tables for kind in kinds for row in table.get(kind, [])]
-    # Comparisons made before do not have it.
-    units = sorted({f"{row['units']} {row['unit']}" for row in rows if "unit" in row})
+    rows = [row for table in tables for kind in kinds for row in table[kind]]
+    units = sorted({f"{row['units']} {row['unit']}" for row in rows})
     return (
         "Relative differences are negative where the subnets of the full method make fewer errors. "
         f"Intervals: 95 %, paired bootstrap over {' or '.join(units) or 'utterances'} and, where "
@@ -244,7 +242,7 @@ def verdict(low: float | None, high: float | None) -> str:
     return "worse" if low is None or low > 0 else "-"
 
 
-def _sizes_table(rows: Sequence[dict[str, Any]], cost: dict[str, Any]) -> str:
+def _sizes_table(rows: Sequence[dict[str, Any]]) -> str:
     if not rows:
         return "No size is finished yet."
 
@@ -256,7 +254,7 @@ def _sizes_table(rows: Sequence[dict[str, Any]], cost: dict[str, Any]) -> str:
             f"{row['WER of the other']:.2f}",
             f"{row['WER']:.2f}",
             *_difference(row),
-            *_seconds(row, cost, row.get("cell", INDIVIDUAL + row["name"])),
+            *_seconds(row),
         )
 
     head = (
@@ -274,7 +272,7 @@ def _sizes_table(rows: Sequence[dict[str, Any]], cost: dict[str, Any]) -> str:
     return markdown_table(head, [line(row) for row in rows])
 
 
-def _ablation_table(rows: Sequence[dict[str, Any]], cost: dict[str, Any]) -> str:
+def _ablation_table(rows: Sequence[dict[str, Any]]) -> str:
     head = (
         "without, or instead",
         "its WER %",
@@ -292,7 +290,7 @@ def _ablation_table(rows: Sequence[dict[str, Any]], cost: dict[str, Any]) -> str
             f"{row['WER of the other']:.2f}",
             f"{row['WER']:.2f}",
             *_difference(row),
-            *_seconds(row, cost, ABLATION + row["name"]),
+            *_seconds(row),
         )
         for row in rows
     ]
@@ -302,7 +300,7 @@ def _ablation_table(rows: Sequence[dict[str, Any]], cost: dict[str, Any]) -> str
 def _difference(row: dict[str, Any]) -> tuple[str, str, str, str]:
     """The difference, its interval, what that says, and the difference in each seed."""
     found = row["relative difference"]
-    by_seed = ", ".join(f"{seed}: {_signed(x)}" for seed, x in row.get("by seed", {}).items())
+    by_seed = ", ".join(f"{seed}: {_signed(x)}" for seed, x in row["by seed"].items())
     verdict_ = verdict(found["low"], found["high"])
     return _signed(found["value"]), _bounds(found), verdict_, by_seed
 
@@ -324,12 +322,9 @@ def _signed(percent: float | None) -> str:
     return "-" if percent is None else f"{percent:+.1f}"
 
 
-def _seconds(row: dict[str, Any], cost: dict[str, Any], name: str) -> tuple[str, ...]:
-    """What a network's training took, and the supernet's for the same seeds."""
-    means = cost["means"]
-    # Comparisons made before have means over all seeds alone.
-    seconds = [means[x]["processor"] for x in (name, SUPERNET)] if name in means else []
-    return tuple(f"{x:.0f}" for x in row.get("seconds", seconds)) or ("", "")
+def _seconds(row: dict[str, Any]) -> tuple[str, ...]:
+    """What a network's training took, and the supernet's for the same seeds; the mean has none."""
+    return tuple(f"{x:.0f}" for x in row["seconds"]) if "seconds" in row else ("", "")
 
 
 def _cost_text(cost: dict[str, Any]) -> str:
@@ -347,7 +342,7 @@ def _cost_text(cost: dict[str, Any]) -> str:
                 f"To {OF_THE_PAPER} that cost as much on average as these {n}: "
                 f"{ratio['processor'] * n / OF_THE_PAPER:.2f} in processor time."
             )
-    lines += _steps_text(cost.get("steps", {}))  # comparisons made before do not have it
+    lines += _steps_text(cost["steps"])
     lines.append("Seconds are processor time of the training epochs, without validation.")
     return " ".join(lines)
 
