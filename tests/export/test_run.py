@@ -242,9 +242,19 @@ def test_results_of_other_weights_are_left_out(run, bundle_parts, tmp_path, capl
     assert rates["max"] == {"WER": 2.5, "CER": 2.0}
 
 
-@pytest.mark.parametrize("other", [{"beam_size": 4}, {"max_symbols": 5}, {"searcher": "Mine"}])
+MINE = "--searcher='!name:todm_sb.decoders.transducer.TransducerSearcher {max_symbols: 2}'"
+
+
+@pytest.mark.parametrize(
+    ("other", "mend"),
+    [
+        ({"beam_size": 4}, "--beam_size=1"),
+        ({"beam_size": 4, "max_symbols": 5}, "--beam_size=1 --max_symbols=2"),
+        ({"searcher": "Mine"}, MINE),
+    ],
+)
 def test_results_of_another_search_than_is_exported_are_left_out(
-    run, bundle_parts, tmp_path, caplog, other
+    run, bundle_parts, tmp_path, caplog, other, mend
 ):
     exported = {"searcher": "TransducerSearcher", "beam_size": 1, "max_symbols": 2}
     result = {"subnet": "max", **bundle_parts["space"].max.to_dict(), "WER": 1.5, "CER": 1.0}
@@ -254,7 +264,7 @@ def test_results_of_another_search_than_is_exported_are_left_out(
     assert read_bundle(tmp_path / "all").manifest.subnets[0].error_rates["WER"] == 2.5
     (key, value), *_ = other.items()
     assert f"{key} {value}" in caplog.text
-    assert "which is exported: it is left out; to test that, train.py --test_only" in caplog.text
+    assert f"it is left out; to test that, train.py --test_only {mend}\n" in caplog.text
 
 
 def test_an_export_takes_as_many_labels_a_frame_as_the_runs_own_searcher(run, tmp_path):
