@@ -80,17 +80,18 @@ def routes(found: Sequence[WebModel], runtime_folder: Path) -> dict[str, Path]:
     served["/"] = PAGE / "index.html"
     served |= {f"/runtime/{name}": runtime_folder / name for name in runtime.FILES}
     for model in found:
-        served |= {f"{_location(model)}{name}": model.folder / name for name in models.FILES}
+        served |= {f"/{_location(model)}{name}": model.folder / name for name in models.FILES}
     return served
 
 
 def catalogue(found: Sequence[WebModel]) -> list[dict[str, Any]]:
-    """What the page is told of the models: their cards, size in bytes, and where they are."""
+    """What the page is told of the models: their cards, size in bytes, and where they are, as seen
+    from the page."""
     return [{**m.card, "bytes": m.size, "location": _location(m)} for m in found]
 
 
 def _location(model: WebModel) -> str:
-    return quote("/models/" if model.path == "." else f"/models/{model.path}/")
+    return quote("models/" if model.path == "." else f"models/{model.path}/")
 
 
 class _Handler(SimpleHTTPRequestHandler):

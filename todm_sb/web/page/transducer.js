@@ -10,10 +10,11 @@ export class Transducer {
     env.wasm.numThreads = threads;
     env.logLevel = "error";
     const network = new Transducer();
+    const folder = new URL(location, import.meta.url).href;
     for (const part of ["features", "encoder", "decoder", "joiner"]) {
-      network[part] = await InferenceSession.create(`${location}${part}.onnx`);
+      network[part] = await InferenceSession.create(`${folder}${part}.onnx`);
     }
-    network.pieces = await readTokens(`${location}tokens.txt`);
+    network.pieces = await readTokens(`${folder}tokens.txt`);
     network.maxSymbols = maxSymbols;
     return network;
   }
