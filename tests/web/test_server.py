@@ -64,6 +64,13 @@ def test_the_list_says_where_the_models_are(web_export, serve):
         assert get(f"/{model['location']}tokens.txt")[0] == 200
 
 
+def test_a_folder_whose_name_is_not_utf_8_is_served(web_export, serve):
+    get = serve(web_export("a\udce4/int8"))
+    (model,) = json.loads(get("/models.json")[2])
+    assert model["location"] == "models/a%E4/int8/"
+    assert get("/models/a%E4/int8/tokens.txt")[0] == 200
+
+
 def test_a_model_alone_is_served(web_export, serve):
     get = serve(web_export() / "min" / "int8")
     (model,) = json.loads(get("/models.json")[2])

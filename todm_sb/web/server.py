@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -91,7 +92,8 @@ def catalogue(found: Sequence[WebModel]) -> list[dict[str, Any]]:
 
 
 def _location(model: WebModel) -> str:
-    return quote("models/" if model.path == "." else f"models/{model.path}/")
+    # A name need not be UTF-8.
+    return quote(os.fsencode("models/" if model.path == "." else f"models/{model.path}/"))
 
 
 class _Handler(SimpleHTTPRequestHandler):
