@@ -1,7 +1,9 @@
 import http.client
 import json
 import os
+import socket
 import threading
+from urllib.request import urlopen
 
 import pytest
 
@@ -161,6 +163,19 @@ def test_a_browser_does_not_take_what_another_folder_had_at_the_same_place(web_e
     assert get(path)[0] == 404
 
 
+@pytest.mark.parametrize("host", ["::1", "::"])
+def test_ipv6_is_served(web_export, web_runtime, host):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("needs IPv6")
+    with PageServer(find_models(web_export()), web_runtime, host, 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert server.url == f"http://[::1]:{server.server_address[1]}/"
+        assert urlopen(server.url).status == 200
+        server.shutdown()
+
+
 def test_a_port_in_use_is_one_line(web_export, web_runtime):
     found = find_models(web_export())
     with PageServer(found, web_runtime, "127.0.0.1", 0) as first:
@@ -173,5 +188,7 @@ def test_a_host_that_is_not_here_is_one_line(web_export, web_runtime):
     found = find_models(web_export())
     with pytest.raises(ConfigError, match="--host no such host is not a name or address"):
         PageServer(found, web_runtime, "no such host", 0)
+    with pytest.raises(ConfigError, match=r"--host x{99} is not a name or address"):
+        PageServer(found, web_runtime, "x" * 99, 0)
     with pytest.raises(ConfigError, match=r"cannot serve at 192\.0\.2\.1"):
         PageServer(found, web_runtime, "192.0.2.1", 0)

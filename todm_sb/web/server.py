@@ -59,8 +59,9 @@ class PageServer(ThreadingHTTPServer):
         self.files = routes(found, runtime_folder)
         self.catalogue = json.dumps(catalogue(found)).encode()
         try:
-            super().__init__((host, port), _Handler)
-        except OSError as error:
+            self.address_family, address = _address_of(host, port)
+            super().__init__(address, _Handler)
+        except (OSError, UnicodeError) as error:
             raise ConfigError(_why_not_bound(error, host, port)) from None
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -72,7 +73,8 @@ class PageServer(ThreadingHTTPServer):
     def url(self) -> str:
         """Of the page."""
         host, port = self.server_address[:2]
-        return f"http://{'127.0.0.1' if host == '0.0.0.0' else host!s}:{port}/"
+        name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(str(host), str(host))
+        return f"http://{f'[{name}]' if ':' in name else name}:{port}/"
 
 
 def routes(found: Sequence[WebModel], runtime_folder: Path) -> dict[str, Path]:
@@ -150,8 +152,16 @@ class _Handler(SimpleHTTPRequestHandler):
         """Says nothing of what went well."""
 
 
-def _why_not_bound(error: OSError, host: str, port: int) -> str:
-    if isinstance(error, socket.gaierror):
+def _address_of(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
+    """What to bind: of a name that has addresses of both families, the IPv4 one."""
+    flags = socket.AI_PASSIVE  # no name at all is any address
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=flags)
+    family, *_, address = min(found, key=lambda info: info[0] != socket.AF_INET)
+    return family, address
+
+
+def _why_not_bound(error: OSError | UnicodeError, host: str, port: int) -> str:
+    if isinstance(error, socket.gaierror | UnicodeError):
         return f"--host {host} is not a name or address of this machine"
     if error.errno == errno.EADDRINUSE:
         return f"port {port} of {host} is in use: choose another by --port, or any by --port 0"
