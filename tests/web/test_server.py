@@ -109,6 +109,36 @@ def test_nothing_else_is_served(web_export, serve, tmp_path, path):
     assert b"root:" not in body
 
 
+def test_an_address_that_is_none_is_a_bad_request(web_export, serve):
+    assert serve(web_export())("http://[", Host="localhost")[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8000", 200),
+        ("LocalHost", 200),
+        ("127.0.0.1:9000", 200),  # of ssh -L
+        ("[::1]:8000", 200),
+        ("example.org:8000", 421),
+        ("localhost.example.org", 421),
+        ("", 421),
+        ("[", 400),
+    ],
+)
+def test_sites_that_lead_their_name_here_get_nothing(web_export, serve, host, status):
+    get = serve(web_export())
+    for path in ("/", "/models.json", "/models/min/int8/encoder.onnx"):
+        got, _, body = get(path, Host=host)
+        assert got == status
+        assert status == 200 or (b"min" not in body and b"xxx" not in body)
+
+
+def test_where_other_machines_are_served_any_name_is_good(web_export, web_runtime):
+    with PageServer(find_models(web_export()), web_runtime, "0.0.0.0", 0) as server:
+        assert not server.names
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 def test_nothing_can_be_written(web_export, serve, method):
     assert serve(web_export())("/index.html", method)[0] == 501

@@ -9,8 +9,10 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from functools import cached_property
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlsplit
@@ -58,6 +60,7 @@ class PageServer(ThreadingHTTPServer):
     ) -> None:
         self.files = routes(found, runtime_folder)
         self.catalogue = json.dumps(catalogue(found)).encode()
+        self.host = host
         try:
             self.address_family, address = _address_of(host, port)
             super().__init__(address, _Handler)
@@ -68,6 +71,15 @@ class PageServer(ThreadingHTTPServer):
         """A browser that goes away is no error."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
+
+    @cached_property
+    def names(self) -> set[str]:
+        """By which a browser may call a server of this machine only: a site that let its own name
+        lead here could read what is served (DNS rebinding). Empty where others are served, too."""
+        bound = str(self.server_address[0])
+        if not ip_address(bound).is_loopback:
+            return set()
+        return {"localhost", "127.0.0.1", "::1", bound, self.host.lower()}
 
     @property
     def url(self) -> str:
@@ -112,7 +124,15 @@ class _Handler(SimpleHTTPRequestHandler):
     }
 
     def send_head(self) -> BinaryIO | None:
-        path = urlsplit(self.path).path
+        try:
+            path = urlsplit(self.path).path
+            name = urlsplit(f"//{self.headers.get('Host', '')}").hostname
+        except ValueError:
+            self.send_error(HTTPStatus.BAD_REQUEST)
+            return None
+        if self.server.names and name not in self.server.names:
+            self.send_error(HTTPStatus.MISDIRECTED_REQUEST, explain=f"Ask for {self.server.url}")
+            return None
         if path == MODELS_JSON:
             return self._send_catalogue()
         if path not in self.server.files:
