@@ -627,6 +627,28 @@ def test_a_card_tells_what_was_trained_on_and_no_path(run, tmp_path):
     assert "mine" not in text
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_tells_the_longest_utterance_of_training(run, tmp_path, form):
+    rows = [f"{i},{d},a.wav,s,HELLO" for i, d in enumerate([3.5, 2.5])]
+    (tmp_path / "train.csv").write_text("\n".join(["ID,duration,wav,spk_id,wrds", *rows]))
+    if form not in ("bundle", "speechbrain"):
+        pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    from todm_sb.inference.onnx import OnnxASR
+
+    target = tmp_path / form
+    export_run(run, target, "min", form=form)
+    if form == "bundle":
+        told = [read_bundle(target).manifest.longest_seconds]
+    elif form == "speechbrain":
+        told = [SubnetASR.from_hparams(target).hparams.longest_seconds]
+    elif form == "web":
+        told = [m.card["longest_seconds"] for m in find_models(target)]
+        told += [OnnxASR(m.folder).longest_seconds for m in find_models(target)]
+    else:
+        told = [OnnxASR(target).longest_seconds]
+    assert set(told) == {3.5}
+
+
 def test_a_card_that_somebody_edited_or_wrote_is_kept(run, tmp_path, caplog):
     target, command = (
         tmp_path / "x",
