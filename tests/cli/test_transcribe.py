@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import threading
+from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,8 +15,12 @@ import torch
 
 from todm_sb.cli import FAILED, OK, main
 from todm_sb.cli.recogniser import load
+from todm_sb.cli.transcripts import Result, show
 from todm_sb.inference import SubnetASR
 from todm_sb.inference.formats import FORMATS, SUFFIXES
+from todm_sb.inference.recogniser import Transcribed
+from todm_sb.inference.results import Transcript
+from todm_sb.inference.sources import Source
 from todm_sb.utils.errors import ConfigError
 
 
@@ -208,6 +213,17 @@ def test_each_format_is_a_file_of_its_own_with_output(
     assert lines_of(capsys, argv) == []
     found[f"a{SUFFIXES[form]}"].write_text("mine")
     assert "was changed since: move it away" in refusal(["transcribe", *map(str, argv)])
+
+
+def test_what_is_heard_before_an_interruption_has_its_file(tmp_path):
+    def results():
+        for name, seconds in {"a": 300.0, "b": 301.0, "c": 3600.0, "d": 1.0}.items():
+            yield Result(Transcribed(Source(f"{name}.wav", name), Transcript(seconds, ())))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        show(Namespace(output=tmp_path, format="text"), results())
+    assert {x.name for x in tmp_path.glob("*.txt")} == {"a.txt", "b.txt", "c.txt"}
 
 
 def test_a_reference_is_in_a_text_file_as_it_is_on_the_screen(bundle, folder, tmp_path, capsys):

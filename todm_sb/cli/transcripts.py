@@ -25,6 +25,7 @@ from todm_sb.inference.formats import (
 )
 from todm_sb.inference.recogniser import (
     WINDOW_FILES,
+    WINDOW_SECONDS,
     Recogniser,
     Transcribed,
     transcribe_sources,
@@ -171,19 +172,22 @@ def _print(form: str, results: Iterable[Result]) -> int:
 
 
 def _write(folder: Path, form: str, results: Iterable[Result]) -> int:
-    """A file for each; what cannot be transcribed has none."""
-    failed, files = 0, {}
+    """A file for each, as soon as those are transcribed that are heard together; what cannot be
+    transcribed has none."""
+    failed, files, seen, seconds = 0, {}, 0, 0.0
     for result in results:
+        seen += 1
         if "error" in result.fields:
             failed += 1
             _complain(result)
         else:
+            seconds += result.fields["seconds"]
             # Of a name that is no text, the bytes are escaped, as in JSON.
             data = result.rendered(form).encode(errors="backslashreplace")
             files[result.done.source.name + SUFFIXES[form]] = data
-        if len(files) >= WINDOW_FILES:
+        if seconds > WINDOW_SECONDS or seen >= WINDOW_FILES:
             write_own(folder, files)
-            files = {}
+            files, seen, seconds = {}, 0, 0.0
     write_own(folder, files)
     return FAILED if failed else OK
 
