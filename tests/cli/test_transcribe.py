@@ -298,6 +298,8 @@ def test_long_audio_is_cut_unless_it_is_told_not_to_be(bundle, tmp_path, capsys)
         (["AUDIO", "--format", "ctm", "--reference"], "no place for a --reference"),
         (["AUDIO", "AUDIO", "--output", "OUT"], "would both be written as good"),
         (["AUDIO", "--output", "HOT"], "is a file: name a folder"),
+        (["AUDIO", "AUDIO", "--format", "ctm"], "would both be written as good"),
+        (["my file.wav", "my_file.flac", "--format", "ctm"], "would both be written as my_file"),
         ([], "nothing to transcribe"),
         (["FOLDER"], "holds no audio file"),
         (["-", "-"], "standard input \\(-\\) can be one thing only"),

@@ -22,6 +22,7 @@ from todm_sb.inference.formats import (
     as_srt,
     as_text,
     as_vtt,
+    ctm_name,
 )
 from todm_sb.inference.recogniser import (
     WINDOW_FILES,
@@ -82,6 +83,8 @@ def sources_of_arguments(arguments: argparse.Namespace) -> list[Source]:
         raise ConfigError(f"--nbest {arguments.nbest}: --format json or jsonl has alternatives")
     if getattr(arguments, "reference", False) and form not in ("text", "json", "jsonl"):
         raise ConfigError(f"--format {form} has no place for a --reference")
+    if form == "ctm":
+        check_names(sources, ctm_name)
     if arguments.output:
         check_names(sources)
         check_own(arguments.output, [source.name + SUFFIXES[form] for source in sources])

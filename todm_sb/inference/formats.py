@@ -76,14 +76,18 @@ def as_ctm(transcript: Transcript, name: str) -> str:
 
     Args:
         transcript: it.
-        name: of the recording; white space in it becomes ``_``.
+        name: of the recording; see :func:`ctm_name`.
     """
-    name = re.sub(r"\s", "_", name)
     return "".join(
-        f"{printable(name)} 1 {word.start:.3f} {word.end - word.start:.3f} "
+        f"{ctm_name(name)} 1 {word.start:.3f} {word.end - word.start:.3f} "
         f"{printable(word.text)} {word.confidence:.3f}\n"
         for word in transcript.words
     )
+
+
+def ctm_name(name: str) -> str:
+    """What NIST's CTM calls a recording: white space, which ends a field, becomes ``_``."""
+    return printable(re.sub(r"\s", "_", name))
 
 
 def cues_of(transcript: Transcript) -> list[Cue]:

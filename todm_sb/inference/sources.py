@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,17 +82,22 @@ def _of_path(path: str) -> list[Source]:
     return [Source(str(x), str(x.relative_to(folder).with_suffix(""))) for x in audio]
 
 
-def check_names(sources: Sequence[Source]) -> None:
-    """Checks that each transcript can have a file of its name.
+def check_names(sources: Sequence[Source], called: Callable[[str], str] = str) -> None:
+    """Checks that the name of each transcript is its own.
+
+    Args:
+        sources: of the transcripts.
+        called: how their format writes a name.
 
     Raises:
-        ConfigError: if two would have the same.
+        ConfigError: if two have the same.
     """
     seen: dict[str, Source] = {}
     for source in sources:
-        other = seen.setdefault(os.path.normcase(source.name), source)
+        name = called(source.name)
+        other = seen.setdefault(os.path.normcase(name), source)
         if other is not source:
             raise ConfigError(
-                f"{other.path} and {source.path} would both be written as {source.name}: give the "
-                "folder that holds both, or two --output"
+                f"{other.path} and {source.path} would both be written as {name}: give the "
+                "folder that holds both, or each to a command of its own"
             )
