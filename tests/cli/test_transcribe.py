@@ -20,7 +20,7 @@ from todm_sb.inference import SubnetASR
 from todm_sb.inference.formats import FORMATS, SUFFIXES
 from todm_sb.inference.recogniser import Transcribed
 from todm_sb.inference.results import Transcript
-from todm_sb.inference.sources import Source
+from todm_sb.inference.sources import Source, sources_of
 from todm_sb.utils.errors import ConfigError
 
 
@@ -189,8 +189,15 @@ def test_standard_input_is_audio_or_a_list(bundle, audio, monkeypatch, capsys):
     with open(good, encoding="latin-1") as stdin:
         monkeypatch.setattr("sys.stdin", stdin)
         assert lines_of(capsys, ["-", "--model", bundle]) == [f"-\t{text}"]
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"{good}\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"{good}\n".encode())))
     assert lines_of(capsys, ["--list", "-", "--model", bundle]) == [expected]
+
+
+def test_a_list_of_a_shell_may_hold_any_names(monkeypatch):
+    stdin = io.TextIOWrapper(io.BytesIO(b"b\xe4r.wav\r\n \na\rb.wav\n\nlast.wav"), encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", stdin)
+    names = ["b\udce4r.wav", "a\rb.wav", "last.wav"]
+    assert [source.path for source in sources_of([], ["-"])] == names
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -316,11 +323,12 @@ def test_options_that_do_not_fit_are_one_line(bundle, audio, tmp_path, refusal, 
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_is_read_from_a_terminal(bundle, monkeypatch, refusal):
+def test_nothing_is_read_from_a_terminal_or_from_nowhere(bundle, monkeypatch, refusal):
     terminal = SimpleNamespace(isatty=lambda: True)  # nobody types: it has no lines
-    monkeypatch.setattr("sys.stdin", terminal)
-    for argv in (["-"], ["--list", "-"]):
-        assert "a terminal here" in refusal(["transcribe", "--model", str(bundle), *argv])
+    for stdin, message in ((terminal, "a terminal here"), (None, "closed here")):
+        monkeypatch.setattr("sys.stdin", stdin)
+        for argv in (["-"], ["--list", "-"]):
+            assert message in refusal(["transcribe", "--model", str(bundle), *argv])
 
 
 @pytest.mark.parametrize(

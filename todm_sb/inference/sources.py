@@ -50,8 +50,9 @@ def sources_of(paths: Sequence[str], lists: Sequence[str] = ()) -> list[Source]:
     """
     if [*paths, *lists].count(STDIN) > 1:
         raise ConfigError("standard input (-) can be one thing only: name it once")
-    if STDIN in (*paths, *lists) and sys.stdin is not None and sys.stdin.isatty():
-        raise ConfigError("- is standard input, a terminal here: send something in, as with < file")
+    if STDIN in (*paths, *lists) and (sys.stdin is None or sys.stdin.isatty()):
+        what = "closed" if sys.stdin is None else "a terminal"
+        raise ConfigError(f"- is standard input, {what} here: send something in, as with < file")
     listed = [path for name in lists for path in _of_list(name)]
     found = [source for path in (*paths, *listed) for source in _of_path(path)]
     if not found:
@@ -60,8 +61,8 @@ def sources_of(paths: Sequence[str], lists: Sequence[str] = ()) -> list[Source]:
 
 
 def _of_list(name: str) -> list[str]:
-    if name == STDIN:
-        return [os.path.expanduser(x) for line in sys.stdin if (x := line.rstrip("\r\n"))]
+    if name == STDIN:  # from a shell, where a name need not be UTF-8
+        return _paths(os.fsdecode(sys.stdin.buffer.read()))
     try:
         text = read_text(name)
     except DataError as error:
@@ -69,7 +70,11 @@ def _of_list(name: str) -> list[str]:
     except OSError as error:
         raise ConfigError(f"list {name} cannot be read: {error.strerror or error}") from None
     folder = Path(name).parent
-    return [str(folder / os.path.expanduser(line)) for line in lines(text) if line.strip()]
+    return [str(folder / path) for path in _paths(text)]
+
+
+def _paths(text: str) -> list[str]:
+    return [os.path.expanduser(line) for line in lines(text) if line.strip()]
 
 
 def _of_path(path: str) -> list[Source]:
