@@ -44,17 +44,22 @@ def check_hop(options: Mapping[str, Any]) -> None:
 
 
 def check_window(options: Mapping[str, Any]) -> None:
-    """Checks that the FFT holds the window.
+    """Checks that the FFT holds the window, and that no sample lies between two windows.
 
     Args:
         options: of :func:`make_fbank`.
 
     Raises:
-        ConfigError: if it does not.
+        ConfigError: if that is not so.
     """
     window = samples_of(options["win_length"], options["sample_rate"])
     if window > options["n_fft"]:
         raise ConfigError(f"a window of {window} samples is longer than n_fft {options['n_fft']}")
+    if options["hop_length"] > options["win_length"]:
+        raise ConfigError(
+            f"hop_length {options['hop_length']:g} is longer than win_length "
+            f"{options['win_length']:g}: what lies between two windows would not be heard"
+        )
 
 
 def empty_filters(fbank: nn.Module) -> int:
