@@ -82,6 +82,10 @@ def test_subtitles_are_short_enough_to_be_read():
     assert " ".join(" ".join(lines) for lines in texts).split() == [w[0] for w in words]
 
 
+def test_a_subtitle_of_the_last_frame_is_seen():
+    assert "00:00:02.000 --> 00:00:02.100\nNO" in as_vtt(transcript(("NO", 2.0, 2.0, 1.0)))
+
+
 def test_ctm_has_a_word_a_line():
     assert as_ctm(HOUR, "my file").splitlines() == [
         "my_file 1 0.000 0.500 A<B 0.750",

@@ -23,6 +23,8 @@ TOGETHER = ("text", "json", "jsonl", "ctm")
 # Subtitles: two lines of 42 letters, as broadcasters have it, and as long as one can read.
 CUE_LETTERS, LINE_LETTERS = 84, 42
 CUE_SECONDS = 6.0
+# What ends no later than it begins is not shown, nor allowed in WebVTT.
+SHORTEST_CUE = 0.1
 # A pause that ends one.
 CUE_PAUSE = 0.8
 
@@ -95,7 +97,8 @@ def cues_of(transcript: Transcript) -> list[Cue]:
     cues: list[Cue] = []
     for words in _groups(transcript.words):
         lines = _lines([printable(word.text) for word in words])
-        cues.append(Cue(words[0].start, words[-1].end, "\n".join(lines)))
+        start, end = words[0].start, words[-1].end
+        cues.append(Cue(start, max(end, start + SHORTEST_CUE), "\n".join(lines)))
     return cues
 
 
