@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import html
+import itertools
 import json
+import math
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -104,13 +107,33 @@ def cues_of(transcript: Transcript) -> list[Cue]:
 
 def _groups(words: Sequence[Word]) -> Iterator[list[Word]]:
     group: list[Word] = []
-    for word in words:
+    for word in itertools.chain.from_iterable(map(_parts, words)):
         if group and not _fits(group, word):
             yield group
             group = []
         group.append(word)
     if group:
         yield group
+
+
+def _parts(word: Word) -> Iterator[Word]:
+    """A word; of one that no subtitle holds, such as a sentence in Thai, parts of a line. Their
+    times are by their letters, and none begins with a mark of the letter before it."""
+    if len(word.text) <= CUE_LETTERS:
+        yield word
+        return
+    n_parts = math.ceil(len(word.text) / LINE_LETTERS)
+    size = math.ceil(len(word.text) / n_parts)
+    texts = [""]
+    for letter in word.text:
+        if len(texts[-1]) >= size and not unicodedata.category(letter).startswith("M"):
+            texts.append("")
+        texts[-1] += letter
+    start, letter_seconds = word.start, (word.end - word.start) / len(word.text)
+    for text in texts:
+        end = start + len(text) * letter_seconds
+        yield Word(text, start, end, word.confidence)
+        start = end
 
 
 def _fits(group: list[Word], word: Word) -> bool:
