@@ -75,7 +75,8 @@ def hotword_graph(
         blank: its label.
 
     Raises:
-        ConfigError: if the tokenizer does not know a letter of a phrase.
+        ConfigError: if the tokenizer does not know a letter of a phrase, or more of them in the
+            other case.
     """
     begins = [begins_word(piece) for piece in Detokenizer.of_tokenizer(tokenizer).pieces]
     boosts = {}
@@ -89,6 +90,9 @@ def hotword_graph(
 def _forms(phrase: str, tokenizer: SentencePieceProcessor) -> list[tuple[int, ...]]:
     """Labels of a phrase; where its script has no spaces, also of what stands within a text."""
     labels = tokenizer.encode_as_ids(phrase)
+    if other := _known_spelling(phrase, tokenizer):
+        mend = f"write it as transcripts were in training, {quoted(other)}"
+        raise ConfigError(f"hot word {quoted(phrase)}: {mend}")
     if tokenizer.unk_id() in labels or not labels:
         raise ConfigError(f"hot word {quoted(phrase)}: {_mend(phrase, tokenizer)}")
     forms = [tuple(labels)]
@@ -103,11 +107,27 @@ def _forms(phrase: str, tokenizer: SentencePieceProcessor) -> list[tuple[int, ..
     return forms
 
 
-def _mend(phrase: str, tokenizer: SentencePieceProcessor) -> str:
+def _known_spelling(phrase: str, tokenizer: SentencePieceProcessor) -> str | None:
+    """The phrase in upper or lower case, if that has fewer letters that are no pieces."""
+    n_strange = len(_strange(phrase, tokenizer))
     for form in (phrase.upper(), phrase.lower()):
-        if form != phrase and tokenizer.unk_id() not in tokenizer.encode_as_ids(form):
-            return f"write it as transcripts were in training, {quoted(form)}"
-    strange = [x for x in phrase if tokenizer.unk_id() in tokenizer.encode_as_ids(x)]
+        known = tokenizer.unk_id() not in tokenizer.encode_as_ids(form)
+        if known and len(_strange(form, tokenizer)) < n_strange:
+            return form
+    return None
+
+
+def _strange(text: str, tokenizer: SentencePieceProcessor) -> list[str]:
+    """Characters that are no pieces: unknown, or spelt in bytes."""
+
+    def is_strange(label: int) -> bool:
+        return tokenizer.is_unknown(label) or tokenizer.is_byte(label)
+
+    return [x for x in text if any(map(is_strange, tokenizer.encode_as_ids(x)))]
+
+
+def _mend(phrase: str, tokenizer: SentencePieceProcessor) -> str:
+    strange = _strange(phrase, tokenizer)
     what = quoted(strange[0]) if strange else "what"
     hint = "with a space before it, as in CAT :2, it is a boost" if ":" in strange else ""
     return f"the network's tokenizer does not know {what}: {hint or 'spell it otherwise'}"
