@@ -12,6 +12,7 @@ from sentencepiece import SentencePieceProcessor
 from todm_sb.dataio.detokenizer import WORD_MARK, Detokenizer
 from todm_sb.dataio.script import begins_word, is_wide
 from todm_sb.decoders.hotwords import HotwordGraph
+from todm_sb.decoders.spelling import known_spelling, strange_characters
 from todm_sb.utils.errors import ConfigError, DataError, quoted
 from todm_sb.utils.text_files import lines, read_text
 
@@ -90,7 +91,7 @@ def hotword_graph(
 def _forms(phrase: str, tokenizer: SentencePieceProcessor) -> list[tuple[int, ...]]:
     """Labels of a phrase; where its script has no spaces, also of what stands within a text."""
     labels = tokenizer.encode_as_ids(phrase)
-    if other := _known_spelling(phrase, tokenizer):
+    if other := known_spelling(phrase, tokenizer):
         mend = f"write it as transcripts were in training, {quoted(other)}"
         raise ConfigError(f"hot word {quoted(phrase)}: {mend}")
     if tokenizer.unk_id() in labels or not labels:
@@ -107,27 +108,8 @@ def _forms(phrase: str, tokenizer: SentencePieceProcessor) -> list[tuple[int, ..
     return forms
 
 
-def _known_spelling(phrase: str, tokenizer: SentencePieceProcessor) -> str | None:
-    """The phrase in upper or lower case, if that has fewer letters that are no pieces."""
-    n_strange = len(_strange(phrase, tokenizer))
-    for form in (phrase.upper(), phrase.lower()):
-        known = tokenizer.unk_id() not in tokenizer.encode_as_ids(form)
-        if known and len(_strange(form, tokenizer)) < n_strange:
-            return form
-    return None
-
-
-def _strange(text: str, tokenizer: SentencePieceProcessor) -> list[str]:
-    """Characters that are no pieces: unknown, or spelt in bytes."""
-
-    def is_strange(label: int) -> bool:
-        return tokenizer.is_unknown(label) or tokenizer.is_byte(label)
-
-    return [x for x in text if any(map(is_strange, tokenizer.encode_as_ids(x)))]
-
-
 def _mend(phrase: str, tokenizer: SentencePieceProcessor) -> str:
-    strange = _strange(phrase, tokenizer)
+    strange = strange_characters(phrase, tokenizer)
     what = quoted(strange[0]) if strange else "what"
     hint = "with a space before it, as in CAT :2, it is a boost" if ":" in strange else ""
     return f"the network's tokenizer does not know {what}: {hint or 'spell it otherwise'}"
