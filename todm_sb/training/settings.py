@@ -31,9 +31,9 @@ from todm_sb.nnet.features import (
     check_hop,
     check_window,
     empty_filters,
-    hop_of,
     make_fbank,
 )
+from todm_sb.nnet.hop import hop_of
 from todm_sb.optim import ScaledAdam
 from todm_sb.space import SUBNET_NAME, SearchSpace
 from todm_sb.training.evaluation import own_subnets
