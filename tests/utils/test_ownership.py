@@ -405,7 +405,7 @@ def test_every_format_replaces_every_other(bundle_parts, tmp_path):
     subnet = BundledSubnet("max", space.max, {"params": 1})
     writers = {
         "bundle": lambda folder: write_bundle(folder, **parts),
-        "web": lambda folder: export_web(folder, subnet, **parts),
+        "web": lambda folder: export_web(folder, [subnet], **parts),
         "speechbrain": lambda folder: export_folder(folder, **parts, hop=160),
         "onnx": lambda folder: export_onnx(folder, **parts),
         "onnx-int8": lambda folder: export_onnx(folder, **parts, in_8_bits=True),

@@ -33,7 +33,7 @@ from todm_sb.training.searcher import max_symbols_of, searcher_of, told_of
 from todm_sb.training.settings import CARD
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.extras import named_packages
-from todm_sb.utils.ownership import check_place, new_export
+from todm_sb.utils.ownership import check_place
 
 logger = logging.getLogger(__name__)
 
@@ -206,14 +206,8 @@ def _found_best(path: Path, model: Transducer, budget: float) -> SubnetConfig:
 def _write_web(parts: dict[str, Any], subnets: list[BundledSubnet]) -> None:
     """A folder a subnet, for the page of ``todm-sb serve``."""
     with named_packages("export to ONNX"):
-        from todm_sb.export.web import FILES, write_subnet
-    parts = {key: value for key, value in parts.items() if key != "space"}
-    folder, supernet, card = (parts.pop(key) for key in ("folder", "model", "card"))
-    names = [f"{subnet.name}/{name}" for subnet in subnets for name in FILES]
-    with new_export(folder, "web", names, card) as new:
-        for subnet in subnets:
-            model = extract_subnet(supernet, subnet.config)
-            write_subnet(new / subnet.name, subnet, model, **parts)
+        from todm_sb.export.web import export_web
+    export_web(**{k: v for k, v in parts.items() if k != "space"}, subnets=subnets)
 
 
 def _write_onnx(parts: dict[str, Any], in_8_bits: bool) -> None:
