@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import threading
+from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,8 +15,12 @@ import torch
 
 from todm_sb.cli import FAILED, OK, main
 from todm_sb.cli.recogniser import load
+from todm_sb.cli.transcripts import Result, show
 from todm_sb.inference import SubnetASR
 from todm_sb.inference.formats import FORMATS, SUFFIXES
+from todm_sb.inference.recogniser import Transcribed
+from todm_sb.inference.results import Transcript
+from todm_sb.inference.sources import Source, sources_of
 from todm_sb.utils.errors import ConfigError
 
 
@@ -184,8 +189,15 @@ def test_standard_input_is_audio_or_a_list(bundle, audio, monkeypatch, capsys):
     with open(good, encoding="latin-1") as stdin:
         monkeypatch.setattr("sys.stdin", stdin)
         assert lines_of(capsys, ["-", "--model", bundle]) == [f"-\t{text}"]
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"{good}\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"{good}\n".encode())))
     assert lines_of(capsys, ["--list", "-", "--model", bundle]) == [expected]
+
+
+def test_a_list_of_a_shell_may_hold_any_names(monkeypatch):
+    stdin = io.TextIOWrapper(io.BytesIO(b"b\xe4r.wav\r\n \na\rb.wav\n\nlast.wav"), encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", stdin)
+    names = ["b\udce4r.wav", "a\rb.wav", "last.wav"]
+    assert [source.path for source in sources_of([], ["-"])] == names
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -208,6 +220,17 @@ def test_each_format_is_a_file_of_its_own_with_output(
     assert lines_of(capsys, argv) == []
     found[f"a{SUFFIXES[form]}"].write_text("mine")
     assert "was changed since: move it away" in refusal(["transcribe", *map(str, argv)])
+
+
+def test_what_is_heard_before_an_interruption_has_its_file(tmp_path):
+    def results():
+        for name, seconds in {"a": 300.0, "b": 301.0, "c": 3600.0, "d": 1.0}.items():
+            yield Result(Transcribed(Source(f"{name}.wav", name), Transcript(seconds, ())))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        show(Namespace(output=tmp_path, format="text"), results())
+    assert {x.name for x in tmp_path.glob("*.txt")} == {"a.txt", "b.txt", "c.txt"}
 
 
 def test_a_reference_is_in_a_text_file_as_it_is_on_the_screen(bundle, folder, tmp_path, capsys):
@@ -282,6 +305,8 @@ def test_long_audio_is_cut_unless_it_is_told_not_to_be(bundle, tmp_path, capsys)
         (["AUDIO", "--format", "ctm", "--reference"], "no place for a --reference"),
         (["AUDIO", "AUDIO", "--output", "OUT"], "would both be written as good"),
         (["AUDIO", "--output", "HOT"], "is a file: name a folder"),
+        (["AUDIO", "AUDIO", "--format", "ctm"], "would both be written as good"),
+        (["my file.wav", "my_file.flac", "--format", "ctm"], "would both be written as my_file"),
         ([], "nothing to transcribe"),
         (["FOLDER"], "holds no audio file"),
         (["-", "-"], "standard input \\(-\\) can be one thing only"),
@@ -298,11 +323,12 @@ def test_options_that_do_not_fit_are_one_line(bundle, audio, tmp_path, refusal, 
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_is_read_from_a_terminal(bundle, monkeypatch, refusal):
+def test_nothing_is_read_from_a_terminal_or_from_nowhere(bundle, monkeypatch, refusal):
     terminal = SimpleNamespace(isatty=lambda: True)  # nobody types: it has no lines
-    monkeypatch.setattr("sys.stdin", terminal)
-    for argv in (["-"], ["--list", "-"]):
-        assert "a terminal here" in refusal(["transcribe", "--model", str(bundle), *argv])
+    for stdin, message in ((terminal, "a terminal here"), (None, "closed here")):
+        monkeypatch.setattr("sys.stdin", stdin)
+        for argv in (["-"], ["--list", "-"]):
+            assert message in refusal(["transcribe", "--model", str(bundle), *argv])
 
 
 @pytest.mark.parametrize(

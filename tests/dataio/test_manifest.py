@@ -54,6 +54,11 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_litter(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["train.csv"]
 
 
+def test_a_name_may_be_as_long_as_the_disk_allows(tmp_path):
+    write_atomic(tmp_path / ("x" * 255), "text")
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["text"]
+
+
 def test_a_file_is_current_only_if_it_exists_and_its_options_are_the_same(tmp_path):
     path, options = tmp_path / "train.csv", {"seed": 1, "splits": ("a", "b"), "n": None}
     assert not is_current(path, options)

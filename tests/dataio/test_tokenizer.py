@@ -7,7 +7,7 @@ import pytest
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from speechbrain.tokenizers.SentencePiece import SentencePiece
 
-from todm_sb.dataio.manifest import Row, write_csv
+from todm_sb.dataio.manifest import Row, mark_current, options_of, write_csv
 from todm_sb.dataio.mini_corpus import plan_corpus
 from todm_sb.dataio.reading import Reading
 from todm_sb.dataio.tokenizer import check_tokenizer, encode, get_tokenizer, load_tokenizer
@@ -92,6 +92,15 @@ def test_one_of_a_manifest_that_has_changed_is_told(tmp_path, caplog):
     assert caplog.text == ""
     get_tokenizer(folder, 20, manifest(tmp_path / "train.csv", WORDS[:3]))
     assert "trained from other transcripts than" in caplog.text
+
+
+def test_the_manifest_is_not_read_where_no_transcripts_are_recorded(tmp_path, monkeypatch):
+    csv, folder = manifest(tmp_path / "train.csv"), str(tmp_path / "tokenizer")
+    get_tokenizer(folder, 20, csv)
+    path = tmp_path / "tokenizer" / "20_unigram.model"
+    mark_current(path, {k: v for k, v in options_of(path).items() if k != "texts"})
+    monkeypatch.setattr("todm_sb.dataio.tokenizer.read_lines", None)
+    get_tokenizer(folder, 20, csv)
 
 
 @pytest.mark.parametrize("odd", [", ", ",", "BOM", "CRLF", "BLANK"])

@@ -281,6 +281,7 @@ def test_fractions_only_ever_shorten_and_never_below_the_true_length():
             assert padded_lengths(encoded, torch.tensor([n / T])).item() == n
     unpadded = torch.ones(2, 100, 1)
     assert padded_lengths(unpadded, torch.tensor([1.0, 0.5])).tolist() == [100, 50]
+    assert padded_lengths(unpadded, torch.tensor([1, 0])).tolist() == [100, 0]
 
 
 def test_a_frame_that_the_fraction_covers_in_part_counts():

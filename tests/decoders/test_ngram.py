@@ -117,6 +117,12 @@ def test_a_model_is_told_to_be_of_pieces_or_of_words(tmp_path, char_tokenizer_pa
     for units in (["\u2581", "O", "N", "E"], ["O", "N"], ["\u2581", "O", "\u017d"]):
         pieces = arpa_of_words(tmp_path, units)
         assert isinstance(ngram_fusion(pieces, tokenizer, 0.3), PieceNGramFusion)
+
+
+@pytest.mark.parametrize("kind", ["char", "byte"])
+def test_a_model_of_words_is_spelt_as_in_training(tmp_path, kind, request):
+    path = request.getfixturevalue(f"{kind}_tokenizer_path")
+    tokenizer = SentencePieceProcessor(model_file=str(path))
     words = arpa_of_words(tmp_path, ["ONE", "TWO"])
     assert isinstance(ngram_fusion(words, tokenizer, 0.3), WordNGramFusion)
     with pytest.raises(ConfigError, match=r"such as 'one', are not spelt .*letter case"):

@@ -1,7 +1,6 @@
 """Error rates of test sets, against a count of their own."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,16 +87,21 @@ def test_a_network_is_compared_with_another_and_all_is_written(
     bundle, manifest, tmp_path, capsys, monkeypatch
 ):
     argv = [bundle, manifest, "--against", bundle, "--against-subnet", "min"]
+    # It may be a run's folder, with the files of its own tests.
+    theirs = {"results_test.json", "wer_test_max.txt"}
+    (tmp_path / "out").mkdir()
+    for name in theirs:
+        (tmp_path / "out" / name).write_text("theirs")
     assert main(["evaluate", *map(str, argv), "--output", str(tmp_path / "out")]) == OK
     table = capsys.readouterr().out
     assert f"| {bundle} min " in table
     assert "Error rates of 2 utterances, 3 words; 1 left out: empty transcript." in table
     assert main(["evaluate", str(bundle), str(manifest), "--alignments"]) == OK
     assert "%WER" in capsys.readouterr().out
-    names = sorted(path.name for path in (tmp_path / "out").glob("[!.]*"))
-    # A run's own tests write results_test.json.
-    assert names == ["evaluation_test.json", "wer_test_against_min.txt", "wer_test_max.txt"]
-    assert "ONE" in Path(tmp_path, "out", names[1]).read_text()
+    names = {path.name for path in (tmp_path / "out").glob("[!.]*")}
+    alignments = {"alignments_test_against_min.txt", "alignments_test_max.txt"}
+    assert names == {"evaluation_test.json", *alignments, *theirs}
+    assert all("ONE" in (tmp_path / "out" / name).read_text() for name in alignments)
     # Once more, but what is not its own: told before anything is decoded.
     (tmp_path / "out" / "evaluation_test.json").write_text("mine")
     monkeypatch.setattr("todm_sb.cli.evaluate.evaluate", None)
@@ -112,7 +116,16 @@ def test_files_are_called_by_the_id_of_a_subnet_however_long_its_json(
     subnet = bundle_parts["space"].min
     argv = [bundle, manifest, "--subnet", subnet.to_json() + " " * 300]
     assert main(["evaluate", *map(str, argv), "--output", str(tmp_path / "out")]) == OK
-    assert (tmp_path / "out" / f"wer_test_{subnet.id}.txt").is_file()
+    assert (tmp_path / "out" / f"alignments_test_{subnet.id}.txt").is_file()
+
+
+AB = ["--subnet", "a+b", "--subnet", "a_b"]
+
+
+def test_what_files_would_be_called_matters_only_where_there_are_some(bundle, manifest, capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(bundle), str(manifest), *AB])
+    assert "unknown subnet 'a+b'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -122,7 +135,7 @@ def test_files_are_called_by_the_id_of_a_subnet_however_long_its_json(
         (["TEST", "TEST"], "two manifests have the same name"),
         (["TEST", "--against-subnet", "min"], "--against-subnet is of --against"),
         (["TEST", "--subnet", "min", "--subnet", "min"], "min is named twice"),
-        (["TEST", "--subnet", "a+b", "--subnet", "a_b"], "two subnets are called a_b"),
+        (["TEST", *AB, "--output", "out"], "--output would write alignments_test_a_b.txt twice"),
         (["TEST", "--subnet", "{"], "not the JSON of a subnet"),
         (["TEST", "--json", "--alignments"], "not allowed with argument --json"),
     ],

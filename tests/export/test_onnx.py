@@ -11,6 +11,7 @@ import torch
 from speechbrain.processing.features import InputNormalization
 
 from todm_sb.cli import FAILED, OK, main
+from todm_sb.inference.words import Labels
 from todm_sb.nnet.subsampling import ENDLESS
 from todm_sb.supernet.cost import count_bytes
 from todm_sb.utils.errors import ConfigError
@@ -438,6 +439,18 @@ def test_words_have_the_times_and_confidences_that_pytorch_finds(make_exported, 
     (words, *_) = OnnxASR(folder).recognise(waves[:1])[0]
     lines = (tmp_path / "out" / "a.ctm").read_text().splitlines()
     assert [line.split()[4] for line in lines] == [word.text for word in words.words]
+
+
+def test_a_frame_is_as_many_whole_samples_as_its_hop(
+    make_transducer, char_tokenizer_path, tmp_path, monkeypatch
+):
+    model = make_transducer("stateless", vocab_size=17, n_features=20)
+    fbank = {**FBANK, "sample_rate": 22050, "n_fft": 1024}  # 220 samples, not 220.5
+    export_onnx(tmp_path, model, normalisation(20), char_tokenizer_path, fbank, 1)
+    asr = OnnxASR(tmp_path)
+    monkeypatch.setattr(asr, "search", lambda *encoded: [Labels([9], [50], [0.0])])
+    ((found,),) = asr.recognise([np.zeros(3 * 22050, np.float32)])
+    assert found.words[0].start == pytest.approx(50 * 4 * 220 / 22050)
 
 
 def test_the_longest_utterance_of_training_is_told(make_transducer, char_tokenizer_path, tmp_path):

@@ -242,9 +242,19 @@ def test_results_of_other_weights_are_left_out(run, bundle_parts, tmp_path, capl
     assert rates["max"] == {"WER": 2.5, "CER": 2.0}
 
 
-@pytest.mark.parametrize("other", [{"beam_size": 4}, {"max_symbols": 5}, {"searcher": "Mine"}])
+MINE = "--searcher='!name:todm_sb.decoders.transducer.TransducerSearcher {max_symbols: 2}'"
+
+
+@pytest.mark.parametrize(
+    ("other", "mend"),
+    [
+        ({"beam_size": 4}, "--beam_size=1"),
+        ({"beam_size": 4, "max_symbols": 5}, "--beam_size=1 --max_symbols=2"),
+        ({"searcher": "Mine"}, MINE),
+    ],
+)
 def test_results_of_another_search_than_is_exported_are_left_out(
-    run, bundle_parts, tmp_path, caplog, other
+    run, bundle_parts, tmp_path, caplog, other, mend
 ):
     exported = {"searcher": "TransducerSearcher", "beam_size": 1, "max_symbols": 2}
     result = {"subnet": "max", **bundle_parts["space"].max.to_dict(), "WER": 1.5, "CER": 1.0}
@@ -254,7 +264,7 @@ def test_results_of_another_search_than_is_exported_are_left_out(
     assert read_bundle(tmp_path / "all").manifest.subnets[0].error_rates["WER"] == 2.5
     (key, value), *_ = other.items()
     assert f"{key} {value}" in caplog.text
-    assert "which is exported: it is left out; to test that, train.py --test_only" in caplog.text
+    assert f"it is left out; to test that, train.py --test_only {mend}\n" in caplog.text
 
 
 def test_an_export_takes_as_many_labels_a_frame_as_the_runs_own_searcher(run, tmp_path):
@@ -615,6 +625,28 @@ def test_a_card_tells_what_was_trained_on_and_no_path(run, tmp_path):
     )
     assert "secret" not in text
     assert "mine" not in text
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_tells_the_longest_utterance_of_training(run, tmp_path, form):
+    rows = [f"{i},{d},a.wav,s,HELLO" for i, d in enumerate([3.5, 2.5])]
+    (tmp_path / "train.csv").write_text("\n".join(["ID,duration,wav,spk_id,wrds", *rows]))
+    if form not in ("bundle", "speechbrain"):
+        pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    from todm_sb.inference.onnx import OnnxASR
+
+    target = tmp_path / form
+    export_run(run, target, "min", form=form)
+    if form == "bundle":
+        told = [read_bundle(target).manifest.longest_seconds]
+    elif form == "speechbrain":
+        told = [SubnetASR.from_hparams(target).hparams.longest_seconds]
+    elif form == "web":
+        told = [m.card["longest_seconds"] for m in find_models(target)]
+        told += [OnnxASR(m.folder).longest_seconds for m in find_models(target)]
+    else:
+        told = [OnnxASR(target).longest_seconds]
+    assert set(told) == {3.5}
 
 
 def test_a_card_that_somebody_edited_or_wrote_is_kept(run, tmp_path, caplog):

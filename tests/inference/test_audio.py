@@ -101,6 +101,12 @@ def test_a_file_that_may_not_be_read_is_called_so(samples, tmp_path, monkeypatch
         open_audio(tmp_path / "secret.wav")
 
 
+def test_standard_input_may_be_closed(monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(DataError, match="standard input is closed"):
+        open_audio("-")
+
+
 def test_what_tells_no_rate_or_no_length_is_to_be_converted(samples, tmp_path):
     content = bytearray(encoded(samples, "FLAC"))
     content[21:26] = content[21] & 0xF0, 0, 0, 0, 0  # as of an encoder that writes into a pipe

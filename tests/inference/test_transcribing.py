@@ -1,6 +1,7 @@
 """Many files with any recogniser: one that says how long and how loud each part is."""
 
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -92,6 +93,20 @@ def test_files_come_in_their_order_and_few_are_held_in_memory(
             (alone,) = transcribe_waves(recogniser, [recogniser.waves[names[i]]])
             assert done.transcript == alone
     assert i + 1 == len(names)
+
+
+def test_no_file_is_held_while_the_next_window_is_loaded(recogniser, monkeypatch):
+    monkeypatch.setattr(module, "WINDOW_FILES", 2)
+    loaded = []
+
+    def load(source):
+        held = [samples for samples in loaded if samples() is not None]
+        assert len(held) == len(loaded) % 2
+        samples = np.ones(RATE, np.float32)
+        loaded.append(weakref.ref(samples))
+        return samples
+
+    assert len(list(transcribe_sources(recogniser, [Source("x", "x")] * 6, load=load))) == 6
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 import json
 import math
+import unicodedata
 
 import pytest
 
 from todm_sb.dataio.detokenizer import Detokenizer
-from todm_sb.inference.formats import as_ctm, as_json, as_srt, as_text, as_vtt
+from todm_sb.inference.formats import as_ctm, as_json, as_srt, as_text, as_vtt, cues_of
 from todm_sb.inference.results import Alternative, Segment, Transcript, Word
 from todm_sb.inference.words import LONGEST_TAIL, Labels, words_of_labels
 
@@ -80,6 +81,20 @@ def test_subtitles_are_short_enough_to_be_read():
     texts = [block.split("\n")[2:] for block in blocks]
     assert all(len(lines) <= 2 and max(map(len, lines)) <= 42 for lines in texts)
     assert " ".join(" ".join(lines) for lines in texts).split() == [w[0] for w in words]
+
+
+def test_a_word_that_no_subtitle_holds_has_several():
+    thai = "สวัสดีครับวันนี้อากาศดีมากเราจะไปเที่ยวทะเลกัน" * 3
+    cues = cues_of(transcript((thai, 1.0, 23.0, 1.0)))
+    assert "".join(cue.text for cue in cues).replace("\n", "") == thai
+    assert all(len(line) <= 42 for cue in cues for line in cue.text.split("\n"))
+    assert not any(unicodedata.combining(cue.text[0]) for cue in cues)
+    assert (cues[0].start, cues[-1].end) == (1.0, pytest.approx(23.0))
+    assert all(cue.end - cue.start < 8 for cue in cues)
+
+
+def test_a_subtitle_of_the_last_frame_is_seen():
+    assert "00:00:02.000 --> 00:00:02.100\nNO" in as_vtt(transcript(("NO", 2.0, 2.0, 1.0)))
 
 
 def test_ctm_has_a_word_a_line():

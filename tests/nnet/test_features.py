@@ -4,7 +4,8 @@ from speechbrain.lobes.features import Fbank
 from speechbrain.processing.features import InputNormalization, make_padding_mask
 from torch import nn
 
-from todm_sb.nnet.features import SpeechFeatures, check_hop, hop_of, make_fbank, samples_of
+from todm_sb.nnet.features import SpeechFeatures, check_hop, make_fbank
+from todm_sb.nnet.hop import hop_of, samples_of
 from todm_sb.utils.errors import ConfigError
 
 

@@ -255,10 +255,23 @@ def test_what_a_reference_takes_from_the_command_line_counts_as_said_there(sourc
 
 def test_a_network_that_has_learnt_is_masked_at_once(make_transducer):
     source = Source(make_transducer(), b"", {}, "global", {})
-    before = {"augment_after": 50, "mask_after": 1290}
+    normalize = {"norm_type": "global", "update_until_epoch": 4}
+    before = {"augment_after": 50, "mask_after": 1290, "normalize": normalize}
     decided = decided_by(source, {}, before)
     assert (decided["augment_after"], decided["mask_after"]) == (0, None)
     assert "mask_after" not in decided_by(source, {"mask_after": 7}, before)
+    for given, kept in (({"norm_type": "global"}, False), (normalize, True)):
+        assert ("normalize" not in decided_by(source, {"normalize": given}, before)) == kept
+
+
+def test_the_recipes_subnets_that_are_none_of_the_source_are_taken_back_beside_ones_own(
+    make_transducer,
+):
+    source = Source(make_transducer(), b"", {}, "global", {})
+    mine, wide = ({"layers": [0], "ffn_dims": [n]} for n in (7, 9))
+    before = {"search_space": {}, "named_subnets": {"mine": mine, "wide": wide}}
+    decided = decided_by(source, {"named_subnets": {"mine": mine}}, before)
+    assert decided["named_subnets"] == {"wide": None}
 
 
 def test_the_command_line_counts_in_a_run_that_has_begun(tmp_path):

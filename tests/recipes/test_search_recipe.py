@@ -59,10 +59,11 @@ def test_what_cells_share_is_found_beside_them(tmp_path):
     }
 
 
-def test_what_lies_where_training_was_started_moves_with_the_runs(tmp_path):
-    text = "output_folder: /gone/results/own/1\ntrain_csv: /gone/train.csv\nvalid_csv: /gone/dev"
+@pytest.mark.parametrize("run", ["results/own/1", "results/compare-own/supernet/1"])
+def test_what_lies_where_training_was_started_moves_with_the_runs(tmp_path, run):
+    text = f"output_folder: /gone/{run}\ntrain_csv: /gone/train.csv\nvalid_csv: /gone/dev"
     (tmp_path / "train.csv").touch()
-    found = YAML().load(relocate(text, tmp_path / "results" / "own" / "1"))
+    found = YAML().load(relocate(text, tmp_path / run))
     assert (found["train_csv"], found["valid_csv"]) == (f"{tmp_path}/train.csv", "/gone/dev")
 
 

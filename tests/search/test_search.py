@@ -124,10 +124,11 @@ def test_a_budget_below_the_smallest_subnet_is_refused(url):
         search(url, budgets=[5000.0, 3000.0])
 
 
-def test_a_space_is_searched_to_its_end_and_no_further(url, tmp_path):
+def test_a_space_is_searched_to_its_end_and_no_further(url, tmp_path, caplog):
     log = Log(tmp_path / "log")
     result = run(url, log, space=SMALL, n=100, baselines=True)
     assert len(result.subnets) == len(log.ids) == SMALL.size == 8
+    assert "no other subnet is in the space: stopped after 8 of 100" in caplog.text
 
 
 def test_the_few_subnets_of_a_tight_budget_are_all_found(url, caplog):

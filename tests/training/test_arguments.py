@@ -58,6 +58,19 @@ def loaded(recipe, *arguments):
     return parse_arguments([str(recipe), "--data_folder=data", *arguments])[0].load()
 
 
+def test_paths_of_hyperparams_yaml_are_absolute_in_all_that_refers_to_them(
+    recipe, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    given = ("--data_folder=data", "--dev_split=data", "--save_folder=ck/a")
+    read, _ = parse_arguments([str(recipe), *given])
+    hparams = load_text(read.text(whole_paths=True), "hyperparams.yaml")
+    assert hparams["valid_csv"] == f"{tmp_path}/results/mini/1234/manifests/data.csv"
+    expected = {"save_file": f"{tmp_path}/ck/a/log.txt", "data": f"{tmp_path}/data"}
+    assert dict(hparams["loggers"][0]) == expected
+    assert hparams["dev_split"] == "data"  # which is no path, though called as one
+
+
 def check_texts(recipe, output, data, dev):
     """Paths, in all that refers to them, in what is saved, and in what is loaded from that."""
     given = [f"--output_folder={output}", f"--data_folder={data}", f"--dev_split={dev}"]

@@ -16,7 +16,7 @@ from todm_sb.decoders.hypothesis import Hypothesis
 from todm_sb.decoders.protocol import Searcher
 from todm_sb.decoders.transducer import TransducerSearcher
 from todm_sb.training.arguments import parse_arguments
-from todm_sb.training.recipe import Recipe
+from todm_sb.training.recipe import Recipe, dump
 from todm_sb.training.searcher import decoding_of, max_symbols_of, searcher_of
 from todm_sb.training.settings import load_checked
 from todm_sb.utils.errors import ConfigError
@@ -64,6 +64,15 @@ def test_a_recipe_searches_as_it_says(loaded):
     for key in SIZES:
         with pytest.raises(ConfigError, match=f"{key} is given, but nothing here makes use of it"):
             loaded("--searcher=!name:todm_sb.decoders.ctc.CTCSearcher", f"--{key}=4")
+
+
+def test_a_recipe_without_the_key_takes_sizes_from_the_command_line(tmp_path):
+    tree = Recipe(HPARAMS / "mini.yaml").tree()
+    del tree["searcher"]
+    (tmp_path / "old.yaml").write_text(dump(tree))
+    argv = [str(tmp_path / "old.yaml"), "--beam_size=4"]
+    hparams = load_checked(parse_arguments(argv)[0])
+    assert searcher_of(hparams, hparams["model"]).beam_size == 4
 
 
 def test_all_recipes_have_the_key():

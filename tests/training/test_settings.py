@@ -101,6 +101,7 @@ def refused_in_one_line(message, check):
         ("sample_rate", "0", "sample_rate must be"),
         ("hop_length", "0", "hop_length must be"),
         ("win_length", "30", "a window of 480 samples is longer than n_fft 400"),
+        ("hop_length", "26", "hop_length 26 is longer than win_length 25"),
         ("n_fft", "256", "a window of 400 samples is longer than n_fft 256"),
         ("n_mels", "0", "n_mels must be"),
         ("n_mels", "160", r"n_mels: \d+ of 160 mel filters .* hold no point"),

@@ -28,8 +28,16 @@ class Element extends EventTarget {
 class Recording extends EventTarget {
   static last;
   state = "inactive";
-  constructor(stream) { super(); this.stream = stream; Recording.last = this; }
-  start() { this.state = "recording"; }
+  constructor(stream) {
+    super();
+    if (refused === "recorder") throw new Error("not supported");
+    this.stream = stream;
+    Recording.last = this;
+  }
+  start() {
+    if (refused === "start") throw new Error("not supported");
+    this.state = "recording";
+  }
   stop() {
     this.state = "inactive";
     const data = new Blob(["spoken!"]);
@@ -66,10 +74,10 @@ Object.assign(globalThis, {
   MediaRecorder: Recording,
   fetch: async () => ({ ok: MODELS !== null, json: async () => MODELS }),
 });
-let microphones = 0, refused = false;
+let microphones = 0, refused = "";
 async function getUserMedia() {
   await new Promise((resolve) => setTimeout(resolve, 5));
-  if (refused) throw new Error("denied");
+  if (refused === "microphone") throw new Error("denied");
   microphones++;
   return { getTracks: () => [{ stop: () => microphones-- }] };
 }
@@ -233,9 +241,17 @@ def test_what_was_recorded_before_the_microphone_was_unplugged_is_read(act):
 
 
 def test_a_refused_microphone_is_told(act):
-    *_, refused = act(("refuse", True), ("record", 1))
+    *_, refused = act(("refuse", "microphone"), ("record", 1))
     expected = {"status": "No microphone: denied", "state": "error", "on": True}
     assert shows(refused, microphones=0, **expected)
+
+
+@pytest.mark.parametrize("part", ["recorder", "start"])
+def test_where_a_browser_does_not_record_the_microphone_is_given_back(act, part):
+    *_, refused, _, read = act(("refuse", part), ("record", 1), ("refuse", ""), ("file", "four"))
+    status = "This browser does not record: not supported"
+    assert shows(refused, status=status, state="error", microphones=0, button="", on=True)
+    assert shows(read, status="Ready", text="good 4")
 
 
 @pytest.mark.parametrize(

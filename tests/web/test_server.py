@@ -1,7 +1,9 @@
 import http.client
 import json
 import os
+import socket
 import threading
+from urllib.request import urlopen
 
 import pytest
 
@@ -58,15 +60,23 @@ def test_the_list_says_where_the_models_are(web_export, serve):
     first, second = json.loads(body)
     assert first["name"] == "min"
     assert first["bytes"] == 10 * len(FILES)
-    assert second["location"] == "/models/a%20b/int8/"
+    # Relative, for a proxy may serve the page under a prefix.
+    assert second["location"] == "models/a%20b/int8/"
     for model in (first, second):
-        assert get(f"{model['location']}tokens.txt")[0] == 200
+        assert get(f"/{model['location']}tokens.txt")[0] == 200
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_served(web_export, serve):
+    get = serve(web_export("a\udce4/int8"))
+    (model,) = json.loads(get("/models.json")[2])
+    assert model["location"] == "models/a%E4/int8/"
+    assert get("/models/a%E4/int8/tokens.txt")[0] == 200
 
 
 def test_a_model_alone_is_served(web_export, serve):
     get = serve(web_export() / "min" / "int8")
     (model,) = json.loads(get("/models.json")[2])
-    assert get(f"{model['location']}encoder.onnx")[0] == 200
+    assert get(f"/{model['location']}encoder.onnx")[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -97,6 +107,36 @@ def test_nothing_else_is_served(web_export, serve, tmp_path, path):
     assert status == 404
     assert b"secret" not in body
     assert b"root:" not in body
+
+
+def test_an_address_that_is_none_is_a_bad_request(web_export, serve):
+    assert serve(web_export())("http://[", Host="localhost")[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8000", 200),
+        ("LocalHost", 200),
+        ("127.0.0.1:9000", 200),  # of ssh -L
+        ("[::1]:8000", 200),
+        ("example.org:8000", 421),
+        ("localhost.example.org", 421),
+        ("", 421),
+        ("[", 400),
+    ],
+)
+def test_sites_that_lead_their_name_here_get_nothing(web_export, serve, host, status):
+    get = serve(web_export())
+    for path in ("/", "/models.json", "/models/min/int8/encoder.onnx"):
+        got, _, body = get(path, Host=host)
+        assert got == status
+        assert status == 200 or (b"min" not in body and b"xxx" not in body)
+
+
+def test_where_other_machines_are_served_any_name_is_good(web_export, web_runtime):
+    with PageServer(find_models(web_export()), web_runtime, "0.0.0.0", 0) as server:
+        assert not server.names
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
@@ -153,6 +193,19 @@ def test_a_browser_does_not_take_what_another_folder_had_at_the_same_place(web_e
     assert get(path)[0] == 404
 
 
+@pytest.mark.parametrize("host", ["::1", "::"])
+def test_ipv6_is_served(web_export, web_runtime, host):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("needs IPv6")
+    with PageServer(find_models(web_export()), web_runtime, host, 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert server.url == f"http://[::1]:{server.server_address[1]}/"
+        assert urlopen(server.url).status == 200
+        server.shutdown()
+
+
 def test_a_port_in_use_is_one_line(web_export, web_runtime):
     found = find_models(web_export())
     with PageServer(found, web_runtime, "127.0.0.1", 0) as first:
@@ -165,5 +218,7 @@ def test_a_host_that_is_not_here_is_one_line(web_export, web_runtime):
     found = find_models(web_export())
     with pytest.raises(ConfigError, match="--host no such host is not a name or address"):
         PageServer(found, web_runtime, "no such host", 0)
+    with pytest.raises(ConfigError, match=r"--host x{99} is not a name or address"):
+        PageServer(found, web_runtime, "x" * 99, 0)
     with pytest.raises(ConfigError, match=r"cannot serve at 192\.0\.2\.1"):
         PageServer(found, web_runtime, "192.0.2.1", 0)

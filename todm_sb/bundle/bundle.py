@@ -40,7 +40,8 @@ from todm_sb.bundle.manifest import (
     FileRecord,
     Manifest,
 )
-from todm_sb.nnet.features import SpeechFeatures, hop_of, make_fbank
+from todm_sb.nnet.features import SpeechFeatures, make_fbank
+from todm_sb.nnet.hop import hop_of
 from todm_sb.nnet.transducer import AUXILIARIES, Transducer
 from todm_sb.space import SearchSpace, SubnetConfig
 from todm_sb.supernet import count_parameters

@@ -81,7 +81,12 @@ def run(arguments: argparse.Namespace) -> int:
     wanted = _wanted(arguments)
     labels = _labels(wanted, bool(arguments.against))
     if arguments.output:
-        check_own(arguments.output, [x for name in names for x in _files(name, labels)])
+        files = [x for name in names for x in _files(name, labels)]
+        if twice := [x for i, x in enumerate(files) if x in files[:i]]:
+            raise ConfigError(
+                f"--output would write {twice[0]} twice: leave out a subnet, or rename a manifest"
+            )
+        check_own(arguments.output, files)
     decoding = decoding_of(arguments)
     failed = False
     evaluated: dict[str, list[Evaluated]] = {name: [] for name in names}
@@ -124,16 +129,14 @@ def _labels(wanted: dict[str, tuple[str, str | None]], against: bool) -> list[st
     labels = ["".join(c if c.isalnum() or c in "-." else "_" for c in label) for label in labels]
     if against:
         labels[0] = f"against_{labels[0]}"
-    for label in labels:
-        if labels.count(label) > 1:
-            raise ConfigError(f"two subnets are called {label}: leave one")
     return labels
 
 
 def _files(test_set: str, labels: Sequence[str]) -> list[str]:
     """Names of the files of a test set: the rates, and the alignments of each network. Those of a
     run's own tests are called otherwise, as it may be its folder."""
-    return [f"evaluation_{test_set}.json", *(f"wer_{test_set}_{label}.txt" for label in labels)]
+    alignments = (f"alignments_{test_set}_{label}.txt" for label in labels)
+    return [f"evaluation_{test_set}.json", *alignments]
 
 
 def _load(

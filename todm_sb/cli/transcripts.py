@@ -22,9 +22,11 @@ from todm_sb.inference.formats import (
     as_srt,
     as_text,
     as_vtt,
+    ctm_name,
 )
 from todm_sb.inference.recogniser import (
     WINDOW_FILES,
+    WINDOW_SECONDS,
     Recogniser,
     Transcribed,
     transcribe_sources,
@@ -81,6 +83,8 @@ def sources_of_arguments(arguments: argparse.Namespace) -> list[Source]:
         raise ConfigError(f"--nbest {arguments.nbest}: --format json or jsonl has alternatives")
     if getattr(arguments, "reference", False) and form not in ("text", "json", "jsonl"):
         raise ConfigError(f"--format {form} has no place for a --reference")
+    if form == "ctm":
+        check_names(sources, ctm_name)
     if arguments.output:
         check_names(sources)
         check_own(arguments.output, [source.name + SUFFIXES[form] for source in sources])
@@ -171,19 +175,22 @@ def _print(form: str, results: Iterable[Result]) -> int:
 
 
 def _write(folder: Path, form: str, results: Iterable[Result]) -> int:
-    """A file for each; what cannot be transcribed has none."""
-    failed, files = 0, {}
+    """A file for each, as soon as those are transcribed that are heard together; what cannot be
+    transcribed has none."""
+    failed, files, seen, seconds = 0, {}, 0, 0.0
     for result in results:
+        seen += 1
         if "error" in result.fields:
             failed += 1
             _complain(result)
         else:
+            seconds += result.fields["seconds"]
             # Of a name that is no text, the bytes are escaped, as in JSON.
             data = result.rendered(form).encode(errors="backslashreplace")
             files[result.done.source.name + SUFFIXES[form]] = data
-        if len(files) >= WINDOW_FILES:
+        if seconds > WINDOW_SECONDS or seen >= WINDOW_FILES:
             write_own(folder, files)
-            files = {}
+            files, seen, seconds = {}, 0, 0.0
     write_own(folder, files)
     return FAILED if failed else OK
 

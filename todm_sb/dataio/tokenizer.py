@@ -209,7 +209,9 @@ def _compare_text(path: Path, wanted: dict[str, Any], reading: Reading) -> None:
     if not found or found.get("train_csv") != wanted["train_csv"]:
         return
     try:
-        same = found.get(TEXTS) in (None, fingerprint(_texts(wanted["train_csv"], reading)))
+        same = TEXTS not in found or found[TEXTS] == fingerprint(
+            _texts(wanted["train_csv"], reading)
+        )
     except DataError:  # told when it is needed
         same = True
     # Another column of the same text does no harm.

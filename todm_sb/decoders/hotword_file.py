@@ -12,6 +12,7 @@ from sentencepiece import SentencePieceProcessor
 from todm_sb.dataio.detokenizer import WORD_MARK, Detokenizer
 from todm_sb.dataio.script import begins_word, is_wide
 from todm_sb.decoders.hotwords import HotwordGraph
+from todm_sb.decoders.spelling import known_spelling, strange_characters
 from todm_sb.utils.errors import ConfigError, DataError, quoted
 from todm_sb.utils.text_files import lines, read_text
 
@@ -75,7 +76,8 @@ def hotword_graph(
         blank: its label.
 
     Raises:
-        ConfigError: if the tokenizer does not know a letter of a phrase.
+        ConfigError: if the tokenizer does not know a letter of a phrase, or more of them in the
+            other case.
     """
     begins = [begins_word(piece) for piece in Detokenizer.of_tokenizer(tokenizer).pieces]
     boosts = {}
@@ -89,6 +91,9 @@ def hotword_graph(
 def _forms(phrase: str, tokenizer: SentencePieceProcessor) -> list[tuple[int, ...]]:
     """Labels of a phrase; where its script has no spaces, also of what stands within a text."""
     labels = tokenizer.encode_as_ids(phrase)
+    if other := known_spelling(phrase, tokenizer):
+        mend = f"write it as transcripts were in training, {quoted(other)}"
+        raise ConfigError(f"hot word {quoted(phrase)}: {mend}")
     if tokenizer.unk_id() in labels or not labels:
         raise ConfigError(f"hot word {quoted(phrase)}: {_mend(phrase, tokenizer)}")
     forms = [tuple(labels)]
@@ -104,10 +109,7 @@ def _forms(phrase: str, tokenizer: SentencePieceProcessor) -> list[tuple[int, ..
 
 
 def _mend(phrase: str, tokenizer: SentencePieceProcessor) -> str:
-    for form in (phrase.upper(), phrase.lower()):
-        if form != phrase and tokenizer.unk_id() not in tokenizer.encode_as_ids(form):
-            return f"write it as transcripts were in training, {quoted(form)}"
-    strange = [x for x in phrase if tokenizer.unk_id() in tokenizer.encode_as_ids(x)]
+    strange = strange_characters(phrase, tokenizer)
     what = quoted(strange[0]) if strange else "what"
     hint = "with a space before it, as in CAT :2, it is a boost" if ":" in strange else ""
     return f"the network's tokenizer does not know {what}: {hint or 'spell it otherwise'}"

@@ -14,6 +14,7 @@ from todm_sb.dataio.detokenizer import Detokenizer
 from todm_sb.dataio.script import WORD_MARK, begins_word
 from todm_sb.decoders.fusion import Fusion
 from todm_sb.decoders.ngram import END, START, Context, NGram
+from todm_sb.decoders.spelling import known_spelling
 from todm_sb.nnet.predictor import State
 from todm_sb.utils.errors import ConfigError, quoted
 
@@ -177,7 +178,11 @@ def ngram_fusion(
         return PieceNGramFusion(model, names, weight, blank)
     frequent = sorted(model.words, key=model.following[()].__getitem__, reverse=True)
     sample = frequent[:SAMPLE]
-    strange = [word for word in sample if tokenizer.unk_id() in tokenizer.encode_as_ids(word)]
+    strange = [
+        word
+        for word in sample
+        if tokenizer.unk_id() in tokenizer.encode_as_ids(word) or known_spelling(word, tokenizer)
+    ]
     if 2 * len(strange) > len(sample):
         raise ConfigError(
             f"the language model's words, such as {quoted(strange[0])}, are not spelt as the "

@@ -140,7 +140,8 @@ def padded_lengths(encoded: Tensor, wav_lens: Tensor | None = None) -> Tensor:
     n_frames = F.pad((encoded != 0).any(-1) * position, (1, 0)).amax(1)
     if wav_lens is None:
         return n_frames
+    fractions = wav_lens.to(encoded.device) / 1  # of integers, floats
     # Rounding adds half an epsilon of a fraction at most.
-    exact = 1 - torch.finfo(wav_lens.dtype).eps
-    within = (wav_lens.to(encoded.device).double() * T * exact).ceil().long()
+    exact = 1 - torch.finfo(fractions.dtype).eps
+    within = (fractions.double() * T * exact).ceil().long()
     return torch.minimum(n_frames, within)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from todm_sb.bundle.manifest import BundledSubnet
+from todm_sb.decoders.transducer import TransducerSearcher
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.search.budget import COSTS
 from todm_sb.search.pareto import SearchResult
@@ -159,11 +160,12 @@ def _results(run: Path, weights: str, decoding: dict[str, Any]) -> dict[str, lis
         elif (other := results[0].get("decoding", decoding)) != decoding:
             logger.warning(
                 "%s/results_%s.json is of %s, not of %s, which is exported: it is left out; to "
-                "test that, train.py --test_only",
+                "test that, train.py --test_only %s",
                 run,
                 name,
                 _text_of(other),
                 _text_of(decoding),
+                _options_of(decoding, other),
             )
             del found[name]
     return found
@@ -171,6 +173,15 @@ def _results(run: Path, weights: str, decoding: dict[str, Any]) -> dict[str, lis
 
 def _text_of(decoding: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in decoding.items())
+
+
+def _options_of(decoding: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """The options of train.py that make of another search this one."""
+    wanted = {key: value for key, value in decoding.items() if other.get(key) != value}
+    if "searcher" in wanted:
+        searcher = f"!name:{TransducerSearcher.__module__}.{decoding['searcher']}"
+        return f"--searcher='{searcher} {{max_symbols: {decoding['max_symbols']}}}'"
+    return " ".join(f"--{key}={value}" for key, value in wanted.items())
 
 
 def _searches(run: Path, checkpoint: str, causal: bool) -> list[SearchResult]:

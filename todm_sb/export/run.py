@@ -90,6 +90,7 @@ def export_run(
         measured = replace(measured, subnets=[_record_of(config, measured.subnets, model)])
     parts = {
         **common_parts(run, hparams),
+        "longest_seconds": hparams["longest"],
         "folder": target,
         "model": model if config is None else extract_subnet(model, config),
         "space": space if config is None else None,
@@ -98,8 +99,7 @@ def export_run(
     if form == "web":
         _write_web({**parts, "model": model}, measured.subnets)
     elif form == "bundle":
-        extra = {"for_training": for_training, "longest_seconds": hparams["longest"]}
-        write_bundle(**parts, subnets=measured.subnets, **extra)
+        write_bundle(**parts, subnets=measured.subnets, for_training=for_training)
     else:
         _write_network(form, parts, hparams)
     return count_parameters(model, config or space.max)
@@ -164,9 +164,9 @@ def _card(
 def _write_network(form: str, parts: dict[str, Any], hparams: dict[str, Any]) -> None:
     """Writes one network in a form that knows no subnets."""
     if form == "speechbrain":
-        export_folder(**parts, hop=hparams["features"].hop, longest_seconds=hparams["longest"])
+        export_folder(**parts, hop=hparams["features"].hop)
     else:
-        _write_onnx({**parts, "longest_seconds": hparams["longest"]}, form == "onnx-int8")
+        _write_onnx(parts, form == "onnx-int8")
 
 
 def _load_deployable(run: Path, causal: bool) -> dict[str, Any]:

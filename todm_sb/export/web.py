@@ -29,12 +29,13 @@ def export_web(
     tokenizer_path: str | Path,
     fbank: dict[str, Any],
     max_symbols: int = 5,
+    longest_seconds: float | None = None,
 ) -> None:
     """Writes a subnet in two precisions, into ``<folder>/float32`` and ``<folder>/int8``.
 
     Each holds the models of :func:`todm_sb.export.onnx.export_onnx`, ``tokens.txt``, and
-    ``model.json``: the subnet and what is known of it, its precision, the sampling rate, and how
-    many labels a frame may have.
+    ``model.json``: the subnet and what is known of it, its precision, the sampling rate, how many
+    labels a frame may have, and the longest utterance of training.
 
     Args:
         folder: made if need be; an earlier export there is replaced.
@@ -44,13 +45,16 @@ def export_web(
         tokenizer_path: SentencePiece model.
         fbank: arguments of :func:`todm_sb.nnet.features.make_fbank`.
         max_symbols: labels a frame at most.
+        longest_seconds: the longest utterance that was trained on, if it is known.
 
     Raises:
         ConfigError: if the features are normalised in another way, or the folder holds what no
             export wrote (see :func:`todm_sb.utils.ownership.new_export`).
     """
     with new_export(folder, "web", FILES) as new:
-        write_subnet(new, subnet, model, normalize, tokenizer_path, fbank, max_symbols)
+        write_subnet(
+            new, subnet, model, normalize, tokenizer_path, fbank, max_symbols, longest_seconds
+        )
 
 
 def write_subnet(
@@ -61,12 +65,13 @@ def write_subnet(
     tokenizer_path: str | Path,
     fbank: dict[str, Any],
     max_symbols: int = 5,
+    longest_seconds: float | None = None,
 ) -> None:
     """As :func:`export_web`, into an empty folder, as part of an export."""
     exact, small = (folder / precision for precision in PRECISIONS)
     exact.mkdir(parents=True)
     small.mkdir()
-    write_models(exact, model, normalize, tokenizer_path, fbank, max_symbols)
+    write_models(exact, model, normalize, tokenizer_path, fbank, max_symbols, longest_seconds)
     # Other engines stream; the page transcribes whole recordings, and no Python.
     for name in (STREAMING_ENCODER, REQUIREMENTS):
         (exact / name).unlink(missing_ok=True)
@@ -78,5 +83,6 @@ def write_subnet(
             "precision": precision,
             "sample_rate": fbank["sample_rate"],
             "max_symbols": max_symbols,
+            "longest_seconds": longest_seconds,
         }
         (folder / precision / CARD).write_text(json.dumps(card, indent=1), encoding="utf-8")

@@ -36,8 +36,8 @@ def open_audio(path: str | Path) -> soundfile.SoundFile:
         path: where it is, or ``-`` for standard input; any format that libsndfile reads.
 
     Raises:
-        DataError: if it is missing or a folder, may not be read, is no audio, tells no rate or
-            no length, or holds no sample.
+        DataError: if it is missing, closed or a folder, may not be read, is no audio, tells no
+            rate or no length, or holds no sample.
     """
     try:
         with _opened(path) as file:
@@ -62,6 +62,8 @@ def open_audio(path: str | Path) -> soundfile.SoundFile:
 
 def _opened(path: str | Path) -> AbstractContextManager[BinaryIO]:
     if str(path) == STDIN:
+        if sys.stdin is None:
+            raise DataError("standard input is closed: send audio in, as with < file")
         return nullcontext(sys.stdin.buffer)
     return open(path, "rb")
 

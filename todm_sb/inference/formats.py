@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import html
+import itertools
 import json
+import math
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +26,8 @@ TOGETHER = ("text", "json", "jsonl", "ctm")
 # Subtitles: two lines of 42 letters, as broadcasters have it, and as long as one can read.
 CUE_LETTERS, LINE_LETTERS = 84, 42
 CUE_SECONDS = 6.0
+# What ends no later than it begins is not shown, nor allowed in WebVTT.
+SHORTEST_CUE = 0.1
 # A pause that ends one.
 CUE_PAUSE = 0.8
 
@@ -76,14 +81,18 @@ def as_ctm(transcript: Transcript, name: str) -> str:
 
     Args:
         transcript: it.
-        name: of the recording; white space in it becomes ``_``.
+        name: of the recording; see :func:`ctm_name`.
     """
-    name = re.sub(r"\s", "_", name)
     return "".join(
-        f"{printable(name)} 1 {word.start:.3f} {word.end - word.start:.3f} "
+        f"{ctm_name(name)} 1 {word.start:.3f} {word.end - word.start:.3f} "
         f"{printable(word.text)} {word.confidence:.3f}\n"
         for word in transcript.words
     )
+
+
+def ctm_name(name: str) -> str:
+    """What NIST's CTM calls a recording: white space, which ends a field, becomes ``_``."""
+    return printable(re.sub(r"\s", "_", name))
 
 
 def cues_of(transcript: Transcript) -> list[Cue]:
@@ -91,19 +100,40 @@ def cues_of(transcript: Transcript) -> list[Cue]:
     cues: list[Cue] = []
     for words in _groups(transcript.words):
         lines = _lines([printable(word.text) for word in words])
-        cues.append(Cue(words[0].start, words[-1].end, "\n".join(lines)))
+        start, end = words[0].start, words[-1].end
+        cues.append(Cue(start, max(end, start + SHORTEST_CUE), "\n".join(lines)))
     return cues
 
 
 def _groups(words: Sequence[Word]) -> Iterator[list[Word]]:
     group: list[Word] = []
-    for word in words:
+    for word in itertools.chain.from_iterable(map(_parts, words)):
         if group and not _fits(group, word):
             yield group
             group = []
         group.append(word)
     if group:
         yield group
+
+
+def _parts(word: Word) -> Iterator[Word]:
+    """A word; of one that no subtitle holds, such as a sentence in Thai, parts of a line. Their
+    times are by their letters, and none begins with a mark of the letter before it."""
+    if len(word.text) <= CUE_LETTERS:
+        yield word
+        return
+    n_parts = math.ceil(len(word.text) / LINE_LETTERS)
+    size = math.ceil(len(word.text) / n_parts)
+    texts = [""]
+    for letter in word.text:
+        if len(texts[-1]) >= size and not unicodedata.category(letter).startswith("M"):
+            texts.append("")
+        texts[-1] += letter
+    start, letter_seconds = word.start, (word.end - word.start) / len(word.text)
+    for text in texts:
+        end = start + len(text) * letter_seconds
+        yield Word(text, start, end, word.confidence)
+        start = end
 
 
 def _fits(group: list[Word], word: Word) -> bool:

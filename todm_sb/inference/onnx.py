@@ -20,6 +20,7 @@ from todm_sb.inference.audio_file import (
 from todm_sb.inference.recogniser import transcribe_waves
 from todm_sb.inference.results import Alternative
 from todm_sb.inference.words import Labels, words_of_labels
+from todm_sb.nnet.hop import hop_of
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.hub import ONNX_FILES, model_folder
 
@@ -223,14 +224,15 @@ class _Described(NamedTuple):
         try:
             metadata = encoder.get_modelmeta().custom_metadata_map
             fbank = json.loads(metadata["fbank"])
+            rate = int(fbank["sample_rate"])
             longest = metadata.get("longest_seconds")
             return cls(
                 int(metadata["max_symbols"]),
-                int(fbank["sample_rate"]),
-                int(metadata["subsampling_factor"]) * float(fbank["hop_length"]) / 1000,
+                rate,
+                int(metadata["subsampling_factor"]) * hop_of(fbank) / rate,
                 None if longest is None else float(longest),
             )
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, ArithmeticError):
             raise ConfigError(f"{folder} was not written by todm-sb export --format onnx") from None
 
 

@@ -181,37 +181,49 @@ def transcribe_sources(
     """
     load = load or (lambda source: recogniser.load(source.path))
     for window in _windows(load, recogniser.sample_rate, sources):
-        begin = time.perf_counter()
-        heard = [samples for _, samples in window if samples is not None]
-        transcripts = iter(transcribe_waves(recogniser, heard, cutting))
-        took = time.perf_counter() - begin
-        total = sum(map(len, heard))
-        for done, samples in window:
-            if samples is None:
-                yield done
-            else:
-                share = took * len(samples) / max(1, total)
-                yield replace(done, transcript=next(transcripts), seconds=done.seconds + share)
+        yield from _transcribed(recogniser, window, cutting)
+
+
+def _transcribed(
+    recogniser: Recogniser,
+    window: Sequence[tuple[Transcribed, Samples | None]],
+    cutting: Cutting | None,
+) -> Iterator[Transcribed]:
+    begin = time.perf_counter()
+    heard = [samples for _, samples in window if samples is not None]
+    transcripts = iter(transcribe_waves(recogniser, heard, cutting))
+    took = time.perf_counter() - begin
+    total = sum(map(len, heard))
+    for done, samples in window:
+        if samples is None:
+            yield done
+        else:
+            share = took * len(samples) / max(1, total)
+            yield replace(done, transcript=next(transcripts), seconds=done.seconds + share)
 
 
 def _windows(
     load: Callable[[Source], Samples], rate: int, sources: Iterable[Source]
 ) -> Iterator[list[tuple[Transcribed, Samples | None]]]:
-    """Loaded files, a bounded number at a time."""
+    """Loaded files, a bounded number at a time; none is kept while the next ones are loaded."""
     window: list[tuple[Transcribed, Samples | None]] = []
-    loaded = 0
     for source in sources:
-        begin = time.perf_counter()
-        try:
-            samples: Samples | None = check_wave(load(source), source.path)
-            error = None
-        except DataError as reason:
-            samples, error = None, str(reason)
-        took = time.perf_counter() - begin
-        window.append((Transcribed(source, error=error, seconds=took), samples))
-        loaded += 0 if samples is None else len(samples)
-        if loaded > WINDOW_SECONDS * rate or len(window) >= WINDOW_FILES:
+        window.append(_loaded(load, source))
+        held = sum(len(samples) for _, samples in window if samples is not None)
+        if held > WINDOW_SECONDS * rate or len(window) >= WINDOW_FILES:
             yield window
-            window, loaded = [], 0
+            window.clear()
     if window:
         yield window
+
+
+def _loaded(
+    load: Callable[[Source], Samples], source: Source
+) -> tuple[Transcribed, Samples | None]:
+    begin = time.perf_counter()
+    try:
+        samples: Samples | None = check_wave(load(source), source.path)
+        error = None
+    except DataError as reason:
+        samples, error = None, str(reason)
+    return Transcribed(source, error=error, seconds=time.perf_counter() - begin), samples

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,8 +50,9 @@ def sources_of(paths: Sequence[str], lists: Sequence[str] = ()) -> list[Source]:
     """
     if [*paths, *lists].count(STDIN) > 1:
         raise ConfigError("standard input (-) can be one thing only: name it once")
-    if STDIN in (*paths, *lists) and sys.stdin is not None and sys.stdin.isatty():
-        raise ConfigError("- is standard input, a terminal here: send something in, as with < file")
+    if STDIN in (*paths, *lists) and (sys.stdin is None or sys.stdin.isatty()):
+        what = "closed" if sys.stdin is None else "a terminal"
+        raise ConfigError(f"- is standard input, {what} here: send something in, as with < file")
     listed = [path for name in lists for path in _of_list(name)]
     found = [source for path in (*paths, *listed) for source in _of_path(path)]
     if not found:
@@ -60,8 +61,8 @@ def sources_of(paths: Sequence[str], lists: Sequence[str] = ()) -> list[Source]:
 
 
 def _of_list(name: str) -> list[str]:
-    if name == STDIN:
-        return [os.path.expanduser(x) for line in sys.stdin if (x := line.rstrip("\r\n"))]
+    if name == STDIN:  # from a shell, where a name need not be UTF-8
+        return _paths(os.fsdecode(sys.stdin.buffer.read()))
     try:
         text = read_text(name)
     except DataError as error:
@@ -69,7 +70,11 @@ def _of_list(name: str) -> list[str]:
     except OSError as error:
         raise ConfigError(f"list {name} cannot be read: {error.strerror or error}") from None
     folder = Path(name).parent
-    return [str(folder / os.path.expanduser(line)) for line in lines(text) if line.strip()]
+    return [str(folder / path) for path in _paths(text)]
+
+
+def _paths(text: str) -> list[str]:
+    return [os.path.expanduser(line) for line in lines(text) if line.strip()]
 
 
 def _of_path(path: str) -> list[Source]:
@@ -82,17 +87,22 @@ def _of_path(path: str) -> list[Source]:
     return [Source(str(x), str(x.relative_to(folder).with_suffix(""))) for x in audio]
 
 
-def check_names(sources: Sequence[Source]) -> None:
-    """Checks that each transcript can have a file of its name.
+def check_names(sources: Sequence[Source], called: Callable[[str], str] = str) -> None:
+    """Checks that the name of each transcript is its own.
+
+    Args:
+        sources: of the transcripts.
+        called: how their format writes a name.
 
     Raises:
-        ConfigError: if two would have the same.
+        ConfigError: if two have the same.
     """
     seen: dict[str, Source] = {}
     for source in sources:
-        other = seen.setdefault(os.path.normcase(source.name), source)
+        name = called(source.name)
+        other = seen.setdefault(os.path.normcase(name), source)
         if other is not source:
             raise ConfigError(
-                f"{other.path} and {source.path} would both be written as {source.name}: give the "
-                "folder that holds both, or two --output"
+                f"{other.path} and {source.path} would both be written as {name}: give the "
+                "folder that holds both, or each to a command of its own"
             )

@@ -40,7 +40,8 @@ class Labels:
 def words_of_labels(
     labels: Labels, detokenizer: Detokenizer, frame_seconds: float, seconds: float
 ) -> list[Word]:
-    """The words of labels: what stands between white space; in a script without, each character.
+    """The words of labels: what stands between white space, and each character of Chinese and
+    Japanese.
 
     A word begins at the frame of its first letter.
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from speechbrain.lobes.features import Fbank
 from torch import Tensor, nn
 
+from todm_sb.nnet.hop import hop_of, samples_of
 from todm_sb.nnet.kaldi_fbank import KaldiFbank, whole_samples
 from todm_sb.nnet.masking import Count, frame_mask
 from todm_sb.utils.errors import ConfigError
@@ -24,20 +25,6 @@ FBANK_CHECKS = {
     "hop_length": number(1, 1000),
 }
 FBANK_OPTION_CHECKS = {"fbank_kind": one_of("speechbrain", "kaldi"), "snip_edges": flag}
-
-
-def samples_of(milliseconds: float, sample_rate: int) -> int:
-    """Samples of a window or hop, rounded as SpeechBrain rounds them; Kaldi rounds down."""
-    return round(sample_rate / 1000 * milliseconds)
-
-
-def hop_of(options: Mapping[str, Any]) -> int:
-    """Samples from frame to frame.
-
-    Args:
-        options: of :func:`make_fbank`.
-    """
-    return samples_of(options["hop_length"], options["sample_rate"])
 
 
 def check_hop(options: Mapping[str, Any]) -> None:
@@ -57,17 +44,22 @@ def check_hop(options: Mapping[str, Any]) -> None:
 
 
 def check_window(options: Mapping[str, Any]) -> None:
-    """Checks that the FFT holds the window.
+    """Checks that the FFT holds the window, and that no sample lies between two windows.
 
     Args:
         options: of :func:`make_fbank`.
 
     Raises:
-        ConfigError: if it does not.
+        ConfigError: if that is not so.
     """
     window = samples_of(options["win_length"], options["sample_rate"])
     if window > options["n_fft"]:
         raise ConfigError(f"a window of {window} samples is longer than n_fft {options['n_fft']}")
+    if options["hop_length"] > options["win_length"]:
+        raise ConfigError(
+            f"hop_length {options['hop_length']:g} is longer than win_length "
+            f"{options['win_length']:g}: what lies between two windows would not be heard"
+        )
 
 
 def empty_filters(fbank: nn.Module) -> int:

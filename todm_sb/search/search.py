@@ -163,9 +163,8 @@ class SubnetSearch:
                 if done + len(self.study.running(SEARCH)) >= n:
                     time.sleep(PATIENCE)  # the others may die
                 elif not self._evaluate(SEARCH, self._propose, n):
-                    logger.warning(
-                        "no other subnet is within the budgets: stopped after %d of %d", done, n
-                    )
+                    where = "within the budgets" if self.budgets else "in the space"
+                    logger.warning("no other subnet is %s: stopped after %d of %d", where, done, n)
                     break
             self._show(shown, done)
 

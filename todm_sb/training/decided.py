@@ -94,7 +94,7 @@ def decided_by(
     decided |= {
         key: value
         for key, value in LEARNT.items()
-        if key not in given and any(_shared(before, {key: value}))
+        if any(_shared(before, {key: value})) and not any(_shared(given, {key: value}))
     }
     if isinstance(before.get("search_space"), dict):
         space = _space(source, given.get("search_space"), before["search_space"])
@@ -129,9 +129,10 @@ def _space(source: Source, given: Any, before: Mapping[str, Any]) -> dict[str, A
 
 def _outside(space: SearchSpace, given: Mapping[str, Any], named: Any) -> dict[str, Any]:
     """The recipe's own subnets that are none of the space, taken back."""
-    if not isinstance(named, dict) or "named_subnets" in given:
+    if not isinstance(named, dict):
         return {}
-    configs = {k: SubnetConfig.from_dict(dict(v)) for k, v in named.items() if v is not None}
+    own = {k: v for k, v in named.items() if k not in (given.get("named_subnets") or {})}
+    configs = {k: SubnetConfig.from_dict(dict(v)) for k, v in own.items() if v is not None}
     left_out = [name for name, config in configs.items() if not _fits(config, space)]
     return {"named_subnets": dict.fromkeys(left_out)} if left_out else {}
 

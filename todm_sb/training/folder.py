@@ -14,7 +14,6 @@ from typing import Any
 import speechbrain as sb
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
 
 from todm_sb.dataio.tokenizer import tokenizer_path
 from todm_sb.training import provenance
@@ -26,8 +25,8 @@ from todm_sb.training.identity import (
     read_identity,
     write_identity,
 )
-from todm_sb.training.recipe import PATHS, RECIPE, Recipe, dump, yaml_of
-from todm_sb.training.runs import load_hparams, relocate
+from todm_sb.training.recipe import RECIPE, Recipe
+from todm_sb.training.runs import load_hparams
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.files import write_atomic
 from todm_sb.utils.locks import NAME, FolderLock
@@ -74,7 +73,7 @@ def run_folder(
         ConfigError: if the folder is another run's, or of something else, or another process is
             training or testing in it, or there is nothing to test.
     """
-    text = _resolved(recipe)  # now, since its file may be edited meanwhile
+    text = _resolved(recipe)
 
     def begin() -> None:
         if not test_only:
@@ -129,20 +128,8 @@ def _bind(hparams: dict[str, Any], recipe: str, command: Sequence[str]) -> None:
 def _resolved(recipe: Recipe) -> str:
     """The recipe as SpeechBrain keeps it: references resolved, below where it came from; but paths
     can be found from any folder."""
-    source = os.path.abspath(recipe.file)
-    text = _with_whole_paths(recipe.text())
+    source, text = os.path.abspath(recipe.file), recipe.text(whole_paths=True)
     return f"{GENERATED}{date.today()} from:\n# {source}\n# yamllint disable\n{text}"
-
-
-def _with_whole_paths(text: str) -> str:
-    folder = yaml_of().load(text)["output_folder"]
-    tree = yaml_of().load(relocate(text, Path(os.path.abspath(folder))))
-    for key, value in tree.items():
-        if PATHS.fullmatch(key) and isinstance(value, list):
-            tree[key] = [Text(os.path.abspath(path)) for path in value]
-        elif PATHS.fullmatch(key) and isinstance(value, str):
-            tree[key] = Text(os.path.abspath(value))
-    return dump(tree)
 
 
 def _has_checkpoints(folder: Path, hparams: dict[str, Any]) -> bool:

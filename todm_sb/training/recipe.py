@@ -42,8 +42,8 @@ TAGGED = object()
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe and what overrides it. Its file is read and resolved once: what is made of a recipe
-    is of one state of its file.
+    """A recipe and what overrides it. Its file is read once: what is made of a recipe is of one
+    state of its file.
 
     Args:
         file: the YAML; its key ``base`` may name another that it differs from only in what it says.
@@ -53,15 +53,19 @@ class Recipe:
     file: Path
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
-    def text(self) -> str:
-        """The YAML with overrides applied and references resolved, as ``hyperparams.yaml`` is.
+    def text(self, whole_paths: bool = False) -> str:
+        """The YAML with overrides applied and references resolved.
+
+        Args:
+            whole_paths: files and folders, wherever they are referred to, are absolute, as in
+                ``hyperparams.yaml``.
 
         Raises:
             ConfigError: if the file cannot be read, a placeholder has no value, or an override
                 does not fit.
         """
         with recipe_errors(self.file):
-            texts, resolved = self._resolved
+            texts, resolved = self._resolve(self._whole_paths()) if whole_paths else self._resolved
             return dump(texts.shown(yaml_of().load(resolved)))
 
     def settings(self) -> dict[str, Any]:
@@ -94,7 +98,7 @@ class Recipe:
             ConfigError: if the file cannot be read, or an override does not fit.
         """
         with recipe_errors(self.file):
-            tree = _with_base(self.file)
+            tree = copy.deepcopy(self._written)
             for key, value in copy.deepcopy(dict(self.overrides)).items():
                 if key not in tree:
                     raise ConfigError(f"has no key {quoted(key)}")
@@ -105,10 +109,24 @@ class Recipe:
             return tree
 
     @cached_property
+    def _written(self) -> CommentedMap:
+        return _with_base(self.file)
+
+    @cached_property
     def _resolved(self) -> tuple[_Texts, str]:
-        """The YAML with tokens in place of its texts, and the texts."""
-        texts = _Texts()
-        stream = io.StringIO(dump(texts.hidden(self.tree())))
+        return self._resolve({})
+
+    def _whole_paths(self) -> dict[str, Any]:
+        """The values of :data:`PATHS`, absolute."""
+        found = {k: v for k, v in self.settings().items() if PATHS.fullmatch(k)}
+        replace_strings(found, lambda path: Text(os.path.abspath(path)))
+        return {k: v for k, v in found.items() if isinstance(v, str | list)}
+
+    def _resolve(self, values: Mapping[str, Any]) -> tuple[_Texts, str]:
+        """The YAML, with these values, with tokens in place of its texts; and the texts."""
+        texts, tree = _Texts(), self.tree()
+        tree.update(values)
+        stream = io.StringIO(dump(texts.hidden(tree)))
         stream.name = str(self.file)  # by which !include: finds its files
         return texts, resolve_references(stream).getvalue()
 

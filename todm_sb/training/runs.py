@@ -107,9 +107,9 @@ def relocate(text: str, run: Path) -> str:
     """The hyperparams.yaml of a run as if it had been trained where it lies now.
 
     A path below the run moves with it. One below the folder that holds the runs, two levels up, as
-    the data that cells of a comparison share, does so if it is found there; one below the folder
-    above, where trainings are started, if it is found there and nowhere else. Paths are absolute;
-    those of older runs are relative to where training was started.
+    the data that cells of a comparison share, does so if it is found there; one below a folder
+    above that, such as where trainings are started, if it is found there and nowhere else. Paths
+    are absolute; those of older runs are relative to where training was started.
     """
     tree = yaml_of().load(text)
     trained_in = tree.get("output_folder")
@@ -117,12 +117,12 @@ def relocate(text: str, run: Path) -> str:
         tree["output_folder"] = Text(str(run))
         return dump(tree)
     holder, holder_now = Path(trained_in).parent.parent, run.resolve().parent.parent
-    start, start_now = holder.parent, holder_now.parent
+    folders = [holder, *holder.parents], [holder_now, *holder_now.parents]
 
     def moved(path: str) -> str:
         if f"{path}/".startswith(f"{trained_in}/"):
             return Text(f"{run}{path[len(trained_in) :]}")
-        for above, above_now in ((holder, holder_now), (start, start_now)):
+        for above, above_now in zip(*folders, strict=False):
             if above.name and f"{path}/".startswith(f"{above}/"):
                 beside = above_now / Path(path).relative_to(above)
                 if beside.exists() and (above is holder or not Path(path).exists()):

@@ -31,9 +31,9 @@ from todm_sb.nnet.features import (
     check_hop,
     check_window,
     empty_filters,
-    hop_of,
     make_fbank,
 )
+from todm_sb.nnet.hop import hop_of
 from todm_sb.optim import ScaledAdam
 from todm_sb.space import SUBNET_NAME, SearchSpace
 from todm_sb.training.evaluation import own_subnets
@@ -177,8 +177,9 @@ OPTIONAL: dict[str, Check] = {
     "debug_epochs": integer(0, 10**9),
 }
 
-# Of these, what counts by the recipe's references alone.
-BY_REFERENCE = ("beam_size", "max_symbols", "train_splits", "dev_splits")
+# Of these, what counts by the recipe's references alone; the second, if it has a searcher.
+BY_REFERENCE = ("train_splits", "dev_splits")
+OF_SEARCHER = ("beam_size", "max_symbols")
 
 
 def load_checked(recipe: Recipe, options: RunOptions | None = None) -> dict[str, Any]:
@@ -209,7 +210,7 @@ def load_checked(recipe: Recipe, options: RunOptions | None = None) -> dict[str,
 def _check_use(recipe: Recipe, hparams: Mapping[str, Any]) -> None:
     """Refuses what the command line says for nothing."""
     text = dump(recipe.tree())
-    for key in BY_REFERENCE:
+    for key in (*BY_REFERENCE, *(OF_SEARCHER if "searcher" in hparams else ())):
         if key in recipe.overrides and not re.search(rf"<{key}\b", text):
             raise ConfigError(f"{key} is given, but nothing here makes use of it: leave it out")
     if recipe.overrides.get("noise_augment") and hparams.get("noise_augment") is None:

@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from todm_sb.utils.errors import DataError, quoted
 
@@ -50,8 +51,8 @@ def write_atomic(path: str | Path, content: str | bytes) -> None:
     path = Path(path)
     data = _encoded(path, content) if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The process id keeps two runs that prepare the same folder out of each other's way.
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Two runs may prepare the same folder; and the file's own name may be as long as any can be.
+    tmp = path.with_name(f".{uuid4().hex}.tmp")
     try:
         tmp.write_bytes(data)
         os.replace(tmp, path)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 import socket
 import sys
 from collections.abc import Sequence
+from functools import cached_property
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlsplit
@@ -57,9 +60,11 @@ class PageServer(ThreadingHTTPServer):
     ) -> None:
         self.files = routes(found, runtime_folder)
         self.catalogue = json.dumps(catalogue(found)).encode()
+        self.host = host
         try:
-            super().__init__((host, port), _Handler)
-        except OSError as error:
+            self.address_family, address = _address_of(host, port)
+            super().__init__(address, _Handler)
+        except (OSError, UnicodeError) as error:
             raise ConfigError(_why_not_bound(error, host, port)) from None
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -67,11 +72,21 @@ class PageServer(ThreadingHTTPServer):
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
+    @cached_property
+    def names(self) -> set[str]:
+        """By which a browser may call a server of this machine only: a site that let its own name
+        lead here could read what is served (DNS rebinding). Empty where others are served, too."""
+        bound = str(self.server_address[0])
+        if not ip_address(bound).is_loopback:
+            return set()
+        return {"localhost", "127.0.0.1", "::1", bound, self.host.lower()}
+
     @property
     def url(self) -> str:
         """Of the page."""
         host, port = self.server_address[:2]
-        return f"http://{'127.0.0.1' if host == '0.0.0.0' else host!s}:{port}/"
+        name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(str(host), str(host))
+        return f"http://{f'[{name}]' if ':' in name else name}:{port}/"
 
 
 def routes(found: Sequence[WebModel], runtime_folder: Path) -> dict[str, Path]:
@@ -80,17 +95,19 @@ def routes(found: Sequence[WebModel], runtime_folder: Path) -> dict[str, Path]:
     served["/"] = PAGE / "index.html"
     served |= {f"/runtime/{name}": runtime_folder / name for name in runtime.FILES}
     for model in found:
-        served |= {f"{_location(model)}{name}": model.folder / name for name in models.FILES}
+        served |= {f"/{_location(model)}{name}": model.folder / name for name in models.FILES}
     return served
 
 
 def catalogue(found: Sequence[WebModel]) -> list[dict[str, Any]]:
-    """What the page is told of the models: their cards, size in bytes, and where they are."""
+    """What the page is told of the models: their cards, size in bytes, and where they are, as seen
+    from the page."""
     return [{**m.card, "bytes": m.size, "location": _location(m)} for m in found]
 
 
 def _location(model: WebModel) -> str:
-    return quote("/models/" if model.path == "." else f"/models/{model.path}/")
+    # A name need not be UTF-8.
+    return quote(os.fsencode("models/" if model.path == "." else f"models/{model.path}/"))
 
 
 class _Handler(SimpleHTTPRequestHandler):
@@ -107,7 +124,15 @@ class _Handler(SimpleHTTPRequestHandler):
     }
 
     def send_head(self) -> BinaryIO | None:
-        path = urlsplit(self.path).path
+        try:
+            path = urlsplit(self.path).path
+            name = urlsplit(f"//{self.headers.get('Host', '')}").hostname
+        except ValueError:
+            self.send_error(HTTPStatus.BAD_REQUEST)
+            return None
+        if self.server.names and name not in self.server.names:
+            self.send_error(HTTPStatus.MISDIRECTED_REQUEST, explain=f"Ask for {self.server.url}")
+            return None
         if path == MODELS_JSON:
             return self._send_catalogue()
         if path not in self.server.files:
@@ -147,8 +172,16 @@ class _Handler(SimpleHTTPRequestHandler):
         """Says nothing of what went well."""
 
 
-def _why_not_bound(error: OSError, host: str, port: int) -> str:
-    if isinstance(error, socket.gaierror):
+def _address_of(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
+    """What to bind: of a name that has addresses of both families, the IPv4 one."""
+    flags = socket.AI_PASSIVE  # no name at all is any address
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=flags)
+    family, *_, address = min(found, key=lambda info: info[0] != socket.AF_INET)
+    return family, address
+
+
+def _why_not_bound(error: OSError | UnicodeError, host: str, port: int) -> str:
+    if isinstance(error, socket.gaierror | UnicodeError):
         return f"--host {host} is not a name or address of this machine"
     if error.errno == errno.EADDRINUSE:
         return f"port {port} of {host} is in use: choose another by --port, or any by --port 0"

@@ -147,8 +147,8 @@ class Runs:
                 "its folder"
             )
         for fold in folds if named else []:
-            if not re.fullmatch(r"\w[\w.-]*", fold) or folds.count(fold) > 1:
-                raise ConfigError(f"--folds: {fold!r} is twice there, or no name of a folder")
+            if not re.fullmatch(r"\w[\w.-]*", fold):
+                raise ConfigError(f"--folds: {fold!r} is no name of a folder")
 
     def freeze(self) -> None:
         """Uses a copy of the recipe from now on: who edits it does not change what is running.

@@ -36,13 +36,14 @@ def run_cells(
         ended: called with each cell that was run here, failed ones too, as soon as it ends.
 
     Raises:
-        ConfigError: before anything is run, if a cell was run with other options, or once another
-            process has begun to run it so; at the end, if cells failed.
+        ConfigError: before anything is run, if a cell was run with other options; at the end, if
+            another process has meanwhile run it so, or cells failed.
     """
     refuse_other_options(runs, cells)
     waiting = [cell for cell in cells if runs.state(cell) is not State.FINISHED]
     running: dict[str, tuple[Cell, subprocess.Popen]] = {}
     failed: list[tuple[Cell, int]] = []
+    problems: list[str] = []
     environment = _environment(jobs)
     done = len(cells) - len(waiting)
     with bar(total=len(cells), initial=done, unit="cell", show=progressbar) as shown:
@@ -58,8 +59,9 @@ def run_cells(
                     elif runs.state(cell) is State.FINISHED:
                         waiting.remove(cell)
                         shown.update()
-                    else:
-                        refuse_other_options(runs, [cell])
+                    elif problem := _other_options(runs, cell):
+                        waiting.remove(cell)
+                        problems.append(problem)
                 elsewhere = [f"{cell.id} elsewhere" for cell in waiting[:1]]
                 shown.set_postfix_str(", ".join(list(running) or elsewhere))
                 time.sleep(POLL)
@@ -75,7 +77,9 @@ def run_cells(
                 process.terminate()
                 process.wait()
     if failed:
-        raise ConfigError(_failures(runs, failed))
+        problems.append(_failures(runs, failed))
+    if problems:
+        raise ConfigError("; ".join(problems))
 
 
 def refuse_other_options(runs: Runs, cells: Sequence[Cell]) -> None:
@@ -85,11 +89,17 @@ def refuse_other_options(runs: Runs, cells: Sequence[Cell]) -> None:
         ConfigError: if one of the cells was run with other options.
     """
     for cell in cells:
-        if runs.state(cell) is State.OTHER_OPTIONS:
-            raise ConfigError(
-                f"{runs.folder(cell)} was run with other options ({runs.difference(cell)}): "
-                "give another --output_folder, or delete it"
-            )
+        if problem := _other_options(runs, cell):
+            raise ConfigError(problem)
+
+
+def _other_options(runs: Runs, cell: Cell) -> str | None:
+    if runs.state(cell) is not State.OTHER_OPTIONS:
+        return None
+    return (
+        f"{runs.folder(cell)} was run with other options ({runs.difference(cell)}): "
+        "give another --output_folder, or delete it"
+    )
 
 
 def _environment(jobs: int) -> dict[str, str]:

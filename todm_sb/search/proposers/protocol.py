@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from todm_sb.search.study import SharedStudy
 
-# Draws of a new subnet until the space counts as searched through.
+# Draws of a new subnet until neighbours of those within the budgets are taken.
 DRAWS = 1000
 
 

@@ -18,12 +18,18 @@ export class Recorder {
     } catch (error) {
       throw new Error(`No microphone: ${error.message}`);
     }
-    this.#recorder = new MediaRecorder(stream);
-    // It may end before it is stopped, as when the microphone is unplugged.
-    this.#recorded = new Promise((resolve) => {
-      this.#recorder.addEventListener("dataavailable", ({ data }) => resolve(data), { once: true });
-    });
-    this.#recorder.start();
+    try {
+      const recorder = new MediaRecorder(stream);
+      // It may end before it is stopped, as when the microphone is unplugged.
+      this.#recorded = new Promise((resolve) => {
+        recorder.addEventListener("dataavailable", ({ data }) => resolve(data), { once: true });
+      });
+      recorder.start();
+      this.#recorder = recorder;
+    } catch (error) {
+      release(stream);
+      throw new Error(`This browser does not record: ${error.message}`);
+    }
   }
 
   // What was recorded, as a file that the browser itself can decode.
@@ -31,7 +37,9 @@ export class Recorder {
     const recorder = this.#recorder;
     this.#recorder = null;
     if (recorder.state !== "inactive") recorder.stop();
-    recorder.stream.getTracks().forEach((track) => track.stop());
+    release(recorder.stream);
     return this.#recorded;
   }
 }
+
+const release = (stream) => stream.getTracks().forEach((track) => track.stop());

@@ -1,20 +1,30 @@
-// A subnet on onnxruntime-web: samples -> features -> encoder -> search -> text.
+// A subnet on onnxruntime-web: samples -> parts -> features -> encoder -> search -> text.
 
 import { env, InferenceSession, Tensor } from "./runtime/ort.wasm.min.mjs";
 import { greedySearch } from "./search.js";
+import { segmentsOf } from "./segments.js";
 import { readTokens, textOf } from "./tokens.js";
+import { joinWords } from "./words.js";
+
+// Seconds of a part at most where nobody knows how long the utterances of training were.
+const UNKNOWN_LONGEST = 20;
+// Seconds that a part may have in any case.
+const SHORTEST_LIMIT = 1;
 
 export class Transducer {
-  static async load({ location, max_symbols: maxSymbols }, threads) {
+  static async load({ location, max_symbols, sample_rate, longest_seconds }, threads) {
     env.wasm.wasmPaths = new URL("./runtime/", import.meta.url).href;
     env.wasm.numThreads = threads;
     env.logLevel = "error";
     const network = new Transducer();
+    const folder = new URL(location, import.meta.url).href;
     for (const part of ["features", "encoder", "decoder", "joiner"]) {
-      network[part] = await InferenceSession.create(`${location}${part}.onnx`);
+      network[part] = await InferenceSession.create(`${folder}${part}.onnx`);
     }
-    network.pieces = await readTokens(`${location}tokens.txt`);
-    network.maxSymbols = maxSymbols;
+    network.pieces = await readTokens(`${folder}tokens.txt`);
+    network.maxSymbols = max_symbols;
+    network.sampleRate = sample_rate;
+    network.longest = Math.max(longest_seconds || UNKNOWN_LONGEST, SHORTEST_LIMIT);
     return network;
   }
 
@@ -23,13 +33,18 @@ export class Transducer {
     const timed = async (part, work) => {
       const start = performance.now();
       const result = await work();
-      times[part] = (performance.now() - start) / 1000;
+      times[part] = (times[part] ?? 0) + (performance.now() - start) / 1000;
       return result;
     };
-    const input = { samples: new Tensor("float32", samples, [1, samples.length]) };
-    const features = await timed("features", () => this.features.run(input));
-    const encoded = await timed("encoder", () => this.encoder.run(features));
-    const tokens = await timed("search", () => greedySearch(this, encoded));
-    return { text: textOf(tokens, this.pieces), tokens, times };
+    const cut = await timed("cutting", () => segmentsOf(samples, this.sampleRate, this.longest));
+    const found = [];
+    for (const [begin, end] of cut) {
+      const part = new Tensor("float32", samples.subarray(begin, end), [1, end - begin]);
+      const features = await timed("features", () => this.features.run({ samples: part }));
+      const encoded = await timed("encoder", () => this.encoder.run(features));
+      found.push(await timed("search", () => greedySearch(this, encoded)));
+    }
+    const text = joinWords(found.map((tokens) => textOf(tokens, this.pieces)));
+    return { text, tokens: found.flat(), times };
   }
 }
