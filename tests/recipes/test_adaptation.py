@@ -17,7 +17,7 @@ from todm_sb.training.arguments import parse_arguments
 from todm_sb.training.brain import TODMBrain
 from todm_sb.training.decided import decided_by
 from todm_sb.training.runs import load_run, trained_tokenizer
-from todm_sb.training.sources import Source
+from todm_sb.training.sources import Source, read_source
 from todm_sb.utils.errors import ConfigError
 
 # mini.yaml as it is shipped, but for its length: of other shapes than the source.
@@ -84,7 +84,7 @@ def command(corpus, output, source, **overrides):
     return arguments(corpus, output, **{**SHIPPED, "init_from": source, **overrides})
 
 
-@pytest.mark.parametrize("kind", ["run", "bundle", "training", "subnet", "supernet", "plain"])
+@pytest.mark.parametrize("kind", ["run", "bundle", "subnet"])
 def test_it_begins_with_weights_statistics_and_tokenizer_of_its_source(
     begun, tiny_run, sources, tmp_path, kind
 ):
@@ -94,7 +94,7 @@ def test_it_begins_with_weights_statistics_and_tokenizer_of_its_source(
     space, expected = hparams["space"], hparams["model"]
     if kind == "subnet":
         expected = extract_subnet(expected, space.min)
-    has_auxiliaries = kind in ("run", "training")
+    has_auxiliaries = kind == "run"
     theirs = (expected if has_auxiliaries else expected.deployed()).state_dict()
     ours = brain.modules.model.state_dict()
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
@@ -111,9 +111,21 @@ def test_it_begins_with_weights_statistics_and_tokenizer_of_its_source(
     assert not brain.modules.normalize._should_update(1)
     (tokenizer,) = (tmp_path / "run" / "tokenizer").iterdir()
     assert tokenizer.read_bytes() == trained_tokenizer(tiny_run, hparams).read_bytes()
-    single = kind in ("subnet", "plain")
-    assert brain.hparams.space.size == (1 if single else space.size)
+    assert brain.hparams.space.size == (1 if kind == "subnet" else space.size)
     assert brain.sandwich.warmup == 0
+    assert files_of(sources[kind]) == before
+
+
+@pytest.mark.parametrize("kind", ["training", "supernet", "plain"])
+def test_a_source_of_any_form_is_the_network_that_was_trained(tiny_run, sources, kind):
+    before = files_of(sources[kind])
+    source, hparams = read_source(str(sources[kind])), load_run(tiny_run)
+    model = hparams["model"] if kind == "training" else hparams["model"].deployed()
+    assert same(dict(source.model.state_dict()), dict(model.state_dict()))
+    for name in ("glob_mean", "glob_std"):
+        assert torch.equal(source.statistics[name], getattr(hparams["normalize"], name))
+    assert source.tokenizer == trained_tokenizer(tiny_run, hparams).read_bytes()
+    assert source.space == (None if kind == "plain" else hparams["space"])
     assert files_of(sources[kind]) == before
 
 

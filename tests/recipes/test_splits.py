@@ -156,9 +156,7 @@ def no_words(row):
         ("train", a_missing_file, "no utterance can be used .missing file"),
     ],
 )
-def test_a_split_without_utterances_is_one_line_before_the_first_step(
-    train, run, command, monkeypatch, split, change, message
-):
+def test_a_split_without_utterances_is_one_line(run, split, change, message):
     path = run / "manifests" / f"{split}.csv"
     if change == "gone":
         path.unlink()
@@ -166,10 +164,17 @@ def test_a_split_without_utterances_is_one_line_before_the_first_step(
         path.write_text(path.read_text().replace(",", ";"))
     else:
         write_csv(path, [change(row) for row in read_csv(path)] if change else [])
-    monkeypatch.setattr(TODMBrain, "fit", lambda *a, **k: pytest.fail("it trains"))
+    hparams = load_run(run)
     with pytest.raises(DataError, match=rf"{split}\.csv:? {message}") as caught:
-        train(command())
+        read_splits(hparams, run_tokenizer(hparams))
     assert "\n" not in str(caught.value)
+
+
+def test_all_splits_are_looked_at_before_the_first_step(train, run, command, monkeypatch):
+    write_csv(run / "manifests" / "test-clean.csv", [])
+    monkeypatch.setattr(TODMBrain, "fit", lambda *a, **k: pytest.fail("it trains"))
+    with pytest.raises(DataError, match=r"test-clean\.csv: no utterance can be decoded"):
+        train(command())
 
 
 @pytest.mark.parametrize("size", [10, 100])

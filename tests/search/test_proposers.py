@@ -47,16 +47,43 @@ def test_a_space_is_searched_to_its_end(tmp_path, algorithm):
     assert len(found(study)) == SMALL.size
 
 
-def test_random_search_does_not_look_at_what_it_finds(tmp_path):
-    runs = {}
-    for name, rate, seed in (
-        ("a", error_rate, 0),
-        ("b", lambda config: -error_rate(config), 0),
-        ("c", error_rate, 1),
-    ):
+class Memory(dict):
+    """Of a study, what a proposer asks."""
+
+    population_size = 8
+
+    def finished(self, by):
+        return self
+
+
+def proposed(algorithm, seed, n=60, rate=error_rate):
+    """The subnets of a search without a database."""
+    memory = Memory()
+    proposer = proposer_class(algorithm)(
+        Task(SPACE, memory, lambda config: costs(config)["params"], math.inf, seed)
+    )
+    for i in range(1000):
+        candidates = [*proposer.first()[i : i + 1]] or [
+            *itertools.islice(proposer.candidates(None, random.Random(f"{seed}/{i}")), 50)
+        ]
+        new = [c for c in candidates if c.id not in memory][:1]
+        memory |= {c.id: (c, rate(c)) for c in new}
+        if len(memory) == n:
+            return [config for config, _ in memory.values()]
+    raise AssertionError("the space is searched through")
+
+
+def test_random_search_does_not_look_at_what_it_finds():
+    order = proposed("random", 0)
+    assert proposed("random", 0, rate=lambda config: -error_rate(config)) == order
+
+
+def test_the_seed_says_what_is_drawn(tmp_path):
+    runs = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         (tmp_path / name).mkdir()
-        runs[name] = found(search(tmp_path / name, "random", rate, n=6, seed=seed)[0])
-    assert runs["a"] == runs["b"] != runs["c"]
+        runs.append(found(search(tmp_path / name, "random", n=3, seed=seed)[0]))
+    assert runs[0] == runs[1] != runs[2]
 
 
 def test_random_search_is_its_own_baseline(tmp_path):
@@ -71,41 +98,14 @@ def dominates(a, b):
     return ours != theirs and ours[0] <= theirs[0] and ours[1] <= theirs[1]
 
 
-def test_local_search_evaluates_neighbours_of_the_front(tmp_path):
-    study, _ = search(tmp_path, "local", n=14)
-    configs = found(study)
+def test_local_search_evaluates_neighbours_of_the_front():
+    configs = proposed("local", 0, 14)
     first = SPACE.evenly_spaced(4)
     assert configs[: len(first)] == [SPACE.max, SPACE.min, *first[1:-1]]
     for i, config in enumerate(configs[len(first) :], len(first)):
         before = configs[:i]
         front = [a for a in before if not any(dominates(b, a) for b in before)]
         assert any(config in SPACE.neighbours(a) for a in front)
-
-
-class Memory(dict):
-    """Of a study, what a proposer asks."""
-
-    population_size = 8
-
-    def finished(self, by):
-        return self
-
-
-def proposed(algorithm, seed, n=60):
-    """The subnets of a search without a database."""
-    memory = Memory()
-    proposer = proposer_class(algorithm)(
-        Task(SPACE, memory, lambda config: costs(config)["params"], math.inf, seed)
-    )
-    for i in range(1000):
-        candidates = [*proposer.first()[i : i + 1]] or [
-            *itertools.islice(proposer.candidates(None, random.Random(f"{seed}/{i}")), 50)
-        ]
-        new = [c for c in candidates if c.id not in memory][:1]
-        memory |= {c.id: (c, error_rate(c)) for c in new}
-        if len(memory) == n:
-            return [config for config, _ in memory.values()]
-    raise AssertionError("the space is searched through")
 
 
 @pytest.mark.parametrize("seed", range(4))

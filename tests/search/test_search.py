@@ -17,7 +17,7 @@ from todm_sb.supernet import SearchSpace, SubnetConfig
 from todm_sb.utils.errors import ConfigError
 
 SPACE = SearchSpace(6, 3, ffn_dims=(128, 256, 384))
-SMALL = SearchSpace(3, 1, ffn_dims=(1, 2))  # 26 subnets
+SMALL = SearchSpace(2, 1, ffn_dims=(1, 2))  # 8 subnets
 
 
 def costs(config):
@@ -84,11 +84,11 @@ def test_the_search_reads_as_many_subnets_as_asked_for_and_none_twice(url, tmp_p
 
 def test_baselines_read_as_many_and_share_what_is_known(url, tmp_path):
     log = Log(tmp_path / "log")
-    result = run(url, log, n=15, baselines=True)
+    result = run(url, log, n=8, population=4, baselines=True)
     assert len(log.ids) == len(set(log.ids)) == len(result.subnets)
-    assert len(result.methods[NSGA2.name]) == len(result.methods[RANDOM]) == 15
+    assert len(result.methods[NSGA2.name]) == len(result.methods[RANDOM]) == 8
     evenly = result.of(EVENLY_SPACED)
-    assert {s.config for s in evenly} == set(SPACE.evenly_spaced(15))
+    assert {s.config for s in evenly} == set(SPACE.evenly_spaced(8))
     # What the search found is at least as good as the evenly spaced subnet of the same size.
     for subnet in evenly:
         assert result.best(subnet.costs["params"]).wer <= subnet.wer
@@ -127,8 +127,8 @@ def test_a_budget_below_the_smallest_subnet_is_refused(url):
 def test_a_space_is_searched_to_its_end_and_no_further(url, tmp_path, caplog):
     log = Log(tmp_path / "log")
     result = run(url, log, space=SMALL, n=100, baselines=True)
-    assert len(result.subnets) == len(log.ids) == SMALL.size == 26
-    assert "no other subnet is in the space: stopped after 26 of 100" in caplog.text
+    assert len(result.subnets) == len(log.ids) == SMALL.size == 8
+    assert "no other subnet is in the space: stopped after 8 of 100" in caplog.text
 
 
 def test_the_few_subnets_of_a_tight_budget_are_all_found(url, caplog):
@@ -144,17 +144,17 @@ def test_the_few_subnets_of_a_tight_budget_are_all_found(url, caplog):
 
 def test_a_search_goes_on_where_it_ended(url, tmp_path):
     log = Log(tmp_path / "log")
-    run(url, log, n=12)
+    run(url, log, n=6, population=4)
     before = list(log.ids)
-    result = run(url, log, n=16, baselines=True)
-    assert log.ids[:12] == before
+    result = run(url, log, n=8, population=4, baselines=True)
+    assert log.ids[:6] == before
     assert len(log.ids) == len(set(log.ids))
     assert set(before) <= set(result.methods[NSGA2.name])
-    assert len(result.methods[NSGA2.name]) == 16
+    assert len(result.methods[NSGA2.name]) == 8
     # What the baselines have read, the search need not read again.
-    result = run(url, log, n=24)
+    result = run(url, log, n=12, population=4)
     assert len(log.ids) == len(set(log.ids))
-    assert len(result.methods[NSGA2.name]) == 24
+    assert len(result.methods[NSGA2.name]) == 12
 
 
 def in_processes(count, /, target, *args, **kwargs):
@@ -172,10 +172,12 @@ def in_processes(count, /, target, *args, **kwargs):
 STORAGES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)]
 
 
+# One that is searched to its end, but not before the second worker is there, and a large one.
+SPACES = [(SearchSpace(3, 1, ffn_dims=(1, 2)), 26), (SPACE, 14)]
+
+
 @pytest.mark.parametrize("kind", STORAGES)
-@pytest.mark.parametrize(
-    ("space", "n"), [(SMALL, SMALL.size), (SPACE, 14)], ids=["searched to its end", "large"]
-)
+@pytest.mark.parametrize(("space", "n"), SPACES, ids=["searched to its end", "large"])
 def test_workers_share_the_work_and_never_read_the_same_subnet_twice(url, tmp_path, kind, space, n):
     if kind == "postgresql" and not (url := os.environ.get("TODM_TEST_POSTGRES")):
         pytest.skip("TODM_TEST_POSTGRES names no empty database")

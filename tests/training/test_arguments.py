@@ -71,30 +71,30 @@ def test_paths_of_hyperparams_yaml_are_absolute_in_all_that_refers_to_them(
     assert hparams["dev_split"] == "data"  # which is no path, though called as one
 
 
-def check_text(recipe, text):
-    """A path, in all that refers to it, in what is saved, and in what is loaded from that."""
-    given = [f"--{key}={text}" for key in ("output_folder", "data_folder", "dev_split")]
+def check_texts(recipe, output, data, dev):
+    """Paths, in all that refers to them, in what is saved, and in what is loaded from that."""
+    given = [f"--output_folder={output}", f"--data_folder={data}", f"--dev_split={dev}"]
     read, _ = parse_arguments([str(recipe), *given])
     for hparams in (read.load(), load_text(read.text(), "hyperparams.yaml")):
-        assert hparams["output_folder"] == hparams["data_folder"] == text
-        assert hparams["save_folder"] == f"{text}/save"
-        assert hparams["valid_csv"] == f"{text}/manifests/{text}.csv"
-        assert dict(hparams["loggers"][0]) == {"save_file": f"{text}/save/log.txt", "data": text}
+        assert (hparams["output_folder"], hparams["data_folder"]) == (output, data)
+        assert hparams["save_folder"] == f"{output}/save"
+        assert hparams["valid_csv"] == f"{output}/manifests/{dev}.csv"
+        assert dict(hparams["loggers"][0]) == {"save_file": f"{output}/save/log.txt", "data": data}
         assert type(hparams["output_folder"]) is str
     assert read.settings()["valid_csv"] == hparams["valid_csv"]
 
 
-@pytest.mark.parametrize("text", NASTY)
-def test_a_path_is_what_was_given(recipe, text):
-    check_text(recipe, text)
+@pytest.mark.parametrize("texts", zip(*3 * [iter(NASTY)], strict=True))
+def test_paths_are_what_was_given(recipe, texts):
+    check_texts(recipe, *texts)
 
 
 @settings(max_examples=15, deadline=None)
-@given(text=TEXTS)
-def test_any_path_is_what_was_given(text, tmp_path_factory):
+@given(texts=st.tuples(TEXTS, TEXTS, TEXTS))
+def test_any_paths_are_what_was_given(texts, tmp_path_factory):
     recipe = tmp_path_factory.mktemp("r") / "recipe.yaml"
     recipe.write_text(RECIPE)
-    check_text(recipe, text)
+    check_texts(recipe, *texts)
 
 
 @pytest.mark.parametrize("text", ["hs/run #2", "010", "<seed>", "(1)", "'a' # b", "%41?"])

@@ -1,4 +1,4 @@
-"""An encoder of a user's own, all of it in this file, goes wherever the MH-SSM goes.
+"""An encoder of a user's own, that of the examples, goes wherever the MH-SSM goes.
 
 So does SpeechBrain's Conformer, and the MH-SSM with SSM heads as an elastic dimension.
 """
@@ -8,17 +8,27 @@ import logging
 
 import pytest
 import torch
-from tiny import arguments, call, tiny_model
+from tiny import ROOT, arguments, call, tiny_model
 from torch import nn
 
 from todm_sb.inference import StreamingSubnetASR, SubnetASR
-from todm_sb.nnet.elastic import ElasticFFN, copy_with
-from todm_sb.nnet.encoders import Encoder, LayerStack, StackedEncoder, register
-from todm_sb.nnet.masking import frame_mask
+from todm_sb.nnet.encoders import Encoder, build_encoder
 from todm_sb.space import SubnetConfig
 from todm_sb.training.runs import load_run
 from todm_sb.utils.errors import ConfigError
-from todm_sb.utils.schema import integer, mapping, one_of, sequence
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _examples():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "examples")
+        yield
+
+
+@pytest.fixture
+def encoder():
+    kind = {"kind": "encoder.convolution", "n_features": 4, "d_model": 6}
+    return build_encoder({**kind, "sizes": {"ffn_dims": [5, 7]}})
 
 
 class FrameStacking(nn.Module):
@@ -39,53 +49,6 @@ class FrameStacking(nn.Module):
         return n_frames // 2 * self.project.weight.numel()
 
 
-class ToyLayer(nn.Module):
-    """An elastic feed-forward layer and a residual."""
-
-    def __init__(self, d_model, width):
-        super().__init__()
-        self.norm = nn.LayerNorm(d_model)
-        self.ffn = ElasticFFN(d_model, width)
-
-    def forward(self, x, ffn_dims=None):
-        return x + self.ffn(self.norm(x), ffn_dims)
-
-    def extract(self, ffn_dims=None):
-        return copy_with(self, {self.ffn: self.ffn.extract(ffn_dims)})
-
-    def macs(self, n_frames, ffn_dims=None):
-        return self.ffn.macs(n_frames, ffn_dims)
-
-
-WIDTH = integer(1, 4096)
-
-
-@register(
-    "toy",
-    mapping(
-        {"n_features": WIDTH, "d_model": WIDTH, "ffn_dims": sequence(WIDTH, 1, 64)},
-        {"kind": one_of("toy")},
-    ),
-)
-class ToyEncoder(StackedEncoder):
-    """Sees one pair of frames at a time."""
-
-    def __init__(self, n_features, d_model, ffn_dims):
-        super().__init__()
-        self.built_with(locals())
-        self.subsampling = FrameStacking(n_features, d_model)
-        self.layers = LayerStack(ToyLayer(d_model, width) for width in ffn_dims)
-
-    @property
-    def dimensions(self):
-        return {"ffn_dims": tuple(layer.ffn.d_hidden for layer in self.layers)}
-
-    def encode(self, frames, lengths, subnet=None, shared=None, causal=False):
-        for i, choices in self.layers.active(subnet):
-            frames = self.layers[i](frames, **choices)
-        return frames * frame_mask(lengths, frames.shape[1])
-
-
 HEADS = {
     "search_space": "{n_layers: 2, min_layers: 1, ffn_dims: [16, 32], n_heads: [2, 4]}",
     "named_subnets": "{wide: {layers: [1], ffn_dims: [32], n_heads: [2]}, deep: null}",
@@ -100,13 +63,14 @@ def model_of(kind):
 
 
 OVERRIDES = {
-    "toy": {"model": model_of("toy")},
+    "convolution": {"model": model_of("encoder.convolution")},
     "conformer": {"model": model_of("conformer")},
     "heads": HEADS,
 }
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("conformer", "heads")]
 
 
-@pytest.fixture(scope="module", params=OVERRIDES)
+@pytest.fixture(scope="module", params=["convolution", *SLOW])
 def run(request, corpus, train, tmp_path_factory):
     """Name and folder of a tiny run."""
     folder = tmp_path_factory.mktemp(request.param) / "run"
@@ -115,10 +79,20 @@ def run(request, corpus, train, tmp_path_factory):
     return request.param, folder
 
 
-def test_it_is_an_encoder_by_the_protocol():
-    encoder = ToyEncoder(4, 6, [5, 7])
+def test_it_is_an_encoder_by_the_protocol(encoder):
     assert isinstance(encoder, Encoder)
     assert encoder.n_parameters() == sum(p.numel() for p in encoder.parameters())
+
+
+@torch.no_grad()
+def test_its_front_end_can_be_another(encoder):
+    encoder.subsampling = FrameStacking(4, 6)
+    features, lengths = torch.randn(2, 9, 4), torch.tensor([9, 5])
+    config = SubnetConfig((1,), ffn_dims=(3,))
+    expected, n_frames = encoder.eval()(features, lengths, config)
+    assert (expected.shape, n_frames.tolist(), encoder.n_frames(9)) == ((2, 4, 6), [4, 2], 4)
+    assert encoder.macs(9) == encoder.subsampling.macs(9) + encoder.layers.macs(4)
+    torch.testing.assert_close(encoder.extract(config)(features, lengths)[0], expected)
 
 
 def test_it_trains_is_searched_exported_and_read_back(run, corpus, tmp_path):
@@ -176,21 +150,19 @@ def test_what_it_cannot_do_is_refused_by_name_in_one_line(run, tmp_path):
 
 
 def test_a_space_with_a_dimension_that_it_does_not_obey_is_refused(corpus, train, tmp_path):
-    overrides = {**HEADS, "model": model_of("toy")}
-    with pytest.raises(ConfigError, match="toy has no 'n_heads'"):
+    overrides = {**HEADS, **OVERRIDES["convolution"]}
+    with pytest.raises(ConfigError, match="convolution has no 'n_heads'"):
         train(arguments(corpus, tmp_path / "run", **overrides))
     assert not (tmp_path / "run").exists()
 
 
-def test_keys_of_another_kind_are_left_out_with_one_line(caplog):
-    from todm_sb.nnet.encoders import build_encoder
-
-    options = {"kind": "toy", "n_features": 4, "d_model": 6, "sizes": {"ffn_dims": [5]}}
+def test_keys_of_another_kind_are_left_out_with_one_line(caplog, encoder):
+    options = {**encoder.config, "kind": "convolution", "state_size": 8, "dual_mode": False}
     with caplog.at_level(logging.INFO):
-        build_encoder({**options, "state_size": 8, "dual_mode": False})
-    assert caplog.messages == ["encoder: toy has no dual_mode, state_size; left out"]
+        build_encoder(options)
+    assert caplog.messages == ["encoder: convolution has no dual_mode, state_size; left out"]
 
 
-def test_a_subnet_of_it_is_said_like_any_other():
+def test_a_subnet_of_it_is_said_like_any_other(encoder):
     config = SubnetConfig((0,), ffn_dims=(5,))
-    assert ToyEncoder(4, 6, [5, 7]).extract(config).config["ffn_dims"] == [5]
+    assert encoder.extract(config).config["ffn_dims"] == [5]
