@@ -3,6 +3,7 @@
 import gc
 import hashlib
 import json
+import logging
 import sqlite3
 
 import pytest
@@ -40,6 +41,16 @@ def _databases_are_not_for_power_cuts():
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_training_speaks_on():
+    """The console that a training within a test logged to is closed by the next one."""
+    yield
+    root = logging.getLogger()
+    for handler in [*root.handlers]:
+        if type(handler).__module__.startswith("speechbrain."):
+            root.removeHandler(handler)
 
 
 def scatter_parameters(module, scale=0.2):

@@ -42,7 +42,6 @@ def run_cells(
     refuse_other_options(runs, cells)
     waiting = [cell for cell in cells if runs.state(cell) is not State.FINISHED]
     running: dict[str, tuple[Cell, subprocess.Popen]] = {}
-    failed: list[tuple[Cell, int]] = []
     problems: list[str] = []
     environment = _environment(jobs)
     done = len(cells) - len(waiting)
@@ -52,16 +51,15 @@ def run_cells(
                 for cell in list(waiting):
                     if len(running) == jobs:
                         break
-                    process = runs.start(cell, environment)
-                    if process is not None:
+                    if process := runs.start(cell, environment):
                         running[cell.id] = (cell, process)
-                        waiting.remove(cell)
                     elif runs.state(cell) is State.FINISHED:
-                        waiting.remove(cell)
                         shown.update()
                     elif problem := _other_options(runs, cell):
-                        waiting.remove(cell)
                         problems.append(problem)
+                    else:
+                        continue  # it is running elsewhere
+                    waiting.remove(cell)
                 elsewhere = [f"{cell.id} elsewhere" for cell in waiting[:1]]
                 shown.set_postfix_str(", ".join(list(running) or elsewhere))
                 time.sleep(POLL)
@@ -71,13 +69,11 @@ def run_cells(
                         shown.update()
                         ended(cell)
                         if process.returncode:
-                            failed.append((cell, process.returncode))
+                            problems.append(_failure(runs, cell, process.returncode))
         finally:
             for _, process in running.values():
                 process.terminate()
                 process.wait()
-    if failed:
-        problems.append(_failures(runs, failed))
     if problems:
         raise ConfigError("; ".join(problems))
 
@@ -109,13 +105,11 @@ def _environment(jobs: int) -> dict[str, str]:
     return {**defaults, **os.environ}
 
 
-def _failures(runs: Runs, failed: Sequence[tuple[Cell, int]]) -> str:
-    (first, returncode), *others = failed
-    output = runs.folder(first) / "output.txt"
+def _failure(runs: Runs, cell: Cell, returncode: int) -> str:
+    output = runs.folder(cell) / "output.txt"
     if returncode < 0:
         reason = f"killed by {signal.Signals(-returncode).name}"
     else:
         lines = output.read_text(encoding="utf-8", errors="replace").split("\n")
         reason = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
-    too = f"; failed, too: {', '.join(cell.id for cell, _ in others)}" if others else ""
-    return f"{first.id} failed ({reason}), see {output}{too}"
+    return f"{cell.id} failed ({reason}), see {output}"
