@@ -122,6 +122,7 @@ def write_models(
     fbank: dict[str, Any],
     max_symbols: int,
     longest_seconds: float | None = None,
+    *,
     streaming: bool = True,
 ) -> list[str]:
     """As :func:`export_onnx`, into a folder that is there and empty, as part of an export; without
