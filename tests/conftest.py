@@ -194,11 +194,14 @@ def bundle(bundle_parts, tmp_path):
     return tmp_path / "bundle"
 
 
-def _train_tokenizer(prefix, **options):
+NUMBERS = ("SEVEN TWO FIVE NINE", "ZERO ONE SIX", "THREE FOUR EIGHT")
+
+
+def _train_tokenizer(prefix, texts=NUMBERS, **options):
     from sentencepiece import SentencePieceTrainer
 
     SentencePieceTrainer.train(
-        sentence_iterator=iter(["SEVEN TWO FIVE NINE", "ZERO ONE SIX", "THREE FOUR EIGHT"]),
+        sentence_iterator=iter(texts),
         model_prefix=str(prefix),
         bos_id=-1,
         eos_id=-1,
@@ -219,6 +222,14 @@ def byte_tokenizer_path(tmp_path_factory):
     """A SentencePiece model with a piece for each byte, for characters that it does not know."""
     prefix = tmp_path_factory.mktemp("tokenizer") / "bytes"
     return _train_tokenizer(prefix, model_type="bpe", vocab_size=280, byte_fallback=True)
+
+
+@pytest.fixture(scope="session")
+def cased_tokenizer_path(tmp_path_factory):
+    """As that of bytes, of letters of both cases, of which Q was too rare to become a piece."""
+    prefix = tmp_path_factory.mktemp("tokenizer") / "cased"
+    texts = ["Ein Baum am bequemen Weg"] * 200 + ["Quelle"]
+    return _train_tokenizer(prefix, texts, model_type="bpe", vocab_size=280, byte_fallback=True)
 
 
 @pytest.fixture

@@ -184,8 +184,17 @@ def test_a_phrase_that_can_never_be_said_is_refused(tokenizer, phrase, message):
 def test_a_phrase_of_another_case_is_not_taken_for_bytes(byte_tokenizer_path):
     tokenizer = SentencePieceProcessor(model_file=str(byte_tokenizer_path))
     with pytest.raises(ConfigError, match="in training, 'ONE'"):
-        hotword_graph({"one": 1.0}, tokenizer)
+        hotword_graph({"One": 1.0}, tokenizer)
     hotword_graph({"ONÉ": 1.0, "北京": 1.0}, tokenizer)
+
+
+@pytest.mark.parametrize("word", ["Quelle", "Q", "QUIZ"])
+def test_a_tokenizer_of_both_cases_takes_rare_capitals_in_bytes_as_in_training(
+    cased_tokenizer_path, word
+):
+    tokenizer = SentencePieceProcessor(model_file=str(cased_tokenizer_path))
+    assert tokenizer.encode_as_pieces(word)[1] == "<0x51>"
+    hotword_graph({word: 1.0}, tokenizer)
 
 
 def test_phrases_of_scripts_without_spaces_are_found_within_a_text(tmp_path):

@@ -129,6 +129,12 @@ def test_a_model_of_words_is_spelt_as_in_training(tmp_path, kind, request):
         ngram_fusion(arpa_of_words(tmp_path, ["one", "two"]), tokenizer, 0.3)
 
 
+def test_words_of_rare_capitals_are_of_a_tokenizer_of_both_cases(tmp_path, cased_tokenizer_path):
+    tokenizer = SentencePieceProcessor(model_file=str(cased_tokenizer_path))
+    words = arpa_of_words(tmp_path, ["Quelle", "Qual", "Baum"])
+    assert isinstance(ngram_fusion(words, tokenizer, 0.3), WordNGramFusion)
+
+
 def test_bytes_are_units_of_a_model_of_pieces(tmp_path, byte_tokenizer_path):
     tokenizer = SentencePieceProcessor(model_file=str(byte_tokenizer_path))
     path = tmp_path / "bytes.arpa"

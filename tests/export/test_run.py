@@ -507,6 +507,17 @@ def test_a_causal_network_of_long_strides_is_exported_but_for_streams(
     assert ("time_strides of at most 3" in caplog.text) == (form != "web")
 
 
+def test_no_streaming_encoder_is_made_for_the_page(run, make_transducer, tmp_path, monkeypatch):
+    pytest.importorskip("onnx", reason="needs the extra onnx")
+    hparams = run_module.load_run(run)
+    options = {**hparams["model"].config["encoder"], "causal": True}
+    hparams["model"] = make_transducer(vocab_size=17, **options)
+    monkeypatch.setattr("todm_sb.export.onnx.streaming_encoder_model", None)
+    with pytest.raises(TypeError):
+        export_run(run, tmp_path / "onnx", "min", form="onnx")
+    export_run(run, tmp_path / "web", "min", form="web")
+
+
 def test_the_page_gets_every_recorded_subnet_in_two_precisions(run, bundle_parts, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
     export_run(run, tmp_path / "web", form="web")

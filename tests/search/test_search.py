@@ -10,6 +10,7 @@ from statistics import fmean
 import optuna
 import pytest
 
+from todm_sb.experiments.search_run import evenly_spaced_budgets
 from todm_sb.search.proposers.nsga2 import NSGA2
 from todm_sb.search.search import EVENLY_SPACED, RANDOM, SubnetSearch
 from todm_sb.search.study import BASELINE, SEARCH, SharedStudy
@@ -124,9 +125,12 @@ def test_a_budget_below_the_smallest_subnet_is_refused(url):
         search(url, budgets=[5000.0, 3000.0])
 
 
-def test_a_space_is_searched_to_its_end_and_no_further(url, tmp_path, caplog):
+@pytest.mark.parametrize("of_the_command", [False, True])
+def test_a_space_is_searched_to_its_end_and_no_further(url, tmp_path, caplog, of_the_command):
     log = Log(tmp_path / "log")
-    result = run(url, log, space=SMALL, n=100, baselines=True)
+    ends = [costs(config)["params"] for config in (SMALL.min, SMALL.max)]
+    budgets = evenly_spaced_budgets(*ends) if of_the_command else []
+    result = run(url, log, space=SMALL, n=100, baselines=True, budgets=budgets)
     assert len(result.subnets) == len(log.ids) == SMALL.size == 8
     assert "no other subnet is in the space: stopped after 8 of 100" in caplog.text
 

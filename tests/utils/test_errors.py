@@ -41,6 +41,21 @@ def test_a_script_whose_reader_went_away_ends_without_a_word():
     assert script.wait() == 141
 
 
+@pytest.mark.parametrize(("closed", "heard"), [("2>&-", b"text\n"), (">&-", b"error: lost\n")])
+def test_what_goes_to_a_closed_stream_goes_nowhere(closed, heard):
+    code = (
+        "import sys\n"
+        "from todm_sb.utils.errors import ConfigError, one_line_errors\n"
+        "from todm_sb.utils.progress import say\n"
+        "with one_line_errors():\n"
+        "    say('text\\n', sys.stdout)\n"
+        "    raise ConfigError('lost')\n"
+    )
+    script = ["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, code]
+    ended = subprocess.run(script, capture_output=True)
+    assert (ended.stdout + ended.stderr, ended.returncode) == (heard, 2)
+
+
 def test_a_fault_of_ours_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError), one_line_errors():
         1 / 0  # noqa: B018

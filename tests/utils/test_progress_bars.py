@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from todm_sb.utils.progress import bar, say
+from todm_sb.utils.progress import bar
 
 # Each shows a bar where somebody sits at a terminal.
 SHOWING = {
@@ -38,11 +38,6 @@ def test_a_terminal_gets_one(monkeypatch):
     assert sys.stderr.getvalue() == ""
     assert list(bar(range(3), file=sys.stderr, unit="utt")) == [0, 1, 2]
     assert "3/3" in sys.stderr.getvalue()
-
-
-def test_what_is_said_to_a_closed_stream_goes_nowhere(capsys):
-    say("lost\n", None)
-    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(("stream", "shows"), [(io.StringIO, False), (Terminal, True)])

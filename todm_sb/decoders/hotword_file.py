@@ -76,8 +76,7 @@ def hotword_graph(
         blank: its label.
 
     Raises:
-        ConfigError: if the tokenizer does not know a letter of a phrase, or more of them in the
-            other case.
+        ConfigError: if the tokenizer does not know a letter of a phrase, or only its other case.
     """
     begins = [begins_word(piece) for piece in Detokenizer.of_tokenizer(tokenizer).pieces]
     boosts = {}

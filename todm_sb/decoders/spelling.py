@@ -6,12 +6,15 @@ from sentencepiece import SentencePieceProcessor
 
 
 def known_spelling(text: str, tokenizer: SentencePieceProcessor) -> str | None:
-    """The text in upper or lower case, if the tokenizer knows more of its letters so."""
+    """The text in upper or lower case, if the tokenizer knows more of its letters so, and letters
+    of that case alone: where it knows both, a rare letter was spelt in bytes in training, too."""
     n_strange = len(strange_characters(text, tokenizer))
-    for form in (text.upper(), text.lower()):
+    for form, in_other_case in ((text.upper(), str.islower), (text.lower(), str.isupper)):
         known = tokenizer.unk_id() not in tokenizer.encode_as_ids(form)
         if known and len(strange_characters(form, tokenizer)) < n_strange:
-            return form
+            pieces = tokenizer.id_to_piece(list(range(tokenizer.get_piece_size())))
+            if not any(len(piece) == 1 and in_other_case(piece) for piece in pieces):
+                return form
     return None
 
 

@@ -96,7 +96,8 @@ def export_onnx(
 
 
 def write_both(folder: Path, *parts: Any, **named_parts: Any) -> tuple[Path, Path]:
-    """Writes a network into the folders ``float32`` and ``int8`` of a folder, as part of an export.
+    """Writes a network into the folders ``float32`` and ``int8`` of a folder, as part of an export,
+    for who transcribes whole recordings: without a streaming encoder.
 
     Args:
         folder: made if need be.
@@ -108,7 +109,7 @@ def write_both(folder: Path, *parts: Any, **named_parts: Any) -> tuple[Path, Pat
     exact, small = (folder / precision for precision in PRECISIONS)
     exact.mkdir(parents=True)
     small.mkdir()
-    write_models(exact, *parts, **named_parts)
+    write_models(exact, *parts, **named_parts, streaming=False)
     write_quantized(exact, small)
     return exact, small
 
@@ -121,8 +122,11 @@ def write_models(
     fbank: dict[str, Any],
     max_symbols: int,
     longest_seconds: float | None = None,
+    *,
+    streaming: bool = True,
 ) -> list[str]:
-    """As :func:`export_onnx`, into a folder that is there and empty, as part of an export."""
+    """As :func:`export_onnx`, into a folder that is there and empty, as part of an export; without
+    ``streaming`` no streaming encoder."""
     subsampling = onnx_form(model.encoder).subsampling
     tokens = tokens_of(SentencePieceProcessor(model_file=str(tokenizer_path)))
     metadata = {
@@ -143,7 +147,7 @@ def write_models(
         "joiner.onnx": joiner_model(model),
     }
     can_stream = normalize.norm_type == "global" and subsampling.has_chunks
-    if True in model.encoder.modes and can_stream:
+    if streaming and True in model.encoder.modes and can_stream:
         models[STREAMING_ENCODER] = streaming_encoder_model(
             model.causal_form(), normalize, metadata
         )

@@ -18,8 +18,8 @@ def write_probes(
     run: Path, target: Path, causal: bool = False, others: Sequence[SubnetConfig] = ()
 ) -> list[Path]:
     """Writes ``<subnet>/float32`` and ``<subnet>/int8`` of each of
-    :func:`todm_sb.search.probes.probes`, as :func:`todm_sb.export.onnx.export_onnx` writes a
-    folder, with a ``probe.json`` each.
+    :func:`todm_sb.search.probes.probes`, as :func:`todm_sb.export.onnx.write_both` does, with a
+    ``probe.json`` each.
 
     Args:
         run: ``output_folder`` of train.py.

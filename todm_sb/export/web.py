@@ -11,7 +11,7 @@ from speechbrain.processing.features import InputNormalization
 
 from todm_sb.bundle.manifest import BundledSubnet
 from todm_sb.export.card import CARD, FILES
-from todm_sb.export.onnx import REQUIREMENTS, STREAMING_ENCODER, write_both
+from todm_sb.export.onnx import REQUIREMENTS, write_both
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.search.probes import PRECISIONS
 from todm_sb.supernet import extract_subnet
@@ -32,7 +32,7 @@ def export_web(
     """Writes subnets in two precisions each, into ``<folder>/<name>/float32`` and
     ``<folder>/<name>/int8``.
 
-    Each holds the models of :func:`todm_sb.export.onnx.export_onnx`, ``tokens.txt``, and
+    Each holds the models of :func:`todm_sb.export.onnx.write_both`, ``tokens.txt``, and
     ``model.json``: the subnet and what is known of it, its precision, the sampling rate, how many
     labels a frame may have, and the longest utterance of training.
 
@@ -59,9 +59,7 @@ def export_web(
             network = extract_subnet(model, subnet.config)
             description = ", ".join(f"{k} {v}" for k, v in subnet.config.describe().items())
             for written in write_both(new / subnet.name, network, *parts):
-                # Other engines stream; the page transcribes whole recordings, and no Python.
-                for name in (STREAMING_ENCODER, REQUIREMENTS):
-                    (written / name).unlink(missing_ok=True)
+                (written / REQUIREMENTS).unlink()  # for Python
                 told = {
                     **subnet.to_dict(),
                     "description": description,

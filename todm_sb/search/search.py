@@ -163,7 +163,8 @@ class SubnetSearch:
                 if done + len(self.study.running(SEARCH)) >= n:
                     time.sleep(PATIENCE)  # the others may die
                 elif not self._evaluate(SEARCH, self._propose, n):
-                    where = "within the budgets" if self.budgets else "in the space"
+                    everything = self.task.allowed(self.space.max)
+                    where = "in the space" if everything else "within the budgets"
                     logger.warning("no other subnet is %s: stopped after %d of %d", where, done, n)
                     break
             self._show(shown, done)

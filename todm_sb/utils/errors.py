@@ -72,7 +72,9 @@ def recipe_errors(hparams_file: str | Path) -> Iterator[None]:
 def one_line_errors() -> Iterator[None]:
     """Ends a script with the message alone, and exit status 2, when the user can mend the cause,
     what the operating system refuses among them; on Ctrl-C with one word, and then, as where
-    nobody reads on, with the status that shells expect."""
+    nobody reads on, with the status that shells expect. What goes to a stream that was closed from
+    the start goes nowhere."""
+    _open_closed_streams()
     try:
         yield
     except TODMError as error:
@@ -88,6 +90,13 @@ def one_line_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
+
+
+def _open_closed_streams() -> None:
+    """Of a closed stderr, ``print`` writes to stdout."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", errors="backslashreplace"))  # noqa: SIM115
 
 
 def _end_with(message: str) -> NoReturn:

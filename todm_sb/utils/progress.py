@@ -25,15 +25,13 @@ def bar(iterable: Iterable | None = None, *, show: bool = True, **options: Any) 
     return tqdm(iterable, disable=not (show and watched()), **options)
 
 
-def say(text: str, file: TextIO | None) -> None:
+def say(text: str, file: TextIO) -> None:
     """Writes a text at once, above the bars.
 
     Args:
         text: with its line ends.
-        file: stdout or stderr; None where it is closed, and nobody hears it.
+        file: stdout or stderr.
     """
-    if file is None:
-        return
     if tqdm is None:
         file.write(text)
     else:
