@@ -128,6 +128,7 @@ def make_recogniser(char_tokenizer_path):
     from todm_sb.decoders.transducer import TransducerSearcher
     from todm_sb.inference.asr import SubnetASR, WaveformEncoder
     from todm_sb.nnet.features import SpeechFeatures, make_fbank
+    from todm_sb.nnet.hop import hop_of
 
     def make(
         model,
@@ -139,7 +140,8 @@ def make_recogniser(char_tokenizer_path):
     ):
         normalize = InputNormalization(norm_type=norm_type).eval()
         normalize.glob_mean, normalize.glob_std = torch.full((20,), -5.0), torch.full((20,), 3.0)
-        features = SpeechFeatures(make_fbank(8000, 20, 256, 25, 10, **fbank), normalize, 80).eval()
+        fbank = make_fbank(8000, 20, 256, **{"win_length": 25, "hop_length": 10, **fbank})
+        features = SpeechFeatures(fbank, normalize, hop_of(fbank.options)).eval()
         return cls(
             modules={
                 "normalize": normalize,

@@ -14,6 +14,7 @@ from todm_sb.bundle.bundle import read_bundle, write_bundle
 from todm_sb.bundle.manifest import BundledSubnet
 from todm_sb.nnet.encoders import KINDS, check_encoder
 from todm_sb.nnet.features import SpeechFeatures, make_fbank
+from todm_sb.nnet.hop import hop_of
 from todm_sb.nnet.predictor import LSTMPredictor, StatelessPredictor
 from todm_sb.nnet.transducer import NETWORK_CHECKS
 from todm_sb.supernet import SubnetConfig, count_parameters, extract_subnet
@@ -48,7 +49,13 @@ def refusal(folder):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"fbank_kind": "kaldi", "snip_edges": True}, {"norm_type": "sentence"}]
+    "options",
+    [
+        {},
+        {"fbank_kind": "kaldi", "snip_edges": True},
+        {"norm_type": "sentence"},
+        {"hop_length": 30},
+    ],
 )
 def test_a_bundle_gives_back_the_same_network_and_features(bundle_parts, tmp_path, options):
     norm_type = options.pop("norm_type", "global")
@@ -58,7 +65,8 @@ def test_a_bundle_gives_back_the_same_network_and_features(bundle_parts, tmp_pat
     write_bundle(tmp_path, **bundle_parts)
     loaded = read_bundle(tmp_path)
     model = bundle_parts["model"]
-    features = SpeechFeatures(make_fbank(**bundle_parts["fbank"]), bundle_parts["normalize"], 160)
+    fbank = bundle_parts["fbank"]
+    features = SpeechFeatures(make_fbank(**fbank), bundle_parts["normalize"], hop_of(fbank))
     batch = torch.randn(2, 9000), torch.tensor([1.0, 0.6])
     expected, lengths = features.eval()(*batch)
     found, found_lengths = loaded.features(*batch)

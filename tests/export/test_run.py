@@ -24,6 +24,7 @@ from todm_sb.web.models import find_models
 NAMED = SubnetConfig((0, 2), ffn_dims=(12, 6))
 FOUND = SubnetConfig((1,), ffn_dims=(12,))
 WEIGHTS = "of the run"
+SCORED = {"utterances": 20, "words": 99, "undecodable": 2, "left_out": {"empty transcript": 1}}
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def run(bundle_parts, tmp_path, monkeypatch):
 
 def leave_results(folder, results, weights=WEIGHTS, split="test"):
     """Leaves what a test leaves."""
-    results = [{**result, "weights": weights} for result in results]
+    results = [{**SCORED, **result, "weights": weights} for result in results]
     (folder / f"results_{split}.json").write_text(json.dumps(results))
 
 
@@ -89,7 +90,7 @@ def search(
     place.mkdir(parents=True, exist_ok=True)
     methods = {"nsga2": tuple(s.config.id for s in found)}
     checkpoint = checkpoint or weights_id(parts["model"])
-    names = {"checkpoint": checkpoint, "dev_set": dev_set, "scored": scored or {}}
+    names = {"checkpoint": checkpoint, "dev_set": dev_set, "scored": scored or SCORED}
     names["precision"] = precision
     SearchResult(cost, seconds, parts["space"], found, methods, **names).save(place / "pareto.json")
 
@@ -112,12 +113,9 @@ def test_a_supernets_bundle_records_the_results_of_its_test(run, bundle_parts, t
     assert manifest.choose(max_params=named) == NAMED
 
 
-SCORED = {"utterances": 20, "words": 99, "undecodable": 2, "left_out": {"empty transcript": 1}}
-
-
 def test_a_bundle_records_what_its_error_rates_are_of(run, bundle_parts, tmp_path, capsys):
     shape = bundle_parts["space"].max.to_dict()
-    results = [{"subnet": "max", **shape, "WER": 1.5, "CER": 1.0, **SCORED}]
+    results = [{"subnet": "max", **shape, "WER": 1.5, "CER": 1.0}]
     leave_results(run, results)
     export_run(run, tmp_path / "all")
     scored = {s.name: s.scored for s in read_bundle(tmp_path / "all").manifest.subnets}
@@ -548,8 +546,8 @@ def test_the_page_gets_every_recorded_subnet_in_two_precisions(run, bundle_parts
 
 
 RESULTS = [
-    {"subnet": "named", **NAMED.to_dict(), "WER": 2.504, "CER": 2.0, **SCORED},
-    {"subnet": "other", "layers": [1], "ffn_dims": [6], "WER": 9.0, "CER": 9.0, **SCORED},
+    {"subnet": "named", **NAMED.to_dict(), "WER": 2.504, "CER": 2.0},
+    {"subnet": "other", "layers": [1], "ffn_dims": [6], "WER": 9.0, "CER": 9.0},
 ]
 
 

@@ -194,6 +194,10 @@ def test_the_state_does_not_grow_with_the_stream(make_asr):
         ({"causal": False}, "its encoder is not causal"),
         ({"fbank": {"fbank_kind": "speechbrain"}}, "not those of fbank_kind: kaldi"),
         ({"fbank": {"fbank_kind": "kaldi"}}, "with snip_edges: True"),
+        (
+            {"fbank": {"fbank_kind": "kaldi", "snip_edges": True, "hop_length": 30}},
+            "its hop_length is longer than its win_length",
+        ),
         ({"norm_type": "sentence"}, "normalised over the whole utterance"),
         ({"beam_size": 2}, "beam search"),
         ({"time_strides": [4, 2]}, "time_strides above 3"),

@@ -196,8 +196,9 @@ def test_ours_beside_the_peer_is_drawn_over_speakers(scripts, tmp_path):
     ours = {"utterances": keys, "words": [4, 4, 2], "errors": {"max": [1, 1, 0]}}
     ours["speakers"] = ["x", "x", "y"]
     (tmp_path / "errors_test.json").write_text(json.dumps(ours))
-    space = {"layers": [0], "ffn_dims": [16]}
-    (tmp_path / "results_test.json").write_text(json.dumps([{"subnet": "max", **space}]))
+    result = {"subnet": "max", "layers": [0], "ffn_dims": [16]}
+    result |= {"utterances": 3, "words": 10, "undecodable": 0, "left_out": {}}
+    (tmp_path / "results_test.json").write_text(json.dumps([result]))
     found = {"utterance": keys, "words of": [4, 4, 2], "errors": [2, 1, 1]}
     found["speakers"] = ours["speakers"]
     compared = scripts["conformer_peer"].against(tmp_path, "test", found)

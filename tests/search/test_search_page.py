@@ -15,11 +15,12 @@ from test_pareto import some_result
 from todm_sb.search.page import write_html
 
 NODE = shutil.which("node")
+SCORED = {"utterances": 20, "words": 99, "undecodable": 0, "left_out": {}}
 
 
 def written(result, tmp_path):
     path = tmp_path / "pareto.html"
-    write_html(result, path)
+    write_html(replace(result, scored=SCORED), path)
     return path.read_text(encoding="utf-8")
 
 

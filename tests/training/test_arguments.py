@@ -31,7 +31,7 @@ opt_class: !name:torch.optim.SGD
 loggers:
     - !new:collections.OrderedDict
         save_file: !ref <save_folder>/log.txt
-        data: !ref <data_folder>
+        folder: !ref <data_folder>
 """
 
 NASTY = [
@@ -66,9 +66,34 @@ def test_paths_of_hyperparams_yaml_are_absolute_in_all_that_refers_to_them(
     read, _ = parse_arguments([str(recipe), *given])
     hparams = load_text(read.text(whole_paths=True), "hyperparams.yaml")
     assert hparams["valid_csv"] == f"{tmp_path}/results/mini/1234/manifests/data.csv"
-    expected = {"save_file": f"{tmp_path}/ck/a/log.txt", "data": f"{tmp_path}/data"}
+    expected = {"save_file": f"{tmp_path}/ck/a/log.txt", "folder": f"{tmp_path}/data"}
     assert dict(hparams["loggers"][0]) == expected
     assert hparams["dev_split"] == "data"  # which is no path, though called as one
+
+
+MORE = """
+output_folder: results/a/1
+data_folder: data
+noise_file: noise.csv
+test_csvs: [talk.csv, b/dev.csv]
+name: !ref results/<data_folder>/1
+joined: !apply:os.path.join [!ref <data_folder>, !ref <noise_file>]
+nested: {csv_file: !ref <data_folder>/<noise_file>, named: [data, noise.csv], log: results/a/1/log}
+"""
+
+
+def test_in_hyperparams_yaml_a_path_within_another_text_is_as_it_was_trained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_text(MORE)
+    read = Recipe(tmp_path / "recipe.yaml")
+    hparams = load_text(read.text(whole_paths=True), "hyperparams.yaml")
+    assert hparams["test_csvs"] == [f"{tmp_path}/talk.csv", f"{tmp_path}/b/dev.csv"]
+    assert (hparams["name"], hparams["joined"]) == ("results/data/1", "data/noise.csv")
+    assert hparams["nested"] == {
+        "csv_file": f"{tmp_path}/data/noise.csv",
+        "named": ["data", "noise.csv"],
+        "log": f"{tmp_path}/results/a/1/log",
+    }
 
 
 def check_texts(recipe, output, data, dev):
@@ -79,7 +104,8 @@ def check_texts(recipe, output, data, dev):
         assert (hparams["output_folder"], hparams["data_folder"]) == (output, data)
         assert hparams["save_folder"] == f"{output}/save"
         assert hparams["valid_csv"] == f"{output}/manifests/{dev}.csv"
-        assert dict(hparams["loggers"][0]) == {"save_file": f"{output}/save/log.txt", "data": data}
+        expected = {"save_file": f"{output}/save/log.txt", "folder": data}
+        assert dict(hparams["loggers"][0]) == expected
         assert type(hparams["output_folder"]) is str
     assert read.settings()["valid_csv"] == hparams["valid_csv"]
 

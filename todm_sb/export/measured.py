@@ -75,8 +75,7 @@ def measured_subnets(
             own = {key: value for key, value in s.costs.items() if key not in left_out}
             costs[s.config] = {**costs.get(s.config, {}), **own}
             found[s.config] = {**found.get(s.config, {}), _rate_of(search): s.wer}
-            if search.scored:
-                scored[s.config] = search.scored
+            scored[s.config] = search.scored
         taken = set(configs.values())
         configs |= {s.config.id: s.config for s in search.front() if s.config not in taken}
     tests = _results(run, weights, decoding)
@@ -139,8 +138,7 @@ def _scored_of_test(
     return {
         SubnetConfig.pick(result): {key: result[key] for key in SCORED_KEYS}
         for result in results
-        # Recorded by this version or a later one.
-        if "utterances" in result and bool(result.get("causal", modes[0])) in modes
+        if bool(result.get("causal", modes[0])) in modes
     }
 
 

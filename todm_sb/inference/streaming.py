@@ -195,13 +195,13 @@ class StreamingSubnetASR(SubnetASR):
             yield from self._load(audio, path).split(size)
 
     def _check_streamable(self) -> None:
-        problem = None
+        problem, fbank = None, self._features.fbank
         if True not in self._model.encoder.modes:
             problem = "its encoder is not causal"
-        elif (
-            not isinstance(self._features.fbank, KaldiFbank) or not self._features.fbank.snip_edges
-        ):
+        elif not isinstance(fbank, KaldiFbank) or not fbank.snip_edges:
             problem = "its features are not those of fbank_kind: kaldi with snip_edges: True"
+        elif fbank.hop > fbank.window:
+            problem = "its hop_length is longer than its win_length"
         elif self._features.normalizer.norm_type != "global":
             problem = "its features are normalised over the whole utterance"
         elif self.mods.decoder.beam_size > 1:

@@ -28,23 +28,8 @@ FBANK_OPTION_CHECKS = {"fbank_kind": one_of("speechbrain", "kaldi"), "snip_edges
 
 
 def check_hop(options: Mapping[str, Any]) -> None:
-    """Checks that every filterbank takes the hop for the same number of samples.
-
-    Args:
-        options: of :func:`make_fbank`.
-
-    Raises:
-        ConfigError: if they would round it to different ones.
-    """
-    rate, hop = options["sample_rate"], options["hop_length"]
-    if hop_of(options) != whole_samples(hop, rate):
-        raise ConfigError(
-            f"hop_length: {rate * hop / 1000:g} samples from frame to frame, not a whole number"
-        )
-
-
-def check_window(options: Mapping[str, Any]) -> None:
-    """Checks that the FFT holds the window, and that no sample lies between two windows.
+    """Checks that every filterbank takes the hop for the same number of samples, and that no sample
+    lies between two windows.
 
     Args:
         options: of :func:`make_fbank`.
@@ -52,14 +37,30 @@ def check_window(options: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: if that is not so.
     """
+    rate, hop = options["sample_rate"], options["hop_length"]
+    if hop_of(options) != whole_samples(hop, rate):
+        raise ConfigError(
+            f"hop_length: {rate * hop / 1000:g} samples from frame to frame, not a whole number"
+        )
+    if hop > options["win_length"]:
+        raise ConfigError(
+            f"hop_length {hop:g} is longer than win_length "
+            f"{options['win_length']:g}: what lies between two windows would not be heard"
+        )
+
+
+def check_window(options: Mapping[str, Any]) -> None:
+    """Checks that the FFT holds the window.
+
+    Args:
+        options: of :func:`make_fbank`.
+
+    Raises:
+        ConfigError: if it does not.
+    """
     window = samples_of(options["win_length"], options["sample_rate"])
     if window > options["n_fft"]:
         raise ConfigError(f"a window of {window} samples is longer than n_fft {options['n_fft']}")
-    if options["hop_length"] > options["win_length"]:
-        raise ConfigError(
-            f"hop_length {options['hop_length']:g} is longer than win_length "
-            f"{options['win_length']:g}: what lies between two windows would not be heard"
-        )
 
 
 def empty_filters(fbank: nn.Module) -> int:

@@ -59,12 +59,11 @@ def _picture(result: SearchResult) -> tuple[str, list[list[Any]]]:
 def _about(result: SearchResult) -> str:
     front = result.front()
     best = front[-1]
-    about = (
+    return (
         f"{len(front)} of {len(result.subnets)} subnets are on the Pareto front, the best has "
         f"{best.wer:.2f} % at {format_cost(best.costs[result.cost], result.cost)}. "
-        f"Error rates are of networks in {result.precision}."
+        f"Error rates are of networks in {result.precision}. {scored_text(result.scored)}"
     )
-    return f"{about} {scored_text(result.scored)}" if result.scored else about
 
 
 def _text(result: SearchResult, subnet: Evaluated) -> str:

@@ -57,10 +57,8 @@ class SearchResult:
         methods: the ids of the subnets that each method evaluated: the search and the baselines.
         budgets: in the unit of the cost, ascending.
         checkpoint: tells the weights apart, see :func:`todm_sb.training.runs.weights_id`.
-        scored: what the error rates are of, see :func:`todm_sb.utils.tables.scored_text`; empty of
-            a search that did not record it.
-        dev_set: tells the utterances apart, see :func:`todm_sb.dataio.fingerprint.dev_set_id`;
-            empty where that was not recorded.
+        scored: what the error rates are of, see :func:`todm_sb.utils.tables.scored_text`.
+        dev_set: tells the utterances apart, see :func:`todm_sb.dataio.fingerprint.dev_set_id`.
         precision: of the networks whose error rates these are, one of
             :data:`todm_sb.search.probes.PRECISIONS`.
     """

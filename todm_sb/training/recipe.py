@@ -28,7 +28,7 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
 from todm_sb.utils.errors import ConfigError, quoted, recipe_errors
 
 # Keys of files and folders: a leading ~ is someone's home.
-PATHS = re.compile(r".*_(folder|csvs?|file|dir|path)|manifests")
+PATHS = re.compile(r"(.*_)?(folder|csvs?|file|dir|path)|manifests")
 
 # The recipe, relative to this one's folder, that one is like but for what it says itself.
 BASE = "base"
@@ -57,7 +57,7 @@ class Recipe:
         """The YAML with overrides applied and references resolved.
 
         Args:
-            whole_paths: files and folders, wherever they are referred to, are absolute, as in
+            whole_paths: files and folders, and what lies below them, are absolute, as in
                 ``hyperparams.yaml``.
 
         Raises:
@@ -65,8 +65,9 @@ class Recipe:
                 does not fit.
         """
         with recipe_errors(self.file):
-            texts, resolved = self._resolve(self._whole_paths()) if whole_paths else self._resolved
-            return dump(texts.shown(yaml_of().load(resolved)))
+            texts, resolved = self._resolved
+            tree = texts.shown(yaml_of().load(resolved))
+            return dump(_with_whole_paths(tree) if whole_paths else tree)
 
     def settings(self) -> dict[str, Any]:
         """The plain values by key, nothing built; :data:`TAGGED` for what a tag would make.
@@ -114,21 +115,39 @@ class Recipe:
 
     @cached_property
     def _resolved(self) -> tuple[_Texts, str]:
-        return self._resolve({})
-
-    def _whole_paths(self) -> dict[str, Any]:
-        """The values of :data:`PATHS`, absolute."""
-        found = {k: v for k, v in self.settings().items() if PATHS.fullmatch(k)}
-        replace_strings(found, lambda path: Text(os.path.abspath(path)))
-        return {k: v for k, v in found.items() if isinstance(v, str | list)}
-
-    def _resolve(self, values: Mapping[str, Any]) -> tuple[_Texts, str]:
-        """The YAML, with these values, with tokens in place of its texts; and the texts."""
-        texts, tree = _Texts(), self.tree()
-        tree.update(values)
-        stream = io.StringIO(dump(texts.hidden(tree)))
+        """The YAML with tokens in place of its texts, and the texts."""
+        texts = _Texts()
+        stream = io.StringIO(dump(texts.hidden(self.tree())))
         stream.name = str(self.file)  # by which !include: finds its files
         return texts, resolve_references(stream).getvalue()
+
+
+def _with_whole_paths(tree: CommentedMap) -> CommentedMap:
+    """The tree, its files and folders absolute, and texts that lie below one of these. A name
+    without a folder may be that of a path by chance: it counts below keys of paths alone."""
+    named = [value for key, value in tree.items() if _is_path(key, value)]
+    given = [x for value in named for x in (value if isinstance(value, list) else [value])]
+    paths = [path for x in given if isinstance(x, str) and (path := x.rstrip(os.sep))]
+    every = tuple(f"{path}{os.sep}" for path in paths)
+    sure = tuple(f"{path}{os.sep}" for path in paths if os.sep in path)
+
+    def whole(node: Any, known: tuple[str, ...]) -> Any:
+        if isinstance(node, str) and f"{node}{os.sep}".startswith(known):
+            return Text(os.path.abspath(node))
+        if isinstance(node, dict):
+            for key, value in list(node.items()):
+                node[key] = whole(value, every if _is_path(key, value) else sure)
+        elif isinstance(node, list):
+            for i, value in enumerate(node):
+                node[i] = whole(value, known)
+        return node
+
+    return whole(tree, sure)
+
+
+def _is_path(key: Any, value: Any) -> bool:
+    """Whether a key's value is a file or folder, or a list of such, and not what a tag makes."""
+    return PATHS.fullmatch(str(key)) is not None and not tag_of(value)
 
 
 def _with_base(file: Path, above: tuple[Path, ...] = ()) -> CommentedMap:

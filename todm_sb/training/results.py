@@ -40,5 +40,4 @@ def results_table(results: Sequence[dict[str, Any]]) -> str:
         }
         for result in results
     ]
-    scored = [scored_text(results[0])] if results and "utterances" in results[0] else []
-    return "\n\n".join([table_of(rows), *scored])
+    return "\n\n".join([table_of(rows), *map(scored_text, results[:1])])

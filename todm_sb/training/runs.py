@@ -107,8 +107,7 @@ def relocate(text: str, run: Path) -> str:
 
     A path below the run moves with it. One below the folder that holds the runs, two levels up, as
     the data that cells of a comparison share, does so if it is found there; one below a folder
-    above that, such as where trainings are started, if it is found there and nowhere else. Paths
-    are absolute; those of older runs are relative to where training was started.
+    above that, such as where trainings are started, if it is found there and nowhere else.
     """
     tree = yaml_of().load(text)
     trained_in = tree.get("output_folder")

@@ -17,6 +17,7 @@ from todm_sb.training.curves import TrainingHistory
 from todm_sb.utils.errors import ConfigError
 
 SPACE = SearchSpace(2, 1, ffn_dims=(16, 32))
+SCORED = {"utterances": 20, "words": 99, "undecodable": 0, "left_out": {}}
 
 
 @pytest.fixture
@@ -35,6 +36,7 @@ def run(tmp_path):
         json.dumps({"optimizer_steps": 7, "processes": 2, "threads": 1, "seconds": {"train": cost}})
     )
     result = {"subnet": "max", **SPACE.max.to_dict(), "parameters": 1.5e6, "WER": 12.34, "CER": 5.6}
+    result |= SCORED
     (folder / "results_test-clean.json").write_text(json.dumps([result]))
     return folder
 
@@ -50,7 +52,7 @@ def search(run):
     ids = tuple(subnet.config.id for subnet in subnets)
     folder = run / "search" / "params"
     folder.mkdir(parents=True)
-    result = SearchResult("params", 10.0, SPACE, subnets, {"NSGA-II": ids})
+    result = SearchResult("params", 10.0, SPACE, subnets, {"NSGA-II": ids}, scored=SCORED)
     result.save(folder / "pareto.json")
     return folder
 
@@ -117,6 +119,7 @@ def test_a_report_begins_with_a_line_for_each_run(run, search):
         "parameters": 1e6,
         "WER": 23.456,
         "CER": 9.0,
+        **SCORED,
     }
     path = run / "results_test-clean.json"
     path.write_text(json.dumps([*json.loads(path.read_text()), smallest]))

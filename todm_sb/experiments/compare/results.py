@@ -28,7 +28,7 @@ class Tested:
         errors: errors in each.
         speakers: who says it; empty where nobody knows.
         scored: what the error rates are of, see :func:`todm_sb.utils.tables.scored_text`; empty of
-            a run that did not record it.
+            a network that is no run of ours.
     """
 
     words: dict[str, int]
@@ -85,8 +85,8 @@ def read_tested(folder: Path, split: str, subnet: SubnetConfig | None = None) ->
             return Tested(
                 dict(zip(keys, tested["words"], strict=True)),
                 dict(zip(keys, errors, strict=True)),
-                dict(zip(keys, tested.get("speakers", keys), strict=True)),
-                {key: result[key] for key in SCORED_KEYS if key in result},
+                dict(zip(keys, tested["speakers"], strict=True)),
+                {key: result[key] for key in SCORED_KEYS},
             )
     name = "max" if subnet is None else subnet.to_json()
     raise DataError(f"{folder} has no results of the subnet {name}: delete the folder")

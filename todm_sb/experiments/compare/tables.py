@@ -71,7 +71,7 @@ class Comparison:
             _, seeds = seeds_of.setdefault(json.dumps(scored), (scored, []))
             if seed not in seeds:
                 seeds.append(seed)
-        return [{**scored, "seeds": seeds} for scored, seeds in seeds_of.values() if scored]
+        return [{**scored, "seeds": seeds} for scored, seeds in seeds_of.values()]
 
     def _seeds(self, *names: str) -> list[Label]:
         """The runs, as seeds or folds and seeds, for which all of these are finished."""

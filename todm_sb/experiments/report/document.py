@@ -88,7 +88,7 @@ def _search(folder: Path, path: Path) -> str:
             f"## Pareto front, {result.cost}{_in(folder, path.parent)}",
             f"Subnets evaluated: {evaluated}. Error rates are of the dev set, of networks in "
             f"{result.precision}.",
-            *([scored_text(result.scored)] if result.scored else []),
+            scored_text(result.scored),
             _image(folder, path.with_suffix(".png"), "Error rate against cost"),
             table_of(front),
         ]
