@@ -86,15 +86,13 @@ def main(argv: list[str]) -> int:
         given = {name: getattr(options, name) for name in options.overridden_args}
         show(experiment, hparams | given, arguments)
         return OK
-    if arguments.archive is not None:
-        experiment.restore(arguments.archive)
+    experiment.restore()
     experiment.check()
     check_own(runs.root, FILES)
     try:
-        experiment.run(arguments.jobs, not arguments.noprogressbar, arguments.archive)
+        experiment.run(arguments.jobs, not arguments.noprogressbar)
     finally:
-        if arguments.archive is not None:
-            experiment.archive(arguments.archive)
+        experiment.keep()
         command = shlex.join(["todm-sb", *imports, "compare", *argv])
         data = {"command": command, **experiment.tables()}
         text = "# Comparison\n\n" + comparison_markdown(data)
@@ -152,8 +150,7 @@ def show(experiment: Experiment, hparams: dict[str, Any], arguments: argparse.Na
     """Prints the cells with their state and, if a step's time is given, what they will take."""
     cells = {cell.id: cell for cell in [*experiment.chosen, *experiment.decided()]}
     states = {name: experiment.runs.state(cell).value for name, cell in cells.items()}
-    if arguments.archive is not None:
-        states |= dict.fromkeys(experiment.archived(arguments.archive), State.FINISHED.value)
+    states |= dict.fromkeys(experiment.archived(), State.FINISHED.value)
     for cell in experiment.awaited():
         states.setdefault(cell.id, "waits")
         cells.setdefault(cell.id, cell)

@@ -47,19 +47,19 @@ def make(tmp_path, monkeypatch):
     prepared = []
     monkeypatch.setattr(module, "prepare_data", lambda runs, cell: prepared.append(cell.run))
 
-    def make(folder, patterns, wanted=FOLDS, kept=None):
+    def make(folder, patterns, wanted=FOLDS, archive=None):
         recipe = Recipe(tmp_path / "recipe.yaml", {"data": Text("{fold}")})
         program = [sys.executable, str(tmp_path / "train.py")]
         runs = Runs(tmp_path / folder, recipe, program=program)
-        return Experiment(runs, PLAN, wanted, patterns, kept)
+        return Experiment(runs, PLAN, wanted, patterns, archive)
 
     make.prepared = prepared
     return make
 
 
-def listed(experiment, capsys, archive=None):
+def listed(experiment, capsys):
     """States that a dry run tells, by the names of cells."""
-    show(experiment, {}, SimpleNamespace(archive=archive, step=None))
+    show(experiment, {}, SimpleNamespace(step=None))
     return dict(reversed(line.split()) for line in capsys.readouterr().out.splitlines())
 
 
@@ -70,8 +70,10 @@ def finished(experiment):
 
 
 def test_trials_are_run_in_the_first_fold_and_what_they_decide_in_all(make, tmp_path, capsys):
-    experiment = make("here", ["supernet", "tuned-*", "ablation-adamw", "ablation-plain"])
-    experiment.run(jobs=2, progressbar=False, archive=tmp_path / "kept")
+    kept = tmp_path / "kept"
+    patterns = ["supernet", "tuned-*", "ablation-adamw", "ablation-plain"]
+    experiment = make("here", patterns, archive=kept)
+    experiment.run(jobs=2, progressbar=False)
     grid = [f"lr{rate}-dropout{x}" for rate in ("1", "0.5", "1.5", "2") for x in (1, 2)][1:]
     ids = finished(experiment)
     assert ids == {
@@ -98,21 +100,22 @@ def test_trials_are_run_in_the_first_fold_and_what_they_decide_in_all(make, tmp_
     assert make.prepared == ["a-1", "b-1"]
     assert listed(experiment, capsys) == dict.fromkeys(ids, "finished")
 
-    there = make("there", ["tuned-*"])
+    there = make("there", ["tuned-*"], archive=kept)
     known = dict.fromkeys([cell.id for cell in there.chosen], "finished")
     # For the trials to be restored.
     waiting = {**known, "tuned-1x16/b-1": "waits"}
-    assert listed(there, capsys, tmp_path / "kept") == waiting
+    assert listed(there, capsys) == waiting
     assert not there.runs.root.exists()
-    there.restore(tmp_path / "kept")
+    there.restore()
     assert finished(there) == ids
     assert all(there.runs.state(cell) is State.FINISHED for cell in there.chosen)
     there.run(progressbar=False)
     assert not list(there.runs.root.rglob("output.txt"))  # nothing was started
     assert make.prepared == ["a-1", "b-1"]  # nor prepared: no data are needed here
     shutil.rmtree(there.runs.root / "tuned-1x16/b-1")
+    assert listed(there, capsys) == {**known, "tuned-1x16/b-1": "finished"}
+    there.archive = None
     assert listed(there, capsys) == {**known, "tuned-1x16/b-1": "new"}
-    assert listed(there, capsys, tmp_path / "kept") == {**known, "tuned-1x16/b-1": "finished"}
     there.run(progressbar=False)
     assert make.prepared == ["a-1", "b-1", "b-1"]
 
@@ -123,7 +126,7 @@ def test_trials_are_of_the_run_that_has_them_else_of_the_first_that_is_asked_for
 
     folds = [("fold-2", 1), ("fold-10", 1)]
     assert tried("here", ["supernet"], folds) == {"fold-2-1"}
-    make("here", ["ablation-adamw"], [("b", 2)]).run(progressbar=False, archive=tmp_path / "kept")
+    make("here", ["ablation-adamw"], [("b", 2)], tmp_path / "kept").run(progressbar=False)
     for wanted in ([("b", 1), ("b", 2)], [("a", 1)]):
         assert tried("here", ["supernet"], wanted) == {"b-2"}
         assert tried("there", ["supernet"], wanted, tmp_path / "kept") == {"b-2"}
@@ -132,11 +135,11 @@ def test_trials_are_of_the_run_that_has_them_else_of_the_first_that_is_asked_for
 
 def test_an_archive_that_cannot_be_written_costs_no_cell(make, tmp_path, caplog):
     (tmp_path / "kept").write_text("mine")
-    experiment = make("here", ["supernet"])
+    experiment = make("here", ["supernet"], archive=tmp_path / "kept")
     with pytest.raises(ConfigError, match=r"kept cannot be a folder .*: give another"):
-        experiment.restore(tmp_path / "kept")
+        experiment.restore()
     assert finished(experiment) == set()
-    experiment.run(progressbar=False, archive=tmp_path / "kept")  # it became one on the way
+    experiment.run(progressbar=False)  # it became one on the way
     assert finished(experiment) == {"supernet/a-1", "supernet/b-1"}
     assert "supernet/a-1 is not archived yet" in caplog.text
 

@@ -34,8 +34,9 @@ class Experiment:
         plan: which there are.
         wanted: the runs asked for; those whose cells are there already are of the tables, too.
         patterns: of the names of the cells asked for.
-        kept: an archive, or None. The trials are of the run whose trials are there or in it, else
-            of the first that is wanted.
+        archive: folder of the figures of finished cells, which need not be there; None for none.
+            The trials are of the run whose trials are on disk or in it, else of the first that is
+            wanted.
 
     Raises:
         ConfigError: if a pattern fits none.
@@ -47,11 +48,12 @@ class Experiment:
         plan: CellPlan,
         wanted: Sequence[Run],
         patterns: Sequence[str],
-        kept: Path | None = None,
+        archive: Path | None = None,
     ) -> None:
         self.runs, self.plan, self.wanted, self.patterns = runs, plan, wanted, patterns
+        self.archive = archive
         self.known = sorted({*wanted, *known_runs(runs.root)})
-        tried = self._tried(kept)
+        tried = self._tried()
         self.tunings = plan.tunings(tried)
         self.fixed = plan.cells(self.known, tried)
         trials = [trial for tuning in self.tunings for trial in tuning.trials]
@@ -77,17 +79,20 @@ class Experiment:
             [cell for x in waiting for cell in x.cells_of(x.trials[0], self.known)]
         )
 
-    def _tried(self, kept: Path | None) -> Run:
+    def _tried(self) -> Run:
         """The run with most trials that are there; where none has any, the first that is wanted."""
-        archived = set() if kept is None else runs_of_archive(kept)
+        archived = runs_of_archive(self.archive) if self.archive else set()
 
         def begun(run: Run) -> int:
             # One in another's place is run without a choice, too.
             trials = [t for x in self.plan.tunings(run) for t in x.trials if t.place is None]
-            here = [self.runs.folder(t).exists() for t in trials]
-            return sum(here) + sum(kept is not None and is_archived(kept, t) for t in trials)
+            return sum(map(self._is_there, trials))
 
         return max([*self.wanted, *self.known, *sorted(archived)], key=begun)
+
+    def _is_there(self, cell: Cell) -> bool:
+        archived = self.archive is not None and is_archived(self.archive, cell)
+        return archived or self.runs.folder(cell).exists()
 
     def _asked_for(self, cells: Sequence[Cell]) -> list[Cell]:
         return [
@@ -97,25 +102,29 @@ class Experiment:
             and any(fnmatchcase(cell.name, pattern) for pattern in self.patterns)
         ]
 
-    def archived(self, archive: Path) -> set[str]:
+    def archived(self) -> set[str]:
         """Names of the cells that are asked for and that the archive has."""
+        if self.archive is None:
+            return set()
         cells = [*self.chosen, *self.decided()]
-        return {cell.id for cell, _, _ in archived_cells(self.runs, cells, archive)}
+        return {cell.id for cell, _, _ in archived_cells(self.runs, cells, self.archive)}
 
-    def restore(self, archive: Path) -> None:
+    def restore(self) -> None:
         """Makes the archive, if there is none, and takes from it; see :func:`restore_cells`.
 
         Raises:
             ConfigError: if no folder can be made of that name.
         """
+        if self.archive is None:
+            return
         try:
-            archive.mkdir(parents=True, exist_ok=True)
+            self.archive.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(
-                f"--archive={archive} cannot be a folder ({error.strerror}): give another"
+                f"--archive={self.archive} cannot be a folder ({error.strerror}): give another"
             ) from error
-        restore_cells(self.runs, self.fixed, archive)
-        restore_cells(self.runs, self.settled(), archive)
+        restore_cells(self.runs, self.fixed, self.archive)
+        restore_cells(self.runs, self.settled(), self.archive)
 
     def check(self) -> None:
         """Of all cells, so that no table is written anew without a run that it had.
@@ -125,7 +134,7 @@ class Experiment:
         """
         refuse_other_options(self.runs, [*self.fixed, *self.settled()])
 
-    def run(self, jobs: int = 1, progressbar: bool = True, archive: Path | None = None) -> None:
+    def run(self, jobs: int = 1, progressbar: bool = True) -> None:
         """Runs what is asked for, see :func:`run_cells`; what is finished goes to the archive, if
         that can be written then. Data are prepared, and have to be there, for what is not."""
         self.runs.freeze()
@@ -136,17 +145,18 @@ class Experiment:
 
         def ended(cell: Cell) -> None:
             try:
-                if archive is not None:
-                    archive_cells(self.runs, [cell], archive)
+                self.keep([cell])
             except OSError as error:  # the other cells go on
                 logger.warning("%s is not archived yet: %s", cell.id, error)
 
         run_cells(self.runs, self.chosen, jobs, progressbar, ended)
         run_cells(self.runs, self.decided(), jobs, progressbar, ended)
 
-    def archive(self, archive: Path) -> None:
-        """See :func:`archive_cells`."""
-        archive_cells(self.runs, [*self.fixed, *self.settled()], archive)
+    def keep(self, cells: Sequence[Cell] | None = None) -> None:
+        """Has the archive, if there is one, hold what is finished of these, or of all, cells."""
+        if self.archive is not None:
+            cells = [*self.fixed, *self.settled()] if cells is None else cells
+            archive_cells(self.runs, cells, self.archive)
 
     def tables(self) -> dict[str, Any]:
         """Of all cells that are finished; see :meth:`Comparison.to_dict`."""
