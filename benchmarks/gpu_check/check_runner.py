@@ -30,7 +30,7 @@ sys.path[:0] = [str(ROOT), str(HERE.parent)]
 SECONDS = 240.0
 PARTS: dict[str, tuple[str, float]] = {
     "parity": ("check_parity", 40),
-    "speed": ("check_speed", 70),
+    "speed": ("check_speed", 90),
     "training": ("check_training", 60),
     "processes": ("check_training", 50),
     "decoding": ("check_decoding", 40),

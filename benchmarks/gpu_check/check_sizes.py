@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.autograd import DeviceType
 
 from todm_sb.dataio.pipeline import SpeechBatch
 from todm_sb.experiments.plan.count import Counted
@@ -87,6 +88,8 @@ def make_brain(folder: Path, device: str, size: Size, precision: str) -> TODMBra
         precision: of the training.
     """
     fixed = {"data_folder": "none", "prepare": [], "named_subnets": None, "sandwich_warmup": 0}
+    # A band, as nearly all steps have: who has learned nothing has no alignment to choose it by.
+    fixed["pruning"] = {"coverage": 0.0}
     own = {"output_folder": str(folder), "vocab_size": size.vocabulary}
     overrides = {**fixed, **own, **size.changes}
     hparams = Recipe(RECIPE, overrides).load()
@@ -164,19 +167,42 @@ def peak_gb(work: Callable[[], object], device: str) -> float:
     return counted.peak / 1e9
 
 
-def launches_and_waits(work: Callable[[], object], device: str) -> tuple[int, int]:
-    """Kernels that some work launches, and how often the host waits for the device.
+@dataclass(frozen=True)
+class Profile:
+    """What some work asks of a device.
 
-    On the CPU: operators, and numbers that are read.
+    Args:
+        launches: kernels; on the CPU operators.
+        waits: how often the host waits for the device; on the CPU numbers that are read.
+        busy: seconds that kernels and copies take; 0 on the CPU.
+        operators: by name, those with the most of that time, their parts' included.
     """
+
+    launches: int
+    waits: int
+    busy: float = 0.0
+    operators: dict[str, float] = field(default_factory=dict)
+
+
+def profile_of(work: Callable[[], object], device: str, n_operators: int = 8) -> Profile:
+    """Some work under the profiler, which makes the host slower, and takes seconds."""
     if device == "cpu":
         with Counted() as counted:
             work()
-        return round(counted.total.launches), counted.operators["aten._local_scalar_dense"]
+        waits = counted.operators["aten._local_scalar_dense"]
+        return Profile(round(counted.total.launches), waits)
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profile:
         work()
-    counts = {event.key: event.count for event in profile.key_averages()}
+    events = profile.key_averages()
+    counts = {event.key: event.count for event in events}
     launches = sum(n for name, n in counts.items() if name.startswith(("cudaLaunch", "cuLaunch")))
     waits = sum(n for name, n in counts.items() if "Synchronize" in name)
-    return launches, waits
+    # Ranges that have a name, such as an optimizer's step, are no kernels.
+    on_device = [e for e in events if e.device_type != DeviceType.CPU and "#" not in e.key]
+    operators = {
+        e.key: 1e-6 * e.device_time_total for e in events if e.device_type == DeviceType.CPU
+    }
+    most = sorted(operators, key=operators.__getitem__, reverse=True)[:n_operators]
+    busy = 1e-6 * sum(e.self_device_time_total for e in on_device)
+    return Profile(launches, waits, busy, {name: operators[name] for name in most})

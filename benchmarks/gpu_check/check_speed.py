@@ -12,15 +12,16 @@ from check_runner import Context, Row, machine
 from check_sizes import (
     SIZES,
     Size,
-    launches_and_waits,
     make_batch,
     make_brain,
     n_utterances,
     peak_gb,
+    profile_of,
     seconds_of,
 )
 
 from todm_sb.experiments.plan.cards import CARDS
+from todm_sb.experiments.plan.plan import LAUNCH_SECONDS
 from todm_sb.experiments.plan.step import Utterance, count_optimizer, count_step, subnets_of
 from todm_sb.nnet.sizes import n_parameters
 from todm_sb.training.brain import TODMBrain
@@ -29,13 +30,14 @@ PRECISIONS = ("bf16", "fp32")
 
 
 def speed(context: Context) -> Iterator[Row]:
-    """Time, throughput, memory, launches and waits of steps."""
+    """Time, throughput and memory of steps; where the time of one goes."""
     size = SIZES[context.size]
     for precision in PRECISIONS:
         with tempfile.TemporaryDirectory() as folder:
             brain = make_brain(Path(folder), context.device, size, precision)
             for seconds in size.batches:
                 yield _row(brain, size, seconds, precision, context.device)
+            yield from _profiled(brain, size, precision, context.device)
             del brain
             gc.collect()  # a brain and its loaders refer to each other
 
@@ -53,20 +55,37 @@ def _row(brain: TODMBrain, size: Size, seconds: float, precision: str, device: s
     try:
         taken = seconds_of(step, device, size.repeats)
         peak = peak_gb(step, device)
-        launches, waits = launches_and_waits(step, device)
     except torch.OutOfMemoryError:
-        brain.optimizer.zero_grad(set_to_none=True)
-        torch.cuda.empty_cache()
-        return {"what": what, "note": "does not fit"}
+        return _does_not_fit(brain, what)
     return {
         "what": what,
         "step, s": taken,
         "audio hours an hour": audio / taken,
         "peak, GB": peak,
-        "launches": launches,
-        "waits": waits,
         "ok": bool(torch.tensor(losses).isfinite().all()),
     }
+
+
+def _does_not_fit(brain: TODMBrain, what: str) -> Row:
+    brain.optimizer.zero_grad(set_to_none=True)
+    torch.cuda.empty_cache()
+    return {"what": what, "note": "does not fit"}
+
+
+def _profiled(brain: TODMBrain, size: Size, precision: str, device: str) -> Iterator[Row]:
+    """Of a batch that is large enough to keep a device busy."""
+    seconds = size.batches[1]
+    batch = make_batch(size, seconds)
+    what = f"{precision}, {seconds:g} s"
+    try:
+        found = profile_of(lambda: brain.fit_batch(batch), device)
+    except torch.OutOfMemoryError:
+        yield _does_not_fit(brain, f"{what}: kernels")
+        return
+    counts = {"launches": found.launches, "waits": found.waits}
+    yield {"what": f"{what}: all kernels", "kernels, s": found.busy, **counts}
+    for name, taken in found.operators.items():
+        yield {"what": f"{what}: {name}", "kernels, s": taken}
 
 
 def plan(context: Context) -> Iterator[Row]:
@@ -82,10 +101,12 @@ def plan(context: Context) -> Iterator[Row]:
     utterance = Utterance(int(100 * size.utterance), size.labels)
     for precision in PRECISIONS:
         step = count_step(model.config, hparams["objective"], subnets, utterance, precision)
+        launches = step.launches + sum(x.launches for x in optimizer.works.values())
+        launching = LAUNCH_SECONDS * launches
         for seconds in size.batches:
             n = n_utterances(size, seconds)
             kept = 8 * n_trained + optimizer.memory
-            taken = card.seconds(step.works(n)) + card.seconds(optimizer.works)
+            taken = max(launching, card.seconds(step.works(n)) + card.seconds(optimizer.works))
             yield {
                 "what": f"{precision}, {seconds:g} s",
                 f"step, s, at least, {card.name}": taken,

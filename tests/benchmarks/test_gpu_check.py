@@ -161,7 +161,7 @@ def test_a_wrong_result_is_noticed(modules):
 def test_work_is_counted(modules):
     sizes = modules["check_sizes"]
     x = torch.ones(1000)
-    launches, waits = sizes.launches_and_waits(lambda: float((x + 1).sum()), "cpu")
-    assert (launches, waits) == (3, 1)
+    found = sizes.profile_of(lambda: float((x + 1).sum()), "cpu")
+    assert (found.launches, found.waits) == (3, 1)
     assert sizes.peak_gb(lambda: x + 1, "cpu") == 4e-6
     assert sizes.seconds_of(lambda: x + 1, "cpu", 3) > 0

@@ -215,6 +215,13 @@ def test_a_step_is_the_longer_of_computing_and_moving_of_each_kind_and_then_send
     assert seconds["launching"] == pytest.approx(LAUNCH_SECONDS * 2050)
 
 
+def test_a_device_waits_for_python_where_launching_takes_longer():
+    plan = plan_by_hand(step=replace(plan_by_hand().step, launches=10**4))
+    sending = 2 * 7 / 8 * 4e8 / 450e9
+    launching = LAUNCH_SECONDS * (2 * 10**4 + 50)
+    assert plan.seconds(CARDS["h100"])["step"] == pytest.approx(launching + sending)
+
+
 def test_one_gpu_sends_nothing_and_needs_no_room_for_it():
     alone = plan_by_hand(n_gpus=1)
     assert alone.sent == 0

@@ -25,8 +25,9 @@ from todm_sb.utils.tables import table_of
 
 # Share of a batch that is no padding, of 960 h in batches of 300 s; see benchmarks/README.md.
 FILL = 0.99
-# What Python and PyTorch take to launch an operator.
-LAUNCH_SECONDS = 10e-6
+# What Python and PyTorch take to launch an operator, with its share of all that the host does in a
+# step: 39 to 63 us beside an H100 that waited for it (docs/scale.md).
+LAUNCH_SECONDS = 45e-6
 BYTES_OF_GRADIENT = {"fp32": 4, "bf16": 2}
 
 
@@ -111,18 +112,19 @@ class Plan:
     def seconds(self, card: Card) -> dict[str, float]:
         """The least of an optimizer step, by what it is spent on; ``step`` is all of it.
 
-        Operators run on the device one after another, and then gradients are sent. ``launching`` is
-        beside that, and to be compared: where it is longer, the device waits for Python.
+        Operators run on the device one after another while Python launches the next, and the slower
+        of the two tells how long that takes; then gradients are sent.
         """
         works, total = self.works, sum(self.works.values(), Work())
         computing = sum(card.computing(kind, work) for kind, work in works.items())
         sending = self.sent / card.link
+        launching = LAUNCH_SECONDS * self.launches
         return {
-            "launching": LAUNCH_SECONDS * self.launches,
+            "launching": launching,
             "computing": computing,
             "moving": card.moving(total),
             "sending": sending,
-            "step": card.seconds(works) + sending,
+            "step": max(launching, card.seconds(works)) + sending,
         }
 
 
@@ -224,7 +226,7 @@ def cards_table(plan: Plan, cards: list[Card]) -> str:
                 "card": f"{plan.n_gpus} x {card.name}",
                 **parts,
                 "memory": f"{100 * share:.0f} %" + (" (too much)" if share > 1 else ""),
-                "hours at its peaks": hours,
+                "hours, at least": hours,
             }
         )
     return table_of(rows)
