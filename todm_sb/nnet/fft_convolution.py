@@ -36,7 +36,7 @@ def fft_macs(n: int) -> int:
 
 
 def kernel_spectrum(forward: Tensor, backward: Tensor | None, length: int) -> Tensor:
-    """Spectrum of a two-sided kernel.
+    """Spectrum of a two-sided kernel, divided by its FFT's size: so nothing larger has to be.
 
     Args:
         forward: (channels, length), taps at lags 0, 1, ... (past and present).
@@ -49,9 +49,10 @@ def kernel_spectrum(forward: Tensor, backward: Tensor | None, length: int) -> Te
     """
     n = fft_size(length)
     if backward is None:
-        return torch.fft.rfft(forward, n)
+        return torch.fft.rfft(forward, n, norm="forward")
     gap = forward.new_zeros(len(forward), n - 2 * length + 1)
-    return torch.fft.rfft(torch.cat([forward, gap, backward[:, : length - 1].flip(-1)], dim=1))
+    taps = torch.cat([forward, gap, backward[:, : length - 1].flip(-1)], dim=1)
+    return torch.fft.rfft(taps, norm="forward")
 
 
 def fft_convolve(u: Tensor, spectrum: Tensor) -> Tensor:
@@ -82,13 +83,21 @@ def _transpose(x: Tensor) -> Tensor:
     return out
 
 
-def _inverse(spectrum: Tensor, length: int, norm: str) -> Tensor:
-    """Spectra (batch, channels, n / 2 + 1) -> their first frames (batch, length, channels).
+def _spectra(x: Tensor, n: int) -> Tensor:
+    """Frames (batch, T, channels), with zeros behind them -> (batch, channels, n / 2 + 1)."""
+    if kind_of(x.device) == "cpu":
+        return torch.fft.rfft(_transpose(x), n)
+    padded = x.new_empty(x.shape[0], x.shape[2], n)
+    padded[..., : x.shape[1]] = x.transpose(1, 2)
+    padded[..., x.shape[1] :] = 0
+    return torch.fft.rfft(padded)
 
-    ``norm`` tells which way divides by n, as of torch's FFTs.
-    """
-    n = 2 * (spectrum.shape[-1] - 1)
-    return _transpose(torch.fft.irfft(spectrum, n, norm=norm)[..., :length])
+
+def _frames(spectra: Tensor, length: int) -> Tensor:
+    """Spectra (batch, channels, n / 2 + 1) -> their first frames (batch, length, channels), times
+    n."""
+    n = 2 * (spectra.shape[-1] - 1)
+    return _transpose(torch.fft.irfft(spectra, n, norm="forward")[..., :length])
 
 
 def _convolve_by_parts(u: Tensor, spectrum: Tensor) -> Tensor:
@@ -98,7 +107,8 @@ def _convolve_by_parts(u: Tensor, spectrum: Tensor) -> Tensor:
     for frames, convolved in zip(u, out, strict=True):
         inputs, outputs = (x.t().split(CHANNELS_AT_ONCE) for x in (frames, convolved))
         for x, part, y in zip(inputs, parts, outputs, strict=True):
-            y.copy_(torch.fft.irfft(torch.fft.rfft(x, n).mul_(part), n)[:, : u.shape[1]])
+            spectra = torch.fft.rfft(x, n).mul_(part)
+            y.copy_(torch.fft.irfft(spectra, n, norm="forward")[:, : u.shape[1]])
     return out
 
 
@@ -111,26 +121,24 @@ class _FFTConvolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, u: Tensor, spectrum: Tensor) -> Tensor:
-        n = 2 * (spectrum.shape[-1] - 1)
-        u_spectrum = torch.fft.rfft(_transpose(u), n)
-        ctx.save_for_backward(u_spectrum, spectrum)
-        return _inverse(u_spectrum * spectrum, u.shape[1], "backward")
+        u_spectra = _spectra(u, 2 * (spectrum.shape[-1] - 1))
+        ctx.save_for_backward(u_spectra, spectrum)
+        return _frames(u_spectra * spectrum, u.shape[1])
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: torch.autograd.function.FunctionCtx, grad: Tensor
     ) -> tuple[Tensor | None, Tensor | None]:
-        u_spectrum, spectrum = ctx.saved_tensors
-        n = 2 * (spectrum.shape[-1] - 1)
-        grad_spectrum = torch.fft.rfft(_transpose(grad), n, norm="forward")  # both need 1 / n
+        u_spectra, spectrum = ctx.saved_tensors
+        grad_spectra = _spectra(grad, 2 * (spectrum.shape[-1] - 1))
         grad_u = grad_kernel = None
         if ctx.needs_input_grad[1]:
             # Not by einsum, which makes a batched product of 1 x B and B x 1 matrices of it: on
             # GPUs as many of them as there are channels and frequencies, on a CPU twice the time.
-            grad_kernel = (u_spectrum.conj() * grad_spectrum).sum(0)
+            grad_kernel = (u_spectra.conj() * grad_spectra).sum(0)
             # irfft counts each frequency twice, but for the first and the last.
             grad_kernel[:, 1:-1].mul_(2)
         if ctx.needs_input_grad[0]:
-            grad_u = _inverse(grad_spectrum * spectrum.conj(), grad.shape[1], "forward")
+            grad_u = _frames(grad_spectra * spectrum.conj(), grad.shape[1])
         return grad_u, grad_kernel
