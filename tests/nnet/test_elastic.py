@@ -1,7 +1,7 @@
 import pytest
 import torch
-import torch.nn.functional as F
 
+from todm_sb.nnet import elastic
 from todm_sb.nnet.elastic import ElasticFFN
 
 
@@ -45,12 +45,12 @@ def test_the_fraction_dropped_is_in_proportion_to_the_width_where_adaptive(
     ffn = ElasticFFN(4, 120, dropout=0.4, adaptive_dropout=adaptive).train()
     dropped = []
 
-    def dropout(x, p=0.5, training=True, original=F.dropout):
+    def dropout(x, p, training, original=elastic.dropout):
         y = original(x, p, training)
         dropped.append((y == 0).double().mean().item())
         return y
 
-    monkeypatch.setattr(F, "dropout", dropout)
+    monkeypatch.setattr(elastic, "dropout", dropout)
     ffn(torch.randn(2000, 4), width)
     assert dropped == [pytest.approx(0.4 * width / 120 if adaptive else 0.4, abs=0.01)]
 

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from todm_sb.nnet.dropout import dropout
+
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -71,7 +73,7 @@ class ElasticFFN(nn.Module):
         if width < self.d_hidden:  # slices are copied into zeros in the backward pass
             w_1, b_1, w_2 = w_1[:width], b_1[:width], w_2[:, :width]
         hidden = F.silu(F.linear(x, w_1, b_1))
-        hidden = F.dropout(hidden, self.dropout_of(width), self.training)
+        hidden = dropout(hidden, self.dropout_of(width), self.training)
         return F.linear(hidden, w_2, self.w_2.bias)
 
     def extract(self, width: int | None = None) -> ElasticFFN:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from todm_sb.nnet.dropout import dropout
 
 # Of a layer, in the order that PyTorch's cell takes them, the biases where there are any;
 # ``lstm.all_weights`` looks them all up.
@@ -29,7 +30,7 @@ def lstm_step(lstm: nn.LSTM, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, T
     names = WEIGHTS if lstm.bias else WEIGHTS[:2]
     for layer, (h_before, c_before) in enumerate(zip(h.unbind(1), c.unbind(1), strict=True)):
         if layer > 0 and lstm.training:
-            x = F.dropout(x, lstm.dropout)
+            x = dropout(x, lstm.dropout, lstm.training)
         weights = [getattr(lstm, f"{name}_l{layer}") for name in names]
         x, c_after = torch.lstm_cell(x, (h_before, c_before), *weights)
         hs.append(x)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from todm_sb.nnet.dropout import dropout
 from todm_sb.nnet.lstm_step import lstm_step
 
 State = tuple[Tensor, ...]
@@ -85,12 +86,12 @@ class LSTMPredictor(nn.Module):
             (batch, U, d_model) and the state after the last label.
         """
         h, c = self.initial_state(len(labels)) if state is None else state
-        x = F.dropout(self.embedding(labels), self.dropout, self.training)
+        x = dropout(self.embedding(labels), self.dropout, self.training)
         # The LSTM wants the batch as second axis of its state, and contiguous.
         lstm_state = (h.to(x.dtype).transpose(0, 1), c.to(x.dtype).transpose(0, 1))
         with _lstm_precision(x.device):
             y, (h, c) = self.lstm(x, tuple(s.contiguous() for s in lstm_state))
-        y = F.dropout(y, self.dropout, self.training)
+        y = dropout(y, self.dropout, self.training)
         return y, (h.transpose(0, 1), c.transpose(0, 1))
 
     def step(self, labels: Tensor, state: State | None = None) -> tuple[Tensor, State]:
@@ -153,7 +154,7 @@ class StatelessPredictor(nn.Module):
         """Takes labels; arguments and results as of :meth:`LSTMPredictor.forward`."""
         (past,) = self.initial_state(len(labels)) if state is None else state
         seen = torch.cat([past, labels], dim=1)
-        x = F.dropout(self.embedding(seen), self.dropout, self.training)
+        x = dropout(self.embedding(seen), self.dropout, self.training)
         y = F.relu(self.conv(x.transpose(1, 2)).transpose(1, 2))
         return y, (seen[:, seen.shape[1] - self.context + 1 :],)
 

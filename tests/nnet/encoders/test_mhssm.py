@@ -1,7 +1,8 @@
 import pytest
 import torch
-import torch.nn.functional as F
 
+from todm_sb.nnet import elastic
+from todm_sb.nnet.encoders import mhssm
 from todm_sb.nnet.encoders.mhssm import MHSSMEncoder
 from todm_sb.nnet.subsampling import ENDLESS
 from todm_sb.space import SubnetConfig
@@ -242,7 +243,8 @@ def test_dropout_follows_the_width_in_the_ffn_and_not_in_the_ssm_branch(make_enc
         used.append((x.shape[-1], p, training))
         return x
 
-    monkeypatch.setattr(F, "dropout", dropout)
+    for module in (elastic, mhssm):
+        monkeypatch.setattr(module, "dropout", dropout)
     encoder(torch.randn(1, 8, 6, dtype=torch.double), torch.tensor([8]), SUBNETS[1])
     expected = []
     for width in SUBNETS[1]["ffn_dims"]:

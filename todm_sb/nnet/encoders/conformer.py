@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from speechbrain.lobes.models.transformer.Conformer import ConvolutionModule
 from speechbrain.nnet.activations import Swish
 from speechbrain.nnet.attention import RelPosEncXL, RelPosMHAXL
 from torch import Tensor, nn
 
+from todm_sb.nnet.dropout import dropout
 from todm_sb.nnet.elastic import ElasticFFN, copy_with
 from todm_sb.nnet.encoders.registry import register
 from todm_sb.nnet.encoders.stack import LayerStack, StackedEncoder, check_stacked
@@ -88,7 +88,7 @@ class ConformerLayer(nn.Module):
         return part.after_conv(part.conv(y).transpose(1, 2))
 
     def _dropped(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
+        return dropout(x, self.dropout, self.training)
 
     def extract(self, ffn_dims: int | None = None) -> ConformerLayer:
         """A standalone layer of this width, equal in outputs."""

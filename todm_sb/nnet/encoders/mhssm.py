@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from todm_sb.nnet.block_operators import BLOCK, BlockOperators
+from todm_sb.nnet.dropout import dropout
 from todm_sb.nnet.elastic import ElasticFFN, copy_with
 from todm_sb.nnet.encoders.protocol import OnnxLayers
 from todm_sb.nnet.encoders.registry import register
@@ -73,7 +73,7 @@ class MHSSMLayer(nn.Module):
     ) -> Tensor:
         """(batch, T, d_model) -> (batch, T, d_model); arguments as of the two sublayers."""
         y = self.ssm(self.norm_ssm(x), mask, spectra, causal, n_heads)
-        x = x + F.dropout(y, self.dropout, self.training)
+        x = x + dropout(y, self.dropout, self.training)
         return x + self.ffn(self.norm_ffn(x), ffn_dims)
 
     def extract(self, ffn_dims: int | None = None, n_heads: int | None = None) -> MHSSMLayer:
