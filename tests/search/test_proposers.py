@@ -98,10 +98,41 @@ def dominates(a, b):
     return ours != theirs and ours[0] <= theirs[0] and ours[1] <= theirs[1]
 
 
+def task(space, limit=math.inf):
+    return Task(space, None, lambda config: costs(config)["params"], limit, 0)
+
+
+def alike(depth, width):
+    """A subnet whose layers are all as wide."""
+    (found,) = (c for c in SPACE.uniform() if c["ffn_dims"] == (width,) * depth)
+    return found
+
+
+def test_the_first_subnets_are_of_each_depth_the_narrowest_and_the_widest_within_the_budgets():
+    limit = costs(alike(5, 128))["params"]
+    first = [SPACE.max, SPACE.min]
+    of_three = [alike(3, 128), alike(3, 384), alike(2, 384)]
+    found = task(SPACE, limit).spread(9)
+    assert found == [*first, alike(5, 128), alike(4, 128), alike(4, 384), *of_three]
+    assert task(SPACE, limit).spread(2) == [*first, alike(5, 128), alike(3, 128)]
+    less = costs(alike(4, 256))["params"]
+    assert task(SPACE, less).spread(9) == [*first, alike(4, 128), alike(4, 256), *of_three]
+    assert task(SPACE, 0).spread(9) == first
+
+
+@pytest.mark.parametrize("algorithm", ["nsga2", "local"])
+def test_where_depth_alone_counts_the_narrowest_of_all_layers_is_found_at_once(tmp_path, algorithm):
+    limit = costs(alike(5, 128))["params"]
+    _, result = search(
+        tmp_path, algorithm, lambda config: 100 - len(config.layers), n=6, budgets=[limit]
+    )
+    assert result.best(limit).config == alike(5, 128)
+
+
 def test_local_search_evaluates_neighbours_of_the_front():
     configs = proposed("local", 0, 14)
-    first = SPACE.evenly_spaced(4)
-    assert configs[: len(first)] == [SPACE.max, SPACE.min, *first[1:-1]]
+    first = task(SPACE).spread(4)
+    assert configs[: len(first)] == first
     for i, config in enumerate(configs[len(first) :], len(first)):
         before = configs[:i]
         front = [a for a in before if not any(dominates(b, a) for b in before)]

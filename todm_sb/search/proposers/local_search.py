@@ -28,7 +28,7 @@ class LocalSearch:
         self.task = task
 
     def first(self) -> list[SubnetConfig]:
-        """Max, min, and evenly spaced ones for half of a population."""
+        """Max, min, and those of :meth:`Task.spread` for half of a population."""
         return self.task.spread(self.task.study.population_size // 2)
 
     def candidates(self, trial: FrozenTrial, rng: random.Random) -> Iterator[SubnetConfig]:

@@ -33,7 +33,7 @@ class NSGA2:
         task.study.search.sampler = self.sampler
 
     def first(self) -> list[SubnetConfig]:
-        """Max, min, evenly spaced ones for half of the population, and random ones."""
+        """Max, min, those of :meth:`Task.spread` for half of the population, and random ones."""
         size = self.task.study.population_size
         first = self.task.spread(size // 2)
         return first + self.task.random(size - len(first), known=set(first))

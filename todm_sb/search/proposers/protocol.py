@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -57,8 +58,19 @@ class Task:
         return [*dict.fromkeys(filter(self.allowed, self.space.evenly_spaced(max(2, n))))]
 
     def spread(self, n: int) -> list[SubnetConfig]:
-        """Max and min, whatever the budgets, and ``n`` evenly spaced subnets."""
-        return [*dict.fromkeys([self.space.max, self.space.min, *self.evenly_spaced(n)])]
+        """Max and min, whatever the budgets, and at most ``n`` whose layers are all alike: of each
+        depth, from the deepest on, the cheapest and the dearest within the budgets.
+
+        Random subnets and their children hardly ever are as deep and as narrow as these.
+        """
+        within = sorted(filter(self.allowed, self.space.uniform()), key=self.cost)
+        cheapest = {len(c.layers): c for c in reversed(within)}
+        dearest = {len(c.layers): c for c in within}
+        depths = sorted(dearest, reverse=True)
+        first = dict.fromkeys([self.space.max, self.space.min])
+        ends = dict.fromkeys(end[depth] for depth in depths for end in (cheapest, dearest))
+        further = [config for config in ends if config not in first]
+        return [*first, *further[:: max(1, math.ceil(len(further) / max(1, n)))]]
 
 
 class Proposer(Protocol):
