@@ -49,7 +49,7 @@ lint: $(INSTALLED) ## ruff, rules and format; imports that respect the floors; t
 bench: $(INSTALLED) ## the claims of benchmarks/README.md that need no trained network, measured here
 	for script in $(filter-out %/measure.py %/synthetic_transducer.py %/engines.py %/deployment.py %/streaming.py %/versions.py %/cold_start.py %/device_latency.py %/hotwords.py %/one_utterance.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-gpu-check: $(INSTALLED) ## all that only a GPU can show, in four minutes; without one a test of itself
+gpu-check: $(INSTALLED) ## all that only a GPU can show, in five minutes; without one a test of itself
 	$(BIN)/python benchmarks/gpu_check --out $(OUT)
 
 docs: $(INSTALLED) ## the documentation as a site, in site/

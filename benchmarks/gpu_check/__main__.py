@@ -1,4 +1,4 @@
-"""Checks and measures everything on a GPU, within four minutes, and writes gpu.md.
+"""Checks and measures everything on a GPU, within five minutes, and writes gpu.md.
 
     python benchmarks/gpu_check [--parts parity speed] [--out results/gpu_check]
 

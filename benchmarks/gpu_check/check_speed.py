@@ -109,7 +109,7 @@ def plan(context: Context) -> Iterator[Row]:
             taken = max(launching, card.seconds(step.works(n)) + card.seconds(optimizer.works))
             yield {
                 "what": f"{precision}, {seconds:g} s",
-                f"step, s, at least, {card.name}": taken,
+                f"step, s, {card.name}": taken,
                 "peak, GB": (step.memory(n) + kept) / 1e9,
                 "ok": taken > 0,
             }

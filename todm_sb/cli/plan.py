@@ -1,11 +1,11 @@
-"""``todm-sb plan``: what a recipe's training takes, and the least time on given cards.
+"""``todm-sb plan``: what a recipe's training takes, and in what time at the best on given cards.
 
 todm-sb plan hparams/supernet.yaml --gpus 8 --card h100
 todm-sb plan hparams/supernet.yaml --gpus 1 --card a100 h100 l40s --max_batch_seconds=1200
 
 Counted from the YAML, without data and without a GPU. Any key of the YAML can be overridden, as
-``--key=value``. The times are what the cards' data sheets allow, of a training whose steps are all
-sandwiches.
+``--key=value``. The times are what the cards' data sheets allow, or what launching the operators
+took the host where that was measured, of a training whose steps are all sandwiches.
 """
 
 from __future__ import annotations

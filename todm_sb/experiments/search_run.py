@@ -248,6 +248,7 @@ def _task(
         "cost": options.cost,
         "audio length": options.seconds,
         "population": options.population,
+        "begins with": "the ends of each depth",
         "seed": options.seed,
         "precision": options.precision,
         "latency": "measured here" if given is None else _digest(given),

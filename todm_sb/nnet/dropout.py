@@ -13,14 +13,16 @@ LEVELS = 1 << 16
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
-    """What ``torch.nn.functional.dropout`` does.
+    """What ``torch.nn.functional.dropout`` does, but for ``torch.func`` and ``torch.export``, which
+    want it in evaluation mode.
 
     On a CPU that draws a random number an element, a tenth of a training step; here one serves
     four (``benchmarks/dropout.py``).
 
     Args:
         x: of any shape.
-        p: probability of an element to become zero, in [0, 1]; the others are divided by 1 - p.
+        p: probability of an element to become zero, in [0, 1], taken to the nearest level; the
+            others are divided by 1 - p.
         training: if False, ``x`` is returned.
 
     Returns:
@@ -31,5 +33,6 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     n = x.numel()
     drawn = torch.empty((n + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)
     lanes = drawn.view(torch.int16)[:n].view(x.shape)
-    kept = lanes >= min(round(p * LEVELS), LEVELS - 1) - LEVELS // 2
-    return x * kept.to(x.dtype).div_(1 - p)
+    dropped = min(round(p * LEVELS), LEVELS - 1)
+    kept = lanes >= dropped - LEVELS // 2
+    return x * kept.to(x.dtype).div_(1 - dropped / LEVELS)

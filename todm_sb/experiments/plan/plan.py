@@ -1,4 +1,4 @@
-"""What the training of a recipe takes on so many accelerators, and the least time that it can."""
+"""What the training of a recipe takes on so many accelerators, and in what time at the best."""
 
 from __future__ import annotations
 
@@ -110,7 +110,8 @@ class Plan:
         return 2 * (self.n_gpus - 1) / self.n_gpus * self.gradient_bytes * self.trained
 
     def seconds(self, card: Card) -> dict[str, float]:
-        """The least of an optimizer step, by what it is spent on; ``step`` is all of it.
+        """Of an optimizer step, by what it is spent on, the least by the card's data sheet, and
+        ``launching`` as measured on one machine; ``step`` is all of it.
 
         Operators run on the device one after another while Python launches the next, and the slower
         of the two tells how long that takes; then gradients are sent.
@@ -226,7 +227,7 @@ def cards_table(plan: Plan, cards: list[Card]) -> str:
                 "card": f"{plan.n_gpus} x {card.name}",
                 **parts,
                 "memory": f"{100 * share:.0f} %" + (" (too much)" if share > 1 else ""),
-                "hours, at least": hours,
+                "hours": hours,
             }
         )
     return table_of(rows)

@@ -58,8 +58,8 @@ class Task:
         return [*dict.fromkeys(filter(self.allowed, self.space.evenly_spaced(max(2, n))))]
 
     def spread(self, n: int) -> list[SubnetConfig]:
-        """Max and min, whatever the budgets, and at most ``n`` whose layers are all alike: of each
-        depth, from the deepest on, the cheapest and the dearest within the budgets.
+        """Max and min, whatever the budgets, and some ``n`` whose layers are all alike: of each
+        depth, or of depths so far apart, the cheapest and the dearest within the budgets.
 
         Random subnets and their children hardly ever are as deep and as narrow as these.
         """
@@ -67,10 +67,9 @@ class Task:
         cheapest = {len(c.layers): c for c in reversed(within)}
         dearest = {len(c.layers): c for c in within}
         depths = sorted(dearest, reverse=True)
-        first = dict.fromkeys([self.space.max, self.space.min])
-        ends = dict.fromkeys(end[depth] for depth in depths for end in (cheapest, dearest))
-        further = [config for config in ends if config not in first]
-        return [*first, *further[:: max(1, math.ceil(len(further) / max(1, n)))]]
+        few = depths[:: max(1, math.ceil(2 * len(depths) / max(1, n)))]
+        ends = (end[depth] for depth in few for end in (cheapest, dearest))
+        return [*dict.fromkeys([self.space.max, self.space.min, *ends])]
 
 
 class Proposer(Protocol):
