@@ -27,6 +27,7 @@ from todm_sb.search.dev_set import DevSet, speech
 from todm_sb.search.device_latency import device_table
 from todm_sb.search.latency import LatencyTable
 from todm_sb.search.probes import PRECISIONS, network_id
+from todm_sb.search.proposers.protocol import BEGINNING
 from todm_sb.space import SubnetConfig
 from todm_sb.training.runs import (
     dev_dataset,
@@ -248,7 +249,7 @@ def _task(
         "cost": options.cost,
         "audio length": options.seconds,
         "population": options.population,
-        "begins with": "the ends of each depth",
+        "begins with": BEGINNING,
         "seed": options.seed,
         "precision": options.precision,
         "latency": "measured here" if given is None else _digest(given),

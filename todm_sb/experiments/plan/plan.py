@@ -26,7 +26,7 @@ from todm_sb.utils.tables import table_of
 # Share of a batch that is no padding, of 960 h in batches of 300 s; see benchmarks/README.md.
 FILL = 0.99
 # What Python and PyTorch take to launch an operator, with its share of all that the host does in a
-# step: 39 to 63 us beside an H100 that waited for it (docs/scale.md).
+# step: 39 to 49 us beside an H100 that waited for it (docs/scale.md).
 LAUNCH_SECONDS = 45e-6
 BYTES_OF_GRADIENT = {"fp32": 4, "bf16": 2}
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from todm_sb.search.study import SharedStudy
 
+# What :meth:`Task.spread` returns. Workers of a study have to begin alike: other words for another
+# beginning.
+BEGINNING = "the ends of each depth"
 # Draws of a new subnet until neighbours of those within the budgets are taken.
 DRAWS = 1000
 
