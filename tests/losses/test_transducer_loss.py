@@ -4,6 +4,7 @@ import pytest
 import torch
 import torchaudio
 from brute_force import alignments, enumerate_arcs
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from todm_sb.losses import lattice, nodes
 from todm_sb.losses.distillation import AlphaDivergence
@@ -462,6 +463,28 @@ def test_held_log_probabilities_are_computed_once_and_teach_students(batch, monk
     assert n == 2
     _, n = count(lambda: batch.gradients(loss.transducer.sum() + loss.divergence.sum()))
     assert n == 2
+
+
+class _Zeros(TorchDispatchMode):
+    """Takes down the shapes of tensors that are filled with zeros."""
+
+    def __init__(self):
+        super().__init__()
+        self.shapes = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if "zero" in func.__name__:
+            self.shapes.append(result.shape)
+        return result
+
+
+def test_the_backward_pass_makes_no_zeros_for_log_probabilities_without_a_gradient(batch):
+    loss = batch.loss()
+    with _Zeros() as zeros:
+        batch.gradients(loss.transducer.sum())
+    assert batch.joiner.output.weight.shape in zeros.shapes  # which a gradient is added up in
+    assert loss.log_probs.shape not in zeros.shapes
 
 
 def test_logits_too_many_for_even_one_frame_still_run(batch, monkeypatch):

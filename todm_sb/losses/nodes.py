@@ -166,13 +166,14 @@ class _NodeValues(torch.autograd.Function):
         ctx.nodes, ctx.teacher = nodes, teacher
         log_probs = work.log_probs if work.holds else work.log_probs[:0]
         ctx.mark_non_differentiable(log_probs)
+        ctx.set_materialize_grads(False)  # else backward is handed zeros of log_probs' size
         return values, log_probs
 
     @staticmethod
     @once_differentiable
     @exact_products()
     def backward(
-        ctx: torch.autograd.function.FunctionCtx, grad: Tensor, _: Tensor
+        ctx: torch.autograd.function.FunctionCtx, grad: Tensor, _: None
     ) -> tuple[Tensor | None, ...]:
         encoder, predictor, weight, bias, *held = ctx.saved_tensors
         nodes, teacher = ctx.nodes, ctx.teacher
