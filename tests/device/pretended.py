@@ -37,6 +37,8 @@ from torch import Tensor
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 
+from todm_sb.experiments.plan.count import FREE
+
 FAR = "far"
 AVAILABLE = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
 
@@ -62,8 +64,6 @@ INDEXING = {
     aten.index_put_.default,
     aten._index_put_impl_.default,
 }
-# Not views for the dispatcher, but no work either.
-FREE = {aten.detach.default, aten.alias.default, aten._unsafe_view.default, aten.lift_fresh.default}
 
 
 class MixedDevicesError(RuntimeError):

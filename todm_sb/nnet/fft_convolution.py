@@ -89,7 +89,7 @@ def _spectra(x: Tensor, n: int) -> Tensor:
         return torch.fft.rfft(_transpose(x), n)
     padded = x.new_empty(x.shape[0], x.shape[2], n)
     padded[..., : x.shape[1]] = x.transpose(1, 2)
-    padded[..., x.shape[1] :] = 0
+    padded[..., x.shape[1] :].zero_()
     return torch.fft.rfft(padded)
 
 
