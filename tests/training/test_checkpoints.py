@@ -60,6 +60,20 @@ def test_the_newest_checkpoint_is_loaded(saved, tmp_path):
     assert value(model) == 2.0
 
 
+def test_the_hundredth_checkpoint_is_saved_as_fast_as_the_first(tmp_path, monkeypatch):
+    checkpointer, listed = SafeCheckpointer(tmp_path, {"model": network(1.0)}), []
+    listing = SafeCheckpointer.list_checkpoints
+    monkeypatch.setattr(
+        SafeCheckpointer, "list_checkpoints", lambda self: listed.append(1) or listing(self)
+    )
+    lists = []
+    for wer in range(4):
+        checkpointer.save_and_keep_only(meta={"WER": wer}, min_keys=["WER"])
+        lists.append(len(listed))
+        listed.clear()
+    assert len(set(lists)) == 1
+
+
 def test_a_folder_is_made_by_the_first_checkpoint_and_not_before(tmp_path):
     checkpointer = SafeCheckpointer(tmp_path / "run" / "save", {"model": network(1.0)})
     assert checkpointer.list_checkpoints() == []

@@ -65,6 +65,12 @@ class SafeCheckpointer(Checkpointer):
         ddp_barrier()
         return saved
 
+    def save_and_keep_only(self, *args: Any, **kwargs: Any) -> None:
+        """As SpeechBrain's, which adds a key to the list that is its default: after n calls it
+        would sort the checkpoints n times."""
+        kwargs["importance_keys"] = list(kwargs.get("importance_keys", ()))
+        super().save_and_keep_only(*args, **kwargs)
+
     def list_checkpoints(self) -> list[Checkpoint]:
         """The checkpoints that are whole; each folder is examined once.
 
