@@ -29,6 +29,16 @@ def seconds_of(command):
     return time.monotonic() - began
 
 
+def test_a_run_at_its_limit_of_steps_stays_as_it_is(corpus, tmp_path, train):
+    command = [*arguments(corpus, tmp_path / "run"), "--optimizer_step_limit=1"]
+    found = []
+    for _ in range(2):
+        train(command)
+        saved = sorted(path.name for path in (tmp_path / "run" / "save").glob("CKPT*"))
+        found.append((saved, (tmp_path / "run" / "history.jsonl").read_text()))
+    assert found[0] == found[1]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kills", [100])
 def test_killed_at_any_moment_a_run_ends_as_an_unbroken_one(corpus, tmp_path, kills):

@@ -117,6 +117,8 @@ class TODMBrain(sb.Brain):
     def on_fit_start(self) -> None:
         """Prepares optimizer and checkpoint as SpeechBrain does."""
         super().on_fit_start()
+        if self._optimizer_step_limit_exceeded:  # SpeechBrain would validate one epoch more
+            self.hparams.epoch_counter.limit = self.hparams.epoch_counter.current
         if self.checkpointer is not None:
             log_those_apart(self.checkpointer, self.wer_of)
         broadcast_weights(self.modules)
