@@ -1,5 +1,7 @@
 """Products that TF32 must not touch, and that the rest of the program is left as it is."""
 
+import threading
+
 import pytest
 import torch
 
@@ -25,6 +27,24 @@ def test_it_is_off_inside_and_as_before_outside_even_after_an_error(tf32):
     assert MATMUL.allow_tf32 == tf32
     with pytest.raises(KeyError), exact_products():
         raise KeyError
+    assert MATMUL.allow_tf32 == tf32
+
+
+def test_it_is_off_as_long_as_a_thread_is_inside_and_as_before_when_the_last_has_left(tf32):
+    inside, leave = threading.Event(), threading.Event()
+
+    def other():
+        with exact_products():
+            inside.set()
+            leave.wait()
+
+    thread = threading.Thread(target=other)
+    with exact_products():
+        thread.start()
+        inside.wait()
+    assert not MATMUL.allow_tf32
+    leave.set()
+    thread.join()
     assert MATMUL.allow_tf32 == tf32
 
 

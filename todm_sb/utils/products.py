@@ -8,6 +8,7 @@ So it is from autocast, whose products are coarser still.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,15 +18,42 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
+class _Exact:
+    """Keeps TF32 off while anyone needs it so. PyTorch's switch is the process's: the first to come
+    switches it off, and the last to go leaves it as it was."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.inside = 0
+        self.before = False
+
+    def enter(self) -> None:
+        """One more needs exact products."""
+        matmul = torch.backends.cuda.matmul
+        with self.lock:
+            if not self.inside:
+                self.before, matmul.allow_tf32 = matmul.allow_tf32, False
+            self.inside += 1
+
+    def leave(self) -> None:
+        """One fewer does."""
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                torch.backends.cuda.matmul.allow_tf32 = self.before
+
+
+_EXACT = _Exact()
+
+
 @contextmanager
 def exact_products() -> Iterator[None]:
-    """Float32 products keep their precision in here, also as a decorator."""
-    matmul = torch.backends.cuda.matmul
-    before, matmul.allow_tf32 = matmul.allow_tf32, False
+    """Float32 products keep their precision in here, in all threads; also as a decorator."""
+    _EXACT.enter()
     try:
         yield
     finally:
-        matmul.allow_tf32 = before
+        _EXACT.leave()
 
 
 def exact_bmm(a: Tensor, b: Tensor) -> Tensor:
