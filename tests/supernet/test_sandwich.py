@@ -360,11 +360,21 @@ def test_a_further_term_is_added_with_its_weight_and_told_by_its_name(make_trans
         assert x.total.item() == pytest.approx(float(expected), rel=1e-6)
     numbers = to_host(losses)
     logged = means_of_step(numbers)
-    assert logged["size"] == losses[0].terms["size"].item()
-    assert logged["own"] == pytest.approx(sum(x.terms["own"].item() for x in losses[1:]) / 3)
+    assert logged["term size"] == losses[0].terms["size"].item()
+    assert logged["term own"] == pytest.approx(sum(x.terms["own"].item() for x in losses[1:]) / 3)
     told = values_of_subnets(SUBNETS, numbers)
-    assert told["size"] == [x.terms["size"].item() for x in losses]
-    assert len(told["own"]) == 3
+    assert told["term size"] == [x.terms["size"].item() for x in losses]
+    assert len(told["term own"]) == 3
+
+
+@pytest.mark.parametrize("name", ["losses", "step", "layers", "lr", "max", "random"])
+def test_a_further_term_hides_nothing_else_that_is_told_of_a_step(make_transducer, name):
+    further = {name: Term(lambda outputs: outputs.encoded.square().mean())}
+    plain, with_it = (
+        values_of_subnets(SUBNETS, to_host(step(make_transducer(ctc=True), objective, SUBNETS)))
+        for objective in (Objective(0.3, 0.7), Objective(0.3, 0.7, further=further))
+    )
+    assert {key: value for key, value in with_it.items() if key != f"term {name}"} == plain
 
 
 @pytest.mark.parametrize(

@@ -25,18 +25,23 @@ class LogNames:
     others: str | None = None
 
 
-# Terms that are not here go by their own name.
 NAMES = {
     "transducer": LogNames("losses", "max", "others"),
     "ctc": LogNames("ctc", "ctc"),
     "kd": LogNames("divergences", None, "kd"),
 }
+# Terms that go by their own name.
+OWN = ("simple", "consistency")
+# Begins the names of all others, the objective's further ones: whatever somebody calls them, they
+# stand in place of nothing else that is logged.
+FURTHER = "term "
 
 
 def names_of(term: str) -> LogNames:
-    """What a term is called; one that is not in :data:`NAMES` by its own name, which stands for
-    max's, or for the mean over the other subnets where max has none."""
-    return NAMES.get(term, LogNames(term, term, term))
+    """What a term is called; a further one by its own name behind :data:`FURTHER`, which stands
+    for max's, or for the mean over the other subnets where max has none."""
+    name = term if term in OWN else FURTHER + term
+    return NAMES.get(term, LogNames(name, name, name))
 
 
 def numbers_of_each(losses: Sequence[SubnetNumbers]) -> dict[str, list[float]]:
