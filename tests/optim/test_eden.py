@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hyperpyyaml import load_hyperpyyaml
@@ -65,7 +67,10 @@ def test_a_training_shorter_than_its_cooldown_begins_at_the_full_rate():
     assert cooled.factor() == pytest.approx(0.5 * (1 + 0.25) ** -0.25)
 
 
-@pytest.mark.parametrize("options", [{"cooldown": 0}, {"cooldown": 2}, {"cooldown": "x"}])
+@pytest.mark.parametrize(
+    "options",
+    [{"cooldown": 0}, {"cooldown": 2}, {"cooldown": "x"}, {"cooldown_epoch": math.nan}],
+)
 def test_a_cooldown_out_of_range_is_refused(options):
     with pytest.raises(ConfigError, match="Eden: cooldown"):
         Eden(1.0, 1, 1, **options)

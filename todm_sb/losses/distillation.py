@@ -32,7 +32,7 @@ class AlphaDivergence(Divergence):
 
     Args:
         alphas: the sides compared; the larger divergence counts. ``(-1, 1)`` is adaptive,
-            one number a fixed alpha, ``(1,)`` is KL.
+            a list of one a fixed alpha, ``(1,)`` is KL.
         clip: bound beta on ``w^a`` for a other than 0 and 1, against the heavy tail of
             importance ratios (AlphaNet). It ceases to bite as a approaches 0; as a approaches 1
             the value has no limit where ``w`` exceeds beta, as what is cut off is divided by a - 1.
@@ -54,7 +54,8 @@ class AlphaDivergence(Divergence):
     ) -> None:
         if classes not in CLASSES:
             raise ConfigError(f"classes must be one of {CLASSES}, not {quoted(classes)}")
-        if not alphas or not all(math.isfinite(a) for a in alphas):
+        is_list = isinstance(alphas, Sequence) and not isinstance(alphas, str)
+        if not is_list or not alphas or not all(math.isfinite(a) for a in alphas):
             raise ConfigError(f"alphas must hold at least one number, not {quoted(alphas)}")
         if not clip >= 1:
             raise ConfigError(f"clip must be at least 1, the ratio of equal distributions: {clip}")

@@ -28,6 +28,9 @@ class ElasticFFN(nn.Module):
         adaptive_dropout: scale the probability with the width; if False it is always ``dropout``.
         dropout_width: the full width of the rule, ``d_hidden`` when None. A layer cut out of a
             wider one keeps the wider one's.
+
+    Raises:
+        ValueError: if dropout at ``d_hidden`` would be above 1.
     """
 
     def __init__(
@@ -44,6 +47,11 @@ class ElasticFFN(nn.Module):
         self.dropout = dropout
         self.adaptive_dropout = adaptive_dropout
         self.dropout_width = dropout_width or d_hidden
+        if self.dropout_of(d_hidden) > 1:
+            raise ValueError(
+                f"dropout is {dropout} at dropout_width {self.dropout_width}, and so above 1 for "
+                f"{d_hidden} hidden units: raise dropout_width"
+            )
 
     @property
     def d_hidden(self) -> int:

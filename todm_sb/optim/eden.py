@@ -72,7 +72,7 @@ class Eden:
             positive_or_infinite(value, f"Eden: {name}")
         number(0, math.inf)(warmup_batches, "Eden: warmup_batches")
         number(0, 1)(warmup_start, "Eden: warmup_start")
-        if cooldown_epoch > 0:  # a recipe's "all but two" may be none
+        if not cooldown_epoch <= 0:  # a recipe's "all but two" may be none
             positive_or_infinite(cooldown_epoch, "Eden: cooldown_epoch")
         number(1e-6, 1)(cooldown, "Eden: cooldown")
         self.lr_initial = lr_initial

@@ -7,6 +7,7 @@ it; :func:`check_parts` tells what of them does not go together.
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -58,6 +59,9 @@ from todm_sb.utils.schema import (
     table,
     text,
 )
+
+# How features are normalised; SpeechBrain's batch depends on what an utterance is batched with.
+NORM_TYPES = ("global", "sentence")
 
 _SEED = integer(0, 2**32 - 1)  # NumPy's
 _COUNT = integer(1, 10**9)
@@ -157,7 +161,7 @@ OPTIONAL: dict[str, Check] = {
     "card": nullable(CARD),
     **FBANK_CHECKS,
     **FBANK_OPTION_CHECKS,
-    "norm_type": one_of("global", "sentence"),
+    "norm_type": one_of(*NORM_TYPES),
     "number_of_epochs": _COUNT,
     "n_layers": integer(1, 128),
     "ffn_dim": integer(1, 65536),
@@ -296,9 +300,13 @@ def check_parts(hparams: Mapping[str, Any], max_grad_norm: float) -> None:
             f"vocab_size is {hparams['vocab_size']}, but the network was built for {n_labels}"
         )
     _check_hop(hparams["features"])
+    _check_normalizer(hparams["features"].normalizer, trained=bool(hparams.get("init_from")))
     _check_augmentation(hparams)
+    weight = nn.Parameter(torch.zeros(2, 2))
+    weight.grad = torch.zeros_like(weight)
     try:
-        optimizer = hparams["opt_class"]([nn.Parameter(torch.zeros(2, 2))])
+        optimizer = hparams["opt_class"]([weight])
+        optimizer.step()
     except ConfigError:
         raise
     except Exception as error:
@@ -317,6 +325,19 @@ def _check_hop(features: SpeechFeatures) -> None:
     hop = hop_of(options) if options else features.hop
     if features.hop != hop or hop < 1:
         raise ConfigError(f"features: a hop of {features.hop} samples, but {hop} of its fbank")
+
+
+def _check_normalizer(normalizer: Any, trained: bool) -> None:
+    """Features depend on nothing that they are batched with, and have statistics."""
+    kind = getattr(normalizer, "norm_type", NORM_TYPES[0])
+    if kind not in NORM_TYPES:
+        raise ConfigError(f"normalize: norm_type must be one of {NORM_TYPES}, not {quoted(kind)}")
+    until = getattr(normalizer, "update_until_epoch", math.inf)
+    if kind == "global" and until < 2 and not trained:
+        raise ConfigError(
+            f"normalize: update_until_epoch must be at least 2, not {until}: the statistics are "
+            "those of the epochs before it"
+        )
 
 
 def _check_augmentation(hparams: Mapping[str, Any]) -> None:

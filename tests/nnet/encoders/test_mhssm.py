@@ -1,11 +1,14 @@
+import math
+
 import pytest
 import torch
 
 from todm_sb.nnet import elastic
-from todm_sb.nnet.encoders import mhssm
+from todm_sb.nnet.encoders import check_space, mhssm
 from todm_sb.nnet.encoders.mhssm import MHSSMEncoder
 from todm_sb.nnet.subsampling import ENDLESS
-from todm_sb.space import SubnetConfig
+from todm_sb.space import SearchSpace, SubnetConfig
+from todm_sb.utils.errors import ConfigError
 
 SUBNETS = [None, SubnetConfig((0, 2, 3), ffn_dims=(12, 5, 9)), SubnetConfig((1,), ffn_dims=(1,))]
 LENGTHS = torch.tensor([37, 20, 5])
@@ -274,3 +277,22 @@ def test_sizes_are_told(make_encoder):
     encoder = make_encoder()
     assert encoder.d_model == 8
     assert encoder.dimensions["ffn_dims"] == (12, 12, 12, 12)
+
+
+def test_an_utterance_without_frames_is_zeros_whatever_its_features_are(make_transducer):
+    encoder = make_transducer().encoder
+    features = torch.randn(2, 20, 6)
+    features[1] = math.nan  # statistics of no frames are not numbers
+    encoded, n_frames = encoder(features, torch.tensor([20, 0]))
+    assert n_frames.tolist() == [5, 0]
+    assert not encoded[1].any()
+    torch.testing.assert_close(encoded[:1], encoder(features[:1], torch.tensor([20]))[0])
+
+
+def test_heads_that_vary_are_given_layer_by_layer(make_transducer):
+    space = SearchSpace(4, 1, ffn_dims=[6, 12], n_heads=[2, 4])
+    check_space(space, make_transducer(n_heads=[4, 4, 4, 4]).encoder)
+    with pytest.raises(ConfigError, match="n_heads 4 for all layers, and its search space"):
+        check_space(space, make_transducer(n_heads=4).encoder)
+    fixed = SearchSpace(4, 1, ffn_dims=[6, 12], n_heads=[4])
+    check_space(fixed, make_transducer(n_heads=4).encoder)
