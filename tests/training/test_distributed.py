@@ -485,3 +485,13 @@ def test_averages_are_weighted_and_survive_a_restart(tmp_path):
         again = Averages()
         again.load(tmp_path / "x", end_of_epoch)
         assert again.means() == again.means_of_all() == expected
+
+
+def test_averages_are_saved_digit_by_digit(tmp_path):
+    averages = Averages()
+    for i in range(1, 200):
+        averages.add(str(i), 1 / i, i / 7)
+    averages.save(tmp_path / "x")
+    again = Averages()
+    again.load(tmp_path / "x", False)
+    assert again.sums == averages.sums

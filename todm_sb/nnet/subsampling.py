@@ -103,8 +103,9 @@ class ConvSubsampling(nn.Module):
         """
         x = features.unsqueeze(1)
         for conv, stride in zip(self.convolutions(), self.time_strides, strict=True):
-            mask = frame_mask(lengths, x.shape[2], x.dtype).unsqueeze(1)
-            x = F.silu(conv(F.pad(x * mask, (0, 0, *self.time_padding))))
+            # Not by a product: what is not a number on padding has to go, too.
+            x = x.masked_fill(~frame_mask(lengths, x.shape[2]).unsqueeze(1), 0.0)
+            x = F.silu(conv(F.pad(x, (0, 0, *self.time_padding))))
             lengths = _output_length(lengths, stride)
         return self.norm(self.projection(x.transpose(1, 2).flatten(2))), lengths
 

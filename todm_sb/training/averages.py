@@ -31,8 +31,8 @@ class Averages:
         everyone = Averages()
         for sums in all_gather(self.sums):
             for name, (total, weights) in sums.items():
-                if weights:
-                    everyone.add(name, total / weights, weights)
+                before, weights_before = everyone.sums.get(name, (0.0, 0.0))
+                everyone.sums[name] = (before + total, weights_before + weights)
         return everyone
 
     def save(self, path: Path) -> None:
