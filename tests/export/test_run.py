@@ -77,6 +77,7 @@ def search(
     dev_set="of the run",
     scored=None,
     precision="float32",
+    decoding=5,
 ):
     """Leaves what search.py leaves."""
     cost = "latency" if latencies else "params"
@@ -91,7 +92,7 @@ def search(
     methods = {"nsga2": tuple(s.config.id for s in found)}
     checkpoint = checkpoint or weights_id(parts["model"])
     names = {"checkpoint": checkpoint, "dev_set": dev_set, "scored": scored or SCORED}
-    names["precision"] = precision
+    names |= {"precision": precision, "decoding": decoding}
     SearchResult(cost, seconds, parts["space"], found, methods, **names).save(place / "pareto.json")
 
 
@@ -310,6 +311,7 @@ def test_a_supernets_bundle_has_what_all_studies_of_one_dev_set_found(
     space = bundle_parts["space"]
     search(run, bundle_parts, {NAMED: 1.0}, study="s3", dev_set="another")
     search(run, bundle_parts, {space.max: 3.0, FOUND: 4.0})
+    search(run, bundle_parts, {space.min: 1.0}, study="s4", decoding=1)
     search(run, bundle_parts, {space.min: 2.0}, study="s2")
     export_run(run, tmp_path / "all")
     rates = {
@@ -317,6 +319,7 @@ def test_a_supernets_bundle_has_what_all_studies_of_one_dev_set_found(
     }
     assert rates == {"max": 3.0, "min": 2.0, "named": None, FOUND.id: 4.0}
     assert "s3/pareto.json is of another dev set than" in caplog.text
+    assert "s4/pareto.json is of another decoding than" in caplog.text
 
 
 def test_a_network_in_8_bits_is_of_the_search_that_measured_such(run, bundle_parts, tmp_path):

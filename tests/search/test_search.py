@@ -255,6 +255,8 @@ def test_the_first_workers_measurements_stand_and_another_task_is_refused(url):
         SharedStudy(url).agree(other, dict)
     with pytest.raises(ConfigError, match="study 'search' is of another checkpoint"):
         SharedStudy(url).agree({**task, "checkpoint": "abd"}, dict)
+    with pytest.raises(ConfigError, match="an earlier version, which did not record its seed: ch"):
+        SharedStudy(url).agree({**task, "seed": 1}, dict)
 
 
 @pytest.mark.parametrize(

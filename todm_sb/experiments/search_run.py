@@ -37,7 +37,7 @@ from todm_sb.training.runs import (
     search_folder,
     weights_id,
 )
-from todm_sb.training.searcher import searcher_of
+from todm_sb.training.searcher import decoding_of, searcher_of
 from todm_sb.utils.devices import usable_device
 from todm_sb.utils.errors import ConfigError
 
@@ -153,7 +153,8 @@ def search_run(options: SearchOptions, deploy: Deploy | None = None) -> tuple[Se
     search = SubnetSearch(study, space, dev_set.error_rate, costs, cost, seconds, budgets, *drawn)
     result = search.run(options.evaluations, options.baselines)
     scored = {"left_out": dataset.left_out, **dev_set.scored}
-    names = {key.replace(" ", "_"): task[key] for key in ("checkpoint", "dev set", "precision")}
+    told = ("checkpoint", "dev set", "precision", "decoding")
+    names = {key.replace(" ", "_"): task[key] for key in told}
     result = replace(result, **names, scored=scored)
     _write(result, results)
     return result, results
@@ -245,11 +246,12 @@ def _task(
         "checkpoint": weights_id(hparams["model"]),
         "dev set": dev_set_id(hparams["valid_csv"], tokenizer, reading=reading_of(hparams)),
         "searcher": searcher,
+        "decoding": decoding_of(hparams, hparams["model"]),
         "algorithm": options.algorithm,
         "cost": options.cost,
         "audio length": options.seconds,
         "population": options.population,
-        "begins with": BEGINNING,
+        "beginning": BEGINNING,
         "seed": options.seed,
         "precision": options.precision,
         "latency": "measured here" if given is None else _digest(given),

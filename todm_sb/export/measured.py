@@ -182,19 +182,27 @@ def _options_of(decoding: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     return " ".join(f"--{key}={value}" for key, value in wanted.items())
 
 
+def _other(search: SearchResult, leading: SearchResult) -> str | None:
+    """By what the error rates of two searches differ; earlier ones did not tell the decoding."""
+    if search.dev_set != leading.dev_set:
+        return "dev set"
+    decodings = search.decoding, leading.decoding
+    return "decoding" if None not in decodings and decodings[0] != decodings[1] else None
+
+
 def _searches(run: Path, checkpoint: str, causal: bool) -> list[SearchResult]:
-    """What was found of these weights, on the dev set of the newest search: by each cost, the
-    nameless study before those that have a name."""
+    """What was found of these weights, on the dev set of the newest search and decoded as there: by
+    each cost, the nameless study before those that have a name."""
     folders = [search_folder(run, c, causal, precision=p) for p in PRECISIONS for c in COSTS]
     paths = [p for f in folders for p in (f / PARETO, *sorted(f.glob(f"*/{PARETO}")))]
     found = {path: SearchResult.load(path) for path in paths if path.is_file()}
     ours = {path: x for path, x in found.items() if x.checkpoint == checkpoint}
     newest = max(ours, key=lambda path: path.stat().st_mtime, default=None)
-    dev_set = None if newest is None else ours[newest].dev_set
+    leading = None if newest is None else ours[newest]
     for path, result in found.items():
         if path not in ours:
             logger.warning("%s is of other weights than the run's best: it is left out", path)
-        elif result.dev_set != dev_set:
-            logger.warning("%s is of another dev set than %s: it is left out", path, newest)
+        elif leading is not None and (other := _other(result, leading)):
+            logger.warning("%s is of another %s than %s: it is left out", path, other, newest)
             del ours[path]
     return list(ours.values())

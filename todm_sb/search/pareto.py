@@ -61,6 +61,7 @@ class SearchResult:
         dev_set: tells the utterances apart, see :func:`todm_sb.dataio.fingerprint.dev_set_id`.
         precision: of the networks whose error rates these are, one of
             :data:`todm_sb.search.probes.PRECISIONS`.
+        decoding: plain values that tell how they were decoded; None of earlier versions.
     """
 
     cost: str
@@ -73,6 +74,7 @@ class SearchResult:
     scored: dict[str, Any] = field(default_factory=dict)
     dev_set: str = ""
     precision: str = PRECISIONS[0]
+    decoding: Any = None
 
     def of(self, method: str) -> list[Evaluated]:
         """The subnets that a method evaluated."""
@@ -111,6 +113,7 @@ class SearchResult:
             "scored": self.scored,
             "dev_set": self.dev_set,
             "precision": self.precision,
+            "decoding": self.decoding,
             "search_space": self.space.to_dict(),
             "budgets": [{"budget": b, "subnet": self.best(b).config.id} for b in self.budgets],
             "front": [subnet.config.id for subnet in self.front()],
@@ -141,6 +144,7 @@ class SearchResult:
                 data["scored"],
                 data["dev_set"],
                 data["precision"],
+                data.get("decoding"),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"{path} was not written by todm-sb search ({error!r})") from None

@@ -127,7 +127,12 @@ class SharedStudy:
                 self._studies[SEARCH].add_trial(trial)
             agreement = self._agreements()[0]
         for key, value in task.items():
-            if (theirs := agreement["task"].get(key)) != value:
+            if key not in agreement["task"]:
+                raise ConfigError(
+                    f"study {self.name!r} was begun by an earlier version, which did not record "
+                    f"its {key}: choose another name with --study"
+                )
+            if (theirs := agreement["task"][key]) != value:
                 raise ConfigError(
                     f"study {self.name!r} is of another {key} ({theirs}, not {value}): "
                     "choose another name with --study"
