@@ -83,6 +83,20 @@ def test_so_does_what_has_no_audio_by_its_row_alone(bundle, manifest, capsys):
     assert after["deletions"] == pytest.approx((before["deletions"] * 3 + 200) / 5)
 
 
+def test_a_transcript_of_which_the_tokenizer_leaves_no_word_is_empty(bundle, manifest, capsys):
+    rows = manifest.read_text() + f"z,1.0,{manifest.parent / 'a.wav'},s,\u200b\n"
+    manifest.with_name("blank.csv").write_text(rows)
+    argv = [bundle, manifest, manifest.with_name("blank.csv"), "--json"]
+    plain, found = (x["networks"][0] for x in evaluated(capsys, *argv))
+    assert found.pop("left_out") == {"empty transcript": 2}
+    assert plain.pop("left_out") == {"empty transcript": 1}
+    assert found == plain
+    manifest.with_name("none.csv").write_text(f"{rows.splitlines()[0]}\n{rows.splitlines()[-1]}\n")
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(bundle), str(manifest.with_name("none.csv"))])
+    assert "none: all transcripts are empty" in capsys.readouterr().err
+
+
 def test_a_network_is_compared_with_another_and_all_is_written(
     bundle, manifest, tmp_path, capsys, monkeypatch
 ):

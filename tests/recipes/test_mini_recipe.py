@@ -321,6 +321,21 @@ def test_evaluation_names_the_run_and_not_the_bundle_it_makes_of_it(tiny_run):
         call("evaluate", tiny_run, manifest, "--subnet=huge")
 
 
+def test_evaluation_reads_transcripts_as_the_run_did(tiny_run, tmp_path, capsys):
+    header, *rows = (tiny_run / "manifests" / "test-clean.csv").read_text().splitlines()
+    *others, words = rows[0].split(",")
+    manifest = tmp_path / "one.csv"
+    manifest.write_text("\n".join([header, ",".join([*others, words.lower()])]) + "\n")
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    recipe = (run / "hyperparams.yaml").read_text()
+    (run / "hyperparams.yaml").write_text(recipe.replace("letter_case: keep", "letter_case: upper"))
+    word = words.split()[0]
+    for option, reference in (([], word), (["--letter-case=keep"], word.lower())):
+        call("evaluate", run, manifest, "--subnet=min", "--alignments", *option)
+        alignment = capsys.readouterr().out.partition("%WER")[2]
+        assert reference in re.findall(r"\w+", alignment)
+
+
 def test_a_single_subnet_is_no_supernet(exported):
     with pytest.raises(ConfigError, match="single subnet"):
         SubnetASR.from_supernet(exported / "min")

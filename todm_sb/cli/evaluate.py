@@ -4,7 +4,8 @@ todm-sb evaluate exported/all test-clean.csv test-other.csv --subnet max --subne
 todm-sb evaluate results/mini/1234 test.csv --against exported/other --output scores/
 
 MODEL is a bundle, here or on the Hub, or the folder of a training run, which is trusted (its
-hyperparams.yaml can run code) and left as it is. Differences are relative to the first network,
+hyperparams.yaml can run code) and left as it is; transcripts get the letter case that it was
+trained with. Differences are relative to the first network,
 with the 95 % interval of a paired bootstrap over utterances.
 """
 
@@ -15,6 +16,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -24,6 +26,8 @@ from todm_sb.cli.cutting import cutting_of
 from todm_sb.cli.main import FAILED, OK
 from todm_sb.cli.reading import add_reading_arguments, reading_of
 from todm_sb.cli.recogniser import add_search_arguments, decoding_of, load
+from todm_sb.dataio.reading import AS_WRITTEN, Reading
+from todm_sb.dataio.reading import reading_of as reading_of_recipe
 from todm_sb.dataio.text import printable
 from todm_sb.experiments.evaluation import Evaluated, EvaluationSet, evaluate, rows_of
 from todm_sb.inference import SubnetASR
@@ -74,7 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
         DataError: if a manifest is none.
     """
     check_given_with(arguments, "--against MODEL", "--against-subnet")
-    test_sets = [EvaluationSet.read(x, reading_of(arguments)) for x in arguments.manifests]
+    reading = reading_of(arguments, _own_reading(arguments.model))
+    test_sets = [EvaluationSet.read(x, reading) for x in arguments.manifests]
     names = [test_set.name for test_set in test_sets]
     if len(set(names)) < len(names):
         raise ConfigError("two manifests have the same name: rename one")
@@ -149,9 +154,22 @@ def _load(
         raise ConfigError(str(error).replace(f"bundle {bundle}", place)) from None
 
 
+def _is_run(folder: Path) -> bool:
+    return (folder / RECIPE).is_file() and (folder / "history.jsonl").exists()
+
+
+def _own_reading(place: str) -> Reading:
+    """How a run reads transcripts, but for their column: a test set can have another one."""
+    if is_of_hub(place) or not _is_run(model_folder(place)):
+        return AS_WRITTEN
+    from todm_sb.training.runs import load_hparams
+
+    return replace(reading_of_recipe(load_hparams(model_folder(place))), text_column=None)
+
+
 def _bundle_of(folder: Path, temporary: Path) -> Path:
     """The folder itself, or a bundle of the run in it, made elsewhere."""
-    if not (folder / RECIPE).is_file() or not (folder / "history.jsonl").exists():
+    if not _is_run(folder):
         return folder
     from todm_sb.export.run import export_run
 

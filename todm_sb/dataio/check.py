@@ -19,6 +19,7 @@ from sentencepiece import SentencePieceProcessor
 
 from todm_sb.dataio.audio import AS_RECORDED, SILENT, Conversion, audio_fault
 from todm_sb.dataio.faults import (
+    EMPTY,
     EVALUATE,
     TRAIN,
     Fault,
@@ -143,7 +144,7 @@ def line_fault(row: Cells, limits: Limits) -> tuple[str, str] | None:
         return "no id", ""
     words, tokenizer = row["wrds"], limits.tokenizer
     if not (words_of_text(tokenizer, words) if tokenizer else words.split()):
-        return "empty transcript", ""
+        return EMPTY, ""
     return None
 
 

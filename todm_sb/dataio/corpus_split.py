@@ -11,7 +11,7 @@ from pathlib import Path
 import soundfile
 
 from todm_sb.dataio.chapters import AUDIO, Chapter, Line, unique_ids
-from todm_sb.dataio.faults import Fault
+from todm_sb.dataio.faults import EMPTY, Fault
 from todm_sb.dataio.manifest import Row
 from todm_sb.dataio.reading import LETTER_CASES
 from todm_sb.utils.errors import quoted
@@ -151,7 +151,7 @@ def _examine(chapter: Chapter, line: Line) -> float | Fault:
     if not line.words:
         return _fault(
             line.id,
-            "empty transcript",
+            EMPTY,
             f"utterance {line.id} has an empty transcript: write its words into {line.file}, "
             "or remove the line",
         )

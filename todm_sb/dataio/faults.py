@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 # What utterances are for: they are trained on, or error rates are measured on them.
 TRAIN, EVALUATE = "train", "evaluate"
 PURPOSES = (TRAIN, EVALUATE)
+# Cause of what has no words; they can also be none that a tokenizer leaves.
+EMPTY = "empty transcript"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import soundfile
 
 from todm_sb.dataio.audio import SUFFIXES, sound_file
-from todm_sb.dataio.faults import Fault
+from todm_sb.dataio.faults import EMPTY, Fault
 from todm_sb.dataio.manifest import Row
 from todm_sb.utils.errors import DataError
 from todm_sb.utils.folders import files_below, is_text, shown
@@ -74,7 +74,7 @@ def _utterance(path: Path, folder: Path, base: Path, text_suffix: str) -> Row | 
         cause = "audio without text" if not beside.exists() else "unreadable text"
         return Fault(0, str(path), cause, f"{beside}: {error.strerror or error}")
     if not text:
-        return Fault(0, str(path), "empty transcript", f"write what is said into {beside}")
+        return Fault(0, str(path), EMPTY, f"write what is said into {beside}")
     try:
         with sound_file(path) as file:
             frames, rate = file.frames, file.samplerate

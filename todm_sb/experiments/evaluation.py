@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from todm_sb.dataio.audio import Conversion, read_samples
 from todm_sb.dataio.check import EVALUATE, Limits, check_manifest
-from todm_sb.dataio.faults import Undecodable
+from todm_sb.dataio.faults import EMPTY, Undecodable
 from todm_sb.dataio.manifest import Row
 from todm_sb.dataio.reading import AS_WRITTEN, Reading
 from todm_sb.dataio.text import words_of_text
@@ -60,6 +60,25 @@ class EvaluationSet:
         if not report.rows:
             raise DataError(f"{report.summary()}: there is nothing to decode")
         return cls(manifest.stem, tuple(report.rows), report.left_out, tuple(report.undecodable))
+
+    def spoken(self, tokenizer: Any) -> EvaluationSet:
+        """The same without transcripts of which a tokenizer leaves no word: they are empty.
+
+        Args:
+            tokenizer: of a network.
+
+        Raises:
+            DataError: if nothing is left.
+        """
+        rows = tuple(row for row in self.rows if words_of_text(tokenizer, row.wrds))
+        lost = tuple(x for x in self.undecodable if words_of_text(tokenizer, x.words))
+        n = len(self.rows) + len(self.undecodable) - len(rows) - len(lost)
+        if not n:
+            return self
+        if not rows:
+            raise DataError(f"{self.name}: all transcripts are empty: there is nothing to decode")
+        left_out = {**self.left_out, EMPTY: self.left_out.get(EMPTY, 0) + n}
+        return EvaluationSet(self.name, rows, left_out, lost)
 
     @property
     def sources(self) -> list[Source]:
@@ -145,7 +164,11 @@ def evaluate(
         test_set: what to decode.
         cutting: see :class:`todm_sb.inference.recogniser.Cutting`.
         progress: goes through what is decoded.
+
+    Raises:
+        DataError: if all transcripts are empty for the tokenizer.
     """
+    test_set = test_set.spoken(tokenizer)
     lost = test_set.undecodable
     errors, faults = ErrorRates([name]), [str(x.fault) for x in lost]
     errors.append_undecodable({x.fault.id: words_of_text(tokenizer, x.words) for x in lost})
