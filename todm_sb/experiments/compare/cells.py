@@ -287,6 +287,11 @@ def _of_fold(overrides: Mapping[str, Any], fold: str) -> CommentedMap:
     return replace_strings(tree, named) if fold else tree
 
 
+def fold_of(run: Label) -> str:
+    """The fold of what :attr:`Cell.run` calls a run; nothing where there is but one."""
+    return str(run).rpartition("-")[0]
+
+
 def known_runs(folder: Path) -> set[tuple[str, int]]:
     """Fold and seed of the cells in the folder of a comparison."""
     return runs_of_names({path.parent.name for path in folder.glob("*/*/options.json")})
