@@ -69,7 +69,7 @@ def manifests_of_tests(hparams: Mapping[str, Any]) -> dict[str, str]:
         hparams: of the recipe: those of ``test_splits`` are in ``manifests``, those that
             ``test_csvs`` names are called by their file names.
     """
-    named = {name: f"{hparams['manifests']}/{name}.csv" for name in hparams["test_splits"]}
+    named = {name: f"{hparams['manifests']}/{name}.csv" for name in hparams.get("test_splits", [])}
     return named | {Path(csv).stem: csv for csv in own_tests(hparams)}
 
 

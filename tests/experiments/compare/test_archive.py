@@ -94,7 +94,10 @@ def test_a_cell_without_the_test_set_is_refused(runs, cells, tmp_path):  # noqa:
         restore_cells(there, cells, tmp_path / "kept")
 
 
-@pytest.mark.parametrize("damaged", ["", "{}", "[1]", '{"options": {}, "files": 3}'])
+DATA = '{"options": {}, "files": {"data.json": 3}, "history": []}'
+
+
+@pytest.mark.parametrize("damaged", ["", "{}", "[1]", '{"options": {}, "files": 3}', DATA])
 def test_an_archive_that_cannot_be_read_is_told(runs, cells, tmp_path, damaged):  # noqa: F811
     archive_cells(runs, cells, tmp_path / "kept")
     (tmp_path / "kept" / f"{cells[0].id}.json").write_text(damaged)

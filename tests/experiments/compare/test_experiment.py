@@ -16,6 +16,7 @@ from todm_sb.experiments.compare.experiment import Experiment
 from todm_sb.experiments.compare.plan import CellPlan
 from todm_sb.experiments.compare.sizes import Size
 from todm_sb.space import SearchSpace
+from todm_sb.training.curves import TrainingHistory
 from todm_sb.training.recipe import Recipe
 from todm_sb.utils.errors import ConfigError
 
@@ -25,6 +26,7 @@ output_folder: x
 manifests: x
 tokenizer_folder: x
 data: x
+train_csv: !ref <manifests>/train.csv
 lr: 0.1
 max_grad_norm: 1.0
 opt_class: x
@@ -131,6 +133,68 @@ def test_trials_are_of_the_run_that_has_them_else_of_the_first_that_is_asked_for
         assert tried("here", ["supernet"], wanted) == {"b-2"}
         assert tried("there", ["supernet"], wanted, tmp_path / "kept") == {"b-2"}
         assert tried("there", ["supernet"], wanted) == {"{}-{}".format(*wanted[0])}
+
+
+def write_manifest(runs, run, transcript):
+    """What preparation makes of a corpus of one utterance."""
+    manifest = runs.root / "data" / run / "manifests" / "train.csv"
+    manifest.parent.mkdir(parents=True, exist_ok=True)
+    manifest.write_text(f"ID,duration,wav,wrds\nu1,1.0,u1.wav,{transcript}\n")
+
+
+def test_data_that_are_prepared_anew_and_differ_are_told_before_anything_runs(make, monkeypatch):
+    transcripts = ["ONE", "TWO"]
+
+    def prepare(runs, cell):
+        write_manifest(runs, cell.run, transcripts[0])
+
+    monkeypatch.setattr(module, "prepare_data", prepare)
+    one = [("a", 1)]
+    make("here", ["supernet"], one).run(progressbar=False)
+    del transcripts[0]
+    second = make("here", ["individual-*"], one)
+    second.check()
+    with pytest.raises(ConfigError, match=r"supernet/a-1 was run .*train_csv has other ids"):
+        second.run(progressbar=False)
+    assert finished(second) == {"supernet/a-1"}
+
+
+def test_no_table_is_made_of_cells_between_which_the_data_changed(make, monkeypatch):
+    experiment = make("here", ["supernet", "individual-2x32"], [("a", 1)])
+    write_manifest(experiment.runs, "a-1", "ONE")
+    keep = experiment.keep
+
+    def keep_and_change(cells):
+        keep(cells)
+        write_manifest(experiment.runs, "a-1", "TWO")
+
+    monkeypatch.setattr(experiment, "keep", keep_and_change)
+    experiment.run(progressbar=False)
+    with pytest.raises(ConfigError, match=r"supernet/a-1 was run .*train_csv has other ids"):
+        experiment.tables()
+
+
+def test_cells_that_were_measured_on_different_dev_sets_are_not_compared(make):
+    experiment = make("here", ["supernet", "individual-2x32"])
+    experiment.run(progressbar=False)
+
+    def measure(cell, dev_set):
+        record = {
+            "epoch": 1,
+            "train": {},
+            "valid": {"WER max": 5.0},
+            "wer_of": {"dev_set": dev_set},
+        }
+        TrainingHistory(experiment.runs.root / cell).write([record])
+
+    measure("supernet/a-1", "first")
+    measure("supernet/b-1", "second")  # each fold has its own
+    measure("individual-2x32/a-1", "first")
+    experiment.check()
+    measure("individual-2x32/a-1", "second")
+    message = r"supernet/a-1 and \S+individual-2x32/a-1 were measured on different dev sets: delete"
+    with pytest.raises(ConfigError, match=message):
+        experiment.check()
 
 
 def test_an_archive_that_cannot_be_written_costs_no_cell(make, tmp_path, caplog):

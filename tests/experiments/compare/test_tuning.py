@@ -10,7 +10,7 @@ from todm_sb.experiments.compare.runner import run_cells
 from todm_sb.experiments.compare.tuning import Tuning, dev_error_rate
 from todm_sb.training.curves import TrainingHistory
 from todm_sb.training.recipe import Recipe
-from todm_sb.utils.errors import DataError
+from todm_sb.utils.errors import ConfigError, DataError
 
 # Stands for a training: a rate of 0.2 is the best on dev, in its last epoch, and worst on test. The
 # first epoch measures max alone.
@@ -65,6 +65,32 @@ def test_of_equals_the_first_is_chosen(runs):
         record = {"epoch": 1, "valid": {"WER max": 7.0}}
         TrainingHistory(runs.folder(trial)).write([record])
     assert Tuning("tuned", two).best(runs) is two[0]
+
+
+def measured(folder, *epochs):
+    """Writes a history of epochs, each an error rate and the dev set that it is of."""
+    records = [
+        {"epoch": i, "valid": {"WER max": wer}, **({"wer_of": {"dev_set": name}} if name else {})}
+        for i, (wer, name) in enumerate(epochs, start=1)
+    ]
+    TrainingHistory(folder).write(records)
+
+
+@pytest.mark.parametrize("before", ["easy", None])
+def test_an_error_rate_of_another_dev_set_than_the_last_does_not_count(tmp_path, before):
+    measured(tmp_path, (10.0, before), (50.0, "new"), (60.0, "new"))
+    assert dev_error_rate(tmp_path) == 50
+
+
+def test_of_trials_on_different_dev_sets_none_is_chosen(runs):
+    run_cells(runs, TRIALS, progressbar=False)
+    measured(runs.folder(TRIALS[0]), (7.0, "old"), (6.0, "new"))
+    measured(runs.folder(TRIALS[2]), (3.0, "old"))
+    # What does not tell its dev set, as the second trial here, is no reason to refuse.
+    assert Tuning("tuned", TRIALS[:2]).best(runs) is TRIALS[0]
+    message = r"trial-0\.1/1 and \S+trial-0\.3/1 were measured on different dev sets: delete"
+    with pytest.raises(ConfigError, match=message):
+        TUNING.best(runs)
 
 
 def test_a_run_without_error_rates_on_dev_is_told(tmp_path):

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from todm_sb.experiments.compare.cells import Cell, Runs, State, first_difference, runs_of_names
+from todm_sb.experiments.compare.data import DATA_FILE, other_data, placeless
 from todm_sb.experiments.compare.tuning import Run
 from todm_sb.training.curves import TrainingHistory
 from todm_sb.utils.errors import DataError
-from todm_sb.utils.files import write_atomic
+from todm_sb.utils.files import read_record, write_atomic
 
 # What a key of the recipe is called that says where this machine has the data.
 PLACE = "data_folder"
@@ -39,6 +40,8 @@ def archive_cells(runs: Runs, cells: Sequence[Cell], archive: Path) -> None:
             name: json.loads((runs.folder(cell) / name).read_text(encoding="utf-8"))
             for name in runs.written
         }
+        if data := placeless(read_record(runs.folder(cell) / DATA_FILE)):
+            figures[DATA_FILE] = data
         history = TrainingHistory(runs.folder(cell)).read()
         kept = {"options": _placeless(runs.options(cell)), "files": figures, "history": history}
         write_atomic(path, json.dumps(kept, separators=(",", ":")) + "\n")
@@ -67,7 +70,8 @@ def restore_cells(runs: Runs, cells: Sequence[Cell], archive: Path) -> None:
 def archived_cells(runs: Runs, cells: Sequence[Cell], archive: Path) -> list[Archived]:
     """Those of the cells that were not begun here and that the archive has.
 
-    The data of this machine are taken for those of the archive: their place may differ.
+    The data of this machine may lie elsewhere; where they, or the archive, tell no fingerprints,
+    they are taken for those of the archive.
 
     Args:
         runs: where the cells are.
@@ -75,8 +79,8 @@ def archived_cells(runs: Runs, cells: Sequence[Cell], archive: Path) -> list[Arc
         archive: a folder, which need not exist.
 
     Raises:
-        DataError: if a cell of the archive cannot be read, ran with other options, or lacks a test
-            set.
+        DataError: if a cell of the archive cannot be read, ran with other options or data, or lacks
+            a test set.
     """
     found = []
     for cell in cells:
@@ -84,14 +88,16 @@ def archived_cells(runs: Runs, cells: Sequence[Cell], archive: Path) -> list[Arc
         if not path.exists() or runs.state(cell) is not State.NEW:
             continue
         was, files, history = _read(path)
-        if difference := first_difference(was, _placeless(runs.options(cell))):
+        difference = first_difference(was, _placeless(runs.options(cell)))
+        if difference := difference or other_data(files[DATA_FILE], runs.data(cell)):
             raise DataError(
                 f"{path} ran with other options ({difference}): give another --archive, or "
                 "delete it"
             )
         if missing := [name for name in runs.written if name not in files]:
             raise DataError(f"{path} has no {missing[0]}: {AGAIN}")
-        found.append((cell, {name: files[name] for name in runs.written}, history))
+        names = (*runs.written, DATA_FILE)
+        found.append((cell, {name: files[name] for name in names}, history))
     return found
 
 
@@ -109,7 +115,9 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Any], list[dict[str, An
     """Options, files and history of a cell."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        return dict(kept["options"]), dict(kept["files"]), list(kept["history"])
+        files = dict(kept["files"])
+        files[DATA_FILE] = dict(files.get(DATA_FILE, {}))
+        return dict(kept["options"]), files, list(kept["history"])
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise DataError(f"{path} cannot be read ({error}): {AGAIN}") from None
 

@@ -1,7 +1,8 @@
 """The runs of a comparison on disk: a cell is one run of ``train.py`` with a folder of its own.
 
-A finished cell is known by its results and by the options it ran with; a cell that was broken off
-goes on from its checkpoint. Whoever runs a cell holds the lock on its folder, as any training does.
+A finished cell is known by its results and by the options and data it ran with; a cell that was
+broken off goes on from its checkpoint. Whoever runs a cell holds the lock on its folder, as any
+training does.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from typing import Any
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Text
 
+from todm_sb.experiments.compare.data import DATA_FILE, FOLDER, data_of, other_data
 from todm_sb.experiments.compare.overrides import as_arguments, from_yaml, merge, resolved_options
 from todm_sb.training.precision import fastest_precision
 from todm_sb.training.recipe import RECIPE, Recipe, dump, replace_strings
 from todm_sb.utils.errors import ConfigError
-from todm_sb.utils.files import write_atomic
+from todm_sb.utils.files import read_record, write_atomic
 from todm_sb.utils.locks import FolderInUseError, FolderLock, is_locked
 from todm_sb.utils.own_files import write_own
 
@@ -122,8 +124,9 @@ class Runs:
         self.user = recipe.overrides
         self.run_options = list(run_options)
         self.splits = list(splits)
-        # Resolved options by cell: a recipe takes a while to read, and states are asked for often.
-        self._resolved: dict[tuple[Any, ...], dict[str, str]] = {}
+        # Resolved options and plain settings by cell: a recipe takes a while to read, and states
+        # are asked for often.
+        self._resolved: dict[tuple[Any, ...], tuple[dict[str, str], dict[str, Any]]] = {}
         taken = [key for key in OWN_KEYS if key in self.user]
         if taken:
             raise ConfigError(f"--{taken[0]} differs from run to run: the comparison sets it")
@@ -194,15 +197,27 @@ class Runs:
         Raises:
             ConfigError: if the overrides do not fit the recipe.
         """
-        key = (cell.id, *cell.overrides.items())
-        if key not in self._resolved:
-            self._resolved[key] = resolved_options(self.recipe(cell, Path("FOLDER")))
-        options = dict(self._resolved[key])
+        options = dict(self._resolve(cell)[0])
         given = any(option.startswith("--precision=") for option in self.run_options)
         if "fastest_precision" in options.get("precision", "") and not given:
             options["precision"] = fastest_precision()
         telling = [o for o in self.run_options if not o.startswith(NO_BEARING)]
         return {**options, "arguments": " ".join(sorted(telling))} if telling else options
+
+    def data(self, cell: Cell) -> dict[str, str]:
+        """Fingerprints of what a cell is trained and measured on, as far as that is there.
+
+        Raises:
+            ConfigError: if the overrides do not fit the recipe.
+        """
+        return data_of(self._resolve(cell)[1], self.root)
+
+    def _resolve(self, cell: Cell) -> tuple[dict[str, str], dict[str, Any]]:
+        key = (cell.id, *cell.overrides.items())
+        if key not in self._resolved:
+            recipe = self.recipe(cell, FOLDER)
+            self._resolved[key] = resolved_options(recipe), recipe.settings()
+        return self._resolved[key]
 
     def command(self, cell: Cell) -> list[str]:
         """The command that runs a cell, or goes on with it."""
@@ -233,12 +248,19 @@ class Runs:
         return ["cost.json", *(f"{kind}_{s}.json" for kind in RESULTS for s in self.splits)]
 
     def difference(self, cell: Cell) -> str | None:
-        """How the options that a cell ran with differ from those wanted; None if they do not."""
-        record = self.folder(cell) / "options.json"
+        """How options or data that a cell ran with differ from those wanted; None if they do not.
+
+        A start that its data stopped has left none that count: they may be mended.
+        """
+        folder = self.folder(cell)
+        record, started = folder / "options.json", (folder / RECIPE).exists()
         if not record.exists():
-            started = (self.folder(cell) / RECIPE).exists()
             return "it was not made by a comparison" if started else None
-        return first_difference(json.loads(record.read_text(encoding="utf-8")), self.options(cell))
+        was = json.loads(record.read_text(encoding="utf-8"))
+        if difference := first_difference(was, self.options(cell)):
+            return difference
+        begun = started or any((folder / name).exists() for name in self.written)
+        return other_data(read_record(folder / DATA_FILE), self.data(cell)) if begun else None
 
     def start(self, cell: Cell, environment: Mapping[str, str]) -> subprocess.Popen | None:
         """Runs a cell; its output goes to ``output.txt`` in its folder.
@@ -257,6 +279,8 @@ class Runs:
             if lock.problem:
                 logger.warning(lock.problem)
             write_atomic(folder / "options.json", json.dumps(self.options(cell), indent=1))
+            known = {**read_record(folder / DATA_FILE), **self.data(cell)}
+            write_atomic(folder / DATA_FILE, json.dumps(known, indent=1))
             with (folder / "output.txt").open("a") as output:
                 return subprocess.Popen(
                     self.command(cell),
@@ -285,6 +309,11 @@ def _of_fold(overrides: Mapping[str, Any], fold: str) -> CommentedMap:
 
     tree = copy.deepcopy(CommentedMap(overrides))
     return replace_strings(tree, named) if fold else tree
+
+
+def fold_of(run: Label) -> str:
+    """The fold of what :attr:`Cell.run` calls a run; nothing where there is but one."""
+    return str(run).rpartition("-")[0]
 
 
 def known_runs(folder: Path) -> set[tuple[str, int]]:

@@ -16,6 +16,7 @@ from todm_sb.experiments.compare.archive import (
     runs_of_archive,
 )
 from todm_sb.experiments.compare.cells import Cell, Runs, State, known_runs
+from todm_sb.experiments.compare.dev_sets import refuse_other_dev_sets
 from todm_sb.experiments.compare.plan import CellPlan, choose
 from todm_sb.experiments.compare.recipe import prepare_data
 from todm_sb.experiments.compare.runner import refuse_other_options, run_cells
@@ -130,9 +131,13 @@ class Experiment:
         """Of all cells, so that no table is written anew without a run that it had.
 
         Raises:
-            ConfigError: if one was run with other options.
+            ConfigError: if one was run with other options or data, or two of one fold and seed
+                were measured on different dev sets.
         """
-        refuse_other_options(self.runs, [*self.fixed, *self.settled()])
+        cells = [*self.fixed, *self.settled()]
+        refuse_other_options(self.runs, cells)
+        finished = [cell for cell in cells if self.runs.state(cell) is State.FINISHED]
+        refuse_other_dev_sets(self.runs, finished)
 
     def run(self, jobs: int = 1, progressbar: bool = True) -> None:
         """Runs what is asked for, see :func:`run_cells`; what is finished goes to the archive, if
@@ -142,6 +147,7 @@ class Experiment:
         left = [cell for cell in cells if self.runs.state(cell) is not State.FINISHED]
         for fold, seed in dict.fromkeys((cell.fold, cell.seed) for cell in left):
             prepare_data(self.runs, Cell("data", seed, {}, fold))
+        self.check()  # against the data that are there now
 
         def ended(cell: Cell) -> None:
             try:
@@ -159,6 +165,11 @@ class Experiment:
             archive_cells(self.runs, cells, self.archive)
 
     def tables(self) -> dict[str, Any]:
-        """Of all cells that are finished; see :meth:`Comparison.to_dict`."""
+        """Of all cells that are finished; see :meth:`Comparison.to_dict`.
+
+        Raises:
+            ConfigError: see :meth:`check`: data may have changed while cells were run.
+        """
+        self.check()
         cells = [*self.fixed, *self.settled()]
         return Comparison(self.runs, cells, self.plan.sizes, self.tunings).to_dict()

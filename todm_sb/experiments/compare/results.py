@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from todm_sb.experiments.compare.bootstrap import relative_difference
-from todm_sb.experiments.compare.cells import Label
+from todm_sb.experiments.compare.cells import Label, fold_of
 from todm_sb.space import SubnetConfig
 from todm_sb.training.error_rates import SCORED_KEYS
 from todm_sb.utils.errors import DataError
@@ -35,6 +35,15 @@ class Tested:
     errors: dict[str, int]
     speakers: dict[str, str] = field(default_factory=dict)
     scored: dict[str, Any] = field(default_factory=dict)
+
+    def within(self, fold: str) -> Tested:
+        """The same with the fold's name before the ids, which are unique only within a fold."""
+        return replace(
+            self,
+            words={f"{fold}/{key}": n for key, n in self.words.items()},
+            errors={f"{fold}/{key}": n for key, n in self.errors.items()},
+            speakers={f"{fold}/{key}": name for key, name in self.speakers.items()},
+        )
 
 
 @dataclass(frozen=True)
@@ -100,9 +109,11 @@ def compare_error_rates(pairs_of: Mapping[Label, Sequence[Pair]]) -> dict[str, A
 
     The bootstrap is over seeds and over speakers, or over utterances where the speakers are not
     known or all the same; sizes are no draw of something larger, so their errors are added up.
+    What two folds call by one id are two utterances; a speaker of one name is the same in all.
 
     Args:
-        pairs_of: for each seed (ours, theirs), evaluated on the same utterances; a pair a size.
+        pairs_of: for each seed, after its fold if there are several, (ours, theirs), evaluated on
+            the same utterances; a pair a size.
 
     Returns:
         ``WER`` and ``WER of the other`` in percent, ``relative difference``: ``value``, ``low``
@@ -112,12 +123,16 @@ def compare_error_rates(pairs_of: Mapping[Label, Sequence[Pair]]) -> dict[str, A
     Raises:
         DataError: if a pair was not evaluated on the same utterances.
     """
-    pairs = [pair for found in pairs_of.values() for pair in found]
+    found_of = {
+        run: [(a.within(fold_of(run)), b.within(fold_of(run))) for a, b in found]
+        for run, found in pairs_of.items()
+    }
+    pairs = [pair for found in found_of.values() for pair in found]
     if any(a.words != b.words for a, b in pairs):
         raise DataError("two runs were not tested on the same utterances: delete one of them")
     words = sum(sum(a.words.values()) for a, _ in pairs)
     unit, unit_of = units(pairs)
-    runs = [_errors(found, unit_of) for found in pairs_of.values()]
+    runs = [_errors(found, unit_of) for found in found_of.values()]
     ours, theirs = np.stack(runs, axis=1)
 
     def alone(run: int) -> float | None:

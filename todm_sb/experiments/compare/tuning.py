@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from todm_sb.experiments.compare.cells import Cell, Runs, State
+from todm_sb.experiments.compare.dev_sets import of_one_dev_set, refuse_other_dev_sets
 from todm_sb.training.curves import TrainingHistory
 from todm_sb.utils.errors import DataError
 
@@ -33,8 +34,13 @@ class Tuning:
     others: Callable[[Cell], Mapping[str, dict[str, str]]] = lambda best: {}
 
     def found(self, runs: Runs) -> dict[str, float]:
-        """Error rate on dev of each trial that is finished, by name."""
+        """Error rate on dev of each trial that is finished, by name.
+
+        Raises:
+            ConfigError: if they are of different dev sets.
+        """
         finished = [trial for trial in self.trials if runs.state(trial) is State.FINISHED]
+        refuse_other_dev_sets(runs, finished)
         return {trial.name: dev_error_rate(runs.folder(trial)) for trial in finished}
 
     def best(self, runs: Runs) -> Cell | None:
@@ -65,7 +71,7 @@ class Tuning:
 
 def dev_error_rate(folder: Path) -> float:
     """The lowest of a run's epochs: the mean of what it measures, as checkpoints are chosen by.
-    An epoch that measured max alone has none.
+    An epoch that measured max alone has none, nor has one of another dev set than the last.
 
     Args:
         folder: of the run.
@@ -73,7 +79,7 @@ def dev_error_rate(folder: Path) -> float:
     Raises:
         DataError: if it has no history.
     """
-    records = TrainingHistory(folder).read()
+    records = of_one_dev_set(TrainingHistory(folder).read())
     rates = [[v for k, v in x["valid"].items() if k.startswith("WER ")] for x in records]
     if not any(rates):
         raise DataError(f"{folder} has no error rates on dev: delete it, and the cell is run again")
