@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from todm_sb.dataio.audio import TOLERANCE, TOLERANCES
+
 ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md",
@@ -31,6 +33,11 @@ def test_each_fault_is_told_once_with_its_test():
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")][2:]
     assert len({row[0] for row in rows}) == len(rows) > 50
     assert all(re.search(r"`tests/[\w/]+\.py`", row[-1]) for row in rows)
+
+
+def test_by_how_much_a_duration_may_be_wrong_is_told():
+    text = (ROOT / "docs" / "own_data.md").read_text(encoding="utf-8")
+    assert f"within {TOLERANCE} s of the file (MP3: {TOLERANCES['MP3']} s)" in text
 
 
 def test_the_site_is_built_and_has_a_page_for_each_package(tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import os
 import re
 from dataclasses import replace
 
@@ -490,6 +491,31 @@ def test_check_data_reports_and_is_strict_if_asked(good, tmp_path, capsys):
     assert len(read_faults(tmp_path / "faults.csv")) == 1
     assert main([*command, "--strict"]) == FAILED
     assert main(["check-data", str(folder / "train.csv"), "--strict", "--quick"]) == OK
+
+
+def test_a_report_replaces_an_earlier_one_and_nothing_else(good, tmp_path, capsys):
+    folder, rows, _ = good
+    path, report = manifest_with(tmp_path / "m.csv", rows, wav="none.flac"), tmp_path / "faults.csv"
+    command = ["check-data", str(path), "--report", str(report)]
+    assert main(command) == main(command) == OK
+    assert len(read_faults(report)) == 1
+
+    def is_refused():
+        capsys.readouterr()
+        with pytest.raises(SystemExit):
+            main(command)
+        out, err = capsys.readouterr()
+        lacks = "was not written by this command: move it away, or name another file"
+        return (out, err) == ("", f"error: --report {report} {lacks}\n")
+
+    for content in (b"", b"my thesis", (folder / "train.csv").read_bytes()):
+        report.write_bytes(content)
+        assert is_refused()
+        assert report.read_bytes() == content
+    report.unlink()
+    os.mkfifo(report)
+    assert is_refused()
+    assert report.is_fifo()
 
 
 @pytest.mark.parametrize(

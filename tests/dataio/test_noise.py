@@ -95,6 +95,17 @@ def test_what_is_wrong_with_a_folder_is_told_before_training(tmp_path):
         AddNoise(tmp_path, 16000).check()
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_noise_that_is_no_number_is_told_and_heard_by_nobody(tmp_path, value):
+    samples = np.full((500, 2), 0.1)
+    samples[250, 1] = value
+    soundfile.write(tmp_path / "x.wav", samples, RATE, subtype="FLOAT")
+    noise = AddNoise(tmp_path, RATE, 1.0)
+    noise.check()
+    with pytest.raises(DataError, match=r"noise_folder: .*x\.wav has samples that are not finite"):
+        noise(torch.ones(2, 500), torch.ones(2))
+
+
 @pytest.mark.parametrize("wrong", [{"share": 1.1}, {"snr": (20, 10)}, {"snr": 10}])
 def test_what_makes_no_sense_is_refused(folder, wrong):
     with pytest.raises(ConfigError, match=r"snr|share"):

@@ -317,6 +317,23 @@ def test_a_quantised_folder_is_smaller_and_nearly_as_exact(make_exported, tmp_pa
     assert 0 < np.abs(rough - exact).mean() < 0.1 * np.abs(exact).mean()
 
 
+def test_an_utterance_reads_alike_alone_and_in_a_batch_in_8_bits(make_exported):
+    _, folder = make_exported(predictor="lstm", max_symbols=3, small=True)
+    asr = OnnxASR(folder / "int8")
+    waves = [(0.1**i * wave[: len(wave) // (i + 1)]).numpy() for i, wave in enumerate(speech(3))]
+    waves.append(np.zeros(0, np.float32))
+    alone = [asr.recognise([wave])[0] for wave in waves]
+    assert asr.recognise(waves) == alone
+    assert len({found.text for (found,) in alone}) == 4
+    # Nor is what lies in the padding heard.
+    wavs, wav_lens = np.stack([np.resize(x, 2 * RATE) for x in waves[:3]]), [1.0, 0.5, 1 / 3]
+    words, _ = asr.transcribe_batch(wavs, wav_lens)
+    assert words == [found.text for (found,) in alone[:3]]
+    encoded, n_frames = asr.encode(wavs, wav_lens)
+    for row, wave, n in zip(encoded, waves[:3], n_frames, strict=True):
+        np.testing.assert_array_equal(row[:n], asr.encode(wave[None], [1.0])[0][0])
+
+
 def test_a_quantised_folder_replaces_that_of_an_earlier_causal_network(make_exported, tmp_path):
     make_exported(small=True, causal=True)
     assert (tmp_path / "int8" / "streaming_encoder.onnx").is_file()

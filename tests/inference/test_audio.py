@@ -128,6 +128,44 @@ def test_below_a_file_there_is_nothing(samples, tmp_path):
         open_audio(tmp_path / "file" / "more.wav")
 
 
+def tag(n):
+    """Of an MP3, with a picture of so many bytes."""
+    return b"ID3\3\0\0" + bytes([n >> 7 * i & 127 for i in (3, 2, 1, 0)]) + bytes(n)
+
+
+@pytest.mark.parametrize("piped", [False, True])
+@pytest.mark.parametrize("before", [b"", tag(100_000)])
+def test_an_mp3_that_breaks_off_is_told(before, piped, tmp_path):
+    content = encoded(0.1 * np.random.default_rng(1).normal(size=64000), "MP3")
+    path = tmp_path / "a.mp3"
+
+    def put(content):
+        path.unlink(missing_ok=True)
+        if piped:
+            os.mkfifo(path)
+            feed(path, content)
+        else:
+            path.write_bytes(content)
+
+    put(before + content)
+    assert len(read(path)) == 64000
+    put(before + content[: len(content) // 3])
+    with pytest.raises(
+        DataError, match=r"a\.mp3 breaks off: [12]\d,\d+ of 64,000 samples are there"
+    ):
+        read(path)
+
+
+def test_an_mp3_that_does_not_tell_its_length_is_read_to_its_end(tmp_path):
+    content = encoded(0.1 * np.random.default_rng(1).normal(size=64000), "MP3")
+    first = content.index(content[:2], 40)
+    assert b"Xing" in content[:first]
+    (tmp_path / "a.mp3").write_bytes(tag(100_000) + content[first:])
+    with open_audio(tmp_path / "a.mp3") as audio:
+        assert audio.frames > 2 * 64000  # it is guessed, and the picture taken for audio
+    assert len(read(tmp_path / "a.mp3")) == pytest.approx(64000, abs=3 * 1152)
+
+
 @pytest.mark.parametrize(
     ("kind", "channels"),
     [*itertools.product(["WAV", "FLAC", "OGG", "MP3"], [1, 2]), ("WAV GSM610", 1)],

@@ -15,7 +15,7 @@ from todm_sb.cli.main import FAILED, OK
 from todm_sb.cli.reading import add_reading_arguments, reading_of
 from todm_sb.dataio.audio import Conversion
 from todm_sb.dataio.check import Limits, check_manifest
-from todm_sb.dataio.faults import PURPOSES, TRAIN, write_faults
+from todm_sb.dataio.faults import PURPOSES, TRAIN, holds_faults, write_faults
 from todm_sb.dataio.tokenizer import load_tokenizer
 from todm_sb.utils.arguments import (
     at_least,
@@ -66,7 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--quick", action="store_true", help="read only headers and ends of the audio files"
     )
     parser.add_argument("--threads", type=at_least(1), default=8, help="files opened at a time (8)")
-    parser.add_argument("--report", type=path, help="CSV to write all faults to")
+    parser.add_argument(
+        "--report", type=path, help="CSV to write all faults to, over an earlier one"
+    )
     parser.add_argument("--strict", action="store_true", help="exit with 1 on any fault")
 
 
@@ -78,8 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         DataError: if the manifest cannot be read, or no utterance of it can be used.
-        ConfigError: if the tokenizer cannot be read, the report has no place, or options do not fit
-            together.
+        ConfigError: if the tokenizer cannot be read, the report has no place or would replace
+            somebody's file, or options do not fit together.
     """
     check_given_with(arguments, "--tokenizer FILE", "--frame-shift")
     for option in ("--max-duration", "--frame-shift"):
@@ -120,4 +122,4 @@ def _check_place(report: Path, manifest: Path) -> None:
     """Before any audio is read."""
     if report.resolve() == manifest.resolve():
         raise ConfigError(f"--report {report} is the manifest itself: name another file")
-    check_file_place(report, "--report ")
+    check_file_place(report, "--report ", holds_faults)

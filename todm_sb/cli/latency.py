@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from todm_sb.cli.main import OK
-from todm_sb.search.probes import FORMAT, VERSION, read_card
+from todm_sb.search.probes import FORMAT, VERSION, is_table, read_card
 from todm_sb.utils.arguments import (
     at_least,
     check_file_place,
@@ -41,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--probes", type=path, help="write the networks to time into this folder")
-    what.add_argument("--out", type=path, help="write the table for todm-sb search here")
+    what.add_argument(
+        "--out", type=path, help="write the table for todm-sb search here, over an earlier one"
+    )
     parser.add_argument(
         "--causal", action="store_true", help="with --probes, a dual-mode network's causal form"
     )
@@ -63,13 +65,14 @@ def run(arguments: argparse.Namespace) -> int:
         The exit code.
 
     Raises:
-        ConfigError: if a folder is not as it should be, or options do not fit together.
+        ConfigError: if a folder is not as it should be, the table has no place or would replace
+            somebody's file, or options do not fit together.
     """
     if arguments.probes is not None:
         return _write(arguments)
     check_given_with(arguments, "--probes DIR", "--causal")
     if arguments.out is not None:
-        check_file_place(arguments.out, "--out ")
+        check_file_place(arguments.out, "--out ", is_table)
     from todm_sb.inference.onnx import OnnxASR
     from todm_sb.inference.onnx_latency import device, time_folders
 

@@ -6,7 +6,7 @@ import csv
 import logging
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from todm_sb.dataio.manifest import Row, write_table
@@ -134,6 +134,13 @@ class Report:
 def causes_of(faults: Iterable[Fault]) -> dict[str, int]:
     """The number of faults of each cause, the most frequent first."""
     return dict(Counter(fault.cause for fault in faults).most_common())
+
+
+def holds_faults(path: Path) -> bool:
+    """Whether a file is one of :func:`write_faults`, by its header."""
+    header = ",".join(column.name for column in fields(Fault)).encode() + b"\n"
+    with path.open("rb") as file:
+        return file.read(len(header)) == header
 
 
 def write_faults(path: str | Path, faults: Iterable[Fault]) -> None:

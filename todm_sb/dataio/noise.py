@@ -82,7 +82,7 @@ class AddNoise(nn.Module):
             (batch, samples), of which padding is as it was, and ``lengths``.
 
         Raises:
-            DataError: if a file cannot be read any more.
+            DataError: if a file cannot be read any more, or holds what is no finite number.
         """
         batch, n = wavs.shape
         noisy = torch.rand(batch) < self.share
@@ -137,7 +137,12 @@ class AddNoise(nn.Module):
         if not len(samples):
             raise DataError(f"noise_folder: {path} has become shorter")
         samples = samples.mean(1) if samples.ndim > 1 else samples
-        return np.resize(resampled(samples, rate, self.sample_rate), n)
+        samples = resampled(samples, rate, self.sample_rate)
+        if not np.isfinite(samples).all():
+            raise DataError(
+                f"noise_folder: {path} has samples that are not finite numbers: remove it"
+            )
+        return np.resize(samples, n)
 
 
 def noise_of(

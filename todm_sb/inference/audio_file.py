@@ -15,7 +15,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import soundfile
 
-from todm_sb.dataio.audio import SampleReader, sound_file
+from todm_sb.dataio.audio import TOLERANCE, TOLERANCES, SampleReader, sound_file
+from todm_sb.dataio.mp3 import tells_length
 from todm_sb.dataio.resampling import convertible
 from todm_sb.inference.sources import STDIN
 from todm_sb.utils.errors import DataError
@@ -104,8 +105,24 @@ def sample_blocks(audio: soundfile.SoundFile, size: int, path: str | Path) -> It
                 check_samples(block, str(path))
                 yield block if block.ndim == 1 else block.mean(1)
                 first += len(block)
+            if _breaks_off(audio, first):
+                raise DataError(
+                    f"{path} breaks off: {first:,} of {audio.frames:,} samples are there"
+                )
     except soundfile.LibsndfileError as error:
         raise _no_audio(path, error) from None
+
+
+def _breaks_off(audio: soundfile.SoundFile, n_samples: int) -> bool:
+    """Whether there were fewer samples than the header tells."""
+    missing = (audio.frames - n_samples) / audio.samplerate
+    if missing <= TOLERANCES.get(audio.format, TOLERANCE):
+        return False
+    if audio.format != "MP3":
+        return True
+    source = audio.name  # as it was given to be opened
+    with nullcontext(source) if isinstance(source, io.BytesIO) else open(source, "rb") as file:
+        return tells_length(file)
 
 
 def read_audio(audio: soundfile.SoundFile, target: int, path: str | Path) -> tuple[np.ndarray, int]:

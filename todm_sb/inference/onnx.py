@@ -22,6 +22,8 @@ from todm_sb.utils.hub import ONNX_FILES, model_folder
 MODELS = ("features", "encoder", "decoder", "joiner")
 TOKENS = "tokens.txt"
 BLANK = 0
+# The quantiser of onnxruntime, as its files say; see :mod:`todm_sb.export.quantize`.
+QUANTISER = "onnx.quantize"
 
 
 class OnnxASR:
@@ -57,6 +59,12 @@ class OnnxASR:
         options.intra_op_num_threads = n_threads
         self.features, self.encoder, self.decoder, self.joiner = (
             _session(folder / f"{name}.onnx", options) for name in MODELS
+        )
+        # Products in 8 bits have one scale for all that a run is given: whatever else were in a
+        # batch would change the numbers of an utterance.
+        self._one_by_one = any(
+            session.get_modelmeta().producer_name == QUANTISER
+            for session in (self.encoder, self.decoder, self.joiner)
         )
         described = _Described.of(folder, self.encoder)
         self.max_symbols, self.sample_rate = described.max_symbols, described.sample_rate
@@ -110,6 +118,8 @@ class OnnxASR:
 
     def _encode(self, waves: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """(samples,) each -> (batch, T, d_joint) and integer lengths."""
+        if self._one_by_one and len(waves) > 1:
+            return _together([self._encode([wave]) for wave in waves])
         each = [self._extract(wave) for wave in waves]
         lengths = np.array([len(x) for x in each], np.int64)
         # A frame that is nobody's where there is none at all: the graph needs one.
@@ -120,6 +130,9 @@ class OnnxASR:
 
     def search(self, encoded: np.ndarray, n_frames: np.ndarray) -> list[Labels]:
         """Greedy search, frame by frame."""
+        if self._one_by_one and len(encoded) > 1:
+            each = zip(encoded, n_frames, strict=True)
+            return [x for row, n in each for x in self.search(row[None, :n], np.array([n]))]
         batch = len(encoded)
         found = [Labels([], [], []) for _ in range(batch)]
         labels = np.zeros((batch, self._context), np.int64)
@@ -173,6 +186,14 @@ class OnnxASR:
             return np.zeros((0, self._n_features), np.float32)
         features, lengths = self.features.run(None, {"samples": samples[None]})
         return features[0, : lengths[0]]
+
+
+def _together(each: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Batches of one as one batch, padded with zeros."""
+    encoded, n_frames = zip(*each, strict=True)
+    longest = max(x.shape[1] for x in encoded)
+    padded = [np.pad(x, ((0, 0), (0, longest - x.shape[1]), (0, 0))) for x in encoded]
+    return np.concatenate(padded), np.concatenate(n_frames)
 
 
 def is_onnx_folder(folder: str | Path) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from todm_sb.search.budget import format_cost
 from todm_sb.search.probes import PRECISIONS
 from todm_sb.space import SearchSpace, SubnetConfig
-from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.errors import ConfigError, written_by
 from todm_sb.utils.files import write_atomic
 
 
@@ -131,7 +131,7 @@ class SearchResult:
         """
         if not path.is_file():
             raise ConfigError(f"{path} does not exist: run todm-sb search first")
-        try:
+        with written_by("todm-sb search", path):
             data = json.loads(path.read_text(encoding="utf-8"))
             return cls(
                 data["cost"],
@@ -146,8 +146,6 @@ class SearchResult:
                 data["precision"],
                 data.get("decoding"),
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"{path} was not written by todm-sb search ({error!r})") from None
 
 
 def front_of(subnets: Iterable[Evaluated], cost: str) -> list[Evaluated]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from todm_sb.space import SearchSpace, SubnetConfig
 from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.files import read_record
 from todm_sb.utils.schema import (
     anything,
     integer,
@@ -93,6 +94,11 @@ def read_card(folder: Path) -> dict[str, Any] | None:
     _check_card(card, str(path))
     SubnetConfig.from_dict(card["subnet"])
     return card
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is one of ``todm-sb latency --out``, of whatever version."""
+    return read_record(path).get("format") == FORMAT
 
 
 def read_table(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from todm_sb.utils.errors import written_by
 from todm_sb.utils.files import write_atomic
 from todm_sb.utils.text_files import lines, read_text
 
@@ -47,10 +48,15 @@ class TrainingHistory:
         write_atomic(self.path, "".join(json.dumps(r) + "\n" for r in records))
 
     def read(self) -> list[dict]:
-        """The records so far, one an epoch: ``epoch``, ``train`` and ``valid``."""
+        """The records so far, one an epoch: ``epoch``, ``train`` and ``valid``.
+
+        Raises:
+            ConfigError: if the file is damaged.
+        """
         if not self.path.exists():
             return []
-        return [json.loads(line) for line in lines(read_text(self.path))]
+        with written_by("train.py", self.path):
+            return [json.loads(line) for line in lines(read_text(self.path))]
 
     def _draw(self, records: list[dict]) -> None:
         epochs = [r["epoch"] for r in records]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from todm_sb import __version__
+from todm_sb.utils.errors import written_by
 from todm_sb.utils.files import write_atomic
 
 PACKAGES = ("speechbrain", "torch", "torchaudio", "sentencepiece", "numpy")
@@ -28,9 +29,14 @@ def record(folder: str | Path, command: Sequence[str]) -> None:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """What :func:`record` wrote: ``command`` and ``versions``; empty if it did not."""
+    """What :func:`record` wrote: ``command`` and ``versions``; empty if it did not.
+
+    Raises:
+        ConfigError: if the file is damaged.
+    """
     path = folder / "provenance.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    with written_by("train.py", path):
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
 def versions() -> dict[str, str]:

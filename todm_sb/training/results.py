@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from todm_sb.space import SubnetConfig
+from todm_sb.utils.errors import written_by
 from todm_sb.utils.tables import scored_text, table_of
 
 
@@ -17,11 +18,15 @@ def read_results(run: Path) -> dict[str, list[dict[str, Any]]]:
 
     Args:
         run: ``output_folder`` of train.py.
+
+    Raises:
+        ConfigError: if a file of them is damaged.
     """
-    return {
-        path.stem.removeprefix("results_"): json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted(run.glob("results_*.json"))
-    }
+    found = {}
+    for path in sorted(run.glob("results_*.json")):
+        with written_by("train.py", path):
+            found[path.stem.removeprefix("results_")] = json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 def results_table(results: Sequence[dict[str, Any]]) -> str:

@@ -75,19 +75,27 @@ def path(text: str) -> Path:
     return Path(os.path.expanduser(text))
 
 
-def check_file_place(file: Path, option: str = "") -> None:
+def check_file_place(
+    file: Path, option: str = "", is_own: Callable[[Path], bool] | None = None
+) -> None:
     """Checks that a file can be written, before there is anything to write.
 
     Args:
         file: which may be there already.
         option: that names it, with a space after it, for the message.
+        is_own: whether a file that is there is one of those that the same command writes, and may
+            be replaced; None if any may.
 
     Raises:
-        ConfigError: if it is a folder, or would be in one that is not there.
+        ConfigError: if it is a folder, would be in one that is not there, or is somebody's.
     """
     if file.is_dir() or not file.resolve().parent.is_dir():
         raise ConfigError(
             f"{option}{file} is no place for a file: name one in a folder that is there"
+        )
+    if is_own and file.exists() and not (file.is_file() and is_own(file)):
+        raise ConfigError(
+            f"{option}{file} was not written by this command: move it away, or name another file"
         )
 
 

@@ -69,6 +69,27 @@ def recipe_errors(hparams_file: str | Path) -> Iterator[None]:
 
 
 @contextmanager
+def written_by(command: str, path: str | Path) -> Iterator[None]:
+    """Turns what goes wrong while the content of a file is made use of into one line that names it.
+
+    Args:
+        command: that writes such files.
+        path: of the file.
+
+    Raises:
+        ConfigError: where the content is not what that command writes.
+    """
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        if str(error).startswith(str(path)):  # from a block within
+            raise
+        raise ConfigError(
+            f"{path} was not written by {command}, or is damaged: {error!r}"
+        ) from None
+
+
+@contextmanager
 def one_line_errors() -> Iterator[None]:
     """Ends a script with the message alone, and exit status 2, when the user can mend the cause,
     what the operating system refuses among them; on Ctrl-C with one word, and then, as where

@@ -1,6 +1,7 @@
 """A report holds what the results on disk say, and the page nothing but itself."""
 
 import base64
+import itertools
 import json
 import re
 from html.parser import HTMLParser
@@ -14,7 +15,7 @@ from todm_sb.search.pareto import Evaluated, SearchResult
 from todm_sb.space import SearchSpace
 from todm_sb.training import provenance
 from todm_sb.training.curves import TrainingHistory
-from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.errors import ConfigError, TODMError
 
 SPACE = SearchSpace(2, 1, ffn_dims=(16, 32))
 SCORED = {"utterances": 20, "words": 99, "undecodable": 0, "left_out": {}}
@@ -186,6 +187,32 @@ def test_a_foreign_comparison_is_named(tmp_path):
     (tmp_path / "comparison.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"comparison\.json was not written by todm-sb compare"):
         write_report(tmp_path)
+
+
+DAMAGED = ("cost.json", "provenance.json", "results_test-clean.json", "search/params/pareto.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *itertools.product(DAMAGED, [b"{", b"{}", b"[3]", b"\xff"]),
+        *itertools.product(["hyperparams.yaml"], [b"{", b"[3]", b"search_space: 3", b"\xff"]),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named(run, search, name, content):
+    (run / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=f"^{re.escape(str(run / name))}"):
+        write_report(run)
+    assert not (run / "report.md").exists()
+
+
+@pytest.mark.parametrize("line", [b'{"epoch": 2, "val', b"{}", b"[3]", b"\xff"])
+def test_a_damaged_line_of_a_history_is_named(run, line):
+    (run / "results_test-clean.json").unlink()  # without which the last line is told of
+    with (run / "history.jsonl").open("ab") as file:
+        file.write(line)
+    with pytest.raises(TODMError, match=f"^{re.escape(str(run / 'history.jsonl'))}"):
+        write_report(run)
 
 
 def test_a_folder_without_results_is_one_line(tmp_path):

@@ -20,7 +20,7 @@ from todm_sb.training import provenance
 from todm_sb.training.curves import TrainingHistory
 from todm_sb.training.recipe import RECIPE
 from todm_sb.training.results import read_results, results_table
-from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.errors import ConfigError, recipe_errors, written_by
 from todm_sb.utils.own_files import write_own
 from todm_sb.utils.tables import markdown_table, scored_text, table_of
 
@@ -35,7 +35,8 @@ def write_report(folder: Path) -> tuple[Path, Path]:
         The paths of both.
 
     Raises:
-        ConfigError: if there is nothing to report, or somebody else's file of that name is there.
+        ConfigError: if there is nothing to report, a result is damaged, or somebody else's file of
+            that name is there.
     """
     runs = sorted(path.parent for path in folder.rglob("history.jsonl"))
     sections = [
@@ -56,11 +57,9 @@ def write_report(folder: Path) -> tuple[Path, Path]:
 
 
 def _comparison(folder: Path, path: Path) -> str:
-    try:
+    with written_by("todm-sb compare", path):
         data = json.loads(path.read_text(encoding="utf-8"))
         command, tables = data["command"], comparison_markdown(data, "###")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"{path} was not written by todm-sb compare ({error!r})") from None
     return "\n\n".join(
         [
             f"## Comparison{_in(folder, path.parent)}",
@@ -111,7 +110,8 @@ def _runs(folder: Path, runs: Sequence[Path]) -> Iterator[str]:
         parts.append(_progress(run))
         parts.append(_image(folder, run / "curves.png", "Losses and error rates of each epoch"))
         for name, results in read_results(run).items():
-            parts += [f"Test set {name}:", results_table(results)]
+            with written_by("train.py", run / f"results_{name}.json"):
+                parts += [f"Test set {name}:", results_table(results)]
         yield "\n\n".join(part for part in parts if part)
 
 
@@ -120,8 +120,9 @@ def _search_space(run: Path) -> str:
     path = run / RECIPE
     if not path.exists():
         return ""
-    space = YAML().load(path.read_text(encoding="utf-8")).get("search_space")
-    return f"Search space: {SearchSpace.from_dict(space).describe()}." if space else ""
+    with recipe_errors(path):
+        space = YAML().load(path.read_text(encoding="utf-8")).get("search_space")
+        return f"Search space: {SearchSpace.from_dict(space).describe()}." if space else ""
 
 
 def _progress(run: Path) -> str:
@@ -129,27 +130,30 @@ def _progress(run: Path) -> str:
     cost = run / "cost.json"
     if not cost.exists():
         return f"{epochs} epochs."
-    data = json.loads(cost.read_text(encoding="utf-8"))
-    seconds = data["seconds"]["train"]
-    # Costs written before have the processor time of the first process alone.
-    processes = f"{data['processes']} processes of " if data.get("processes", 1) > 1 else ""
-    return (
-        f"{epochs} epochs, {data['optimizer_steps']} optimizer steps, {seconds['wall']:.0f} s "
-        f"({seconds['processor']:.0f} s of processor time, {processes}{data['threads']} threads)."
-    )
+    with written_by("train.py", cost):
+        data = json.loads(cost.read_text(encoding="utf-8"))
+        seconds = data["seconds"]["train"]
+        # Costs written before have the processor time of the first process alone.
+        processes = f"{data['processes']} processes of " if data.get("processes", 1) > 1 else ""
+        return (
+            f"{epochs} epochs, {data['optimizer_steps']} optimizer steps, {seconds['wall']:.0f} s "
+            f"({seconds['processor']:.0f} s of processor time, {processes}{data['threads']} "
+            "threads)."
+        )
 
 
 def _versions(folder: Path) -> Iterator[str]:
     """The versions that the runs below the folder recorded; each combination once."""
     found = []
     for path in sorted(folder.rglob("provenance.json")):
-        recorded = provenance.read(path.parent)["versions"]
-        if recorded not in found:
-            found.append(recorded)
+        with written_by("train.py", path):
+            recorded = provenance.read(path.parent)["versions"]
+            versions = markdown_table(("", "version"), list(recorded.items()))
+        if versions not in found:
+            found.append(versions)
     if found:
         yield "## Versions"
-    for recorded in found:
-        yield markdown_table(("", "version"), list(recorded.items()))
+    yield from found
 
 
 def _in(folder: Path, place: Path) -> str:

@@ -10,6 +10,7 @@ from todm_sb.search.budget import format_cost
 from todm_sb.search.pareto import SearchResult
 from todm_sb.training.curves import TrainingHistory
 from todm_sb.training.results import read_results
+from todm_sb.utils.errors import written_by
 from todm_sb.utils.tables import table_of
 
 ENDS = ("max", "min")
@@ -32,23 +33,16 @@ def name_of(folder: Path, run: Path) -> str:
 
 
 def _row(folder: Path, run: Path) -> dict[str, str]:
-    tests = {
-        test: {result["subnet"]: result for result in results}
-        for test, results in read_results(run).items()
-    }
-    row = {"run": name_of(folder, run)}
+    tests = read_results(run)
+    row, sizes = {"run": name_of(folder, run)}, {}
     for test, results in tests.items():
-        for end in ENDS:
-            if end in results:
-                row[f"WER {end} %, {test}"] = f"{results[end]['WER']:.2f}"
+        with written_by("train.py", run / f"results_{test}.json"):
+            of = {result["subnet"]: result for result in results}
+            for end in filter(of.__contains__, ENDS):
+                row[f"WER {end} %, {test}"] = f"{of[end]['WER']:.2f}"
+                sizes[end] = f"{of[end]['parameters'] / 1e6:.2f} M"
     if not tests:
         row |= _validated(run)
-    sizes = {
-        end: f"{results[end]['parameters'] / 1e6:.2f} M"
-        for results in tests.values()
-        for end in ENDS
-        if end in results
-    }
     return row | {
         "parameters": " to ".join(sizes[end] for end in reversed(ENDS) if end in sizes),
         "training": _cost(run),
@@ -58,18 +52,23 @@ def _row(folder: Path, run: Path) -> dict[str, str]:
 
 def _validated(run: Path) -> dict[str, str]:
     """Error rates of the last epoch, of a run that was not tested yet."""
-    valid = (TrainingHistory(run).read() or [{"valid": {}}])[-1]["valid"]
-    return {
-        f"WER {end} %, dev": f"{valid[f'WER {end}']:.2f}" for end in ENDS if f"WER {end}" in valid
-    }
+    history = TrainingHistory(run)
+    with written_by("train.py", history.path):
+        valid = (history.read() or [{"valid": {}}])[-1]["valid"]
+        return {
+            f"WER {end} %, dev": f"{valid[f'WER {end}']:.2f}"
+            for end in ENDS
+            if f"WER {end}" in valid
+        }
 
 
 def _cost(run: Path) -> str:
     path = run / "cost.json"
     if not path.exists():
         return ""
-    cost = json.loads(path.read_text(encoding="utf-8"))
-    return f"{cost['optimizer_steps']:,} steps, {cost['seconds']['train']['wall']:,.0f} s"
+    with written_by("train.py", path):
+        cost = json.loads(path.read_text(encoding="utf-8"))
+        return f"{cost['optimizer_steps']:,} steps, {cost['seconds']['train']['wall']:,.0f} s"
 
 
 def _found(run: Path) -> list[str]:
