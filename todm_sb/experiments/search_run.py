@@ -93,6 +93,8 @@ class SearchOptions:
     threads: int = 1
 
 
+# What of a study's task goes into its results.
+RECORDED = ("checkpoint", "dev set", "precision", "decoding")
 # From a run and its hparams to what makes recognisers of subnets in a precision.
 Deploy = Callable[[Path, dict[str, Any]], Callable[[SubnetConfig], Recogniser]]
 
@@ -153,8 +155,7 @@ def search_run(options: SearchOptions, deploy: Deploy | None = None) -> tuple[Se
     search = SubnetSearch(study, space, dev_set.error_rate, costs, cost, seconds, budgets, *drawn)
     result = search.run(options.evaluations, options.baselines)
     scored = {"left_out": dataset.left_out, **dev_set.scored}
-    told = ("checkpoint", "dev set", "precision", "decoding")
-    names = {key.replace(" ", "_"): task[key] for key in told}
+    names = {key.replace(" ", "_"): task[key] for key in RECORDED}
     result = replace(result, **names, scored=scored)
     _write(result, results)
     return result, results

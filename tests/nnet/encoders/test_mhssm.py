@@ -4,11 +4,10 @@ import pytest
 import torch
 
 from todm_sb.nnet import elastic
-from todm_sb.nnet.encoders import check_space, mhssm
+from todm_sb.nnet.encoders import mhssm
 from todm_sb.nnet.encoders.mhssm import MHSSMEncoder
 from todm_sb.nnet.subsampling import ENDLESS
-from todm_sb.space import SearchSpace, SubnetConfig
-from todm_sb.utils.errors import ConfigError
+from todm_sb.space import SubnetConfig
 
 SUBNETS = [None, SubnetConfig((0, 2, 3), ffn_dims=(12, 5, 9)), SubnetConfig((1,), ffn_dims=(1,))]
 LENGTHS = torch.tensor([37, 20, 5])
@@ -22,10 +21,9 @@ def make_encoder(scatter_parameters):
             n_features=6,
             d_model=8,
             ffn_dims=[12, 12, 12, 12],
-            n_heads=4,
             state_size=3,
             channels=(3, 4),
-            **options,
+            **{"n_heads": 4, **options},
         )
         return scatter_parameters(encoder.to(dtype)).eval()
 
@@ -289,10 +287,17 @@ def test_an_utterance_without_frames_is_zeros_whatever_its_features_are(make_tra
     torch.testing.assert_close(encoded[:1], encoder(features[:1], torch.tensor([20]))[0])
 
 
-def test_heads_that_vary_are_given_layer_by_layer(make_transducer):
-    space = SearchSpace(4, 1, ffn_dims=[6, 12], n_heads=[2, 4])
-    check_space(space, make_transducer(n_heads=[4, 4, 4, 4]).encoder)
-    with pytest.raises(ConfigError, match="n_heads 4 for all layers, and its search space"):
-        check_space(space, make_transducer(n_heads=4).encoder)
-    fixed = SearchSpace(4, 1, ffn_dims=[6, 12], n_heads=[4])
-    check_space(fixed, make_transducer(n_heads=4).encoder)
+@torch.no_grad()
+@pytest.mark.parametrize("n_heads", [4, [4, 4, 4, 4]])
+def test_what_is_built_by_an_extracted_networks_config_takes_its_weights(make_encoder, n_heads):
+    encoder = make_encoder(n_heads=n_heads)
+    for subnet in (
+        SubnetConfig((0, 2, 3), ffn_dims=(12, 5, 9), n_heads=(2, 4, 2)),
+        SubnetConfig((0, 1), ffn_dims=(12, 12), n_heads=(4, 4)),
+    ):
+        small = encoder.extract(subnet)
+        arguments = {key: value for key, value in small.config.items() if key != "kind"}
+        again = MHSSMEncoder(**arguments).double().eval()
+        again.load_state_dict(small.state_dict())
+        features = batch_with_garbage()
+        torch.testing.assert_close(again(features, LENGTHS), encoder(features, LENGTHS, subnet))

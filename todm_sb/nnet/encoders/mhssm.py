@@ -250,7 +250,7 @@ class MHSSMEncoder(StackedEncoder):
         """A plain, smaller encoder with the outputs that this one has under a subnet."""
         small = super().extract(subnet)
         small.config["dropout_width"] = self.layers[0].ffn.dropout_width
-        if not isinstance(self.config[HEADS.key], int):
+        if not isinstance(small.config[HEADS.key], int):
             ssm = self.layers[0].ssm
             head_dim = ssm.w_in.out_features // ssm.n_heads
             small.config["head_dim"] = head_dim

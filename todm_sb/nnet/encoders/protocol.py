@@ -266,12 +266,6 @@ def check_space(space: SearchSpace, encoder: Encoder) -> None:
                 f"search space: encoders of the kind {encoder.kind} are not elastic in {key}, "
                 f"only in depth and {', '.join(encoder.dimensions)}: leave it out"
             )
-        if isinstance(encoder.config.get(key), int) and len(space[key]) > 1:
-            raise ConfigError(
-                f"the network was built with {key} {encoder.config[key]} for all layers, and its "
-                f"search space chooses among {list(space[key])}: give the network {key} "
-                "layer by layer, or sizes: !ref <space.sizes>"
-            )
         if list(encoder.dimensions[key]) != sizes:
             raise ConfigError(
                 f"the network has {DIMENSIONS[key].label} {list(encoder.dimensions[key])}, the max "

@@ -201,10 +201,10 @@ class StackedEncoder(nn.Module, ABC):
 
     def extract(self: Self, subnet: SubnetConfig) -> Self:
         """A plain, smaller encoder with the outputs that this one has under a subnet; its config
-        has the sizes that the subnet chose, for every dimension that is given layer by layer."""
+        has the sizes that the subnet chose, layer by layer, or the one number that all had."""
         small = copy_with(self, {self.layers: self.layers.extract(subnet)})
         for key, sizes in small.dimensions.items():
-            if not isinstance(self.config[key], int):
+            if any(size != self.config[key] for size in sizes):
                 small.config[key] = list(sizes)
         return small
 
