@@ -132,6 +132,45 @@ def test_a_run_broken_off_and_started_again_ends_as_an_unbroken_one(
     assert same(weights(tmp_path / "run"), weights(tiny_run))
 
 
+def test_means_of_an_epochs_weights_change_no_training_and_are_what_a_run_is_measured_by(
+    corpus, train, tiny_run, tmp_path, monkeypatch
+):
+    class BrokenOffError(Exception):
+        pass
+
+    seen, measured = {}, {}
+    fit_batch, on_valid = TODMBrain.fit_batch, TODMBrain.compute_forward
+
+    def state(brain):
+        return {k: v.clone() for k, v in brain.modules.model.state_dict().items()}
+
+    def taken(self, batch):
+        if len(seen) == 1 and self.step == 2:
+            seen.clear()
+            raise BrokenOffError
+        loss = fit_batch(self, batch)
+        seen.setdefault(self.hparams.epoch_counter.current, []).append(state(self))
+        return loss
+
+    def validated(self, batch, stage):
+        measured[self.hparams.epoch_counter.current] = state(self)
+        return on_valid(self, batch, stage)
+
+    monkeypatch.setattr(TODMBrain, "fit_batch", taken)
+    monkeypatch.setattr(TODMBrain, "compute_forward", validated)
+    run = tmp_path / "run"
+    command = arguments(corpus, run, average_every=1, ckpt_interval_steps=1)
+    with pytest.raises(BrokenOffError):
+        train(command)
+    train(command)
+    assert same(weights(run), weights(tiny_run))
+    mean = {k: torch.stack([x[k].double() for x in seen[2]]).mean(0) for k in seen[2][0]}
+    saved = max((run / "save").glob("CKPT*/average.ckpt"), key=lambda p: p.stat().st_mtime)
+    for found in (torch.load(saved)["mean"], measured[2]):
+        for key, value in mean.items():
+            torch.testing.assert_close(found[key].double(), value, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_a_killed_process_started_again_ends_as_an_unbroken_one(corpus, tiny_run, tmp_path):
     script = [sys.executable, str(LIBRISPEECH / "train.py")]

@@ -16,6 +16,7 @@ from todm_sb.supernet.trunk import Labels, Trunk
 from todm_sb.training.averages import Averages
 from todm_sb.training.broken_audio import COUNTS_AS_DELETED, BrokenAudioLog
 from todm_sb.training.checkpoints import (
+    AVERAGE,
     WER,
     WER_OF,
     WER_OF_MAX,
@@ -37,6 +38,7 @@ from todm_sb.training.settings import check_batches
 from todm_sb.training.step import SandwichStep, Trained, record_of_step
 from todm_sb.training.stopwatch import Stopwatch
 from todm_sb.training.watch import Watch, values_of_gradient
+from todm_sb.training.weight_average import WeightAverage
 from todm_sb.utils.progress import watched
 
 # A loss scaler starts at 2^16 and halves it whenever a gradient overflows.
@@ -87,6 +89,8 @@ class TODMBrain(sb.Brain):
         self.stopwatch = Stopwatch()
         halvings = HALVINGS_OF_SCALE if self.scaler.is_enabled() else 0
         self.guard = GradientGuard(self.nonfinite_patience + halvings)
+        every = getattr(self.hparams, "average_every", None)
+        self.average = WeightAverage.of(self.modules.model, every)
         self.broken_audio = BrokenAudioLog()
         # Of this process, since the optimizer's last step.
         self.trained: list[Trained] = []
@@ -100,7 +104,7 @@ class TODMBrain(sb.Brain):
             decoding = decoding_of(vars(self.hparams), self.modules.model)
             self.wer_of = what_wer_is_of(
                 self.measured,
-                decoding,
+                decoding if self.average is None else [decoding, AVERAGE],
                 self.hparams.valid_csv,
                 self.tokenizer,
                 reading_of(vars(self.hparams)),
@@ -111,6 +115,8 @@ class TODMBrain(sb.Brain):
                 stopwatch=self.stopwatch,
                 gradient_guard=self.guard,
             )
+            if self.average is not None:
+                keep(self.checkpointer, optional=True, **{AVERAGE: self.average})
 
     # Training
 
@@ -133,11 +139,15 @@ class TODMBrain(sb.Brain):
         if stage == sb.Stage.TRAIN:
             if self.step == 0:
                 self.train_losses.sums.clear()
+                if self.average is not None:
+                    self.average.begin()
             self.hparams.lr_annealing.set_epoch(epoch - 1)
             self.hparams.lr_annealing.apply(self.optimizer)
             if self.watch is not None:
                 self.watch.start()
         else:
+            if stage == sb.Stage.VALID and self.average is not None:
+                self.average.swap()
             self.evaluation = self._evaluation(stage, self._measured_in(stage))
 
     def make_dataloader(self, dataset: Any, stage: sb.Stage, **kwargs: Any) -> Any:
@@ -187,6 +197,8 @@ class TODMBrain(sb.Brain):
         if should_step:
             self.sandwich.finish(self.modules.parameters())
             self.optimizers_step()
+            if self.average is not None:
+                self.average.add(self.optimizer_step)
             self.hparams.lr_annealing(self.optimizer, self.pace.reference_batches)
         if trained is not None:
             self.trained.append(trained)
@@ -286,6 +298,8 @@ class TODMBrain(sb.Brain):
             self.hparams.train_logger.log_stats({"test": "done"}, test_stats=stats)
 
     def _end_of_validation(self, epoch: int) -> None:
+        if self.average is not None:
+            self.average.swap()
         self.stopwatch.stop()
         stats = {"epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"]}
         valid = self.evaluation.stats()

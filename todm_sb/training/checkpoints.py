@@ -11,10 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from speechbrain.utils.checkpoints import METAFNAME, Checkpoint, Checkpointer, average_checkpoints
 from speechbrain.utils.distributed import ddp_barrier, if_main_process, main_process_only
-from torch import nn
+from torch import Tensor, nn
 
 from todm_sb.utils.errors import CheckpointError, ConfigError
 from todm_sb.utils.files import sha256_of
@@ -29,6 +30,10 @@ SUMS = "sha256.json"
 WER = "WER"
 WER_OF_MAX = "WER of max"
 WER_OF = "wer_of"
+# The recoverable that holds the mean of an epoch's weights, where there is one, and the key of its
+# file that has them.
+AVERAGE = "average"
+MEAN = "mean"
 
 
 class SafeCheckpointer(Checkpointer):
@@ -132,15 +137,16 @@ class SafeCheckpointer(Checkpointer):
         return self._good[path]
 
 
-def keep(checkpointer: Checkpointer, **kept: Any) -> None:
+def keep(checkpointer: Checkpointer, optional: bool = False, **kept: Any) -> None:
     """Has checkpoints hold objects with methods ``save`` and ``load``.
 
     Args:
         checkpointer: of the run.
+        optional: load checkpoints without them, too.
         kept: the objects, by name.
     """
     for name, x in kept.items():
-        checkpointer.add_recoverable(name, x, type(x).load, type(x).save)
+        checkpointer.add_recoverable(name, x, type(x).load, type(x).save, optional_load=optional)
 
 
 def broken(path: Path) -> str | None:
@@ -226,6 +232,9 @@ def recover_average(
     """Loads the best checkpoint, then into ``model`` the average of the ``n_average`` best; the
     newest checkpoint, where none has the metric, or the last epoch measured max alone.
 
+    Of checkpoints that all hold the mean of their epoch's weights, the means are averaged; see
+    :class:`todm_sb.training.weight_average.WeightAverage`.
+
     Only checkpoints whose metric is of the same thing compete: those that are like the newest one
     with ``wer_of``, or else like the newest one.
 
@@ -274,7 +283,18 @@ def recover_average(
     if not found:
         raise ConfigError(f"no checkpoint in {checkpointer.checkpoints_dir}: train first")
     checkpointer.load_checkpoint(found[0])
-    model.load_state_dict(average_checkpoints(found, recoverable_name="model"), strict=True)
+    model.load_state_dict(_average(found), strict=True)
+
+
+def _average(checkpoints: list[Checkpoint]) -> dict[str, Tensor]:
+    """Of the means of their epochs, where all have one, else of their weights."""
+    if all(AVERAGE in checkpoint.paramfiles for checkpoint in checkpoints):
+        return average_checkpoints(checkpoints, AVERAGE, parameter_loader=_mean_in)
+    return average_checkpoints(checkpoints, recoverable_name="model")
+
+
+def _mean_in(path: Path, **options: Any) -> dict[str, Tensor]:
+    return torch.load(path, **options)[MEAN]
 
 
 def _measured_at_last(checkpointer: Checkpointer, key: str) -> bool:

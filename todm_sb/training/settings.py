@@ -174,6 +174,7 @@ OPTIONAL: dict[str, Check] = {
     "memory_scan": flag,
     "max_grad_norm": positive_or_infinite,
     "nonfinite_patience": integer(0, 10**9),
+    "average_every": nullable(_COUNT),
     "ckpt_interval_minutes": number(0, 1e9),
     "ckpt_interval_steps": integer(0, 10**9),
     "optimizer_step_limit": nullable(_COUNT),
