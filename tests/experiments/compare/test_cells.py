@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from todm_sb.experiments.compare.archive import archive_cells
-from todm_sb.experiments.compare.cells import Cell, Runs, State, known_runs
+from todm_sb.experiments.compare.cells import Cell, Runs, State, first_difference, known_runs
 from todm_sb.experiments.compare.runner import run_cells
 from todm_sb.training.recipe import Recipe, yaml_of
 from todm_sb.utils.errors import ConfigError
@@ -357,3 +357,9 @@ def test_the_options_of_a_cell_are_kept_beside_its_results(make_runs):
     recorded = json.loads((runs.folder(B) / "options.json").read_text())
     assert recorded["lr"] == "0.2"
     assert recorded["manifests"] == "FOLDER/data/1/manifests"
+
+
+def test_a_key_that_is_null_is_as_if_it_were_not_there():
+    assert first_difference({"lr": "1"}, {"lr": "1", "new": ""}) is None
+    assert first_difference({"lr": "1", "old": ""}, {"lr": "1"}) is None
+    assert first_difference({"lr": "1"}, {"lr": "1", "new": "2"}) == "new was None, is 2"

@@ -294,9 +294,10 @@ class Runs:
 
 
 def first_difference(was: Mapping[str, str], wanted: Mapping[str, str]) -> str | None:
-    """How options differ; None if they do not."""
+    """How options differ; None if they do not. A key that is null is as if it were not there: so a
+    recipe can get one, and cells from before it stay what they are."""
     for key in [*wanted, *was]:
-        if was.get(key) != wanted.get(key):
+        if was.get(key, "") != wanted.get(key, ""):
             return f"{key} was {was.get(key)}, is {wanted.get(key)}"
     return None
 
