@@ -229,11 +229,9 @@ def recover_average(
     min_key: str | None = None,
     wer_of: Mapping[str, str] | None = None,
 ) -> None:
-    """Loads the best checkpoint, then into ``model`` the average of the ``n_average`` best; the
-    newest checkpoint, where none has the metric, or the last epoch measured max alone.
-
-    Of checkpoints that all hold the mean of their epoch's weights, the means are averaged; see
-    :class:`todm_sb.training.weight_average.WeightAverage`.
+    """Loads the best checkpoint, then into ``model`` the average of the ``n_average`` best, or of
+    the means of their epochs' weights, where all have one; the newest checkpoint, where none has
+    the metric, or the last epoch measured max alone.
 
     Only checkpoints whose metric is of the same thing compete: those that are like the newest one
     with ``wer_of``, or else like the newest one.
