@@ -236,8 +236,7 @@ def recover_average(
     Only checkpoints whose metric is of the same thing compete: those that are like the newest one
     with ``wer_of``, or else like the newest one.
 
-    Averaging the weights of several epochs costs nothing at run time and lowers the error rate
-    (SpeechBrain's LibriSpeech recipes do the same).
+    Averaging epochs lowers the error rate (SpeechBrain's LibriSpeech recipes do the same).
 
     Args:
         checkpointer: of the run; ``model`` is its recoverable of that name.
