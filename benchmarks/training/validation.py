@@ -15,17 +15,47 @@ import argparse
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import speechbrain as sb
 import torch
 
-from todm_sb.dataio.pipeline import make_loader_kwargs
+from todm_sb.dataio.pipeline import SpeechDataset, make_loader_kwargs
 from todm_sb.training.brain import TODMBrain
 from todm_sb.training.runs import dev_dataset, load_run, run_tokenizer
 from todm_sb.utils.tables import table_of
 
 
+def brain_of(hparams: dict[str, Any], tokenizer: Any) -> TODMBrain:
+    """What validates the weights that the network has, on the CPU.
+
+    Args:
+        hparams: of a run.
+        tokenizer: of the run.
+    """
+    hparams["average_every"] = None  # else they are taken for the end of an epoch
+    options = {"device": "cpu", "precision": hparams["precision"], "noprogressbar": True}
+    brain = TODMBrain(hparams["modules"], hparams=hparams, run_opts=options, tokenizer=tokenizer)
+    brain.modules.eval()
+    return brain
+
+
 @torch.no_grad()
+def dev_rates(brain: TODMBrain, data: SpeechDataset) -> dict[str, dict[str, float]]:
+    """``WER`` and ``CER`` in percent, by subnet, of the weights that the network has.
+
+    Args:
+        brain: of :func:`brain_of`.
+        data: the dev set.
+    """
+    seconds = brain.hparams.max_batch_seconds
+    loader_kwargs = make_loader_kwargs(data, seconds, 0, shuffle=False)
+    brain.on_stage_start(sb.Stage.VALID, 1)
+    for batch in brain.make_dataloader(data, sb.Stage.VALID, **loader_kwargs):
+        brain.evaluate_batch(batch, sb.Stage.VALID)
+    return brain.evaluation.errors.rates()
+
+
 def validate(run: Path, warmup: float) -> dict[str, str]:
     """A row of the table.
 
@@ -35,18 +65,11 @@ def validate(run: Path, warmup: float) -> dict[str, str]:
     """
     hparams = load_run(run)
     tokenizer = run_tokenizer(hparams)
-    options = {"device": "cpu", "precision": hparams["precision"], "noprogressbar": True}
     hparams["sandwich_warmup"] = warmup
-    brain = TODMBrain(hparams["modules"], hparams=hparams, run_opts=options, tokenizer=tokenizer)
-    brain.modules.eval()
-    data = dev_dataset(hparams, tokenizer)
-    loader_kwargs = make_loader_kwargs(data, hparams["max_batch_seconds"], 0, shuffle=False)
-    brain.on_stage_start(sb.Stage.VALID, 1)
+    brain, data = brain_of(hparams, tokenizer), dev_dataset(hparams, tokenizer)
     began = time.process_time()
-    for batch in brain.make_dataloader(data, sb.Stage.VALID, **loader_kwargs):
-        brain.evaluate_batch(batch, sb.Stage.VALID)
+    rates = dev_rates(brain, data)
     took = time.process_time() - began
-    rates = brain.evaluation.errors.rates()
     return {
         "subnets": ", ".join(rates),
         "processor s": f"{took:.1f}",

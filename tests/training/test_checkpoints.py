@@ -60,7 +60,7 @@ def test_the_newest_checkpoint_is_loaded(saved, tmp_path):
     assert value(model) == 2.0
 
 
-def test_the_hundredth_checkpoint_is_saved_as_fast_as_the_first(tmp_path, monkeypatch):
+def test_a_later_checkpoint_lists_the_others_no_more_often_than_the_first(tmp_path, monkeypatch):
     checkpointer, listed = SafeCheckpointer(tmp_path, {"model": network(1.0)}), []
     listing = SafeCheckpointer.list_checkpoints
     monkeypatch.setattr(

@@ -33,7 +33,7 @@ from todm_sb.experiments.evaluation import Evaluated, EvaluationSet, evaluate, r
 from todm_sb.inference import SubnetASR
 from todm_sb.space import SubnetConfig
 from todm_sb.supernet import count_parameters
-from todm_sb.training.recipe import RECIPE
+from todm_sb.training.recipe import RECIPE, Recipe
 from todm_sb.utils.arguments import check_given_with, path
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.hub import is_of_hub, model_folder
@@ -162,9 +162,8 @@ def _own_reading(place: str) -> Reading:
     """How a run reads transcripts, but for their column: a test set can have another one."""
     if is_of_hub(place) or not _is_run(model_folder(place)):
         return AS_WRITTEN
-    from todm_sb.training.runs import load_hparams
-
-    return replace(reading_of_recipe(load_hparams(model_folder(place))), text_column=None)
+    settings = Recipe(model_folder(place) / RECIPE).settings()
+    return replace(reading_of_recipe(settings), text_column=None)
 
 
 def _bundle_of(folder: Path, temporary: Path) -> Path:

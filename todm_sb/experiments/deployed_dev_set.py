@@ -37,11 +37,6 @@ class DeployedDevSet:
         self._smallest, self._of_smallest = smallest, self._evaluate(smallest)
 
     @property
-    def searched_by(self) -> str:
-        """Name of what searches."""
-        return type(self).__qualname__
-
-    @property
     def scored(self) -> dict[str, Any]:
         """What the error rates are of, see :func:`todm_sb.utils.tables.scored_text`."""
         return self._of_smallest.scored

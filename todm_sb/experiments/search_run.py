@@ -144,7 +144,7 @@ def search_run(options: SearchOptions, deploy: Deploy | None = None) -> tuple[Se
         dev_set: DevSet | DeployedDevSet = _dev_set(options, hparams, dataset, tokenizer)
     else:
         dev_set = _deployed_dev_set(hparams, tokenizer, deploy(options.run_folder, hparams))
-    task = _task(options, hparams, tokenizer, dev_set.searched_by, given)
+    task = _task(options, hparams, tokenizer, given)
     study = _study(options)
     table = study.agree(task, measure)
     costs = Costs(model, n_features, LatencyTable.from_dict(table) if table else None)
@@ -238,7 +238,6 @@ def _task(
     options: SearchOptions,
     hparams: dict[str, Any],
     tokenizer: Any,
-    searcher: str,
     given: LatencyTable | None,
 ) -> dict[str, Any]:
     """What all processes of a study must agree on; sizes in 8 bits have been counted otherwise."""
@@ -246,7 +245,6 @@ def _task(
         "search space": hparams["space"].to_dict(),
         "checkpoint": weights_id(hparams["model"]),
         "dev set": dev_set_id(hparams["valid_csv"], tokenizer, reading=reading_of(hparams)),
-        "searcher": searcher,
         "decoding": decoding_of(hparams, hparams["model"]),
         "algorithm": options.algorithm,
         "cost": options.cost,

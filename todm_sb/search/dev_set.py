@@ -71,11 +71,6 @@ class DevSet:
         self.shared = {n: model.encoder.shared(n) for n in sorted(lengths)}
 
     @property
-    def searched_by(self) -> str:
-        """Name of what searches."""
-        return type(self.searcher).__qualname__
-
-    @property
     def scored(self) -> dict[str, int]:
         """``utterances`` and ``words`` of an error rate, ``undecodable`` of the utterances."""
         spoken = self.words + self.undecodable

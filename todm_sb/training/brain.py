@@ -57,8 +57,8 @@ class TODMBrain(sb.Brain):
     ``epoch_counter``, ``lr_annealing`` (:class:`todm_sb.optim.Eden`), ``train_logger``,
     ``output_folder``, ``avg_checkpoints``, ``valid_csv``; may have ``searcher``, ``wav_augment``,
     ``feature_augment``, ``augment_after``, ``mask_after``, ``uniform_share``, ``gradient_sums``,
-    ``tensorboard_logger``, and ``reference_batch_seconds`` with ``max_batch_seconds``
-    (:mod:`todm_sb.training.pace`). The recipes' YAMLs explain them.
+    ``average_every``, ``tensorboard_logger``, and ``reference_batch_seconds`` with
+    ``max_batch_seconds`` (:mod:`todm_sb.training.pace`). The recipes' YAMLs explain them.
 
     All randomness of a step follows from the seed, the epoch and the step's number: a run that was
     killed and resumed goes on as if it had not been.
@@ -90,7 +90,7 @@ class TODMBrain(sb.Brain):
         halvings = HALVINGS_OF_SCALE if self.scaler.is_enabled() else 0
         self.guard = GradientGuard(self.nonfinite_patience + halvings)
         every = getattr(self.hparams, "average_every", None)
-        self.average = WeightAverage.of(self.modules.model, every)
+        self.average = WeightAverage(self.modules.model, every)
         self.broken_audio = BrokenAudioLog()
         # Of this process, since the optimizer's last step.
         self.trained: list[Trained] = []
@@ -104,7 +104,7 @@ class TODMBrain(sb.Brain):
             decoding = decoding_of(vars(self.hparams), self.modules.model)
             self.wer_of = what_wer_is_of(
                 self.measured,
-                decoding if self.average is None else [decoding, AVERAGE],
+                [decoding, AVERAGE] if every else decoding,
                 self.hparams.valid_csv,
                 self.tokenizer,
                 reading_of(vars(self.hparams)),
@@ -115,7 +115,7 @@ class TODMBrain(sb.Brain):
                 stopwatch=self.stopwatch,
                 gradient_guard=self.guard,
             )
-            if self.average is not None:
+            if every:
                 keep(self.checkpointer, optional=True, **{AVERAGE: self.average})
 
     # Training
@@ -139,14 +139,13 @@ class TODMBrain(sb.Brain):
         if stage == sb.Stage.TRAIN:
             if self.step == 0:
                 self.train_losses.sums.clear()
-                if self.average is not None:
-                    self.average.begin()
+                self.average.begin()
             self.hparams.lr_annealing.set_epoch(epoch - 1)
             self.hparams.lr_annealing.apply(self.optimizer)
             if self.watch is not None:
                 self.watch.start()
         else:
-            if stage == sb.Stage.VALID and self.average is not None:
+            if stage == sb.Stage.VALID:
                 self.average.swap()
             self.evaluation = self._evaluation(stage, self._measured_in(stage))
 
@@ -197,8 +196,7 @@ class TODMBrain(sb.Brain):
         if should_step:
             self.sandwich.finish(self.modules.parameters())
             self.optimizers_step()
-            if self.average is not None:
-                self.average.add(self.optimizer_step)
+            self.average.add(self.optimizer_step)
             self.hparams.lr_annealing(self.optimizer, self.pace.reference_batches)
         if trained is not None:
             self.trained.append(trained)
@@ -298,8 +296,7 @@ class TODMBrain(sb.Brain):
             self.hparams.train_logger.log_stats({"test": "done"}, test_stats=stats)
 
     def _end_of_validation(self, epoch: int) -> None:
-        if self.average is not None:
-            self.average.swap()
+        self.average.swap()
         self.stopwatch.stop()
         stats = {"epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"]}
         valid = self.evaluation.stats()

@@ -23,24 +23,15 @@ class WeightAverage:
 
     Args:
         model: the network.
-        every: the steps of the optimizer from one weight in the mean to the next.
+        every: the steps of the optimizer from one weight in the mean to the next; None for no mean:
+            then nothing here does anything.
     """
 
-    def __init__(self, model: nn.Module, every: int) -> None:
+    def __init__(self, model: nn.Module, every: int | None) -> None:
         self.model = model
         self.every = every
         self.n = 0
         self.mean: dict[str, Tensor] = {}
-
-    @classmethod
-    def of(cls, model: nn.Module, every: int | None) -> WeightAverage | None:
-        """That of a recipe, which may have none.
-
-        Args:
-            model: the network.
-            every: None for none.
-        """
-        return None if every is None else cls(model, every)
 
     def begin(self) -> None:
         """Begins a new mean."""
@@ -53,7 +44,7 @@ class WeightAverage:
         Args:
             step: of the optimizer, which has been taken.
         """
-        if step % self.every == 0:
+        if self.every and step % self.every == 0:
             self._add()
 
     @torch.no_grad()
@@ -62,6 +53,8 @@ class WeightAverage:
 
         An epoch too short to have a mean has that of its last weights.
         """
+        if not self.every:
+            return
         if not self.n:
             self._add()
         own = self._weights()

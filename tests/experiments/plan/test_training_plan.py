@@ -201,7 +201,7 @@ def plan_by_hand(**changes):
     nothing = Count({"rest": Work(0, 0, 0)}, 0.0)
     step = Step(nothing, count * 0.1, 1000)
     optimizer = Count({"rest": Work(0, 1e9, 50)}, 8e8)
-    plan = Plan((10, 5), 10**8, step, optimizer, Pace(2, 1.0), 10.0, 12.0, 1, 3600, 8, 4, "bf16")
+    plan = Plan((10, 5), 10**8, 1, step, optimizer, Pace(2, 1.0), 10.0, 12.0, 1, 3600, 8, 4, "bf16")
     return replace(plan, **changes)
 
 
@@ -264,6 +264,17 @@ def test_time_is_of_batches_as_they_are_and_memory_of_the_fullest(root, monkeypa
     # Of 10 s, which the slowest speed makes 10 s / 0.9.
     assert plan.utterances == pytest.approx(0.99 * 0.9 * 300 / 10)
     assert plan.most_utterances == 300 / 10
+
+
+def test_the_mean_of_the_weights_needs_as_much_room_as_they_do(root, monkeypatch):
+    monkeypatch.setattr(module, "count_step", lambda *_: plan_by_hand().step)
+
+    def weights(every):
+        arguments = [HPARAMS, "--data_folder=-", f"--average_every={every}", *SMALL]
+        recipe, _ = parse_arguments(arguments)
+        return plan_of(load_for_planning(recipe), "fp32", 8, Data()).memory["weights"]
+
+    assert weights("20") == 2 * weights("null")
 
 
 @pytest.mark.parametrize("wrong", ["--numer_of_epochs=3", "--max_batch_seconds=-1"])

@@ -53,6 +53,7 @@ class Plan:
     Args:
         parameters: of max and min, deployed.
         trained: parameters, the auxiliaries of training among them.
+        copies: of them that are kept: with their mean (``average_every``) two.
         step: of a batch.
         optimizer: of a step.
         pace: batches of a step.
@@ -67,6 +68,7 @@ class Plan:
 
     parameters: tuple[int, int]
     trained: int
+    copies: int
     step: Step
     optimizer: Count
     pace: Pace
@@ -97,7 +99,7 @@ class Plan:
         sent = weights if self.n_gpus == 1 else weights + self.gradient_bytes * self.trained
         activations = self.step.memory(self.most_utterances, self.micro_batches)
         return {
-            "weights": weights,
+            "weights": self.copies * weights,
             "gradients": sent,
             "optimizer": self.optimizer.memory,
             "activations": activations,
@@ -153,6 +155,7 @@ def plan_of(hparams: Mapping[str, Any], precision: str, n_gpus: int, data: Data)
     return Plan(
         (count_parameters(model, space.max), count_parameters(model, space.min)),
         trained,
+        2 if hparams.get("average_every") else 1,
         step,
         count_optimizer(hparams["opt_class"], trained),
         pace,
