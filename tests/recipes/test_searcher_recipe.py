@@ -83,5 +83,5 @@ def test_a_study_of_another_searcher_is_refused(by_ctc, tiny_run, tmp_path):
         "decoders.ctc.CTC", "decoders.transducer.Transducer"
     )
     recipe.write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"of another searcher \(CTCSearcher, not Transducer"):
+    with pytest.raises(ConfigError, match=r"of another decoding .*'CTC.* not .*'Transducer"):
         call("search", run, "--evaluations", 3, "--no-baselines")

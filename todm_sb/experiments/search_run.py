@@ -245,7 +245,7 @@ def _task(
         "search space": hparams["space"].to_dict(),
         "checkpoint": weights_id(hparams["model"]),
         "dev set": dev_set_id(hparams["valid_csv"], tokenizer, reading=reading_of(hparams)),
-        "decoding": decoding_of(hparams, hparams["model"]),
+        "decoding": _decoding(hparams),
         "algorithm": options.algorithm,
         "cost": options.cost,
         "audio length": options.seconds,
@@ -256,6 +256,12 @@ def _task(
         "latency": "measured here" if given is None else _digest(given),
         **({"8 bits": [SMALL, LONG_ROW]} if options.cost == "bytes_int8" else {}),
     }
+
+
+def _decoding(hparams: dict[str, Any]) -> list[Any]:
+    """Name and arguments of what searches, as a message can tell them."""
+    found = decoding_of(hparams, hparams["model"])
+    return found if isinstance(found, list) else ["TransducerSearcher", {"max_symbols": found}]
 
 
 def _study(options: SearchOptions) -> SharedStudy:
