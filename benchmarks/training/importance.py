@@ -42,6 +42,7 @@ Order = Callable[[Any, Tensor], Tensor]
 
 
 def at_random(part: Any, scores: Tensor) -> Tensor:
+    """Of each unit, a number drawn."""
     return torch.rand_like(scores)
 
 
@@ -53,6 +54,7 @@ def by_norms(part: Any, scores: Tensor) -> Tensor:
 
 
 def by_importance(part: Any, scores: Tensor) -> Tensor:
+    """Of each unit, the score that it has."""
     return scores
 
 
