@@ -6,7 +6,8 @@
         --data_folder=/path/to/LibriSpeech --work=runs --variants full shipped --seeds 1234 1 2
 
 Trains each variant with each seed by the recipe's ``train.py``, one after the other, until it has
-taken the steps asked for; a run that has them already is only read. Prints nats a label of the CTC
+taken the steps asked for; a run that has them already is only read. Other arguments, as
+``--vocab_size=256``, are overrides of the recipe, for all of them. Prints nats a label of the CTC
 head and of the transducer (max subnet), and writes them to ``../results/``.
 
 ``steps.jsonl`` has the losses of a batch as means over its utterances. Over the last ``WINDOW``
@@ -116,7 +117,7 @@ def table(results: dict[str, Any], steps: list[int]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("hparams", type=Path)
     parser.add_argument("--data_folder", required=True)
     parser.add_argument("--work", type=Path, required=True, help="where the runs go")
@@ -127,7 +128,7 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=ROOT / "benchmarks" / "results" / "objective_start.json"
     )
-    args = parser.parse_args()
+    args, others = parser.parse_known_args()
     work, recipe = args.work.resolve(), args.hparams.resolve()
     results = json.loads(args.out.read_text()) if args.out.exists() else {}
     for seed in args.seeds:
@@ -139,14 +140,14 @@ def main() -> None:
                     f"--tokenizer_folder={work}/tokenizer",
                 ]
                 common.append(f"--seed={seed}")
-                run(recipe, folder, [*common, *VARIANTS[name]], max(args.steps))
+                run(recipe, folder, [*common, *others, *VARIANTS[name]], max(args.steps))
             records = read_steps(folder / "steps.jsonl")
             if not records:
                 continue
             rate = labels_a_second(folder)
             found = {str(n): nats_a_label(records, rate, n) for n in args.steps}
             results.setdefault(name, {})[seed] = {
-                "overrides": VARIANTS[name],
+                "overrides": [*others, *VARIANTS[name]],
                 "steps": {n: value for n, value in found.items() if value is not None},
             }
             args.out.parent.mkdir(parents=True, exist_ok=True)
