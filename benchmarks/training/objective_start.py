@@ -64,11 +64,25 @@ VARIANTS = {
 
 
 def run(recipe: Path, folder: Path, arguments: list[str], steps: int) -> None:
-    """Trains until ``steps`` steps are taken, then ends the training."""
+    """Trains until ``steps`` steps are taken, then ends the training.
+
+    Args:
+        recipe: YAML file.
+        folder: of the run.
+        arguments: of ``train.py``.
+        steps: optimizer steps.
+
+    Raises:
+        SystemExit: if the folder is of a run with other arguments, or the training ends early.
+    """
     steps_file = folder / "steps.jsonl"
+    given = folder.parent / f"{folder.name}.json"
+    if given.exists() and json.loads(given.read_text()) != arguments:
+        raise SystemExit(f"{folder.name} was run with other arguments: give another --work")
     if len(read_steps(steps_file)) >= steps:
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
+    given.write_text(json.dumps(arguments))
     command = [sys.executable, "train.py", str(recipe), f"--output_folder={folder}", *arguments]
     with (folder.parent / f"{folder.name}.log").open("w") as log:
         child = subprocess.Popen(command, cwd=recipe.parents[1], stdout=log, stderr=log)
@@ -129,6 +143,8 @@ def main() -> None:
         "--out", type=Path, default=ROOT / "benchmarks" / "results" / "objective_start.json"
     )
     args, others = parser.parse_known_args()
+    if args.read_only and others:
+        parser.error(f"--read-only trains nothing: leave {others[0]} out")
     work, recipe = args.work.resolve(), args.hparams.resolve()
     results = json.loads(args.out.read_text()) if args.out.exists() else {}
     for seed in args.seeds:

@@ -9,8 +9,13 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "training" / "objective_star
 
 
 @pytest.fixture(scope="module")
-def nats_a_label():
-    return runpy.run_path(str(SCRIPT), run_name="benchmark")["nats_a_label"]
+def script():
+    return runpy.run_path(str(SCRIPT), run_name="benchmark")
+
+
+@pytest.fixture(scope="module")
+def nats_a_label(script):
+    return script["nats_a_label"]
 
 
 def record(step, loss):
@@ -26,3 +31,10 @@ def test_losses_are_those_of_the_last_twenty_steps_over_their_labels(nats_a_labe
 
 def test_a_step_that_is_not_reached_has_none(nats_a_label):
     assert nats_a_label([record(step, 30.0) for step in range(1, 30)], rate=3.0, step=30) is None
+
+
+def test_a_run_with_other_arguments_is_not_taken_for_this_one(script, tmp_path):
+    (tmp_path / "default-1.json").write_text('["--seed=1"]')
+    with pytest.raises(SystemExit, match="default-1 was run with other arguments"):
+        script["run"](Path("recipe.yaml"), tmp_path / "default-1", ["--seed=1", "--lr=0.1"], 0)
+    script["run"](Path("recipe.yaml"), tmp_path / "default-1", ["--seed=1"], 0)
