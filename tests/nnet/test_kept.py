@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from todm_sb.nnet import ssm as ssm_module
+from todm_sb.nnet.fft_convolution import fft_size
 from todm_sb.nnet.kept import KeptTensors
-from todm_sb.nnet.ssm import MultiHeadSSM
+from todm_sb.nnet.ssm import KEPT_BYTES, MultiHeadSSM
 
 
 class Counted:
@@ -152,6 +153,11 @@ def test_causal_spectra_are_kept_apart(layer):
     assert not torch.allclose(both, causal)
     torch.testing.assert_close(run(layer, 20), both, rtol=0, atol=0)
     torch.testing.assert_close(run(layer, 20, causal=True), causal, rtol=0, atol=0)
+
+
+def test_what_is_kept_holds_the_spectra_of_80_seconds():
+    bins = fft_size(80 * 25) // 2 + 1
+    assert 1024 * bins * torch.complex64.itemsize <= KEPT_BYTES
 
 
 def test_an_extracted_layer_has_its_own(layer):

@@ -69,11 +69,12 @@ def convolve(ssm, u):
 
 
 def run_steps(ssm, u):
-    state, outputs = ssm.initial_state(len(u)), []
-    for t in range(u.shape[1]):
-        y, state = ssm.step(u[:, t], state)
-        outputs.append(y)
-    return torch.stack(outputs, dim=1), state
+    log_r, theta, *c = ssm.discretise()
+    state, outputs = 0, []
+    for x in u.unbind(1):
+        state = torch.polar(log_r.exp(), theta) * state + x.unsqueeze(-1)
+        outputs.append(2 * (torch.complex(*c) * state).real.sum(-1) + ssm.D * x)
+    return torch.stack(outputs, dim=1), torch.cat([state.real, state.imag], -1)
 
 
 def run_chunks(module, u, sizes, state, operators=None):
@@ -111,15 +112,6 @@ def test_operators_of_blocks_of_any_length_serve_any_chunking(ssm, length, sizes
     y, state = run_chunks(ssm, u, sizes, ssm.initial_state(2), ssm.block_operators(length))
     torch.testing.assert_close(y, recurrence(ssm, u), **EXACT)
     torch.testing.assert_close(state, run_steps(ssm, u)[1], **EXACT)
-
-
-def test_chunks_and_steps_continue_each_others_state(ssm):
-    u = torch.randn(2, 9, 6, dtype=torch.double)
-    y_1, state = ssm.chunk(u[:, :4], ssm.initial_state(2))
-    y_2, state = ssm.step(u[:, 4], state)
-    y_3, _ = ssm.chunk(u[:, 5:], state)
-    y = torch.cat([y_1, y_2.unsqueeze(1), y_3], dim=1)
-    torch.testing.assert_close(y, recurrence(ssm, u), **EXACT)
 
 
 def test_gradients_of_the_convolution_are_those_of_the_recurrence(ssm):

@@ -58,6 +58,14 @@ def test_the_pull_is_that_of_the_two_gradients(make_transducer):
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_what_is_frozen_is_not_pulled_at(make_transducer):
+    model, objective = make_transducer(ctc=True), Objective(0.3, 0.7)
+    everywhere = pull(model, objective)
+    model.joiner.requires_grad_(False)
+    expected = {name: x for name, x in everywhere.items() if not name.endswith(" joiner")}
+    torch.testing.assert_close(pull(model, objective), expected)
+
+
 def test_the_teachers_graph_is_gone_before_the_students_is_built(make_transducer):
     model, encoded, alive = make_transducer(ctc=True), [], []
 

@@ -22,6 +22,7 @@ from todm_sb.supernet.objective import Objective, Term, ctc_loss, prune
 from todm_sb.supernet.sandwich import sample_sandwich, sandwich_backward
 from todm_sb.supernet.schedule import Schedule
 from todm_sb.supernet.trunk import Labels, Trunk
+from todm_sb.training.evaluation import encode_each
 from todm_sb.training.loss_names import means_of_step
 from todm_sb.training.watch import values_of_subnets
 from todm_sb.utils.errors import ConfigError
@@ -246,6 +247,52 @@ def test_a_causal_step_of_a_dual_mode_network_is_one_of_its_causal_form(make_tra
     for name, grad in dual.items():
         assert torch.equal(grad, expected[name]) if name in expected else grad is None, name
     assert {name for name in dual if ".backward_ssms." in name} == dual.keys() - expected.keys()
+
+
+def test_each_subnet_of_a_causal_step_is_asked_to_be_causal(make_transducer, monkeypatch):
+    model, asked = make_transducer(dual_mode=True), []
+    encode = model.encoder.encode
+
+    def recorded(frames, lengths, subnet, shared, causal):
+        asked.append(causal)
+        return encode(frames, lengths, subnet, shared, causal)
+
+    monkeypatch.setattr(model.encoder, "encode", recorded)
+    trunk = Trunk.compute(model, features(torch.float), LENGTHS, LABELS.ids, causal=True)
+    sandwich_backward(model, Objective(), trunk, LABELS, SUBNETS)
+    assert asked == [True] * len(SUBNETS)
+    del asked[:]
+    trunk = Trunk.compute(model, features(torch.float), LENGTHS, LABELS.ids)
+    list(encode_each(model, {"max": (SPACE.max, False), "max-causal": (SPACE.max, True)}, trunk))
+    assert asked == [False, True]
+
+
+def test_the_ctc_head_runs_for_who_asks_it(make_transducer):
+    model, calls = make_transducer(ctc=True), []
+    model.ctc_output.register_forward_hook(lambda *a: calls.append(a))
+    for end, n_calls in ((0.0, 1), (0.3, len(SUBNETS))):
+        weight = Schedule(0.3, end, 0, 10)
+        step(model, Objective(weight, pruning=Pruning(by="ctc")), SUBNETS, batches=10)
+        assert len(calls) == n_calls
+        del calls[:]
+
+
+def test_a_frozen_trunk_learns_nothing_and_the_rest_does(make_transducer):
+    model, names = make_transducer(), ("encoder.subsampling.", "predictor.")
+    expected = gradients_of_step(model)
+    for name, parameter in model.named_parameters():
+        if name.startswith(names) or "_ssms." in name or "project_predictor" in name:
+            parameter.requires_grad_(False)
+    for name, grad in gradients_of_step(model).items():
+        if model.get_parameter(name).requires_grad:
+            torch.testing.assert_close(grad, expected[name])
+        else:
+            assert grad is None
+
+
+def gradients_of_step(model):
+    step(model, Objective(kd_weight=0.5), SUBNETS[:2])
+    return gradients(model)
 
 
 class SquaredDifference(Divergence):

@@ -40,8 +40,9 @@ class Pruning:
     Args:
         s_range: labels a frame in the band; more where an utterance has so few frames that no
             alignment would fit.
-        coverage: share of the alignments of who chooses the band that has to pass in it, else it is
-            made twice as wide until it does; 0 for always ``s_range``.
+        coverage: share of a batch's occupancy, by who chooses the band, that has to lie in it, else
+            it is made twice as wide until it does; 0 for always ``s_range``. Of whole alignments
+            fewer stay within: one that leaves the band at one node is lost.
         by: who chooses the band: ``simple``, ``ctc`` or ``max``. The rest concerns only ``simple``.
         simple_weight: weight of the simple joiner's loss.
         predictor_smoothing: share of the predictor's logits alone in the simple lattice's
@@ -163,10 +164,10 @@ def choose_band(
 ) -> Band:
     """The rows of each frame that alignments pass most, made into a passable band.
 
-    Each frame asks for the ``s_range`` rows of the largest summed occupancy (section 3.2 of the
-    paper). A path can follow if the band starts in row 0, ends in the last one, never goes back
-    and never leaves its own rows in one step; where the wishes of the frames break that, earlier
-    frames give way to later ones.
+    Each frame asks for the ``s_range`` rows of the largest summed occupancy, as k2 has it (the
+    paper, section 3.2, asks for the mass that its bounds retain). A path can follow if the band
+    starts in row 0, ends in the last one, never goes back and never leaves its own rows in one
+    step; where the wishes of the frames break that, earlier frames give way to later ones.
 
     Args:
         occupancy: (batch, T, U + 1), how probable it is that an alignment passes each node.
@@ -181,7 +182,7 @@ def choose_band(
     T, n_rows = occupancy.shape[1:]
     # A frame can climb width - 1 rows: U <= T (width - 1).
     lengths = zip(*(host or HostLengths.read(n_frames, n_labels)), strict=True)
-    labels_a_frame = max((-(-labels // max(frames, 1)) for frames, labels in lengths), default=0)
+    labels_a_frame = max((-(-labels // frames) for frames, labels in lengths if frames), default=0)
     width = min(max(s_range, labels_a_frame + 1), n_rows)
     climb = width - 1
     summed = F.pad(occupancy.cumsum(-1), (1, 0))  # (batch, T, U + 2)

@@ -90,7 +90,7 @@ class KaldiFbank(nn.Module):
             Padded frames hold no meaning.
         """
         n_frames = self.n_frames(n_samples)
-        longest = max(1, int(n_frames.max()))
+        longest = max(1, self.n_frames(wavs.shape[1]))
         reach = (longest - 1) * self.hop + self.window
         if self.snip_edges:
             wavs = nn.functional.pad(wavs, (0, max(0, reach - wavs.shape[1])))[:, :reach]

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from todm_sb.nnet.block_operators import BLOCK, BlockOperators, complex_mul
+from todm_sb.nnet.block_operators import BLOCK, BlockOperators
 from todm_sb.nnet.elastic import copy_with
 from todm_sb.nnet.fft_convolution import (
     fft_convolve,
@@ -35,7 +35,7 @@ from todm_sb.nnet.kept import KeptTensors
 from todm_sb.nnet.ssm_kernel import Modes
 from todm_sb.utils.device_kind import kind_of
 
-# S4D draws C with unit variance. A quarter of that keeps the slow heads' sums over time from
+# S4D draws C with unit variance. A quarter of its size keeps the slow heads' sums over time from
 # drowning the residual stream: on connected digits, CTC alone, the loss after 160 steps is 1.5
 # instead of 2.4 nats a label.
 INITIAL_C = 0.25 * math.sqrt(0.5)
@@ -46,15 +46,16 @@ SSMS_AT_ONCE = {"cpu": 1}
 
 # Bytes of spectra that a layer keeps for inference: of 1,024 channels, those of up to 80 s of audio
 # at 25 frames a second, or of several shorter lengths.
-KEPT_BYTES = 1 << 24
+KEPT_BYTES = 17 << 20
 
 
 class DiagonalSSM(nn.Module):
     """Independent diagonal SSMs, one a channel, running forward in time.
 
     Every parameter is an offset from the S4D-Lin initialisation ``A_n = -1/2 + i pi n``, so that
-    optimizers which scale updates by a parameter's RMS (ScaledAdam) and weight decay both act on
-    the deviation, not on ``pi n`` itself.
+    weight decay and optimizers which scale updates by a parameter's RMS (ScaledAdam) act on the
+    deviation, not on ``pi n`` itself. At first that is zero, or within ``spread``, and ScaledAdam
+    moves it little until it has grown.
 
     Args:
         channels: number of channels.
@@ -121,23 +122,6 @@ class DiagonalSSM(nn.Module):
     def initial_state(self, batch: int) -> Tensor:
         """The zero state: (batch, channels, 2 N), real parts of the modes before imaginary."""
         return self.D.new_zeros(batch, len(self.D), 2 * self.state_size)
-
-    def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """One step of the recurrence.
-
-        Args:
-            u: (batch, channels), one frame.
-            state: (batch, channels, 2 N).
-
-        Returns:
-            The output (batch, channels) and the next state.
-        """
-        log_r, theta, c_re, c_im = self.discretise()
-        w_re, w_im = torch.exp(log_r) * torch.cos(theta), torch.exp(log_r) * torch.sin(theta)
-        s_re, s_im = complex_mul(*state.chunk(2, dim=-1), w_re, w_im)
-        s_re = s_re + u.unsqueeze(-1)
-        y = 2 * (s_re * c_re - s_im * c_im).sum(-1) + self.D * u
-        return y, torch.cat([s_re, s_im], dim=-1)
 
     def block_operators(self, length: int = BLOCK) -> BlockOperators:
         """What :meth:`chunk` needs, for blocks of ``length`` frames."""

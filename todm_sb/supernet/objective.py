@@ -235,7 +235,9 @@ class Objective:
         Raises:
             ConfigError: if the model lacks the head that a loss needs.
         """
-        encoded = model.encoder.encode(trunk.frames, trunk.n_frames, subnet, trunk.shared)
+        encoded = model.encoder.encode(
+            trunk.frames, trunk.n_frames, subnet, trunk.shared, trunk.causal
+        )
         return self.of_encoded(model, trunk, labels, encoded, lead, batches, host)
 
     def of_encoded(
@@ -253,7 +255,8 @@ class Objective:
         host = host or HostLengths.read(trunk.n_frames, labels.lengths)
         projected = model.joiner.project_encoder(encoded)
         weights = (self.ctc_weight, self.consistency_weight)
-        asked = self._by == "ctc" or any(at(weight, batches) for weight in weights)
+        chooses = lead is None and self._by == "ctc"
+        asked = chooses or any(at(weight, batches) for weight in weights)
         ctc = log_softmax(model.ctc_output(encoded)) if asked else None
         simple, band = None, lead and lead.band
         if lead is None:
@@ -319,7 +322,7 @@ def _weighted_sum(
     terms: Mapping[str, Term], outputs: Outputs, batches: float | None, own: float
 ) -> SubnetLosses:
     """The terms that weigh something and that the subnet has; all but the divergence, ``own``
-    times. What that makes 0 is computed nevertheless, for the log."""
+    times. What that makes 0 is for the log alone."""
     total, known = None, {}
     for name, term in terms.items():
         weight = at(term.weight, batches)
@@ -327,7 +330,8 @@ def _weighted_sum(
         if loss is not None:
             known[name] = loss
             weight *= 1.0 if name == "kd" else own
-            total = weight * loss if total is None else total + weight * loss
+            if weight:
+                total = weight * loss if total is None else total + weight * loss
     return SubnetLosses(total, known, outputs.lattice.notes)
 
 

@@ -43,7 +43,8 @@ def distillation_pull(
     Returns:
         Scalars, by name: the ``kd ratio`` of the norms and the ``kd cosine`` between the two, each
         at ``projected``, the encoder's outputs as the joiner sees them, and at the parameters of
-        the ``joiner`` and of the ``encoder``'s layers, but for what of them is in the trunk.
+        the ``joiner`` and of the ``encoder``'s layers, but for what of them is in the trunk, and
+        for what is frozen.
     """
     objective = replace(objective, student_weight=1.0)
     seen: list[Tensor] = []
@@ -60,6 +61,8 @@ def distillation_pull(
         "joiner": list(model.joiner.parameters()),
         "encoder": list(model.encoder.layers.parameters()),
     }
+    # A part may be frozen.
+    places = {place: [x for x in tensors if x.requires_grad] for place, tensors in places.items()}
     wanted = [tensor for tensors in places.values() for tensor in tensors]
     of_soft, of_hard = (
         iter(torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True))
@@ -70,9 +73,10 @@ def distillation_pull(
         pairs = [(next(of_soft), next(of_hard)) for _ in tensors]
         # A subnet leaves out parameters, and a loss may not see one.
         used = [(x, y) for x, y in pairs if x is not None and y is not None]
-        a, b = map(_flat, zip(*used, strict=True))
-        found[f"kd ratio {place}"] = a.norm() / b.norm()
-        found[f"kd cosine {place}"] = cosine_similarity(a, b, dim=0)
+        if used:
+            a, b = map(_flat, zip(*used, strict=True))
+            found[f"kd ratio {place}"] = a.norm() / b.norm()
+            found[f"kd cosine {place}"] = cosine_similarity(a, b, dim=0)
     return found
 
 

@@ -52,6 +52,7 @@ class Trunk:
         shared: of the encoder, see :meth:`todm_sb.nnet.encoders.Encoder.shared`.
         predictor: (batch, U + 1, d_joint), projected predictor outputs.
         simple_predictor: (batch, U + 1, V), the same for the simple joiner; None without one.
+        causal: what a dual-mode network runs as.
     """
 
     frames: Tensor
@@ -59,6 +60,7 @@ class Trunk:
     shared: tuple[Tensor, ...]
     predictor: Tensor
     simple_predictor: Tensor | None = None
+    causal: bool = False
 
     @classmethod
     def compute(
@@ -86,6 +88,7 @@ class Trunk:
             model.encoder.shared(frames.shape[1], causal),
             model.joiner.project_predictor(outputs),
             None if model.simple_joiner is None else model.simple_joiner.predictor(outputs),
+            causal,
         )
 
     def cut(self) -> Trunk:
@@ -94,12 +97,12 @@ class Trunk:
         def leaf(x: Tensor) -> Tensor:
             return x.detach().requires_grad_(x.requires_grad)
 
-        return Trunk(
-            leaf(self.frames),
-            self.n_frames,
-            tuple(map(leaf, self.shared)),
-            leaf(self.predictor),
-            None if self.simple_predictor is None else leaf(self.simple_predictor),
+        return replace(
+            self,
+            frames=leaf(self.frames),
+            shared=tuple(map(leaf, self.shared)),
+            predictor=leaf(self.predictor),
+            simple_predictor=None if self.simple_predictor is None else leaf(self.simple_predictor),
         )
 
     def rows(self, part: slice | Tensor, host: HostLengths) -> Trunk:
@@ -124,13 +127,12 @@ class Trunk:
 
     def backward(self, leaves: Trunk) -> None:
         """One backward through the trunk with the gradients gathered in :meth:`cut`'s leaves."""
-        pairs = [
-            (tensor, leaf.grad)
+        gradients = {
+            tensor: leaf.grad
             for tensor, leaf in zip(self._tensors(), leaves._tensors(), strict=True)
             if leaf.grad is not None
-        ]
-        tensors, gradients = zip(*pairs, strict=True)
-        torch.autograd.backward(tensors, gradients)
+        }
+        torch.autograd.backward(list(gradients), list(gradients.values()))
 
     def _tensors(self) -> list[Tensor]:
         simple = [] if self.simple_predictor is None else [self.simple_predictor]

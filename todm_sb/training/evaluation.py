@@ -223,7 +223,10 @@ def encode_each(
     shared = {first: trunk.shared}
     shared |= {causal: model.encoder.shared(n_frames, causal) for causal in others}
     for name, (subnet, causal) in measured.items():
-        yield name, model.encoder.encode(trunk.frames, trunk.n_frames, subnet, shared[causal])
+        yield (
+            name,
+            model.encoder.encode(trunk.frames, trunk.n_frames, subnet, shared[causal], causal),
+        )
 
 
 def results_of(
