@@ -41,7 +41,7 @@ def test_its_own_checkpoint_is_tested_and_exported(exchanged):
     results = json.loads((run / "results_test-clean.json").read_text())
     assert {result["weights"] for result in results} == {loaded["weights"]}
     log = (run / "log.txt").read_text()
-    assert "is of another dev set or other subnets: they are kept" in log
+    assert "is of another dev set, other subnets, another search" in log
     assert "checkpoints do not compete" in log
     history = [json.loads(x) for x in (run / "history.jsonl").read_text().splitlines()]
     assert history[0]["wer_of"] == history[1]["wer_of"] != history[2]["wer_of"]

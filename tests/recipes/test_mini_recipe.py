@@ -132,6 +132,39 @@ def test_a_run_broken_off_and_started_again_ends_as_an_unbroken_one(
     assert same(weights(tmp_path / "run"), weights(tiny_run))
 
 
+@pytest.mark.parametrize(("seconds", "share"), [(8.0, 2 / 3), (32.0, 0.5)])
+def test_a_run_goes_on_at_the_same_part_of_an_epoch_whatever_its_batches_hold(
+    corpus, train, tmp_path, monkeypatch, seconds, share
+):
+    class BrokenOffError(Exception):
+        pass
+
+    counts, fit_batch = [], TODMBrain.fit_batch
+
+    def breaks_off(self, batch):
+        if self.step > share * self.position.n_batches:
+            counts[:] = self.step - 1, self.position.n_batches
+            raise BrokenOffError
+        return fit_batch(self, batch)
+
+    def notes(self, batch):
+        counts.append(self.step)
+        return fit_batch(self, batch)
+
+    run = tmp_path / "run"
+    monkeypatch.setattr(TODMBrain, "fit_batch", breaks_off)
+    with pytest.raises(BrokenOffError):
+        train(arguments(corpus, run, ckpt_interval_steps=1, number_of_epochs=1))
+    done, n_batches = counts
+    del counts[:]
+    monkeypatch.setattr(TODMBrain, "fit_batch", notes)
+    train(arguments(corpus, run, max_batch_seconds=seconds, number_of_epochs=1))
+    assert counts == list(range(counts[0], counts[-1] + 1))
+    assert counts[-1] not in (0, n_batches)
+    assert counts[0] - 1 == done * counts[-1] // n_batches > 0
+    assert f"goes on after {counts[0] - 1} of {counts[-1]}" in (run / "log.txt").read_text()
+
+
 def test_means_of_an_epochs_weights_change_no_training_and_are_what_a_run_is_measured_by(
     corpus, train, tiny_run, tmp_path, monkeypatch
 ):

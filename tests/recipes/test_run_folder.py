@@ -2,6 +2,7 @@
 nothing there."""
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -14,8 +15,9 @@ from tiny import arguments, call, contents, tiny_model
 
 from todm_sb.cli import main as todm_sb
 from todm_sb.experiments.report.document import write_report
+from todm_sb.training import folder
 from todm_sb.training.arguments import parse_arguments, value_of
-from todm_sb.training.folder import _identity_in
+from todm_sb.training.broken_audio import BrokenAudioLog
 from todm_sb.training.identity import differences, identity_of
 from todm_sb.training.recipe import Recipe
 from todm_sb.training.runs import load_run, run_tokenizer
@@ -97,7 +99,7 @@ def test_other_settings_than_the_folders_are_named_and_nothing_is_touched(
 ):
     make(run)
     before = contents(run)
-    theirs = _identity_in(run)
+    theirs = folder._identity_in(run)
     for (_, message), ours in zip(OTHER_SETTINGS, others, strict=True):
         assert message in differences(theirs, ours)
     overrides, message = OTHER_SETTINGS[one]
@@ -170,7 +172,7 @@ def test_checkpoints_whose_recipe_is_lost_are_not_mixed_with_others(corpus, trai
     for damaged in (b"", b"model: [", b"a: 1", b"\xff\xfe"):
         recipe.write_bytes(damaged)
         with pytest.raises(ConfigError, match=message):
-            _identity_in(run)
+            folder._identity_in(run)
 
 
 @pytest.mark.parametrize("name", ["hyperparams.yaml", "train.py"])
@@ -260,6 +262,33 @@ def test_who_only_reads_a_run_leaves_it_as_it_was(run, tmp_path, make, forms):
     write_report(run)
     written = contents(run).keys() - before.keys()
     assert written == {"report.md", "report.html", ".written.json"}
+
+
+def test_the_log_of_a_run_tells_of_it_alone(run):
+    log = (run / "log.txt").read_text()
+    assert "epoch 2: " in log
+    assert "matplotlib.font_manager" not in log
+
+
+def test_other_processes_than_the_first_log_broken_audio_and_errors_alone(tmp_path, restored):
+    log = tmp_path / "log.txt"
+    log.write_text("of the first\n")
+    folder._log_broken_audio_to(log)
+    BrokenAudioLog().warn({"a": "cut short"}, "is left out")
+    logging.getLogger("todm_sb.training.guard").warning("all of them say so")
+    first, broken = log.read_text().splitlines()
+    assert first == "of the first"
+    assert broken.endswith("WARNING - a is left out: cut short; 1 so far")
+
+
+@pytest.fixture
+def restored():
+    loggers = [logging.getLogger(name) for name in ("todm_sb", "todm_sb.training.broken_audio")]
+    before = [(x.level, x.handlers[:]) for x in loggers]
+    yield
+    for x, (level, handlers) in zip(loggers, before, strict=True):
+        x.setLevel(level)
+        x.handlers[:] = handlers
 
 
 def test_a_second_training_is_told_who_is_in_the_folder_and_writes_nothing(corpus, train, run):

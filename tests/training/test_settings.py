@@ -159,6 +159,12 @@ def test_a_plain_setting_that_makes_no_sense_is_one_line(mini, key, text, messag
         ("nonfinite_patience", "-1", "nonfinite_patience must be"),
         ("device", "cuda:99", "cuda:99 is not to be had"),
         ("device", "gpu", "gpu is not to be had"),
+        ("compile_module_keys", "[model]", "compile_module_keys cannot be had"),
+        (
+            "lr_annealing",
+            "!new:speechbrain.nnet.schedulers.NoamScheduler {lr_initial: 1, n_warmup_steps: 2}",
+            "lr_annealing cannot be NoamScheduler",
+        ),
         # What objects refuse, and what does not go together.
         ("objective", "{kd_weight: -1}", "kd_weight must be a number"),
         ("lr_annealing", "{lr_batches: 0}", "lr_batches must be a number above 0"),
@@ -240,6 +246,20 @@ def test_named_subnets_can_be_removed_one_by_one_and_all_at_once(key, text, subn
     found = parse_arguments([str(MINI), f"--{key}={text}"])[0].settings()
     check_settings(found)
     assert found["named_subnets"] == subnets
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data_parallel_backend"], "data_parallel_backend cannot be had: start a process"),
+        (["--jit"], "jit cannot be had"),
+        (["--compile"], "compile cannot be had"),
+        (["--ckpt_interval_minutes=5", "--ckpt_interval_steps=5"], "give one of ckpt_interval_"),
+    ],
+)
+def test_options_that_training_has_no_use_for_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        load_checked(*parse_arguments([str(MINI), *options]))
 
 
 def test_a_setting_that_is_missing_is_named(mini):

@@ -1,7 +1,7 @@
 """What a run tells while it runs."""
 
-import io
 import json
+import logging
 import math
 from functools import partial
 
@@ -21,11 +21,6 @@ from todm_sb.training.watch import (
 )
 
 
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
 class Writer:
     def __init__(self):
         self.scalars = {}
@@ -40,7 +35,7 @@ def run(watch, steps, start=1):
 
 
 def test_every_step_is_a_line_of_json(tmp_path):
-    watch = Watch(tmp_path, stream=io.StringIO())
+    watch = Watch(tmp_path)
     run(watch, 3)
     records = [json.loads(x) for x in (tmp_path / "steps.jsonl").read_text().splitlines()]
     assert [r["step"] for r in records] == [1, 2, 3]
@@ -51,21 +46,22 @@ def test_every_step_is_a_line_of_json(tmp_path):
 
 
 def test_a_resumed_run_takes_its_steps_down_once(tmp_path):
-    run(Watch(tmp_path, stream=io.StringIO()), 5)
+    run(Watch(tmp_path), 5)
     with (tmp_path / "steps.jsonl").open("a") as file:
         file.write('{"step": 6, "epo')  # cut short by a kill
-    run(Watch(tmp_path, step=3, stream=io.StringIO()), 4, start=4)
+    run(Watch(tmp_path, step=3), 4, start=4)
     assert [r["step"] for r in read_steps(tmp_path / "steps.jsonl")] == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_a_summary_has_the_means_and_rates_since_the_last_one(tmp_path):
-    stream, writer = io.StringIO(), Writer()
-    watch = Watch(tmp_path, writer=writer, stream=stream, interval=60.0)
+def test_a_summary_has_the_means_and_rates_since_the_last_one(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "todm_sb")
+    writer = Writer()
+    watch = Watch(tmp_path, writer=writer, interval=60.0)
     run(watch, 4)
-    assert stream.getvalue() == ""
+    assert not caplog.messages
     watch.since -= 60.0
     run(watch, 1, start=5)
-    (line,) = stream.getvalue().splitlines()
+    (line,) = caplog.messages
     assert line.startswith("step 5, epoch 1: max 3, ")
     assert writer.scalars["steps/max", 5] == 3.0
     assert writer.scalars["steps/utterances a second", 5] == pytest.approx(20 / 60, rel=0.05)
@@ -74,12 +70,12 @@ def test_a_summary_has_the_means_and_rates_since_the_last_one(tmp_path):
     watch.summarise(6, 1)
     assert writer.scalars["steps/max", 6] == 6.0
     watch.summarise(6, 1)
-    assert len(stream.getvalue().splitlines()) == 2
+    assert len(caplog.messages) == 2
 
 
 def test_what_is_not_finite_is_null_and_not_in_the_means(tmp_path):
     writer = Writer()
-    watch = Watch(tmp_path, writer=writer, stream=io.StringIO())
+    watch = Watch(tmp_path, writer=writer)
     for step, value in enumerate([2.0, float("nan"), float("inf"), 4.0], 1):
         watch.record(step, 1, {"max": value, "losses": [1.0, value]}, 1, 1.0)
     watch.summarise(4, 1)
@@ -87,13 +83,6 @@ def test_what_is_not_finite_is_null_and_not_in_the_means(tmp_path):
     records = read_steps(tmp_path / "steps.jsonl")
     assert [r["max"] for r in records] == [2.0, None, None, 4.0]
     assert records[1]["losses"] == [1.0, None]
-
-
-def test_a_terminal_with_its_progress_bar_is_left_alone(tmp_path):
-    terminal = Terminal()
-    watch = Watch(tmp_path, stream=terminal, interval=0.0)
-    run(watch, 2)
-    assert terminal.getvalue() == ""
 
 
 def losses(transducer, kd=None, **notes):

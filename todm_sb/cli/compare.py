@@ -5,7 +5,7 @@ todm-sb compare hparams/mini.yaml --seeds=1,2,3
 todm-sb compare hparams/mini.yaml --seeds=1,2,3 --cells='*' --jobs=2
 todm-sb compare hparams/mini.yaml --seeds=1,2,3 --cells='*' --dry-run --hours=1.4 --step=0.3
 todm-sb compare hparams/mini_librispeech_table.yaml --data_folder='/data/{fold}' \\
-    --folds=fold-1,fold-2,fold-3 --sizes=named --tune=6x384 --cells='supernet,individual-*,tuned-*'
+    --folds=fold-1,fold-2,fold-3 --sizes=named --tune=4x384 --cells='supernet,individual-*,tuned-*'
 
 For each seed it trains the supernet and, at five sizes, individual networks with the same recipe
 and the same number of steps; `ablation-*` are supernets that lack a technique each. Each run is a

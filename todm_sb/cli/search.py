@@ -16,7 +16,6 @@ one machine or (with a storage that all of them reach) on many, it shares the wo
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 
 from todm_sb.cli.main import OK
@@ -84,7 +83,6 @@ def run(arguments: argparse.Namespace) -> int:
         ConfigError: if the run, a budget, the study or its storage is not as it should be, or
             options do not fit together.
     """
-    logging.getLogger("optuna").setLevel(logging.WARNING)
     check_given_with(arguments, "--latency-table FILE", "--threads")
     proposer_class(arguments.algorithm)
     cost = arguments.cost or ("latency" if arguments.latency_table else "params")

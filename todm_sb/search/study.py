@@ -33,6 +33,9 @@ with named_packages("the search"):
     import sqlalchemy
     from optuna.trial import FrozenTrial, TrialState
 
+# It sets its own level when it is imported, and tells of each trial.
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
 # Seconds between signs of life of a trial, and without one until it counts as dead.
 HEARTBEAT = 10
 GRACE = 60

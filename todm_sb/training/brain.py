@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from todm_sb.training.checkpoints import (
 )
 from todm_sb.training.distributed import RankBatches, broadcast_weights, n_ranks, rank
 from todm_sb.training.epoch_log import log_epoch, write_cost
+from todm_sb.training.epoch_position import EpochPosition
 from todm_sb.training.evaluation import Evaluation, Measured, forms_to_measure, what_wer_is_of
 from todm_sb.training.guard import GradientGuard
 from todm_sb.training.loss_names import means_of_step
@@ -41,8 +43,13 @@ from todm_sb.training.watch import Watch, values_of_gradient
 from todm_sb.training.weight_average import WeightAverage
 from todm_sb.utils.progress import watched
 
+logger = logging.getLogger(__name__)
+
 # A loss scaler starts at 2^16 and halves it whenever a gradient overflows.
 HALVINGS_OF_SCALE = 16
+
+# What SpeechBrain calls the loader of the training data in checkpoints.
+LOADER = "dataloader-TRAIN"
 
 
 class TODMBrain(sb.Brain):
@@ -91,6 +98,7 @@ class TODMBrain(sb.Brain):
         self.guard = GradientGuard(self.nonfinite_patience + halvings)
         every = getattr(self.hparams, "average_every", None)
         self.average = WeightAverage(self.modules.model, every)
+        self.position = EpochPosition()
         self.broken_audio = BrokenAudioLog()
         # Of this process, since the optimizer's last step.
         self.trained: list[Trained] = []
@@ -115,6 +123,7 @@ class TODMBrain(sb.Brain):
                 stopwatch=self.stopwatch,
                 gradient_guard=self.guard,
             )
+            keep(self.checkpointer, optional=True, position=self.position)
             if every:
                 keep(self.checkpointer, optional=True, **{AVERAGE: self.average})
 
@@ -126,11 +135,27 @@ class TODMBrain(sb.Brain):
         if self._optimizer_step_limit_exceeded:  # SpeechBrain would validate one epoch more
             self.hparams.epoch_counter.limit = self.hparams.epoch_counter.current
         if self.checkpointer is not None:
+            self._skip_batches()
             log_those_apart(self.checkpointer, self.wer_of)
         broadcast_weights(self.modules)
         if rank() == 0:
             writer = getattr(getattr(self.hparams, "tensorboard_logger", None), "writer", None)
             self.watch = Watch(Path(self.hparams.output_folder), self.optimizer_step, writer)
+
+    def _skip_batches(self) -> None:
+        """Goes on at the part of the epoch where the checkpoint was written."""
+        step = self.position.after(self.step, self.grad_accumulation_factor)
+        loader = self.checkpointer.recoverables.get(LOADER)
+        if step == self.step or loader is None:
+            return
+        logger.info(
+            "the epoch was broken off after %d of %d batches, and goes on after %d of %d",
+            self.step,
+            self.position.n_saved,
+            step,
+            self.position.n_batches,
+        )
+        self.step = loader._speechbrain_recovery_skip_to = step
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Resets the metrics; at the start of an epoch, also the schedule and the data order."""
@@ -163,6 +188,7 @@ class TODMBrain(sb.Brain):
         self.datasets[stage] = dataset
         loader = super().make_dataloader(dataset, stage, **kwargs)
         if stage == sb.Stage.TRAIN:
+            self.position.n_batches = len(loader)
             check_batches(len(loader), self.grad_accumulation_factor)
             if self.train_sampler is None:
                 self.train_sampler = kwargs.get("batch_sampler")
@@ -238,9 +264,13 @@ class TODMBrain(sb.Brain):
         self.optimizer.zero_grad(set_to_none=True)
 
     def _should_save_intra_epoch_ckpt(self, last_ckpt_time: float, steps_since_ckpt: int) -> bool:
-        """As SpeechBrain's, but not while gradients are gathered, which no checkpoint holds."""
-        due = super()._should_save_intra_epoch_ckpt(last_ckpt_time, steps_since_ckpt)
-        return due and self._ends_step()
+        """As SpeechBrain's, but not while gradients are gathered, which no checkpoint holds; and
+        processes that count steps need not tell each other."""
+        if not self._ends_step() or self.checkpointer is None:
+            return False
+        if self.ckpt_interval_steps > 0:
+            return steps_since_ckpt >= self.ckpt_interval_steps
+        return super()._should_save_intra_epoch_ckpt(last_ckpt_time, steps_since_ckpt)
 
     def _backward(self, loss: Tensor) -> None:
         # Backward repeats each operation in the precision that its forward had.

@@ -209,8 +209,8 @@ def log_those_apart(checkpointer: Checkpointer, wer_of: Mapping[str, str]) -> No
     apart = [c.path.name for c in checkpointer.list_checkpoints() if not competes(wer_of)(c)]
     if apart:
         logger.warning(
-            "%s: the WER of %s is of another dev set or other subnets: they are kept, and do not "
-            "compete with those that are made now",
+            "%s: the WER of %s is of another dev set, other subnets, another search or other means "
+            "of weights: they are kept, and do not compete with those that are made now",
             checkpointer.checkpoints_dir,
             ", ".join(apart),
         )
@@ -258,15 +258,15 @@ def recover_average(
     if key is not None and measured:
         if not alike:
             logger.warning(
-                "%s: no WER is of the present dev set and subnets: that of the newest checkpoint "
+                "%s: no WER was measured as it would be now: that of the newest checkpoint "
                 "decides, and of those that were measured as it was",
                 checkpointer.checkpoints_dir,
             )
         apart = sum(_wer_of(c) != _wer_of(newest) for c in measured)
         if apart:
             logger.warning(
-                "%s: %d of %d checkpoints do not compete: their WER is of another dev set or other "
-                "subnets",
+                "%s: %d of %d checkpoints do not compete: their WER is of another dev set, other "
+                "subnets, another search or other means of weights",
                 checkpointer.checkpoints_dir,
                 apart,
                 len(measured),

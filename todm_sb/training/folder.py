@@ -14,9 +14,10 @@ from typing import Any
 import speechbrain as sb
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from speechbrain.utils.distributed import if_main_process
 
 from todm_sb.dataio.tokenizer import tokenizer_path
-from todm_sb.training import provenance
+from todm_sb.training import broken_audio, provenance
 from todm_sb.training.identity import (
     TOKENIZER,
     differences,
@@ -77,7 +78,10 @@ def run_folder(
     def begin() -> None:
         if not test_only:
             on_first(_bind, hparams, text, command)
-        on_first(_log_to, Path(hparams["output_folder"]) / "log.txt", kept)
+        log = Path(hparams["output_folder"]) / "log.txt"
+        on_first(_log_to, log, kept)
+        if not if_main_process():
+            _log_broken_audio_to(log)
 
     # Of what is logged until then: a start that its data stops writes nothing over.
     kept = logging.handlers.MemoryHandler(1, flushOnClose=False)
@@ -101,6 +105,7 @@ def _take(held: ExitStack, hparams: dict[str, Any], test_only: bool, kept: loggi
 
 
 def _set_up_logging(path: str | Path) -> None:
+    logging.getLogger("matplotlib").setLevel(logging.INFO)  # it tells each font that it finds
     handler = {"filename": str(path)}
     sb.utils.logger.setup_logging(
         sb.core.DEFAULT_LOG_CONFIG, {"handlers": {"file_handler": handler}}
@@ -113,6 +118,16 @@ def _log_to(path: Path, kept: logging.handlers.MemoryHandler) -> None:
     (file,) = (x for x in logging.getLogger().handlers if isinstance(x, logging.FileHandler))
     kept.setTarget(file)
     kept.flush()
+
+
+def _log_broken_audio_to(path: Path) -> None:
+    """What the other processes have to tell that the first cannot: of the rest, errors alone."""
+    logging.getLogger("todm_sb").setLevel(logging.ERROR)
+    broken_audio.logger.setLevel(logging.WARNING)
+    if path.exists():  # not on a node whose folder is another one
+        file = logging.FileHandler(path, encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s - %(name)s - %(levelname)s - %(message)s"))
+        broken_audio.logger.addHandler(file)
 
 
 def _bind(hparams: dict[str, Any], recipe: str, command: Sequence[str]) -> None:

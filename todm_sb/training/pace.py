@@ -10,7 +10,8 @@ cent, padding included, and in the last step of an epoch, which may lack batches
 that, processes need not tell each other lengths, and a step is worth the same whatever is in it.
 
 Eden counts the reference batches and keeps them in checkpoints: a run that goes on with another
-number of processes goes on from the audio that it has had.
+number of processes goes on from the audio that it has had, in the midst of an epoch, too
+(:mod:`todm_sb.training.epoch_position`).
 """
 
 from __future__ import annotations

@@ -182,6 +182,15 @@ OPTIONAL: dict[str, Check] = {
     "debug_epochs": integer(0, 10**9),
 }
 
+# Options of SpeechBrain's that would fail, or change nothing.
+NOT_USED = {
+    "data_parallel_backend": "start a process for each GPU, torchrun --nproc_per_node=N",
+    "jit": "the subnets of a step are no one graph",
+    "jit_module_keys": "the subnets of a step are no one graph",
+    "compile": "the subnets of a step are no one graph",
+    "compile_module_keys": "the subnets of a step are no one graph",
+}
+
 # Of these, what counts by the recipe's references alone; the second, if it has a searcher.
 BY_REFERENCE = ("train_splits", "dev_splits")
 OF_SEARCHER = ("beam_size", "max_symbols")
@@ -206,10 +215,20 @@ def load_checked(recipe: Recipe, options: RunOptions | None = None) -> dict[str,
     hparams = recipe.load()
     with recipe_errors(recipe.file):
         chosen = {**options.as_dict(), **hparams, **given}
+        _check_options(chosen)
         check_parts(hparams, chosen["max_grad_norm"])
         pace_of(hparams, chosen["grad_accumulation_factor"], 1)
         _check_use(recipe, hparams)
     return hparams
+
+
+def _check_options(chosen: Mapping[str, Any]) -> None:
+    """Refuses options of SpeechBrain that this training has no use for."""
+    for name, mend in NOT_USED.items():
+        if chosen.get(name):
+            raise ConfigError(f"{name} cannot be had: {mend}")
+    if chosen["ckpt_interval_minutes"] > 0 and chosen["ckpt_interval_steps"] > 0:
+        raise ConfigError("give one of ckpt_interval_minutes and ckpt_interval_steps")
 
 
 def _check_use(recipe: Recipe, hparams: Mapping[str, Any]) -> None:
@@ -312,7 +331,13 @@ def check_parts(hparams: Mapping[str, Any], max_grad_norm: float) -> None:
         raise
     except Exception as error:
         raise ConfigError(f"opt_class: {error or type(error).__name__}") from error
-    hparams["lr_annealing"].apply(optimizer)
+    annealing = hparams["lr_annealing"]
+    if not all(hasattr(annealing, name) for name in ("apply", "set_epoch", "batch")):
+        raise ConfigError(
+            f"lr_annealing cannot be {type(annealing).__name__}, which counts otherwise: give "
+            "!new:todm_sb.optim.Eden, or what has its apply, set_epoch and batch"
+        )
+    annealing.apply(optimizer)
     if isinstance(optimizer, ScaledAdam) and np.isfinite(max_grad_norm):
         raise ConfigError(
             f"max_grad_norm is {max_grad_norm}, but ScaledAdam clips gradients itself: "

@@ -1,7 +1,7 @@
 """What a training run tells while it runs.
 
 Every step becomes a line of ``steps.jsonl``. Once a minute, the means since the last time go to the
-log and to TensorBoard and, where nobody sits at a terminal with a progress bar, to stdout.
+log, and with it to stdout, and to TensorBoard.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 
@@ -42,7 +42,6 @@ class Watch:
             that was broken off took and this one takes again, is removed.
         step: optimizer steps taken so far.
         writer: TensorBoard's SummaryWriter, or None.
-        stream: for a line a minute, unless it is a terminal; stdout when None.
         interval: seconds between summaries.
     """
 
@@ -51,7 +50,6 @@ class Watch:
         folder: Path,
         step: int = 0,
         writer: Any = None,
-        stream: TextIO | None = None,
         interval: float = INTERVAL,
     ) -> None:
         self.path = folder / "steps.jsonl"
@@ -60,8 +58,6 @@ class Watch:
         # A line at a time, so that none is lost when the run is killed.
         self.file = self.path.open("a", buffering=1, encoding="utf-8")
         self.writer = writer
-        stream = sys.stdout if stream is None else stream
-        self.stream = None if stream.isatty() else stream
         self.interval = interval
         self.start()
 
@@ -113,8 +109,6 @@ class Watch:
         }
         text = ", ".join(f"{name} {value:.4g}" for name, value in summary.items())
         logger.info("step %d, epoch %d: %s", step, epoch, text)
-        if self.stream is not None:
-            print(f"step {step}, epoch {epoch}: {text}", file=self.stream, flush=True)
         if self.writer is not None:
             for name, value in summary.items():
                 self.writer.add_scalar(f"steps/{name}", value, step)

@@ -99,7 +99,10 @@ def _other_options(runs: Runs, cell: Cell) -> str | None:
 
 
 def _environment(jobs: int) -> dict[str, str]:
-    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+    # Not every system tells which cores are ours.
+    ours = getattr(os, "sched_getaffinity", None)
+    cores = len(ours(0)) if ours else os.cpu_count() or 1
+    threads = max(1, cores // jobs)
     # Threads that spin while they wait take the cores from the other cells.
     defaults = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
     return {**defaults, **os.environ}
