@@ -6,7 +6,7 @@ from speechbrain import Stage
 from test_distributed import global_batch, make_brain
 
 from todm_sb.dataio.pipeline import BrokenAudio, SpeechBatch
-from todm_sb.training.settings import check_batches
+from todm_sb.training.pace import check_batches
 from todm_sb.utils.errors import ConfigError
 
 

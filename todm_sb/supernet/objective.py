@@ -255,8 +255,7 @@ class Objective:
         host = host or HostLengths.read(trunk.n_frames, labels.lengths)
         projected = model.joiner.project_encoder(encoded)
         weights = (self.ctc_weight, self.consistency_weight)
-        chooses = lead is None and self._by == "ctc"
-        asked = chooses or any(at(weight, batches) for weight in weights)
+        asked = (lead is None and self._by == "ctc") or any(at(x, batches) for x in weights)
         ctc = log_softmax(model.ctc_output(encoded)) if asked else None
         simple, band = None, lead and lead.band
         if lead is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -57,12 +57,10 @@ def distillation_pull(
             losses, _ = objective(model, trunk, labels, student, lead, batches)
     soft = at(objective.kd_weight, batches) * losses.terms["kd"]
     places: dict[str, list[Tensor]] = {
-        "projected": seen,
-        "joiner": list(model.joiner.parameters()),
-        "encoder": list(model.encoder.layers.parameters()),
+        "projected": _learning(seen),
+        "joiner": _learning(model.joiner.parameters()),
+        "encoder": _learning(model.encoder.layers.parameters()),
     }
-    # A part may be frozen.
-    places = {place: [x for x in tensors if x.requires_grad] for place, tensors in places.items()}
     wanted = [tensor for tensors in places.values() for tensor in tensors]
     of_soft, of_hard = (
         iter(torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True))
@@ -78,6 +76,10 @@ def distillation_pull(
             found[f"kd ratio {place}"] = a.norm() / b.norm()
             found[f"kd cosine {place}"] = cosine_similarity(a, b, dim=0)
     return found
+
+
+def _learning(tensors: Iterable[Tensor]) -> list[Tensor]:
+    return [x for x in tensors if x.requires_grad]
 
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:

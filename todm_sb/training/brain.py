@@ -32,11 +32,10 @@ from todm_sb.training.epoch_position import EpochPosition
 from todm_sb.training.evaluation import Evaluation, Measured, forms_to_measure, what_wer_is_of
 from todm_sb.training.guard import GradientGuard
 from todm_sb.training.loss_names import means_of_step
-from todm_sb.training.pace import pace_of
+from todm_sb.training.pace import check_batches, pace_of
 from todm_sb.training.precision import fp16_needs_a_gpu
 from todm_sb.training.searcher import decoding_of
 from todm_sb.training.seeding import seed_step
-from todm_sb.training.settings import check_batches
 from todm_sb.training.step import SandwichStep, Trained, record_of_step
 from todm_sb.training.stopwatch import Stopwatch
 from todm_sb.training.watch import Watch, values_of_gradient

@@ -93,3 +93,21 @@ def pace_of(settings: Mapping[str, Any], factor: int | str, n_ranks: int) -> Pac
     seconds = settings["max_batch_seconds"] * n_ranks
     n = max(1, round(reference / seconds)) if isinstance(factor, str) else factor
     return Pace(n, n * seconds / reference)
+
+
+def check_batches(n_batches: int, grad_accumulation_factor: int) -> None:
+    """Checks that an epoch has an optimizer step.
+
+    Args:
+        n_batches: of an epoch, in this process.
+        grad_accumulation_factor: batches a step.
+
+    Raises:
+        ConfigError: if it has fewer batches than a step takes.
+    """
+    if n_batches < grad_accumulation_factor:
+        raise ConfigError(
+            f"grad_accumulation_factor is {grad_accumulation_factor}, but an epoch has only "
+            f"{n_batches} batches (for each process): lower it, max_batch_seconds or, where it is "
+            f"{AUTO}, reference_batch_seconds"
+        )

@@ -6,7 +6,6 @@ it; :func:`check_parts` tells what of them does not go together.
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
 import re
@@ -16,11 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from speechbrain.augment.augmenter import Augmenter
 from speechbrain.utils.run_opts import RunOptions
 from torch import nn
 
-from todm_sb.dataio.batches import largest_growth
 from todm_sb.dataio.reading import LETTER_CASES
 from todm_sb.dataio.split import own_tests
 from todm_sb.dataio.tokenizer import NORMALIZATIONS, TYPES
@@ -37,6 +34,7 @@ from todm_sb.nnet.features import (
 from todm_sb.nnet.hop import hop_of
 from todm_sb.optim import ScaledAdam
 from todm_sb.space import SUBNET_NAME, SearchSpace
+from todm_sb.training.augmentation import check_augmentation
 from todm_sb.training.evaluation import own_subnets
 from todm_sb.training.pace import AUTO, pace_of
 from todm_sb.training.recipe import TAGGED, Recipe, dump
@@ -185,10 +183,10 @@ OPTIONAL: dict[str, Check] = {
 # Options of SpeechBrain's that would fail, or change nothing.
 NOT_USED = {
     "data_parallel_backend": "start a process for each GPU, torchrun --nproc_per_node=N",
-    "jit": "the subnets of a step are no one graph",
-    "jit_module_keys": "the subnets of a step are no one graph",
-    "compile": "the subnets of a step are no one graph",
-    "compile_module_keys": "the subnets of a step are no one graph",
+    **dict.fromkeys(
+        ("jit", "jit_module_keys", "compile", "compile_module_keys"),
+        "the subnets of a step are no one graph",
+    ),
 }
 
 # Of these, what counts by the recipe's references alone; the second, if it has a searcher.
@@ -321,7 +319,7 @@ def check_parts(hparams: Mapping[str, Any], max_grad_norm: float) -> None:
         )
     _check_hop(hparams["features"])
     _check_normalizer(hparams["features"].normalizer, trained=bool(hparams.get("init_from")))
-    _check_augmentation(hparams)
+    check_augmentation(hparams)
     weight = nn.Parameter(torch.zeros(2, 2))
     weight.grad = torch.zeros_like(weight)
     try:
@@ -363,61 +361,4 @@ def _check_normalizer(normalizer: Any, trained: bool) -> None:
         raise ConfigError(
             f"normalize: update_until_epoch must be at least 2, not {until}: the statistics are "
             "those of the epochs before it"
-        )
-
-
-def _check_augmentation(hparams: Mapping[str, Any]) -> None:
-    """It may begin long after the first step, and would fail there."""
-    if hparams["objective"].most_views > 1:
-        _check_views(hparams.get("feature_augment"))
-    for key in ("wav_augment", "noise_augment", "feature_augment"):
-        augment = hparams.get(key)
-        if augment is None:
-            continue
-        try:
-            inspect.signature(getattr(augment, "forward", augment)).bind("audio", "lengths")
-        except TypeError:
-            raise ConfigError(
-                f"{key}: {type(augment).__name__} does not take a batch and its lengths: put it "
-                "into a speechbrain.augment.augmenter.Augmenter, among its augmentations"
-            ) from None
-        if hasattr(augment, "check"):
-            augment.check()
-        if key != "wav_augment" and largest_growth(augment) > 1:
-            raise ConfigError(
-                f"{key} makes speech longer, or adds copies of utterances (speeds, "
-                "concat_original, repeat_augment or parallel_augment): only wav_augment can"
-            )
-
-
-def _check_views(augment: Any) -> None:
-    """They differ, and frames of the same number are of the same time."""
-    if augment is None:
-        raise ConfigError(
-            "objective: consistency_weight compares two views that feature_augment makes: set "
-            "feature_augment, or consistency_weight to 0"
-        )
-    parts = augment.augmentations.values() if isinstance(augment, Augmenter) else [augment]
-    if any(getattr(part, "time_warp", 0) for part in parts):
-        raise ConfigError(
-            "objective: consistency_weight compares two views frame by frame, but time_warp of "
-            "feature_augment moves the frames of each by itself: set one of them to 0"
-        )
-
-
-def check_batches(n_batches: int, grad_accumulation_factor: int) -> None:
-    """Checks that an epoch has an optimizer step.
-
-    Args:
-        n_batches: of an epoch, in this process.
-        grad_accumulation_factor: batches a step.
-
-    Raises:
-        ConfigError: if it has fewer batches than a step takes.
-    """
-    if n_batches < grad_accumulation_factor:
-        raise ConfigError(
-            f"grad_accumulation_factor is {grad_accumulation_factor}, but an epoch has only "
-            f"{n_batches} batches (for each process): lower it, max_batch_seconds or, where it is "
-            f"{AUTO}, reference_batch_seconds"
         )
