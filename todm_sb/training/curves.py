@@ -68,9 +68,10 @@ class TrainingHistory:
             if name not in ("epoch", "lr"):
                 values = [r["train"].get(name) for r in records]
                 losses.plot(epochs, values, label=f"train {name}")
-        losses.plot(
-            epochs, [v.get("loss") for v in valid], label="valid, all of max", linestyle="--"
-        )
+        for name in records[-1]["valid"]:
+            if name in records[-1]["train"]:
+                values = [v.get(name) for v in valid]
+                losses.plot(epochs, values, label=f"valid {name}", linestyle="--")
         losses.set(xlabel="epoch", ylabel="nats an utterance", yscale="log", title="Losses")
         for name in records[-1]["valid"]:
             if name.startswith("WER"):

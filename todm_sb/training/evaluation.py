@@ -17,10 +17,12 @@ from todm_sb.decoders.protocol import Searcher
 from todm_sb.losses.lattice import HostLengths
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters
+from todm_sb.supernet.losses import to_host
 from todm_sb.supernet.objective import Objective
 from todm_sb.supernet.trunk import Labels, Trunk
 from todm_sb.training.averages import Averages
 from todm_sb.training.error_rates import ErrorRates
+from todm_sb.training.loss_names import means_of_step
 from todm_sb.training.runs import weights_id
 from todm_sb.training.searcher import searcher_of, told_of
 from todm_sb.utils.errors import ConfigError
@@ -39,9 +41,9 @@ class Evaluation:
         measured: subnets and modes.
         searcher: of the model.
         tokenizer: turns label ids into words.
-        objective: whose loss of the max subnet is wanted; None for error rates alone.
+        objective: whose losses of the max subnet are wanted; None for error rates alone.
 
-    ``errors`` has what was found, ``losses`` the mean of ``max``.
+    ``errors`` has what was found, ``losses`` the means of max's.
     """
 
     def __init__(
@@ -109,13 +111,14 @@ class Evaluation:
             labels, trunk = labels.rows(part, host), trunk.rows(part, host)
             encoded = encoded[part, : trunk.frames.shape[1]]
         losses, _ = objective.of_encoded(self.model, trunk, labels, encoded)
-        self.losses.add("max", float(losses.total), len(labels.lengths))
+        for name, value in means_of_step(to_host([losses])).items():
+            self.losses.add(name, value, len(labels.lengths))
         return losses.total
 
     def stats(self) -> dict[str, float]:
-        """The loss and the error rates, over all processes; each must call this."""
-        loss = self.losses.means_of_all().get("max", float("nan"))
-        return {"loss": loss, **self.errors.by_rate_and_name()}
+        """The losses of max, by the names that training logs them under, and the error rates, over
+        all processes; each must call this."""
+        return {**self.losses.means_of_all(), **self.errors.by_rate_and_name()}
 
     def write(
         self, folder: Path, split: str, left_out: Mapping[str, int], speakers: Mapping[str, str]
