@@ -365,6 +365,16 @@ def test_the_features_are_those_that_were_built(run, bundle_parts, tmp_path):
     assert not (tmp_path / "own").exists()
 
 
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("norm_type", ["global", "sentence"])
+def test_features_of_a_spread_of_their_own_are_in_no_export(run, tmp_path, form, norm_type):
+    normalize = run_module.load_run(run)["normalize"]
+    normalize.norm_type, normalize.std_norm = norm_type, False
+    with pytest.raises(ConfigError, match="norm_type global or sentence, with std_norm"):
+        export_run(run, tmp_path / "exported", "min", form=form)
+    assert not (tmp_path / "exported").exists()
+
+
 def test_a_missing_tokenizer_is_named(run, tmp_path):
     run_module.load_run(run)["tokenizer_folder"] = str(tmp_path / "gone")
     with pytest.raises(ConfigError, match=r"gone/17_char\.model does not exist"):

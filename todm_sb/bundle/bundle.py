@@ -40,7 +40,7 @@ from todm_sb.bundle.manifest import (
     FileRecord,
     Manifest,
 )
-from todm_sb.nnet.features import SpeechFeatures, make_fbank
+from todm_sb.nnet.features import SpeechFeatures, check_exportable, make_fbank
 from todm_sb.nnet.hop import hop_of
 from todm_sb.nnet.transducer import AUXILIARIES, Transducer
 from todm_sb.space import SearchSpace, SubnetConfig
@@ -171,8 +171,7 @@ def _record(data: bytes) -> FileRecord:
 
 
 def _statistics(normalize: InputNormalization) -> dict[str, list[float] | None]:
-    if normalize.norm_type not in ("global", "sentence") or not normalize.std_norm:
-        raise ConfigError("a bundle can hold norm_type global or sentence, with std_norm")
+    check_exportable(normalize)
     if normalize.norm_type == "sentence":
         return {"mean": None, "std": None}
     return {"mean": normalize.glob_mean.tolist(), "std": normalize.glob_std.tolist()}

@@ -15,6 +15,7 @@ from todm_sb.export.measured import PARETO, Measured, measured_subnets
 from todm_sb.export.model_card import CardFacts, model_card, training_lines
 from todm_sb.export.speechbrain import export_folder
 from todm_sb.nnet.encoders import onnx_form
+from todm_sb.nnet.features import check_exportable
 from todm_sb.nnet.subsampling import KERNEL
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.search.budget import parse_budget
@@ -120,6 +121,7 @@ def common_parts(run: Path, hparams: dict[str, Any]) -> dict[str, Any]:
             f"features: an export can hold no {type(fbank).__name__} as fbank: train with "
             "!apply:todm_sb.nnet.features.make_fbank"
         )
+    check_exportable(hparams["normalize"])
     return {
         "normalize": hparams["normalize"],
         "tokenizer_path": trained_tokenizer(run, hparams),
