@@ -234,6 +234,13 @@ def cased_tokenizer_path(tmp_path_factory):
     return _train_tokenizer(prefix, texts, model_type="bpe", vocab_size=280, byte_fallback=True)
 
 
+@pytest.fixture(scope="session")
+def wide_tokenizer_path(tmp_path_factory):
+    """A SentencePiece model of three Chinese characters."""
+    prefix = tmp_path_factory.mktemp("tokenizer") / "wide"
+    return _train_tokenizer(prefix, ["\u4f60\u597d\u754c"], model_type="char", vocab_size=5)
+
+
 @pytest.fixture
 def web_export(tmp_path):
     """Writes what looks like a subnet exported for the web: its server does not look into models.
