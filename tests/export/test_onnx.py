@@ -495,8 +495,9 @@ def test_what_is_wrong_with_a_folder_is_one_line(make_exported):
     (folder / "joiner.onnx").write_bytes(joiner)
     tokens = (folder / "tokens.txt").read_bytes()
     for damaged, message in (
-        (tokens[: len(tokens) // 2], "has [0-9]+ pieces, but joiner.onnx 17 labels"),
-        (b"", "has 1 pieces, but joiner.onnx 17 labels"),
+        (tokens[: tokens.index(b" 9\n") + 3], "has 10 pieces, but joiner.onnx 17 labels"),
+        (tokens.replace(b" 9\n", b" 8\n"), "line 10, .* must end in the id 9"),
+        (b"", "line 1, '', must end in the id 0"),
         (b"\xff" + tokens, "not UTF-8"),
     ):
         (folder / "tokens.txt").write_bytes(damaged)
@@ -504,11 +505,21 @@ def test_what_is_wrong_with_a_folder_is_one_line(make_exported):
             OnnxASR(folder)
     (folder / "tokens.txt").write_bytes(tokens)
     # Of another writer.
-    model = onnx.load(folder / "encoder.onnx")
-    del model.metadata_props[:]
-    onnx.save(model, folder / "encoder.onnx")
-    with pytest.raises(ConfigError, match="was not written by todm-sb export"):
-        OnnxASR(folder)
+    written = onnx.load(folder / "encoder.onnx")
+    for key, value in (
+        ("max_symbols", "0"),
+        ("subsampling_factor", "-4"),
+        ("longest_seconds", "nan"),
+        ("longest_seconds", "inf"),
+        ("longest_seconds", "0"),
+        ("fbank", "{}"),
+    ):
+        model = onnx.ModelProto.FromString(written.SerializeToString())
+        told = {x.key: x.value for x in model.metadata_props}
+        onnx.helper.set_model_props(model, {**told, key: value})
+        onnx.save(model, folder / "encoder.onnx")
+        with pytest.raises(ConfigError, match="was not written by todm-sb export"):
+            OnnxASR(folder)
     (folder / "features.onnx").unlink()
     with pytest.raises(ConfigError, match=r"features\.onnx does not exist"):
         OnnxASR(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -235,18 +236,23 @@ class _Described(NamedTuple):
 
     @classmethod
     def of(cls, folder: Path, encoder: onnxruntime.InferenceSession) -> _Described:
-        """From the metadata of its file."""
+        """From the metadata of its file.
+
+        Raises:
+            ConfigError: if it has none, or a number makes no sense.
+        """
         try:
             metadata = encoder.get_modelmeta().custom_metadata_map
             fbank = json.loads(metadata["fbank"])
-            rate = int(fbank["sample_rate"])
+            rate, max_symbols = int(fbank["sample_rate"]), int(metadata["max_symbols"])
+            factor, hop = int(metadata["subsampling_factor"]), hop_of(fbank)
             longest = metadata.get("longest_seconds")
-            return cls(
-                int(metadata["max_symbols"]),
-                rate,
-                int(metadata["subsampling_factor"]) * hop_of(fbank) / rate,
-                None if longest is None else float(longest),
-            )
+            seconds = None if longest is None else float(longest)
+            if min(rate, max_symbols, factor, hop) < 1:
+                raise ValueError
+            if seconds is not None and not 0 < seconds < math.inf:
+                raise ValueError
+            return cls(max_symbols, rate, factor * hop / rate, seconds)
         except (KeyError, TypeError, ValueError, ArithmeticError):
             raise ConfigError(f"{folder} was not written by todm-sb export --format onnx") from None
 
@@ -261,10 +267,13 @@ def _session(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.Inf
 
 
 def _detokenizer(path: Path, n_labels: int) -> Detokenizer:
+    data = _existing(path).read_bytes()
     try:
-        found = Detokenizer.of_tokens(_existing(path).read_bytes().decode())
+        found = Detokenizer.of_tokens(data.decode())
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is damaged: it is not UTF-8") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path} is damaged: {error}") from None
     if len(found.pieces) != n_labels:
         raise ConfigError(
             f"{path} has {len(found.pieces)} pieces, but joiner.onnx {n_labels} labels: it is "
