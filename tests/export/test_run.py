@@ -593,7 +593,7 @@ def test_the_hub_reads_the_card_of_every_format(run, bundle_parts, tmp_path, for
         pytest.importorskip("onnx", reason="needs the extra onnx")
     run_module.load_run(run)["card"] = {"language": "de", "license": "mit", "dataset": "Commands"}
     leave_results(run, RESULTS, split="test-clean")
-    leave_results(run, [{**RESULTS[0], "WER": 4.0}], split="test-other")
+    leave_results(run, [{**RESULTS[0], "WER": 4.0, "words": 7}], split="test-other")
     leave_results(run, RESULTS, "of other weights", split="test-wrong")
     export_run(run, tmp_path / "digits", "named", form=form, about={"license": "cc-by-4.0"})
     card = card_of(tmp_path / "digits")
@@ -612,7 +612,8 @@ def test_the_hub_reads_the_card_of_every_format(run, bundle_parts, tmp_path, for
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     params = count_parameters(bundle_parts["model"], NAMED)
     assert cells == ["named", "2", "12 x 1, 6 x 1", f"{params:,}", "2.50", "4.00"]
-    assert "Error rates of 20 utterances, 99 words" in card.text
+    assert "\ntest-clean: Error rates of 20 utterances, 99 words" in card.text
+    assert "\ntest-other: Error rates of 20 utterances, 7 words" in card.text
     assert str(tmp_path) not in card.content
 
 
@@ -628,6 +629,7 @@ def test_a_familys_card_tells_what_was_searched_and_how_to_choose(run, bundle_pa
         ("dev", "wer", f"WER of {FOUND.id}"): 5.0,
         ("test", "wer", "WER of max"): 1.5,
     }
+    assert "\ndev: Error rates of 20 utterances, 99 words" in card.text
     assert "No licence is given" in card.text
     assert "license" not in card.data.to_dict()
     # What the card says of its use is so.

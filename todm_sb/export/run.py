@@ -160,6 +160,7 @@ def _card(
         network=f"{what} for speech recognition: RNN-T, encoder of kind {kind}",
         subnets=measured.subnets,
         rates=measured.rates,
+        scored=measured.scored,
         family=family,
         training=training_lines(run, hparams, hparams["durations"]),
         **told,
