@@ -157,6 +157,20 @@ def read_bundle(folder: str | Path) -> Bundle:
         return _build(manifest, lambda name: _read(folder / name, manifest.files[name].bytes))
 
 
+def read_manifest(folder: str | Path) -> Manifest:
+    """What a bundle says of itself; nothing else in it is looked at.
+
+    Args:
+        folder: see :func:`read_bundle`.
+
+    Raises:
+        ConfigError: with one line, if it says nothing that could be so.
+    """
+    folder = Path(folder)
+    with _blame(folder):
+        return _read_manifest(folder)
+
+
 @contextmanager
 def _blame(folder: Path) -> Iterator[None]:
     """Names the bundle in what goes wrong with it."""
