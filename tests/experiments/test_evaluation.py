@@ -139,8 +139,9 @@ def test_files_are_called_by_the_id_of_a_subnet_however_long_its_json(
 def test_a_network_without_subnets_goes_by_its_own_name(bundle_parts, manifest, tmp_path, capsys):
     space = bundle_parts.pop("space")
     parts = {**bundle_parts, "model": extract_subnet(bundle_parts["model"], space.min)}
-    subnet = BundledSubnet("tiny", whole(parts["model"]), {"params": count_parameters(parts["model"])})
-    write_bundle(tmp_path / "bundle", **parts, subnets=[subnet])
+    params = count_parameters(parts["model"])
+    subnets = [BundledSubnet("tiny", whole(parts["model"]), {"params": params})]
+    write_bundle(tmp_path / "bundle", **parts, subnets=subnets)
     export_folder(tmp_path / "small", **parts, hop=160)
     export_folder(tmp_path / "all", **bundle_parts, space=space, hop=160)
     for place, name in (("bundle", "tiny"), ("small", "small"), ("all", "max")):

@@ -150,8 +150,8 @@ def _whole(place: str, trusted: bool) -> str:
     if (folder / MANIFEST).exists():
         manifest = read_manifest(folder)
         return "max" if manifest.space else manifest.subnets[0].name
-    recipe = folder / RECIPE
-    if not (trusted and recipe.is_file()) or _is_run(folder) or "space" in Recipe(recipe).settings():
+    exported = trusted and (folder / RECIPE).is_file() and not _is_run(folder)
+    if not exported or "space" in Recipe(folder / RECIPE).settings():
         return "max"
     return Path(place).name if is_of_hub(place) else folder.resolve().name
 
