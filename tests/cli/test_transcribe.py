@@ -312,6 +312,8 @@ def test_long_audio_is_cut_unless_it_is_told_not_to_be(bundle, tmp_path, capsys)
         (["AUDIO", "--lm-weight", "3"], "--lm-weight is of --lm FILE"),
         (["AUDIO", "--lm", "FOLDER"], "holds no hyperparams.yaml of a language model"),
         (["AUDIO", "--segment", "0.5"], "must be off, or at least 1"),
+        (["AUDIO", "--segment", "abc"], "must be off, or at least 1, not abc"),
+        (["AUDIO", "--device", "meta"], "--device meta is not to be had on this machine"),
         (["AUDIO", "--format", "ctm", "--reference"], "no place for a --reference"),
         (["AUDIO", "AUDIO", "--output", "OUT"], "would both be written as good"),
         (["AUDIO", "--output", "HOT"], "is a file: name a folder"),

@@ -191,6 +191,7 @@ def test_a_word_that_is_not_known_is_as_rare_as_the_rarest_not_as_the_start(tmp_
         (None, "cannot be read"),
         (b"hello\n", r"has no \\1-grams"),
         (b"\\1-grams:\n-1 A\n", "breaks off"),
+        (b"\\1-grams:\n-1 A\n\\" + b"9" * 5000 + b"-grams:\n\\end\\\n", "is no 1-gram"),
         (b"\\1-grams:\nmany A\n\\end\\\n", "line 2: 'many A' is no 1-gram"),
         (b"\\1-grams:\n-inf A\n\\end\\\n", "line 2: '-inf A' is no 1-gram"),
         (b"\\1-grams:\n-1 A 0 0\n\\end\\\n", "line 2: '-1 A 0 0' is no 1-gram"),
