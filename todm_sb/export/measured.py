@@ -82,26 +82,22 @@ def measured_subnets(
         taken = set(configs.values())
         configs |= {s.config.id: s.config for s in search.front() if s.config not in taken}
     tests = _results(run, weights, decoding)
-    if found:
-        tests.pop(dev_set, None)  # of a test, which knows fewer subnets
-    modes = model.encoder.modes
-    rates = {dev_set: found} if found else {}
-    rates |= {name: _rates_of_test(results, modes) for name, results in tests.items()}
-    scored = {dev_set: of_search} if found else {}
-    scored |= {name: _scored_of_test(results, modes) for name, results in tests.items()}
-    first = next(iter(rates.values()), {})
-    first_scored = next(iter(scored.values()), {})
+    modes, searched = model.encoder.modes, {dev_set: (found, of_search)} if found else {}
+    known = {k: (_rates_of_test(x, modes), _scored_of_test(x, modes)) for k, x in tests.items()}
+    known = {**searched, **known, **searched}  # a test on the dev set knows fewer subnets
+    rates, scored = next(iter(known.values()), ({}, {}))
     subnets = [
         BundledSubnet(
             name,
             space.check(config),
             {**costs.get(config, {}), "params": count_parameters(model, config)},
-            first.get(config, {}),
-            first_scored.get(config),
+            rates.get(config, {}),
+            scored.get(config),
         )
         for name, config in configs.items()
     ]
-    return Measured(subnets, rates, scored)
+    all_rates = {name: x for name, (x, _) in known.items()}
+    return Measured(subnets, all_rates, {name: x for name, (_, x) in known.items()})
 
 
 def _incomparable(
