@@ -240,7 +240,7 @@ class Manifest:
     def choose(
         self,
         subnet: SubnetConfig | str | None = None,
-        max_params: int | None = None,
+        max_params: float | None = None,
         max_latency_ms: float | None = None,
     ) -> SubnetConfig | None:
         """The subnet to use.

@@ -212,11 +212,6 @@ def _together(each: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray
     return np.concatenate(padded), np.concatenate(n_frames)
 
 
-def is_onnx_folder(folder: str | Path) -> bool:
-    """Whether :class:`OnnxASR` is what a folder is for."""
-    return (Path(folder) / "encoder.onnx").is_file()
-
-
 def _resampled(samples: np.ndarray, rate: int, target: int) -> np.ndarray:
     try:
         import soxr
