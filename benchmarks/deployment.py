@@ -33,7 +33,6 @@ from todm_sb.export.onnx import obstacles_to_sherpa
 from todm_sb.export.run import export_run
 from todm_sb.search.pareto import Evaluated, SearchResult
 from todm_sb.supernet import SearchSpace, SubnetConfig, count_parameters
-from todm_sb.training.identity import FEATURE_KEYS
 from todm_sb.training.runs import load_run, run_tokenizer
 from todm_sb.training.searcher import max_symbols_of
 from todm_sb.utils.errors import one_line_errors
@@ -116,7 +115,7 @@ def export_all(
     run: Path, hparams: dict[str, Any], subnets: dict[str, SubnetConfig], target: Path
 ) -> Candidates:
     """Exports every subnet in every form; the engines that can run it."""
-    fbank = {key: hparams[key] for key in FEATURE_KEYS if key in hparams}
+    fbank = hparams["features"].fbank.options
     model = hparams["model"]
     obstacles = obstacles_to_sherpa(model, fbank, max_symbols_of(hparams, model))
     if obstacles:

@@ -234,16 +234,24 @@ def cased_tokenizer_path(tmp_path_factory):
     return _train_tokenizer(prefix, texts, model_type="bpe", vocab_size=280, byte_fallback=True)
 
 
+@pytest.fixture(scope="session")
+def wide_tokenizer_path(tmp_path_factory):
+    """A SentencePiece model of three Chinese characters."""
+    prefix = tmp_path_factory.mktemp("tokenizer") / "wide"
+    return _train_tokenizer(prefix, ["\u4f60\u597d\u754c"], model_type="char", vocab_size=5)
+
+
 @pytest.fixture
 def web_export(tmp_path):
     """Writes what looks like a subnet exported for the web: its server does not look into models.
     Keywords go to its card; returns the folder around all that were written."""
-    from todm_sb.web.models import CARD, FILES
+    from todm_sb.utils.hub import ONNX_FILES
+    from todm_sb.web.models import CARD
 
     def write(path="min/int8", size=10, **card):
         folder = tmp_path / "exported" / path
         folder.mkdir(parents=True)
-        for name in FILES:
+        for name in ONNX_FILES:
             (folder / name).write_bytes(b"x" * size)
         card = {"name": "min", "precision": "int8", "sample_rate": 8000, "max_symbols": 5, **card}
         (folder / CARD).write_text(json.dumps(card))

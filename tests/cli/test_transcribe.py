@@ -200,6 +200,16 @@ def test_a_list_of_a_shell_may_hold_any_names(monkeypatch):
     assert [source.path for source in sources_of([], ["-"])] == names
 
 
+@pytest.mark.parametrize("name", ["list", "./list", "-"])
+def test_a_dash_in_a_list_is_a_file_beside_it(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list").write_text("-\na.wav\n")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"-\na.wav\n")))
+    dash, other = sources_of([], [name])
+    assert dash == Source(os.path.join(".", "-"), "-")
+    assert other == Source("a.wav", "a")
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_each_format_is_a_file_of_its_own_with_output(
     bundle, folder, tmp_path, capsys, refusal, form
@@ -302,6 +312,8 @@ def test_long_audio_is_cut_unless_it_is_told_not_to_be(bundle, tmp_path, capsys)
         (["AUDIO", "--lm-weight", "3"], "--lm-weight is of --lm FILE"),
         (["AUDIO", "--lm", "FOLDER"], "holds no hyperparams.yaml of a language model"),
         (["AUDIO", "--segment", "0.5"], "must be off, or at least 1"),
+        (["AUDIO", "--segment", "abc"], "must be off, or at least 1, not abc"),
+        (["AUDIO", "--device", "meta"], "--device meta is not to be had on this machine"),
         (["AUDIO", "--format", "ctm", "--reference"], "no place for a --reference"),
         (["AUDIO", "AUDIO", "--output", "OUT"], "would both be written as good"),
         (["AUDIO", "--output", "HOT"], "is a file: name a folder"),

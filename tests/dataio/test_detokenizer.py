@@ -106,6 +106,13 @@ def test_text_is_that_of_sentencepiece_in_any_chunking(kind, drawn, cuts):
     assert len(state.pending) == 0
 
 
+@pytest.mark.parametrize("lines", [["<blk> 0", "B 2", "A 1"], ["<blk> 1", "A 2"], ["<blk> 0", "A"]])
+def test_tokens_in_another_order_than_their_ids_are_refused(lines):
+    with pytest.raises(ConfigError, match="must end in the id"):
+        Detokenizer.of_tokens("\n".join(lines))
+    assert Detokenizer.of_tokens("<blk> 0\r\n  1\r\n").pieces[1] == " "
+
+
 def test_a_character_is_held_back_until_its_bytes_are_there():
     tokenizer = tokenizer_of("bytes")
     detokenizer, state = Detokenizer.of_tokenizer(tokenizer), TextState()

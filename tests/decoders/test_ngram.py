@@ -4,6 +4,7 @@ import gzip
 import itertools
 import math
 import random
+import re
 
 import pytest
 import torch
@@ -105,6 +106,25 @@ def test_a_beam_that_holds_everything_adds_a_model_of_words_to_all(make_transduc
     assert_all_get(gain, model, *frames_of(model, 4, 3), fusion)
 
 
+@torch.no_grad()
+def test_each_character_of_a_wide_script_is_a_word(make_transducer, ngrams, tmp_path):
+    """Whatever the pieces are that it is in: one of its own, with a space, with others."""
+    wide = dict(zip("ABC", "\u4f60\u597d\u754c", strict=True))
+    of_characters = {tuple(wide.get(w, w) for w in words): x for words, x in ngrams.items()}
+    path = tmp_path / "characters.arpa"
+    path.write_text(arpa_text(of_characters), encoding="utf-8")
+    model = make_transducer(vocab_size=4, seed=3)
+    spelt = [" ", "\u2581A", "BC", "OK"]
+    pieces, weight = ["".join(wide.get(c, c) for c in piece) for piece in spelt], 0.4
+    fusion = WordNGramFusion(read_arpa(path), pieces, weight)
+
+    def gain(labels):
+        text = "".join(spelt[v] for v in labels).replace("\u2581", " ")
+        return weight * sentence_score(ngrams, re.findall("[ABC]|(?:OK)+", text))
+
+    assert_all_get(gain, model, *frames_of(model, 4, 3), fusion)
+
+
 def arpa_of_words(tmp_path, words):
     path = tmp_path / "words.arpa"
     unigrams = "".join(f"-1.5\t{word}\n" for word in ["</s>", *words])
@@ -135,6 +155,18 @@ def test_words_of_rare_capitals_are_of_a_tokenizer_of_both_cases(tmp_path, cased
     assert isinstance(ngram_fusion(words, tokenizer, 0.3), WordNGramFusion)
 
 
+def test_a_model_of_characters_is_of_words(tmp_path, wide_tokenizer_path):
+    characters = ["\u4f60", "\u597d", "\u754c"]
+    tokenizer = SentencePieceProcessor(model_file=str(wide_tokenizer_path))
+    words = arpa_of_words(tmp_path, characters)
+    assert isinstance(ngram_fusion(words, tokenizer, 0.3), WordNGramFusion)
+    pieces = arpa_of_words(tmp_path, ["\u2581", *characters])
+    assert isinstance(ngram_fusion(pieces, tokenizer, 0.3), PieceNGramFusion)
+    several = arpa_of_words(tmp_path, ["".join(characters[:2]), "".join(characters[1:])])
+    with pytest.raises(ConfigError, match="Chinese and Japanese: a space after each character"):
+        ngram_fusion(several, tokenizer, 0.3)
+
+
 def test_bytes_are_units_of_a_model_of_pieces(tmp_path, byte_tokenizer_path):
     tokenizer = SentencePieceProcessor(model_file=str(byte_tokenizer_path))
     path = tmp_path / "bytes.arpa"
@@ -159,6 +191,7 @@ def test_a_word_that_is_not_known_is_as_rare_as_the_rarest_not_as_the_start(tmp_
         (None, "cannot be read"),
         (b"hello\n", r"has no \\1-grams"),
         (b"\\1-grams:\n-1 A\n", "breaks off"),
+        (b"\\1-grams:\n-1 A\n\\" + b"9" * 5000 + b"-grams:\n\\end\\\n", "is no 1-gram"),
         (b"\\1-grams:\nmany A\n\\end\\\n", "line 2: 'many A' is no 1-gram"),
         (b"\\1-grams:\n-inf A\n\\end\\\n", "line 2: '-inf A' is no 1-gram"),
         (b"\\1-grams:\n-1 A 0 0\n\\end\\\n", "line 2: '-1 A 0 0' is no 1-gram"),

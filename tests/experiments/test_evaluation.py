@@ -7,9 +7,12 @@ import pytest
 import soundfile
 from speechbrain.utils.edit_distance import accumulatable_wer_stats
 
+from todm_sb.bundle.bundle import whole, write_bundle
+from todm_sb.bundle.manifest import BundledSubnet
 from todm_sb.cli import FAILED, OK, main
+from todm_sb.export.speechbrain import export_folder
 from todm_sb.inference import SubnetASR
-from todm_sb.supernet import count_parameters
+from todm_sb.supernet import count_parameters, extract_subnet
 
 
 @pytest.fixture
@@ -131,6 +134,27 @@ def test_files_are_called_by_the_id_of_a_subnet_however_long_its_json(
     argv = [bundle, manifest, "--subnet", subnet.to_json() + " " * 300]
     assert main(["evaluate", *map(str, argv), "--output", str(tmp_path / "out")]) == OK
     assert (tmp_path / "out" / f"alignments_test_{subnet.id}.txt").is_file()
+
+
+def test_a_network_without_subnets_goes_by_its_own_name(bundle_parts, manifest, tmp_path, capsys):
+    space = bundle_parts.pop("space")
+    parts = {**bundle_parts, "model": extract_subnet(bundle_parts["model"], space.min)}
+    params = count_parameters(parts["model"])
+    subnets = [BundledSubnet("tiny", whole(parts["model"]), {"params": params})]
+    write_bundle(tmp_path / "bundle", **parts, subnets=subnets)
+    export_folder(tmp_path / "small", **parts, hop=160)
+    export_folder(tmp_path / "all", **bundle_parts, space=space, hop=160)
+    for place, name in (("bundle", "tiny"), ("small", "small"), ("all", "max")):
+        argv = [tmp_path / place, manifest, "--trusted", "--output", tmp_path / f"of {place}"]
+        (found,) = evaluated(capsys, *argv, "--json")
+        assert [network["network"] for network in found["networks"]] == [name]
+        assert (tmp_path / f"of {place}" / f"alignments_test_{name}.txt").is_file()
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(tmp_path / "bundle"), str(manifest), "--subnet", "max"])
+    assert "holds the single subnet tiny, not 'max'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(tmp_path / "none"), str(manifest), "--trusted"])
+    assert "none does not exist" in capsys.readouterr().err
 
 
 AB = ["--subnet", "a+b", "--subnet", "a_b"]

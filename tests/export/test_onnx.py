@@ -13,6 +13,7 @@ from speechbrain.processing.features import InputNormalization
 from todm_sb.cli import FAILED, OK, main
 from todm_sb.inference.words import Labels
 from todm_sb.nnet.subsampling import ENDLESS
+from todm_sb.nnet.transducer import Transducer
 from todm_sb.supernet.cost import count_bytes
 from todm_sb.utils.errors import ConfigError
 
@@ -20,6 +21,7 @@ onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 
 from todm_sb.export.onnx import export_onnx, obstacles_to_sherpa  # noqa: E402
+from todm_sb.export.onnx_features import features_model  # noqa: E402
 from todm_sb.export.onnx_networks import (  # noqa: E402
     encoder_model,
     joiner_model,
@@ -486,7 +488,7 @@ def test_other_sampling_rates_are_converted(make_exported, tmp_path):
     np.testing.assert_allclose(got[middle], theirs[middle], atol=5e-3)
 
 
-def test_what_is_wrong_with_a_folder_is_one_line(make_exported):
+def test_what_is_wrong_with_a_folder_is_one_line(make_exported, make_transducer):
     _, folder = make_exported()
     joiner = (folder / "joiner.onnx").read_bytes()
     (folder / "joiner.onnx").write_bytes(joiner[: len(joiner) // 2])
@@ -495,20 +497,48 @@ def test_what_is_wrong_with_a_folder_is_one_line(make_exported):
     (folder / "joiner.onnx").write_bytes(joiner)
     tokens = (folder / "tokens.txt").read_bytes()
     for damaged, message in (
-        (tokens[: len(tokens) // 2], "has [0-9]+ pieces, but joiner.onnx 17 labels"),
-        (b"", "has 1 pieces, but joiner.onnx 17 labels"),
+        (tokens[: tokens.index(b" 9\n") + 3], "has 10 pieces, but joiner.onnx 17 labels"),
+        (tokens.replace(b" 9\n", b" 8\n"), "line 10, .* must end in the id 9"),
+        (b"", "line 1, '', must end in the id 0"),
         (b"\xff" + tokens, "not UTF-8"),
     ):
         (folder / "tokens.txt").write_bytes(damaged)
         with pytest.raises(ConfigError, match=rf"tokens\.txt .*{message}"):
             OnnxASR(folder)
     (folder / "tokens.txt").write_bytes(tokens)
+    for name, other in (("features", "encoder"), ("decoder", "joiner"), ("joiner", "features")):
+        own = (folder / f"{name}.onnx").read_bytes()
+        (folder / f"{name}.onnx").write_bytes((folder / f"{other}.onnx").read_bytes())
+        with pytest.raises(ConfigError, match=rf"{name}\.onnx was not written by todm-sb export"):
+            OnnxASR(folder)
+        (folder / f"{name}.onnx").write_bytes(own)
+    narrow = Transducer(**{**make_transducer(vocab_size=17).config, "d_joint": 9})
+    for name, other in (
+        ("features", features_model({**FBANK, "n_mels": 21})),
+        ("decoder", predictor_model(narrow)),
+        ("joiner", joiner_model(narrow)),
+    ):
+        own = (folder / f"{name}.onnx").read_bytes()
+        onnx.save(other, folder / f"{name}.onnx")
+        with pytest.raises(ConfigError, match="was not written by todm-sb export"):
+            OnnxASR(folder)
+        (folder / f"{name}.onnx").write_bytes(own)
     # Of another writer.
-    model = onnx.load(folder / "encoder.onnx")
-    del model.metadata_props[:]
-    onnx.save(model, folder / "encoder.onnx")
-    with pytest.raises(ConfigError, match="was not written by todm-sb export"):
-        OnnxASR(folder)
+    written = onnx.load(folder / "encoder.onnx")
+    for key, value in (
+        ("max_symbols", "0"),
+        ("subsampling_factor", "-4"),
+        ("longest_seconds", "nan"),
+        ("longest_seconds", "inf"),
+        ("longest_seconds", "0"),
+        ("fbank", "{}"),
+    ):
+        model = onnx.ModelProto.FromString(written.SerializeToString())
+        told = {x.key: x.value for x in model.metadata_props}
+        onnx.helper.set_model_props(model, {**told, key: value})
+        onnx.save(model, folder / "encoder.onnx")
+        with pytest.raises(ConfigError, match="was not written by todm-sb export"):
+            OnnxASR(folder)
     (folder / "features.onnx").unlink()
     with pytest.raises(ConfigError, match=r"features\.onnx does not exist"):
         OnnxASR(folder)

@@ -15,6 +15,7 @@ from todm_sb.export import run as run_module
 from todm_sb.export.model_card import IN_FLOAT
 from todm_sb.export.run import FORMATS, export_run
 from todm_sb.inference import StreamingSubnetASR, SubnetASR
+from todm_sb.nnet.features import make_fbank
 from todm_sb.search.pareto import Evaluated, SearchResult
 from todm_sb.supernet import SubnetConfig, count_parameters
 from todm_sb.training.runs import weights_id
@@ -32,12 +33,11 @@ def run(bundle_parts, tmp_path, monkeypatch):
     """Folder of a trained run with one named subnet, whose training is skipped."""
     parts = bundle_parts
     hparams = {
-        **parts["fbank"],
         "model": parts["model"],
         "weights": WEIGHTS,
         "space": parts["space"],
         "normalize": parts["normalize"],
-        "features": SimpleNamespace(hop=160),
+        "features": SimpleNamespace(hop=160, fbank=make_fbank(**parts["fbank"])),
         "max_symbols": parts["max_symbols"],
         "tokenizer_folder": str(tmp_path / "tokenizer"),
         "vocab_size": 17,
@@ -353,6 +353,28 @@ def test_nothing_is_exported_over_a_run_or_a_file(run, tmp_path):
     assert [path.name for path in run.iterdir()] == ["history.jsonl"]
 
 
+def test_the_features_are_those_that_were_built(run, bundle_parts, tmp_path):
+    hparams = run_module.load_run(run)
+    hparams["win_length"] = 25
+    hparams["features"].fbank = make_fbank(**{**bundle_parts["fbank"], "win_length": 20})
+    export_run(run, tmp_path / "exported")
+    assert read_bundle(tmp_path / "exported").manifest.features["win_length"] == 20
+    hparams["features"].fbank = torch.nn.Identity()
+    with pytest.raises(ConfigError, match="an export can hold no Identity as fbank"):
+        export_run(run, tmp_path / "own")
+    assert not (tmp_path / "own").exists()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("norm_type", ["global", "sentence"])
+def test_features_of_a_spread_of_their_own_are_in_no_export(run, tmp_path, form, norm_type):
+    normalize = run_module.load_run(run)["normalize"]
+    normalize.norm_type, normalize.std_norm = norm_type, False
+    with pytest.raises(ConfigError, match="norm_type global or sentence, with std_norm"):
+        export_run(run, tmp_path / "exported", "min", form=form)
+    assert not (tmp_path / "exported").exists()
+
+
 def test_a_missing_tokenizer_is_named(run, tmp_path):
     run_module.load_run(run)["tokenizer_folder"] = str(tmp_path / "gone")
     with pytest.raises(ConfigError, match=r"gone/17_char\.model does not exist"):
@@ -476,14 +498,15 @@ def test_a_folder_that_cannot_be_loaded_is_named(run, tmp_path):
 @pytest.mark.parametrize("norm_type", ["global", "sentence"])
 @pytest.mark.parametrize("snip_edges", [True, False])
 def test_a_causal_network_that_cannot_stream_is_told(
-    run, make_transducer, tmp_path, caplog, norm_type, snip_edges
+    run, bundle_parts, make_transducer, tmp_path, caplog, norm_type, snip_edges
 ):
     pytest.importorskip("onnx", reason="needs the extra onnx")
     hparams = run_module.load_run(run)
     options = {**hparams["model"].config["encoder"], "causal": True}
     hparams["model"] = make_transducer(vocab_size=17, **options)
     hparams["normalize"].norm_type = norm_type
-    hparams |= {"fbank_kind": "kaldi", "snip_edges": snip_edges}
+    kaldi = {"fbank_kind": "kaldi", "snip_edges": snip_edges}
+    hparams["features"].fbank = make_fbank(**bundle_parts["fbank"], **kaldi)
     export_run(run, tmp_path / "onnx", "min", form="onnx")
     # The graph itself takes whatever features it is given.
     graph = (tmp_path / "onnx" / "streaming_encoder.onnx").is_file()
@@ -570,7 +593,7 @@ def test_the_hub_reads_the_card_of_every_format(run, bundle_parts, tmp_path, for
         pytest.importorskip("onnx", reason="needs the extra onnx")
     run_module.load_run(run)["card"] = {"language": "de", "license": "mit", "dataset": "Commands"}
     leave_results(run, RESULTS, split="test-clean")
-    leave_results(run, [{**RESULTS[0], "WER": 4.0}], split="test-other")
+    leave_results(run, [{**RESULTS[0], "WER": 4.0, "words": 7}], split="test-other")
     leave_results(run, RESULTS, "of other weights", split="test-wrong")
     export_run(run, tmp_path / "digits", "named", form=form, about={"license": "cc-by-4.0"})
     card = card_of(tmp_path / "digits")
@@ -589,7 +612,8 @@ def test_the_hub_reads_the_card_of_every_format(run, bundle_parts, tmp_path, for
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     params = count_parameters(bundle_parts["model"], NAMED)
     assert cells == ["named", "2", "12 x 1, 6 x 1", f"{params:,}", "2.50", "4.00"]
-    assert "Error rates of 20 utterances, 99 words" in card.text
+    assert "\ntest-clean: Error rates of 20 utterances, 99 words" in card.text
+    assert "\ntest-other: Error rates of 20 utterances, 7 words" in card.text
     assert str(tmp_path) not in card.content
 
 
@@ -605,6 +629,7 @@ def test_a_familys_card_tells_what_was_searched_and_how_to_choose(run, bundle_pa
         ("dev", "wer", f"WER of {FOUND.id}"): 5.0,
         ("test", "wer", "WER of max"): 1.5,
     }
+    assert "\ndev: Error rates of 20 utterances, 99 words" in card.text
     assert "No licence is given" in card.text
     assert "license" not in card.data.to_dict()
     # What the card says of its use is so.

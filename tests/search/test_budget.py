@@ -28,7 +28,8 @@ def test_a_budget_of_parameters_is_a_whole_number():
 @pytest.mark.parametrize(
     ("text", "cost"),
     [("", "params"), ("M", "params"), ("-5M", "params"), ("0M", "macs"), ("5T", "macs"),
-     ("80ms", "params"), ("5M", "latency"), ("5", "latency"), ("1e6", "params")],
+     ("80ms", "params"), ("5M", "latency"), ("5", "latency"), ("1e6", "params"),
+     ("9" * 400, "params"), ("9" * 301 + "G", "params"), ("9" * 400 + "s", "latency")],
 )  # fmt: skip
 def test_a_budget_that_makes_no_sense_is_refused_with_an_example(text, cost):
     example = {"params": "5M", "macs": "1.2G", "latency": "80ms"}[cost]

@@ -149,6 +149,11 @@ def test_what_is_no_searcher_is_refused(make_transducer, searcher, message):
             ],
             "CTCSearcher needs a CTC head: set the model's ctc: True",
         ),
+        (["--searcher={nbest: 3}"], r"nbest must be an integer in 1\.\.1, not 3"),
+        (["--searcher={nbest: 0}"], "nbest must be an integer"),
+        (["--searcher={beam_size: 0}"], "beam_size must be an integer"),
+        (["--searcher={beam_size: 2.5}"], "beam_size must be an integer"),
+        (["--searcher={max_symbols: 0}"], "max_symbols must be an integer"),
     ],
 )
 def test_a_recipe_whose_searcher_cannot_search_is_refused_before_the_first_step(

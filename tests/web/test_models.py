@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from todm_sb.utils.errors import ConfigError
-from todm_sb.web.models import CARD, FILES, find_models
+from todm_sb.utils.hub import ONNX_FILES
+from todm_sb.web.models import CARD, find_models
 
 
 def test_models_at_any_depth_the_smallest_first(web_export):
@@ -13,7 +14,7 @@ def test_models_at_any_depth_the_smallest_first(web_export):
     web_export("min", size=20)
     found = find_models(folder)
     assert [m.path for m in found] == ["all/max/int8", "min", "all/max/float32"]
-    assert [m.size for m in found] == [size * len(FILES) for size in (10, 20, 30)]
+    assert [m.size for m in found] == [size * len(ONNX_FILES) for size in (10, 20, 30)]
     assert found[0].card["name"] == "max"
 
 
@@ -32,7 +33,7 @@ def test_a_folder_that_is_no_export_is_one_line_with_the_mend(tmp_path, make):
     assert str(folder) in str(error.value)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ONNX_FILES)
 def test_a_missing_file_is_named(web_export, name):
     folder = web_export()
     (folder / "min" / "int8" / name).unlink()

@@ -8,7 +8,8 @@ from urllib.request import urlopen
 import pytest
 
 from todm_sb.utils.errors import ConfigError
-from todm_sb.web.models import FILES, find_models
+from todm_sb.utils.hub import ONNX_FILES
+from todm_sb.web.models import find_models
 from todm_sb.web.server import PAGE, PageServer
 
 
@@ -47,7 +48,7 @@ def test_the_page_the_runtime_and_the_models_are_served(web_export, serve, web_r
     assert get("/")[2] == get("/index.html?x=1")[2] == (PAGE / "index.html").read_bytes()
     for path in web_runtime.iterdir():
         assert get(f"/runtime/{path.name}")[2] == path.read_bytes()
-    for name in FILES:
+    for name in ONNX_FILES:
         status, _, body = get(f"/models/min/int8/{name}")
         assert (status, body) == (200, (folder / "min" / "int8" / name).read_bytes())
 
@@ -59,7 +60,7 @@ def test_the_list_says_where_the_models_are(web_export, serve):
     assert headers["Content-Type"] == "application/json"
     first, second = json.loads(body)
     assert first["name"] == "min"
-    assert first["bytes"] == 10 * len(FILES)
+    assert first["bytes"] == 10 * len(ONNX_FILES)
     # Relative, for a proxy may serve the page under a prefix.
     assert second["location"] == "models/a%20b/int8/"
     for model in (first, second):

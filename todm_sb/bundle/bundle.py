@@ -40,7 +40,7 @@ from todm_sb.bundle.manifest import (
     FileRecord,
     Manifest,
 )
-from todm_sb.nnet.features import SpeechFeatures, make_fbank
+from todm_sb.nnet.features import SpeechFeatures, check_exportable, make_fbank
 from todm_sb.nnet.hop import hop_of
 from todm_sb.nnet.transducer import AUXILIARIES, Transducer
 from todm_sb.space import SearchSpace, SubnetConfig
@@ -157,6 +157,20 @@ def read_bundle(folder: str | Path) -> Bundle:
         return _build(manifest, lambda name: _read(folder / name, manifest.files[name].bytes))
 
 
+def read_manifest(folder: str | Path) -> Manifest:
+    """What a bundle says of itself; nothing else in it is looked at.
+
+    Args:
+        folder: see :func:`read_bundle`.
+
+    Raises:
+        ConfigError: with one line, if it says nothing that could be so.
+    """
+    folder = Path(folder)
+    with _blame(folder):
+        return _read_manifest(folder)
+
+
 @contextmanager
 def _blame(folder: Path) -> Iterator[None]:
     """Names the bundle in what goes wrong with it."""
@@ -171,8 +185,7 @@ def _record(data: bytes) -> FileRecord:
 
 
 def _statistics(normalize: InputNormalization) -> dict[str, list[float] | None]:
-    if normalize.norm_type not in ("global", "sentence") or not normalize.std_norm:
-        raise ConfigError("a bundle can hold norm_type global or sentence, with std_norm")
+    check_exportable(normalize)
     if normalize.norm_type == "sentence":
         return {"mean": None, "std": None}
     return {"mean": normalize.glob_mean.tolist(), "std": normalize.glob_std.tolist()}

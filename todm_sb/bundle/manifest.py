@@ -240,7 +240,7 @@ class Manifest:
     def choose(
         self,
         subnet: SubnetConfig | str | None = None,
-        max_params: int | None = None,
+        max_params: float | None = None,
         max_latency_ms: float | None = None,
     ) -> SubnetConfig | None:
         """The subnet to use.
@@ -313,9 +313,8 @@ def best_within(subnets: Sequence[BundledSubnet], limits: dict[str, float]) -> B
         if not figures:
             raise ConfigError(f"records no {key} of any subnet, which a limit could apply to")
         if min(figures) > limit:
-            raise ConfigError(
-                f"no recorded subnet has {key} <= {limit:,}; least is {min(figures):,}"
-            )
+            shown, least = (_shown(x, key) for x in (limit, min(figures)))
+            raise ConfigError(f"no recorded subnet has {key} <= {shown}; least is {least}")
     within = [
         subnet
         for subnet in subnets
@@ -328,3 +327,7 @@ def best_within(subnets: Sequence[BundledSubnet], limits: dict[str, float]) -> B
         within,
         key=lambda s: (s.error_rates.get(rate, float("inf")), -s.cost["params"]),
     )
+
+
+def _shown(value: float, cost: str) -> str:
+    return f"{1e3 * value:,g} ms" if cost == "latency" else f"{value:,}"

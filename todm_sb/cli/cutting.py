@@ -31,7 +31,11 @@ def add_cutting_arguments(group: Any) -> None:
 def _seconds(text: str) -> float:
     if text == "off":
         return math.inf
-    if not SHORTEST_LIMIT <= (seconds := float(text)) < math.inf:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not SHORTEST_LIMIT <= seconds < math.inf:
         raise argparse.ArgumentTypeError(f"must be off, or at least {SHORTEST_LIMIT:g}, not {text}")
     return seconds
 

@@ -20,8 +20,9 @@ from dataclasses import replace
 from functools import partial
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from todm_sb.bundle.bundle import MANIFEST, read_manifest
 from todm_sb.cli.cutting import cutting_of
 from todm_sb.cli.main import FAILED, OK
 from todm_sb.cli.reading import add_reading_arguments, reading_of
@@ -40,6 +41,20 @@ from todm_sb.utils.hub import is_of_hub, model_folder
 from todm_sb.utils.own_files import check_own, write_own
 from todm_sb.utils.progress import bar
 from todm_sb.utils.tables import scored_text, table_of
+
+
+class _Wanted(NamedTuple):
+    """A network to measure.
+
+    Args:
+        place: see :mod:`todm_sb.cli.evaluate`.
+        subnet: that was asked for, if any was.
+        called: what tells it from others of the place: the subnet, or what there is without one.
+    """
+
+    place: str
+    subnet: str | None
+    called: str
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,8 +112,8 @@ def run(arguments: argparse.Namespace) -> int:
     evaluated: dict[str, list[Evaluated]] = {name: [] for name in names}
     parameters: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as temporary:
-        for name, (place, subnet) in wanted.items():
-            asr = _load(place, subnet, arguments, Path(temporary))
+        for name, network in wanted.items():
+            asr = _load(network, arguments, Path(temporary))
             parameters[name] = count_parameters(asr.mods.encoder.model)
             recogniser = asr.recogniser(decoding)
             for test_set in test_sets:
@@ -113,23 +128,37 @@ def run(arguments: argparse.Namespace) -> int:
     return FAILED if failed else OK
 
 
-def _wanted(arguments: argparse.Namespace) -> dict[str, tuple[str, str | None]]:
-    """Place and subnet of the networks by name; the one to compare with is first."""
+def _wanted(arguments: argparse.Namespace) -> dict[str, _Wanted]:
+    """The networks by name; the one to compare with is first."""
     wanted = [(arguments.model, subnet) for subnet in arguments.subnet or [None]]
     if arguments.against:
         wanted.insert(0, (arguments.against, arguments.against_subnet))
-    named: dict[str, tuple[str, str | None]] = {}
+    named: dict[str, _Wanted] = {}
     for place, subnet in wanted:
-        name = f"{place} {subnet or 'max'}" if arguments.against else subnet or "max"
+        called = subnet or _whole(place, arguments.trusted)
+        name = f"{place} {called}" if arguments.against else called
         if name in named:
             raise ConfigError(f"{name} is named twice: leave one")
-        named[name] = (place, subnet)
+        named[name] = _Wanted(place, subnet, called)
     return named
 
 
-def _labels(wanted: dict[str, tuple[str, str | None]], against: bool) -> list[str]:
+def _whole(place: str, trusted: bool) -> str:
+    """What a network is called of which no subnet is asked for: max, or, of one that has no others,
+    the name that a bundle records or that of the folder."""
+    folder = model_folder(place)
+    if (folder / MANIFEST).exists():
+        manifest = read_manifest(folder)
+        return "max" if manifest.space else manifest.subnets[0].name
+    exported = trusted and (folder / RECIPE).is_file() and not _is_run(folder)
+    if not exported or "space" in Recipe(folder / RECIPE).settings():
+        return "max"
+    return Path(place).name if is_of_hub(place) else folder.resolve().name
+
+
+def _labels(wanted: dict[str, _Wanted], against: bool) -> list[str]:
     """What files call the networks, in this order: by their subnets, one of JSON by its id."""
-    subnets = [subnet or "max" for _, subnet in wanted.values()]
+    subnets = [network.called for network in wanted.values()]
     labels = [SubnetConfig.from_json(x).id if x.lstrip()[:1] == "{" else x for x in subnets]
     labels = ["".join(c if c.isalnum() or c in "-." else "_" for c in label) for label in labels]
     if against:
@@ -144,9 +173,8 @@ def _files(test_set: str, labels: Sequence[str]) -> list[str]:
     return [f"evaluation_{test_set}.json", *alignments]
 
 
-def _load(
-    place: str, subnet: str | None, arguments: argparse.Namespace, temporary: Path
-) -> SubnetASR:
+def _load(network: _Wanted, arguments: argparse.Namespace, temporary: Path) -> SubnetASR:
+    place, subnet, _ = network
     bundle = place if is_of_hub(place) else _bundle_of(model_folder(place), temporary)
     try:
         return load(bundle, subnet, device=arguments.device, trusted=arguments.trusted)

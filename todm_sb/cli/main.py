@@ -12,7 +12,7 @@ from io import TextIOWrapper
 from todm_sb import __version__
 from todm_sb.utils.errors import one_line_errors
 from todm_sb.utils.extras import named_packages
-from todm_sb.utils.hub import model_folder
+from todm_sb.utils.hub import is_onnx_folder, model_folder
 from todm_sb.utils.own_modules import import_own
 
 OK, FAILED = 0, 1
@@ -89,7 +89,7 @@ def _module(name: str, argv: Sequence[str]) -> str:
         parser.add_argument("--model", nargs="?")
         model = parser.parse_known_args(argv)[0].model
         light = find_spec("torch") is None
-        if light or (model and (model_folder(model) / "encoder.onnx").is_file()):
+        if light or (model and is_onnx_folder(model_folder(model))):
             return "transcribe_onnx"
     return name.replace("-", "_")
 

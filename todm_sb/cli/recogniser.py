@@ -17,10 +17,10 @@ from todm_sb.search.budget import parse_budget
 from todm_sb.utils.arguments import at_least, check_given_with, path, positive
 from todm_sb.utils.devices import usable_device
 from todm_sb.utils.errors import ConfigError
-from todm_sb.utils.hub import model_folder
+from todm_sb.utils.hub import is_onnx_folder, model_folder
 
-# What tells a folder of a training run, and of ONNX models, from a SpeechBrain folder.
-RUN, ONNX = "history.jsonl", "encoder.onnx"
+# What tells a folder of a training run from a SpeechBrain folder.
+RUN = "history.jsonl"
 
 
 def add_search_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,7 +109,7 @@ def load(
         return SubnetASR.from_bundle(
             folder,
             subnet,
-            None if max_params is None else round(parse_budget(max_params, "params")),
+            None if max_params is None else parse_budget(max_params, "params"),
             None if max_latency is None else 1e3 * parse_budget(max_latency, "latency"),
             run_opts,
         )
@@ -119,7 +119,7 @@ def load(
         raise ConfigError(
             f"{place} is a training run: todm-sb export {place} FOLDER, and name that"
         )
-    if (folder / ONNX).is_file():
+    if is_onnx_folder(folder):
         raise ConfigError(
             f"{place} holds ONNX models, which todm-sb transcribe runs, and no other command: "
             "export a bundle of the same run"

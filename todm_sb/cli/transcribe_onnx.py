@@ -20,11 +20,11 @@ from todm_sb.cli.transcripts import (
     show,
     sources_of_arguments,
 )
-from todm_sb.inference.onnx import OnnxASR, is_onnx_folder
+from todm_sb.inference.onnx import OnnxASR
 from todm_sb.utils.arguments import at_least
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.extras import installing
-from todm_sb.utils.hub import model_folder
+from todm_sb.utils.hub import is_onnx_folder, model_folder
 
 # Options of the same command that need PyTorch, or several subnets.
 ELSEWHERE = (

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from todm_sb.dataio.script import WORD_MARK as WORD_MARK
-from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.errors import ConfigError, quoted
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
@@ -60,9 +60,17 @@ class Detokenizer:
 
         Args:
             tokens: its text.
+
+        Raises:
+            ConfigError: if a line ends in another id than its own.
         """
-        names = [line.rpartition(" ")[0] for line in tokens.rstrip().split("\n")]
-        return cls(_piece_of_name(name) for name in names)
+        pieces = []
+        for i, line in enumerate(tokens.rstrip().split("\n")):
+            name, _, number = line.rpartition(" ")
+            if number.rstrip("\r") != str(i):
+                raise ConfigError(f"line {i + 1}, {quoted(line)}, must end in the id {i}")
+            pieces.append(_piece_of_name(name))
+        return cls(pieces)
 
     def text(self, ids: Iterable[int]) -> str:
         """The text of label ids; bytes that are no UTF-8 are U+FFFD each."""

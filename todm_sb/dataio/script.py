@@ -24,6 +24,11 @@ def begins_word(piece: str | int) -> bool:
     return isinstance(piece, str) and (piece[:1] == WORD_MARK or is_wide(piece[:1] or " "))
 
 
+def split_words(text: str) -> list[str]:
+    """The words of a text: what stands between white space, and each wide character."""
+    return "".join(f" {c} " if is_wide(c) else c for c in text).split()
+
+
 def join_words(words: Iterable[str]) -> str:
     """Words as a text: a space between two, unless one of them is written without."""
     text = ""

@@ -20,7 +20,7 @@ from todm_sb.utils.errors import ConfigError, quoted
 from todm_sb.utils.text_files import BOM
 
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"
-_SECTION = re.compile(r"\\(\d+)-grams:")
+_SECTION = re.compile(r"\\(\d{1,2})-grams:")
 _LOG_10 = math.log(10)
 Context = tuple[str, ...]
 

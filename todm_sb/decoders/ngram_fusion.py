@@ -11,7 +11,7 @@ from sentencepiece import SentencePieceProcessor
 from torch import Tensor
 
 from todm_sb.dataio.detokenizer import Detokenizer
-from todm_sb.dataio.script import WORD_MARK, begins_word
+from todm_sb.dataio.script import WORD_MARK, begins_word, is_wide, split_words
 from todm_sb.decoders.fusion import Fusion
 from todm_sb.decoders.ngram import END, START, Context, NGram
 from todm_sb.decoders.spelling import known_spelling
@@ -29,7 +29,8 @@ class _History(NamedTuple):
 
     Args:
         context: units before the next one.
-        pending: labels of a word that may go on; of pieces there are none.
+        pending: labels since the last one that began a word, which may go on; of pieces there are
+            none.
     """
 
     context: Context
@@ -154,38 +155,42 @@ class WordNGramFusion(_NGramFusion):
         return log_prob + self.model.log_prob(context, END)
 
     def _complete(self, history: _History) -> tuple[Context, float]:
-        """The context after the pending word, and its log-probability."""
-        word = self._detokenizer.text(history.pending).strip()
-        if not word:
-            return history.context, 0.0
-        log_prob = self.model.log_prob(history.context, word)
-        return self.model.context((*history.context, word)), log_prob
+        """The context after what is pending, and its log-probability."""
+        context, log_prob = history.context, 0.0
+        for word in split_words(self._detokenizer.text(history.pending)):
+            log_prob += self.model.log_prob(context, word)
+            context = self.model.context((*context, word))
+        return context, log_prob
 
 
 def ngram_fusion(
     model: NGram, tokenizer: SentencePieceProcessor, weight: float, blank: int = 0
 ) -> Fusion:
-    """Fusion with a model of the tokenizer's pieces, as ``spm_encode`` writes them, or of words. It
-    is of pieces if it knows nothing else, or where words begin; ``spm_encode`` writes letters that
-    no piece has, too.
+    """Fusion with a model of the tokenizer's pieces, as ``spm_encode`` writes them, or of words,
+    which in Chinese and Japanese are characters. It is of pieces if it knows nothing else, and no
+    such character, or where words begin; ``spm_encode`` writes letters that no piece has, too.
 
     Raises:
         ConfigError: if most of its words could never be said.
     """
     pieces = Detokenizer.of_tokenizer(tokenizer).pieces
     names = [tokenizer.id_to_piece(i) if tokenizer.is_byte(i) else x for i, x in enumerate(pieces)]
-    if set(model.words) <= set(names) or any(WORD_MARK in word for word in model.words):
+    all_are_pieces = set(model.words) <= set(names) and not any(map(is_wide, model.words))
+    if all_are_pieces or any(WORD_MARK in word for word in model.words):
         return PieceNGramFusion(model, names, weight, blank)
     frequent = sorted(model.words, key=model.following[()].__getitem__, reverse=True)
     sample = frequent[:SAMPLE]
     strange = [
         word
         for word in sample
-        if tokenizer.unk_id() in tokenizer.encode_as_ids(word) or known_spelling(word, tokenizer)
+        if tokenizer.unk_id() in tokenizer.encode_as_ids(word)
+        or known_spelling(word, tokenizer)
+        or len(split_words(word)) > 1
     ]
     if 2 * len(strange) > len(sample):
         raise ConfigError(
             f"the language model's words, such as {quoted(strange[0])}, are not spelt as the "
-            "transcripts of training were (letter case?): make it from text that is"
+            "transcripts of training were (letter case? Chinese and Japanese: a space after each "
+            "character): make it from text that is"
         )
     return WordNGramFusion(model, pieces, weight, blank)

@@ -17,6 +17,9 @@ from todm_sb.decoders.language_model import ShallowFusion
 from todm_sb.decoders.networks import SearchNetworks, search_networks
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.schema import integer
+
+_COUNT = integer(1, 10**6)
 
 
 class TransducerSearcher(nn.Module):
@@ -26,7 +29,7 @@ class TransducerSearcher(nn.Module):
         model: predictor and joiner are used.
         beam_size: hypotheses kept; 1 is greedy search, which is several times faster.
         max_symbols: labels a frame at most.
-        nbest: hypotheses returned, of a beam search.
+        nbest: hypotheses returned, of a beam search; ``beam_size`` at most.
         lm_module: language model of a beam search, see
             :class:`todm_sb.decoders.language_model.ShallowFusion`.
         lm_weight: its weight; 0 for none.
@@ -34,7 +37,8 @@ class TransducerSearcher(nn.Module):
         fusions: what else is added to the scores of a beam search, such as hot words.
 
     Raises:
-        ConfigError: if there is a weight but no language model, or fusions but no beam.
+        ConfigError: if a number is no integer in its range, or there is a weight but no language
+            model, or fusions but no beam.
     """
 
     def __init__(
@@ -49,6 +53,9 @@ class TransducerSearcher(nn.Module):
         fusions: Sequence[Fusion] = (),
     ) -> None:
         super().__init__()
+        _COUNT(beam_size, "beam_size")
+        _COUNT(max_symbols, "max_symbols")
+        integer(1, beam_size)(nbest, "nbest")
         if fusions and beam_size == 1:
             raise ConfigError("greedy search knows no language model or hot words: beam_size >= 2")
         if lm_weight > 0 and lm_module is None:

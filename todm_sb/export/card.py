@@ -4,4 +4,3 @@
 CARD = "model.json"
 # What it cannot do without.
 KEYS = {"name", "precision", "sample_rate", "max_symbols"}
-FILES = ("features.onnx", "encoder.onnx", "decoder.onnx", "joiner.onnx", "tokens.txt")

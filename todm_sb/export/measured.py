@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 PARETO = "pareto.json"
 Rates = dict[SubnetConfig, dict[str, float]]
+Scored = dict[SubnetConfig, dict[str, Any] | None]
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,12 @@ class Measured:
     Args:
         subnets: with error rates of one data set, so that these are comparable.
         rates: error rates by data set, the one of the subnets first.
+        scored: what these are of; see :class:`todm_sb.bundle.manifest.BundledSubnet`.
     """
 
     subnets: list[BundledSubnet]
     rates: dict[str, Rates]
+    scored: dict[str, Scored]
 
 
 def measured_subnets(
@@ -68,35 +71,33 @@ def measured_subnets(
     configs |= {name: SubnetConfig.from_dict(data) for name, data in named.items() if data}
     found: Rates = {}
     costs: dict[SubnetConfig, dict[str, float]] = {}
-    scored: dict[SubnetConfig, dict[str, Any]] = {}
+    of_search: Scored = {}
     for search in (searches := _searches(run, weights_id(model), causal)):
         left_out = _incomparable(search, searches[0], costs)
         for s in search.subnets:
             own = {key: value for key, value in s.costs.items() if key not in left_out}
             costs[s.config] = {**costs.get(s.config, {}), **own}
             found[s.config] = {**found.get(s.config, {}), _rate_of(search): s.wer}
-            scored[s.config] = search.scored
+            of_search[s.config] = search.scored
         taken = set(configs.values())
         configs |= {s.config.id: s.config for s in search.front() if s.config not in taken}
     tests = _results(run, weights, decoding)
-    rates = {name: _rates_of_test(results, model.encoder.modes) for name, results in tests.items()}
-    if found:
-        rates.pop(dev_set, None)  # of a test, which knows fewer subnets
-        rates = {dev_set: found, **rates}
-    elif tests:
-        scored = _scored_of_test(next(iter(tests.values())), model.encoder.modes)
-    first = next(iter(rates.values()), {})
+    modes, searched = model.encoder.modes, {dev_set: (found, of_search)} if found else {}
+    known = {k: (_rates_of_test(x, modes), _scored_of_test(x, modes)) for k, x in tests.items()}
+    known = {**searched, **known, **searched}  # a test on the dev set knows fewer subnets
+    rates, scored = next(iter(known.values()), ({}, {}))
     subnets = [
         BundledSubnet(
             name,
             space.check(config),
             {**costs.get(config, {}), "params": count_parameters(model, config)},
-            first.get(config, {}),
+            rates.get(config, {}),
             scored.get(config),
         )
         for name, config in configs.items()
     ]
-    return Measured(subnets, rates)
+    all_rates = {name: x for name, (x, _) in known.items()}
+    return Measured(subnets, all_rates, {name: x for name, (_, x) in known.items()})
 
 
 def _incomparable(
@@ -131,9 +132,7 @@ def _rates_of_test(results: list[dict[str, Any]], modes: Sequence[bool]) -> Rate
     return rates
 
 
-def _scored_of_test(
-    results: list[dict[str, Any]], modes: Sequence[bool]
-) -> dict[SubnetConfig, dict[str, Any]]:
+def _scored_of_test(results: list[dict[str, Any]], modes: Sequence[bool]) -> Scored:
     """What the error rates of each subnet are of."""
     return {
         SubnetConfig.pick(result): {key: result[key] for key in SCORED_KEYS}

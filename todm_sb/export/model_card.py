@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from todm_sb.bundle.manifest import BundledSubnet
-from todm_sb.export.measured import Rates
+from todm_sb.export.measured import Rates, Scored
 from todm_sb.training import provenance
 from todm_sb.training.adaptation import RECORD as BEGUN_FROM
 from todm_sb.training.curves import TrainingHistory
@@ -73,6 +73,7 @@ class CardFacts:
         network: what it is, in a few words.
         subnets: those that it holds.
         rates: error rates in percent by data set, of these subnets among others.
+        scored: what these are of.
         family: whether a subnet is chosen when it is loaded.
         language: as the Hub names it, or some.
         license: as the Hub names it.
@@ -85,6 +86,7 @@ class CardFacts:
     network: str
     subnets: Sequence[BundledSubnet]
     rates: Mapping[str, Rates]
+    scored: Mapping[str, Scored]
     family: bool = False
     language: str | list[str] | None = None
     license: str | None = None
@@ -104,7 +106,6 @@ def model_card(facts: CardFacts) -> str:
         model_name=facts.name,
         eval_results=_eval_results(facts) or None,
     )
-    scored = dict.fromkeys(scored_text(s.scored) for s in facts.subnets if s.scored)
     license = "" if facts.license else "No licence is given: ask its author before you use it.\n\n"
     return "\n".join(
         [
@@ -114,7 +115,7 @@ def model_card(facts: CardFacts) -> str:
             "([arXiv:2309.01947](https://arxiv.org/abs/2309.01947)).\n",
             f"{license}## {'Subnets' if len(facts.subnets) > 1 else 'Size and error rates'}\n",
             table_of([_row(s, facts.rates) for s in facts.subnets]) + "\n",
-            *([" ".join(scored) + "\n"] if scored else []),
+            *(f"{line}\n" for line in _scored_lines(facts)),
             *([IN_FLOAT + "\n"] if facts.form == "onnx-int8" and facts.rates else []),
             f"## Use\n\n{_use(facts)}\n",
             "## Training\n",
@@ -165,6 +166,17 @@ def _eval_results(facts: CardFacts) -> list[EvalResult]:
                 metric: dict[str, Any] = {"metric_type": kind.lower(), "metric_name": of}
                 results.append(EvalResult(**where, **metric, metric_value=round(value, 2)))
     return results
+
+
+def _scored_lines(facts: CardFacts) -> list[str]:
+    """What the error rates in the card are of, by data set."""
+    found = [
+        f"{name}: {scored_text(scored)}"
+        for name, of_set in facts.scored.items()
+        for subnet in facts.subnets
+        if (scored := of_set.get(subnet.config))
+    ]
+    return list(dict.fromkeys(found))
 
 
 def _row(subnet: BundledSubnet, rates: Mapping[str, Rates]) -> dict[str, str]:

@@ -18,9 +18,7 @@ from todm_sb.nnet.kaldi_fbank import FLOOR, PREEMPHASIS, KaldiFbank
 FEATURES = "features.onnx"
 
 
-def features_model(
-    fbank: dict[str, Any], metadata: dict[str, str] | None = None
-) -> onnx.ModelProto:
+def features_model(fbank: dict[str, Any]) -> onnx.ModelProto:
     """From samples to what the encoder takes.
 
     Input ``samples`` (N, S), of full scale 1, utterances of one length, at least one sample;
@@ -28,7 +26,6 @@ def features_model(
 
     Args:
         fbank: arguments of :func:`todm_sb.nnet.features.make_fbank`.
-        metadata: written into the file.
     """
     g = Graph()
     samples = g.input("samples", "float", ["N", "S"])
@@ -39,7 +36,7 @@ def features_model(
         x, n_frames = _speechbrain(g, samples, module)
     g.output("x", x, "float", ["N", "T", fbank["n_mels"]])
     g.output("x_lens", g("Expand", n_frames, g.size(samples, 0)), "int64", ["N"])
-    return g.model("features", metadata)
+    return g.model("features")
 
 
 def _kaldi(g: Graph, samples: str, module: KaldiFbank) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from todm_sb.export.onnx_layers import (
     silu,
 )
 from todm_sb.nnet.encoders import onnx_form, streaming
+from todm_sb.nnet.features import check_exportable
 from todm_sb.nnet.predictor import LSTMPredictor, StatelessPredictor
 from todm_sb.nnet.subsampling import KERNEL, ConvSubsampling
 from todm_sb.nnet.transducer import Transducer
@@ -202,19 +203,18 @@ def _d_joint(model: Transducer) -> int:
 
 
 def _normalise(g: Graph, x: str, lengths: str, normalize: InputNormalization) -> str:
+    check_exportable(normalize)
     if normalize.norm_type == "global":
         mean = g.constant(normalize.glob_mean, "features.mean")
         std = g.constant(normalize.glob_std.clamp(min=normalize.epsilon), "features.std")
         return g("Div", g("Sub", x, mean), std)
-    if normalize.norm_type != "sentence":
-        raise ConfigError(f"norm_type must be global or sentence, not {normalize.norm_type}")
     mask = frame_mask(g, lengths, g.size(x, 1))
     n_frames = g("ReduceSum", mask, [1])
     mean = g("Div", g("ReduceSum", g("Mul", x, mask), [1]), n_frames)
     x = g("Sub", x, mean)
     square = g("Mul", g("Mul", x, mask), x)
     std = g("Sqrt", g("Div", g("ReduceSum", square, [1]), n_frames))
-    return g("Div", x, g("Max", std, normalize.epsilon)) if normalize.std_norm else x
+    return g("Div", x, g("Max", std, normalize.epsilon))
 
 
 def _convolve(

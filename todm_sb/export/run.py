@@ -15,13 +15,13 @@ from todm_sb.export.measured import PARETO, Measured, measured_subnets
 from todm_sb.export.model_card import CardFacts, model_card, training_lines
 from todm_sb.export.speechbrain import export_folder
 from todm_sb.nnet.encoders import onnx_form
+from todm_sb.nnet.features import check_exportable
 from todm_sb.nnet.subsampling import KERNEL
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.search.budget import parse_budget
 from todm_sb.search.pareto import SearchResult
 from todm_sb.search.probes import PRECISIONS
 from todm_sb.supernet import SubnetConfig, count_parameters, extract_subnet
-from todm_sb.training.identity import FEATURE_KEYS
 from todm_sb.training.runs import (
     load_run,
     search_folder,
@@ -113,12 +113,19 @@ def common_parts(run: Path, hparams: dict[str, Any]) -> dict[str, Any]:
         hparams: of it, as :func:`todm_sb.training.runs.load_run` gives them.
 
     Raises:
-        ConfigError: if its tokenizer is missing.
+        ConfigError: if its tokenizer is missing, or its features are none that an export can hold.
     """
+    fbank = hparams["features"].fbank
+    if not hasattr(fbank, "options"):
+        raise ConfigError(
+            f"features: an export can hold no {type(fbank).__name__} as fbank: train with "
+            "!apply:todm_sb.nnet.features.make_fbank"
+        )
+    check_exportable(hparams["normalize"])
     return {
         "normalize": hparams["normalize"],
         "tokenizer_path": trained_tokenizer(run, hparams),
-        "fbank": {key: hparams[key] for key in FEATURE_KEYS if key in hparams},
+        "fbank": dict(fbank.options),
         "max_symbols": max_symbols_of(hparams, hparams["model"]),
     }
 
@@ -153,6 +160,7 @@ def _card(
         network=f"{what} for speech recognition: RNN-T, encoder of kind {kind}",
         subnets=measured.subnets,
         rates=measured.rates,
+        scored=measured.scored,
         family=family,
         training=training_lines(run, hparams, hparams["durations"]),
         **told,

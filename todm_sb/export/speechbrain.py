@@ -13,6 +13,7 @@ import torch
 from speechbrain.processing.features import InputNormalization
 
 from todm_sb import __version__
+from todm_sb.nnet.features import check_exportable
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.supernet import SearchSpace
 from todm_sb.utils.ownership import new_export
@@ -85,9 +86,11 @@ def export_folder(
         card: text of the model card, if there is to be one.
 
     Raises:
-        ConfigError: if the folder holds what no export wrote; see
+        ConfigError: if the features are normalised in another way than an export can hold, or the
+            folder holds what no export wrote; see
             :func:`todm_sb.utils.ownership.new_export`.
     """
+    check_exportable(normalize)
     model = model.deployed()
     contents = {
         "model.ckpt": _saved(partial(torch.save, model.state_dict())),

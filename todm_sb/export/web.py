@@ -10,11 +10,12 @@ from typing import Any
 from speechbrain.processing.features import InputNormalization
 
 from todm_sb.bundle.manifest import BundledSubnet
-from todm_sb.export.card import CARD, FILES
+from todm_sb.export.card import CARD
 from todm_sb.export.onnx import REQUIREMENTS, write_both
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.search.probes import PRECISIONS
 from todm_sb.supernet import extract_subnet
+from todm_sb.utils.hub import ONNX_FILES
 from todm_sb.utils.ownership import new_export
 
 
@@ -52,7 +53,7 @@ def export_web(
             export wrote (see :func:`todm_sb.utils.ownership.new_export`).
     """
     folders = [f"{subnet.name}/{precision}" for subnet in subnets for precision in PRECISIONS]
-    names = [f"{of}/{name}" for of in folders for name in (*FILES, CARD)]
+    names = [f"{of}/{name}" for of in folders for name in (*ONNX_FILES, CARD)]
     parts = normalize, tokenizer_path, fbank, max_symbols, longest_seconds
     with new_export(folder, "web", names, card) as new:
         for subnet in subnets:

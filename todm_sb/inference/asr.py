@@ -114,7 +114,7 @@ class SubnetASR(EncoderDecoderASR):
         cls,
         path: str | Path,
         subnet: SubnetConfig | str | None = None,
-        max_params: int | None = None,
+        max_params: float | None = None,
         max_latency_ms: float | None = None,
         run_opts: dict[str, Any] | None = None,
         savedir: str | Path | None = None,

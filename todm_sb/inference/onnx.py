@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,13 @@ from todm_sb.nnet.hop import hop_of
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.hub import ONNX_FILES, model_folder
 
-MODELS = ("features", "encoder", "decoder", "joiner")
+# What each model takes and gives, by name; a stateless decoder has no states.
+MODELS = {
+    "features": ["samples -> x x_lens"],
+    "encoder": ["x x_lens -> encoder_out encoder_out_lens"],
+    "decoder": ["y -> decoder_out", "y h c -> decoder_out next_h next_c"],
+    "joiner": ["encoder_out decoder_out -> logit"],
+}
 TOKENS = "tokens.txt"
 BLANK = 0
 # The quantiser of onnxruntime, as its files say; see :mod:`todm_sb.export.quantize`.
@@ -42,8 +49,8 @@ class OnnxASR:
         token: of the Hub; the one that is stored when None.
 
     Raises:
-        ConfigError: if a model or ``tokens.txt`` is missing or damaged, or the repository cannot be
-            fetched.
+        ConfigError: if a model or ``tokens.txt`` is missing, damaged or of another export, or the
+            repository cannot be fetched.
     """
 
     def __init__(
@@ -58,8 +65,9 @@ class OnnxASR:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = n_threads
         self.features, self.encoder, self.decoder, self.joiner = (
-            _session(folder / f"{name}.onnx", options) for name in MODELS
+            _session(folder, name, options) for name in MODELS
         )
+        self._check_widths(folder)
         # Products in 8 bits have one scale for all that a run is given: whatever else were in a
         # batch would change the numbers of an utterance.
         self._one_by_one = any(
@@ -74,6 +82,14 @@ class OnnxASR:
         self._states = [x for x in self.decoder.get_inputs() if x.name != "y"]
         self._context = self.decoder.get_inputs()[0].shape[1]
         self._detokenizer = _detokenizer(folder / TOKENS, self.joiner.get_outputs()[0].shape[1])
+
+    def _check_widths(self, folder: Path) -> None:
+        """What one model gives is as wide as what the next one takes."""
+        features = [self.features.get_outputs()[0], self.encoder.get_inputs()[0]]
+        joint = [self.encoder.get_outputs()[0], self.decoder.get_outputs()[0]]
+        for tensors in (features, [*joint, *self.joiner.get_inputs()]):
+            if len({x.shape[-1] for x in tensors}) > 1:
+                raise _of_another_writer(folder)
 
     def transcribe_file(self, path: str | Path) -> str:
         """Transcribes a file; if it is longer than the utterances of training, in parts.
@@ -196,11 +212,6 @@ def _together(each: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray
     return np.concatenate(padded), np.concatenate(n_frames)
 
 
-def is_onnx_folder(folder: str | Path) -> bool:
-    """Whether :class:`OnnxASR` is what a folder is for."""
-    return (Path(folder) / "encoder.onnx").is_file()
-
-
 def _resampled(samples: np.ndarray, rate: int, target: int) -> np.ndarray:
     try:
         import soxr
@@ -235,36 +246,54 @@ class _Described(NamedTuple):
 
     @classmethod
     def of(cls, folder: Path, encoder: onnxruntime.InferenceSession) -> _Described:
-        """From the metadata of its file."""
+        """From the metadata of its file.
+
+        Raises:
+            ConfigError: if it has none, or a number makes no sense.
+        """
         try:
             metadata = encoder.get_modelmeta().custom_metadata_map
             fbank = json.loads(metadata["fbank"])
-            rate = int(fbank["sample_rate"])
+            rate, max_symbols = int(fbank["sample_rate"]), int(metadata["max_symbols"])
+            factor, hop = int(metadata["subsampling_factor"]), hop_of(fbank)
             longest = metadata.get("longest_seconds")
-            return cls(
-                int(metadata["max_symbols"]),
-                rate,
-                int(metadata["subsampling_factor"]) * hop_of(fbank) / rate,
-                None if longest is None else float(longest),
-            )
+            seconds = None if longest is None else float(longest)
+            if min(rate, max_symbols, factor, hop) < 1:
+                raise ValueError
+            if seconds is not None and not 0 < seconds < math.inf:
+                raise ValueError
+            return cls(max_symbols, rate, factor * hop / rate, seconds)
         except (KeyError, TypeError, ValueError, ArithmeticError):
-            raise ConfigError(f"{folder} was not written by todm-sb export --format onnx") from None
+            raise _of_another_writer(folder) from None
 
 
-def _session(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-    _existing(path)
+def _session(
+    folder: Path, name: str, options: onnxruntime.SessionOptions
+) -> onnxruntime.InferenceSession:
+    path = _existing(folder / f"{name}.onnx")
     try:
-        return onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has a class of its own for each cause
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"{path} is no ONNX model, or a damaged one: {reason}") from None
+    sides = session.get_inputs(), session.get_outputs()
+    if " -> ".join(" ".join(x.name for x in side) for side in sides) not in MODELS[name]:
+        raise _of_another_writer(path)
+    return session
+
+
+def _of_another_writer(path: Path) -> ConfigError:
+    return ConfigError(f"{path} was not written by todm-sb export --format onnx")
 
 
 def _detokenizer(path: Path, n_labels: int) -> Detokenizer:
+    data = _existing(path).read_bytes()
     try:
-        found = Detokenizer.of_tokens(_existing(path).read_bytes().decode())
+        found = Detokenizer.of_tokens(data.decode())
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is damaged: it is not UTF-8") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path} is damaged: {error}") from None
     if len(found.pieces) != n_labels:
         raise ConfigError(
             f"{path} has {len(found.pieces)} pieces, but joiner.onnx {n_labels} labels: it is "

@@ -42,8 +42,8 @@ def sources_of(paths: Sequence[str], lists: Sequence[str] = ()) -> list[Source]:
 
     Args:
         paths: of files and folders, or :data:`STDIN`.
-        lists: of files that name a file or folder a line, relative to the list; :data:`STDIN` for
-            one on standard input.
+        lists: of files that name a file or folder a line, relative to the list, so that ``-`` is a
+            file of that name; :data:`STDIN` for one on standard input.
 
     Raises:
         ConfigError: if nothing is named, a list cannot be read, or standard input is named twice.
@@ -54,6 +54,7 @@ def sources_of(paths: Sequence[str], lists: Sequence[str] = ()) -> list[Source]:
         what = "closed" if sys.stdin is None else "a terminal"
         raise ConfigError(f"- is standard input, {what} here: send something in, as with < file")
     listed = [path for name in lists for path in _of_list(name)]
+    listed = [os.path.join(os.curdir, path) if path == STDIN else path for path in listed]
     found = [source for path in (*paths, *listed) for source in _of_path(path)]
     if not found:
         raise ConfigError("nothing to transcribe: name audio files, folders that hold some, or -")

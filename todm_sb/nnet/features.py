@@ -63,6 +63,20 @@ def check_window(options: Mapping[str, Any]) -> None:
         raise ConfigError(f"a window of {window} samples is longer than n_fft {options['n_fft']}")
 
 
+def check_exportable(normalizer: Any) -> None:
+    """Checks that an export can hold how features are normalised.
+
+    Args:
+        normalizer: a :class:`speechbrain.processing.features.InputNormalization`, or another.
+
+    Raises:
+        ConfigError: if it cannot.
+    """
+    kind = getattr(normalizer, "norm_type", None)
+    if kind not in ("global", "sentence") or not normalizer.std_norm:
+        raise ConfigError("an export can hold norm_type global or sentence, with std_norm")
+
+
 def empty_filters(fbank: nn.Module) -> int:
     """Mel filters so narrow that no point of the spectrum lies in them: their feature is constant.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 
-from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.errors import ConfigError, quoted
 
 # What a subnet can be searched by: unit, and an example of a budget.
 COSTS = {
@@ -27,14 +28,14 @@ def parse_budget(text: str, cost: str) -> float:
         cost: one of :data:`COSTS`.
 
     Raises:
-        ConfigError: if it is not understood, or not positive.
+        ConfigError: if it is not understood, or not positive and finite.
     """
     factors = _SECONDS if cost == "latency" else _FACTORS
     match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([A-Za-z]*)\s*", text)
     factor = factors.get(match[2]) if match else None
-    if match is None or factor is None or float(match[1]) == 0:
-        raise ConfigError(f"budget {text!r} is no {cost}: write it like {COSTS[cost][1]}")
-    budget = float(match[1]) * factor
+    budget = float(match[1]) * factor if match and factor else 0.0
+    if not 0 < budget < math.inf:
+        raise ConfigError(f"budget {quoted(text)} is no {cost}: write it like {COSTS[cost][1]}")
     return budget if cost == "latency" else round(budget)
 
 

@@ -82,6 +82,11 @@ def is_of_hub(place: str | Path) -> bool:
     return not here and _REPOSITORY.fullmatch(_posix(place)) is not None
 
 
+def is_onnx_folder(folder: Path) -> bool:
+    """Whether a folder is for :class:`todm_sb.inference.OnnxASR`."""
+    return (folder / "encoder.onnx").is_file()
+
+
 def _posix(place: str | Path) -> str:
     return str(place).replace(os.sep, "/")
 

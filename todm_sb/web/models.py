@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from todm_sb.export.card import CARD, FILES, KEYS
+from todm_sb.export.card import CARD, KEYS
 from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.hub import ONNX_FILES
 
 MEND = "write one with: todm-sb export RUN FOLDER --format web"
 
@@ -47,7 +48,7 @@ def find_models(folder: Path) -> list[WebModel]:
     root = folder.resolve()
     # A hidden folder is of an export that is being written.
     folders = [card.parent for card in root.rglob(CARD) if not _hidden(card.relative_to(root))]
-    models = [_model(f, root) for f in folders if any((f / name).exists() for name in FILES)]
+    models = [_model(f, root) for f in folders if any((f / name).exists() for name in ONNX_FILES)]
     if not models:
         raise ConfigError(f"{folder} holds no subnet for the web: {MEND}")
     return sorted(models, key=lambda m: (m.size, m.path))
@@ -58,7 +59,7 @@ def _hidden(path: Path) -> bool:
 
 
 def _model(folder: Path, root: Path) -> WebModel:
-    for name in (CARD, *FILES):
+    for name in (CARD, *ONNX_FILES):
         path = folder / name
         if not path.is_file():
             raise ConfigError(f"{path} is missing: export the folder again")
@@ -70,5 +71,5 @@ def _model(folder: Path, root: Path) -> WebModel:
         card = None
     if not isinstance(card, dict) or not card.keys() >= KEYS:
         raise ConfigError(f"{folder / CARD} does not describe a subnet: export it again")
-    size = sum((folder / name).stat().st_size for name in FILES)
+    size = sum((folder / name).stat().st_size for name in ONNX_FILES)
     return WebModel(folder, folder.relative_to(root).as_posix(), card, size)

@@ -19,7 +19,8 @@ from urllib.parse import quote, urlsplit
 
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.files import sha256_of
-from todm_sb.web import models, runtime
+from todm_sb.utils.hub import ONNX_FILES
+from todm_sb.web import runtime
 from todm_sb.web.models import WebModel
 
 PAGE = Path(__file__).parent / "page"
@@ -95,7 +96,7 @@ def routes(found: Sequence[WebModel], runtime_folder: Path) -> dict[str, Path]:
     served["/"] = PAGE / "index.html"
     served |= {f"/runtime/{name}": runtime_folder / name for name in runtime.FILES}
     for model in found:
-        served |= {f"/{_location(model)}{name}": model.folder / name for name in models.FILES}
+        served |= {f"/{_location(model)}{name}": model.folder / name for name in ONNX_FILES}
     return served
 
 
