@@ -290,6 +290,22 @@ def test_each_technique_can_be_switched_by_its_key(corpus, train, tmp_path, over
     assert (tmp_path / "run" / "results_test-clean.json").exists()
 
 
+def test_without_a_test_set_the_table_is_of_the_dev_set(corpus, train, tiny_run, tmp_path, capfd):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    (run / "results_test-clean.json").unlink()
+    train([*arguments(corpus, run, test_splits="[]"), "--test_only"])
+    assert [path.name for path in run.glob("results_*.json")] == ["results_dev-clean.json"]
+    found = json.loads((run / "results_dev-clean.json").read_text())
+    printed = capfd.readouterr().out.partition("\ndev-clean\n")[2]
+    assert all(f"| {result['subnet']} " in printed for result in found)
+    # Of one checkpoint, and so of the weights that were validated.
+    epochs = [json.loads(x)["valid"] for x in (run / "history.jsonl").read_text().splitlines()]
+    best = min(epochs, key=lambda x: sum(v for k, v in x.items() if k.startswith("WER ")))
+    assert {f"WER {x['subnet']}": x["WER"] for x in found} == pytest.approx(
+        {k: v for k, v in best.items() if k.startswith("WER ")}
+    )
+
+
 # The 960 h recipes take the mini corpus for LibriSpeech; the keys are those that mini.yaml lacks.
 ON_MINI_CORPUS = {
     "model": tiny_model(),

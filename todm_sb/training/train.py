@@ -102,7 +102,9 @@ def train_and_test(
         splits.valid,
         valid_loader_kwargs=loader_kwargs(splits.valid, shuffle=False),
     )
-    for name, test in splits.tests.items():
+    # Where there is no test set, the weights that are deployed are measured on the dev set.
+    tests = splits.tests or {Path(hparams["valid_csv"]).stem: splits.valid}
+    for name, test in tests.items():
         brain.evaluate(test, min_key="WER", test_loader_kwargs=loader_kwargs(test, shuffle=False))
         if sb.utils.distributed.if_main_process():
             results = brain.write_results(Path(hparams["output_folder"]), name)
