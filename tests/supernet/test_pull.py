@@ -64,6 +64,8 @@ def test_what_is_frozen_is_not_pulled_at(make_transducer):
     model.joiner.requires_grad_(False)
     expected = {name: x for name, x in everywhere.items() if not name.endswith(" joiner")}
     torch.testing.assert_close(pull(model, objective), expected)
+    model.encoder.requires_grad_(False)
+    assert pull(model, objective) == {}
 
 
 def test_the_teachers_graph_is_gone_before_the_students_is_built(make_transducer):

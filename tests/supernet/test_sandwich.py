@@ -290,6 +290,15 @@ def test_a_frozen_trunk_learns_nothing_and_the_rest_does(make_transducer):
             assert grad is None
 
 
+def test_a_tensor_that_is_shared_twice_gets_both_gradients():
+    x = torch.ones(2, requires_grad=True)
+    trunk = Trunk(x * 1, LENGTHS, (x * 2,) * 2, x * 3)
+    leaves = trunk.cut()
+    (leaves.shared[0].sum() + 10 * leaves.shared[1].sum()).backward()
+    trunk.backward(leaves)
+    assert x.grad.tolist() == [22, 22]
+
+
 def gradients_of_step(model):
     step(model, Objective(kd_weight=0.5), SUBNETS[:2])
     return gradients(model)

@@ -13,6 +13,8 @@ from todm_sb.training.epoch_position import EpochPosition
         ((7, 9), 9, 4, 7),
         ((1000, None), 203, 1, 1000),  # an older checkpoint
         ((0, 9), 5, 2, 0),
+        ((3, 0), 5, 2, 3),  # of a loader that told no length
+        ((3, 9), 0, 2, 3),
     ],
 )
 def test_an_epoch_goes_on_at_the_same_part(tmp_path, before, now, group, expected):

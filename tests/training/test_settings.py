@@ -254,7 +254,7 @@ def test_named_subnets_can_be_removed_one_by_one_and_all_at_once(key, text, subn
         (["--data_parallel_backend"], "data_parallel_backend cannot be had: start a process"),
         (["--jit"], "jit cannot be had"),
         (["--compile"], "compile cannot be had"),
-        (["--ckpt_interval_minutes=5", "--ckpt_interval_steps=5"], "give one of ckpt_interval_"),
+        (["--ckpt_interval_minutes=5", "--ckpt_interval_steps=5"], "are both above 0: set one"),
     ],
 )
 def test_options_that_training_has_no_use_for_are_refused(options, message):

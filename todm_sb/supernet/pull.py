@@ -56,12 +56,10 @@ def distillation_pull(
         with projection.register_forward_hook(lambda module, inputs, output: seen.append(output)):
             losses, _ = objective(model, trunk, labels, student, lead, batches)
     soft = at(objective.kd_weight, batches) * losses.terms["kd"]
-    places: dict[str, list[Tensor]] = {
-        "projected": _learning(seen),
-        "joiner": _learning(model.joiner.parameters()),
-        "encoder": _learning(model.encoder.layers.parameters()),
-    }
+    places = _places(model, seen)
     wanted = [tensor for tensors in places.values() for tensor in tensors]
+    if not wanted:
+        return {}
     of_soft, of_hard = (
         iter(torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True))
         for loss in (soft, losses.total - soft)
@@ -78,8 +76,14 @@ def distillation_pull(
     return found
 
 
-def _learning(tensors: Iterable[Tensor]) -> list[Tensor]:
-    return [x for x in tensors if x.requires_grad]
+def _places(model: Transducer, projected: list[Tensor]) -> dict[str, list[Tensor]]:
+    """Where the gradients are compared: what of these tensors has one."""
+    places: dict[str, Iterable[Tensor]] = {
+        "projected": projected,
+        "joiner": model.joiner.parameters(),
+        "encoder": model.encoder.layers.parameters(),
+    }
+    return {name: [x for x in tensors if x.requires_grad] for name, tensors in places.items()}
 
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:

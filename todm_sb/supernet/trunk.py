@@ -127,12 +127,12 @@ class Trunk:
 
     def backward(self, leaves: Trunk) -> None:
         """One backward through the trunk with the gradients gathered in :meth:`cut`'s leaves."""
-        gradients = {
-            tensor: leaf.grad
+        pairs = [
+            (tensor, leaf.grad)
             for tensor, leaf in zip(self._tensors(), leaves._tensors(), strict=True)
             if leaf.grad is not None
-        }
-        torch.autograd.backward(list(gradients), list(gradients.values()))
+        ]
+        torch.autograd.backward([tensor for tensor, _ in pairs], [grad for _, grad in pairs])
 
     def _tensors(self) -> list[Tensor]:
         simple = [] if self.simple_predictor is None else [self.simple_predictor]

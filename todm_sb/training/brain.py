@@ -134,15 +134,20 @@ class TODMBrain(sb.Brain):
         if self._optimizer_step_limit_exceeded:  # SpeechBrain would validate one epoch more
             self.hparams.epoch_counter.limit = self.hparams.epoch_counter.current
         if self.checkpointer is not None:
-            self._skip_batches()
             log_those_apart(self.checkpointer, self.wer_of)
         broadcast_weights(self.modules)
         if rank() == 0:
             writer = getattr(getattr(self.hparams, "tensorboard_logger", None), "writer", None)
             self.watch = Watch(Path(self.hparams.output_folder), self.optimizer_step, writer)
 
-    def _skip_batches(self) -> None:
-        """Goes on at the part of the epoch where the checkpoint was written."""
+    def _go_on(self, epoch: int) -> None:
+        """Goes on at the part of the epoch where the checkpoint was written, if it was in one."""
+        if hasattr(self.train_sampler, "set_epoch"):  # before it is told how many batches there are
+            self.train_sampler.set_epoch(epoch)
+        if self.train_sampler is not None:
+            self.position.n_batches = len(self.train_sampler)
+        if self.step == 0 or self.debug or self.checkpointer is None:
+            return
         step = self.position.after(self.step, self.grad_accumulation_factor)
         loader = self.checkpointer.recoverables.get(LOADER)
         if step == self.step or loader is None:
@@ -161,6 +166,7 @@ class TODMBrain(sb.Brain):
         if stage != sb.Stage.TEST:
             self.stopwatch.start(stage.name.lower())
         if stage == sb.Stage.TRAIN:
+            self._go_on(epoch)
             if self.step == 0:
                 self.train_losses.sums.clear()
                 self.average.begin()
@@ -187,7 +193,6 @@ class TODMBrain(sb.Brain):
         self.datasets[stage] = dataset
         loader = super().make_dataloader(dataset, stage, **kwargs)
         if stage == sb.Stage.TRAIN:
-            self.position.n_batches = len(loader)
             check_batches(len(loader), self.grad_accumulation_factor)
             if self.train_sampler is None:
                 self.train_sampler = kwargs.get("batch_sampler")

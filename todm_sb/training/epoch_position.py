@@ -12,12 +12,12 @@ class EpochPosition:
     """Keeps in checkpoints how many batches an epoch has, so that a run that goes on with another
     number of processes, or with batches of another size, goes on at the same part of it.
 
-    ``n_batches`` are those of each process.
+    ``n_batches`` are those of each process in the present epoch; 0 where nobody knows.
     """
 
     def __init__(self) -> None:
         self.n_batches = 0
-        self.n_saved: int | None = None
+        self.n_saved = 0
 
     def after(self, step: int, group: int) -> int:
         """The number of batches, as they are now, after which it goes on.
@@ -27,10 +27,12 @@ class EpochPosition:
                 an optimizer step.
             group: batches that a process gathers gradients of.
         """
-        if self.n_saved in (None, self.n_batches):
+        if not self.n_saved or not self.n_batches:
             return step
         if step == self.n_saved:
             return self.n_batches
+        if self.n_saved == self.n_batches:
+            return step
         return step * self.n_batches // self.n_saved // group * group
 
     def save(self, path: Path) -> None:

@@ -226,7 +226,9 @@ def _check_options(chosen: Mapping[str, Any]) -> None:
         if chosen.get(name):
             raise ConfigError(f"{name} cannot be had: {mend}")
     if chosen["ckpt_interval_minutes"] > 0 and chosen["ckpt_interval_steps"] > 0:
-        raise ConfigError("give one of ckpt_interval_minutes and ckpt_interval_steps")
+        raise ConfigError(
+            "ckpt_interval_minutes and ckpt_interval_steps are both above 0: set one of them to 0"
+        )
 
 
 def _check_use(recipe: Recipe, hparams: Mapping[str, Any]) -> None:

@@ -214,7 +214,8 @@ class SandwichStep:
         labels, trunk = labels.rows(part, host), trunk.cut().rows(part, host)
         model, (teacher, student) = self.shared_part.model, subnets[:2]
         pull = distillation_pull(self.objective, model, trunk, labels, teacher, student, batches)
-        return dict(zip(pull, torch.stack([*pull.values()]).tolist(), strict=True))
+        values = torch.stack([*pull.values()]).tolist() if pull else []
+        return dict(zip(pull, values, strict=True))
 
 
 def _backward_of_share(share: float, backward: Callable[[Tensor], None], loss: Tensor) -> None:
