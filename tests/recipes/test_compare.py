@@ -187,7 +187,7 @@ def test_a_comparison_trains_its_cells_once_and_its_report_shows_them(compare, c
     kept = json.loads((output / "comparison.json").read_text())["splits"]
     assert kept["test-clean"]["sizes"] == rows
 
-    with pytest.raises(ConfigError, match=r"objective\.ctc_weight was 0\.5, is 0\.1"):
+    with pytest.raises(ConfigError, match=r"objective\.ctc_weight was 1\.0, is 0\.1"):
         compare(command(corpus, output, objective="{ctc_weight: 0.1}"))
     assert json.loads((output / "comparison.json").read_text())["splits"] == kept
 

@@ -271,6 +271,7 @@ def test_audio_that_breaks_in_mid_training_is_left_out_and_logged_once(
     [
         {
             "objective": "{kd_weight: 0.0, ctc_weight: 0.0}",
+            "pruning": "null",
             "model": tiny_model(causal=True),
         },
         {
