@@ -145,7 +145,7 @@ def test_losses_are_weighted_as_either_recipe_has_it(scripts, peer):
     brain.stopwatch.stopped["train"] = (0.0, 61.0)
     assert brain.weights() == (0.7, 0.0)
     ours, _ = peer(100.0).prepare("ours", 0.001)
-    assert ours.weights() == (1.0, 0.5)  # mini.yaml's
+    assert ours.weights() == (1.0, 1.0)  # mini.yaml's
 
 
 @pytest.mark.parametrize(

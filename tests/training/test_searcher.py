@@ -146,6 +146,7 @@ def test_what_is_no_searcher_is_refused(make_transducer, searcher, message):
                 "--searcher=!name:todm_sb.decoders.ctc.CTCSearcher",
                 "--model={ctc: False}",
                 "--objective={ctc_weight: 0.0}",
+                "--pruning=null",
             ],
             "CTCSearcher needs a CTC head: set the model's ctc: True",
         ),

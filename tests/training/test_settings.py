@@ -169,7 +169,7 @@ def test_a_plain_setting_that_makes_no_sense_is_one_line(mini, key, text, messag
         ("objective", "{kd_weight: -1}", "kd_weight must be a number"),
         ("lr_annealing", "{lr_batches: 0}", "lr_batches must be a number above 0"),
         ("lr_annealing", "{lr_epochs: x}", "lr_epochs must be a number above 0, not 'x'"),
-        ("pruning", "{by: ctc}", r"cannot be .*: give null or !new:todm_sb\.losses\.pruning\.Pru"),
+        ("pruning", "[5]", r"cannot be .*: give null or !new:todm_sb\.losses\.pruning\.Pru"),
         ("objective", "{ctc_weight: yes please}", "ctc_weight must be a number"),
         ("opt_class", "{betas: [2, 0]}", "betas"),
         ("opt_class", "{no_such: 1}", "no_such"),
