@@ -72,6 +72,10 @@ def run(*args, n=30, baselines=False, **options):
     return search(*args, **options).run(n, baselines, progressbar=False)
 
 
+def test_optuna_does_not_tell_of_each_trial():
+    assert optuna.logging.get_verbosity() == optuna.logging.WARNING
+
+
 def test_the_search_reads_as_many_subnets_as_asked_for_and_none_twice(url, tmp_path):
     log = Log(tmp_path / "log")
     result = run(url, log, n=16)
