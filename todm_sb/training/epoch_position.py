@@ -27,12 +27,10 @@ class EpochPosition:
                 an optimizer step.
             group: batches that a process gathers gradients of.
         """
-        if not self.n_saved or not self.n_batches:
+        if not self.n_saved or self.n_batches in (0, self.n_saved):
             return step
         if step == self.n_saved:
             return self.n_batches
-        if self.n_saved == self.n_batches:
-            return step
         return step * self.n_batches // self.n_saved // group * group
 
     def save(self, path: Path) -> None:
