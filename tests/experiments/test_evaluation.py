@@ -5,14 +5,19 @@ import json
 import numpy as np
 import pytest
 import soundfile
+from sentencepiece import SentencePieceTrainer
 from speechbrain.utils.edit_distance import accumulatable_wer_stats
 
 from todm_sb.bundle.bundle import whole, write_bundle
 from todm_sb.bundle.manifest import BundledSubnet
 from todm_sb.cli import FAILED, OK, main
+from todm_sb.dataio.manifest import Row
+from todm_sb.experiments.compare.bootstrap import relative_difference
+from todm_sb.experiments.evaluation import Evaluated, EvaluationSet, records_of, rows_of
 from todm_sb.export.speechbrain import export_folder
 from todm_sb.inference import SubnetASR
 from todm_sb.supernet import count_parameters, extract_subnet
+from todm_sb.training.error_rates import ErrorRates
 
 
 @pytest.fixture
@@ -53,7 +58,8 @@ def test_error_rates_are_those_counted_by_hand(bundle, bundle_parts, manifest, c
         assert network["insertions"] == pytest.approx(100 * stats["insertions"] / 3)
         assert network["utterances"] == 2
         assert network["left_out"] == {"empty transcript": 1}
-    assert found["networks"][1]["WER difference"].keys() == {"value", "low", "high"}
+    told = {"value", "low", "high", "unit", "units"}
+    assert found["networks"][1]["WER difference"].keys() == told
 
 
 def test_what_cannot_be_decoded_counts_as_deleted(bundle, manifest, capsys):
@@ -164,6 +170,75 @@ def test_what_files_would_be_called_matters_only_where_there_are_some(bundle, ma
     with pytest.raises(SystemExit):
         main(["evaluate", str(bundle), str(manifest), *AB])
     assert "unknown subnet 'a+b'" in capsys.readouterr().err
+
+
+def test_all_networks_are_found_before_any_is_decoded_with(bundle, manifest, capsys, monkeypatch):
+    monkeypatch.setattr("todm_sb.cli.evaluate.evaluate", None)
+    for given in (["--subnet", "max", "--subnet", "mni"], ["--against-subnet", "mni"]):
+        against = ["--against", str(bundle)] if "--against-subnet" in given else []
+        with pytest.raises(SystemExit):
+            main(["evaluate", str(bundle), str(manifest), *against, *given])
+        assert "unknown subnet 'mni'" in capsys.readouterr().err
+
+
+def test_networks_are_judged_by_the_same_words(
+    bundle, bundle_parts, manifest, tmp_path, capsys, monkeypatch
+):
+    """Of a transcript of spaces of no width one tokenizer leaves a word, the other none."""
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(["ZERO ONE SIX", "SEVEN TWO FIVE NINE", "THREE FOUR EIGHT"]),
+        model_prefix=str(tmp_path / "as_it_is"),
+        model_type="char",
+        bos_id=-1,
+        eos_id=-1,
+        normalization_rule_name="identity",
+    )
+    parts = {**bundle_parts, "tokenizer_path": tmp_path / "as_it_is.model"}
+    write_bundle(tmp_path / "other", **parts)
+    argv = ["evaluate", str(bundle), str(manifest), "--against", str(tmp_path / "other")]
+    assert main(argv) == OK
+    manifest.write_text(manifest.read_text() + f"z,1,{tmp_path / 'a.wav'},s,ONE \u200b SIX\n")
+    monkeypatch.setattr("todm_sb.cli.evaluate.evaluate", None)
+    with pytest.raises(SystemExit):
+        main(argv)
+    told = f"the transcript of z is 3 words for {tmp_path / 'other'} max and 2 for {bundle} max"
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("speakers", "unit", "units"),
+    [
+        ("sttsu", "speakers", [[0, 3], [1, 2], [4]]),
+        ("     ", "utterances", [[0], [1], [2], [3], [4]]),
+        ("sssss", "utterances", [[0], [1], [2], [3], [4]]),
+    ],
+)
+def test_speakers_are_drawn_where_the_manifest_tells_them(speakers, unit, units):
+    rows = tuple(Row(str(i), 1.0, "", s.strip(), "", None) for i, s in enumerate(speakers))
+    networks, errors = [], {"a": [0, 2, 1, 3, 0], "b": [1, 2, 0, 1, 2]}
+    for name, n_wrong in errors.items():
+        rates = ErrorRates([name])
+        for i, n in enumerate(n_wrong):
+            rates.append(name, [str(i)], [["X"] * n + ["ONE"] * (4 - n)], [["ONE"] * 4])
+        networks.append(Evaluated(name, rates, EvaluationSet("test", rows), []))
+    ours, theirs = ([sum(errors[x][i] for i in of) for of in units] for x in "ba")
+    expected = {**relative_difference(ours, theirs).to_dict(), "unit": unit, "units": len(units)}
+    records = records_of(networks, {"a": 1, "b": 2})
+    assert records[1]["WER difference"] == expected
+    assert rows_of(records)[1][f"WER difference %, {len(units)} {unit}"].startswith("+0.0 (")
+
+
+def test_two_runs_of_other_letters_need_to_be_told_which(bundle, manifest, tmp_path, capsys):
+    for case in ("upper", "lower"):
+        (tmp_path / case).mkdir()
+        (tmp_path / case / "hyperparams.yaml").write_text(f"letter_case: {case}\n")
+        (tmp_path / case / "history.jsonl").touch()
+    upper, lower = tmp_path / "upper", tmp_path / "lower"
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(upper), str(manifest), "--against", str(lower)])
+    told = capsys.readouterr().err
+    assert f"{upper} with upper and {lower} with lower letters" in told
+    assert "--letter-case" in told
 
 
 @pytest.mark.parametrize(

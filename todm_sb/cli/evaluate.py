@@ -6,7 +6,8 @@ todm-sb evaluate results/mini/1234 test.csv --against exported/other --output sc
 MODEL is a bundle, here or on the Hub, or the folder of a training run, which is trusted (its
 hyperparams.yaml can run code) and left as it is; transcripts get the letter case that it was
 trained with. Differences are relative to the first network,
-with the 95 % interval of a paired bootstrap over utterances.
+with the 95 % interval of a paired bootstrap over speakers or, where the manifest tells none,
+utterances.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import replace
 from functools import partial
 from io import StringIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from todm_sb.bundle.bundle import MANIFEST, read_manifest
 from todm_sb.cli.cutting import cutting_of
@@ -30,7 +31,7 @@ from todm_sb.cli.recogniser import add_search_arguments, decoding_of, load
 from todm_sb.dataio.reading import AS_WRITTEN, Reading
 from todm_sb.dataio.reading import reading_of as reading_of_recipe
 from todm_sb.dataio.text import printable
-from todm_sb.experiments.evaluation import Evaluated, EvaluationSet, evaluate, rows_of
+from todm_sb.experiments.evaluation import Evaluated, EvaluationSet, evaluate, records_of, rows_of
 from todm_sb.inference import SubnetASR
 from todm_sb.space import SubnetConfig
 from todm_sb.supernet import count_parameters
@@ -93,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
         DataError: if a manifest is none.
     """
     check_given_with(arguments, "--against MODEL", "--against-subnet")
-    reading = reading_of(arguments, _own_reading(arguments.model))
+    reading = reading_of(arguments, _own_reading(arguments))
     test_sets = [EvaluationSet.read(x, reading) for x in arguments.manifests]
     names = [test_set.name for test_set in test_sets]
     if len(set(names)) < len(names):
@@ -107,25 +108,26 @@ def run(arguments: argparse.Namespace) -> int:
                 f"--output would write {twice[0]} twice: leave out a subnet, or rename a manifest"
             )
         check_own(arguments.output, files)
+        arguments.output.mkdir(parents=True, exist_ok=True)
     decoding = decoding_of(arguments)
-    failed = False
     evaluated: dict[str, list[Evaluated]] = {name: [] for name in names}
-    parameters: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as temporary:
-        for name, network in wanted.items():
-            asr = _load(network, arguments, Path(temporary))
-            parameters[name] = count_parameters(asr.mods.encoder.model)
-            recogniser = asr.recogniser(decoding)
+        # All before any is decoded with, so that a mistake in the last one costs nothing.
+        networks = {name: _load(x, arguments, Path(temporary)) for name, x in wanted.items()}
+        recognisers = {name: asr.recogniser(decoding) for name, asr in networks.items()}
+        for test_set in test_sets:
+            test_set.check_words({name: asr.tokenizer for name, asr in networks.items()})
+        for name, asr in networks.items():
             for test_set in test_sets:
                 shown = partial(bar, total=len(test_set.sources), desc=test_set.name, unit="utt")
                 found = evaluate(
-                    name, recogniser, asr.tokenizer, test_set, cutting_of(arguments), shown
+                    name, recognisers[name], asr.tokenizer, test_set, cutting_of(arguments), shown
                 )
                 evaluated[test_set.name].append(found)
-                failed = failed or bool(found.faults)
+    parameters = {name: count_parameters(x.mods.encoder.model) for name, x in networks.items()}
     for name, of_networks in evaluated.items():
         _show(name, of_networks, labels, parameters, arguments)
-    return FAILED if failed else OK
+    return FAILED if any(x.faults for found in evaluated.values() for x in found) else OK
 
 
 def _wanted(arguments: argparse.Namespace) -> dict[str, _Wanted]:
@@ -186,12 +188,21 @@ def _is_run(folder: Path) -> bool:
     return (folder / RECIPE).is_file() and (folder / "history.jsonl").exists()
 
 
-def _own_reading(place: str) -> Reading:
-    """How a run reads transcripts, but for their column: a test set can have another one."""
-    if is_of_hub(place) or not _is_run(model_folder(place)):
-        return AS_WRITTEN
-    settings = Recipe(model_folder(place) / RECIPE).settings()
-    return replace(reading_of_recipe(settings), text_column=None)
+def _own_reading(arguments: argparse.Namespace) -> Reading:
+    """How the runs among the networks read transcripts, but for their column: a test set can have
+    another one.
+
+    Raises:
+        ConfigError: if MODEL and that of ``--against`` are two that read them differently.
+    """
+    places = [x for x in (arguments.model, arguments.against) if x and not is_of_hub(x)]
+    runs = [x for x in places if _is_run(model_folder(x))]
+    readings = [reading_of_recipe(Recipe(model_folder(x) / RECIPE).settings()) for x in runs]
+    cases = [x.letter_case for x in readings]
+    if len(set(cases)) > 1 and arguments.letter_case is None:
+        told = " and ".join(f"{x} with {case}" for x, case in zip(runs, cases, strict=True))
+        raise ConfigError(f"{told} letters were trained: say by --letter-case what both are to get")
+    return replace(readings[0], text_column=None) if readings else AS_WRITTEN
 
 
 def _bundle_of(folder: Path, temporary: Path) -> Path:
@@ -214,27 +225,21 @@ def _show(
     parameters: dict[str, int],
     arguments: argparse.Namespace,
 ) -> None:
-    record = {"test set": name, "networks": [_record(x, found[0], parameters) for x in found]}
-    if arguments.output:
-        texts = [json.dumps(record, indent=1) + "\n", *map(_alignments, found)]
-        files = zip(_files(name, labels), texts, strict=True)
-        write_own(arguments.output, {key: text.encode() for key, text in files})
+    record = {"test set": name, "networks": records_of(found, parameters)}
     for fault in dict.fromkeys(fault for x in found for fault in x.faults):
         print(f"error: {printable(fault)}", file=sys.stderr)
     if arguments.json:
         print(json.dumps(record))
-        return
-    print(f"{name}\n\n{table_of(rows_of(found, parameters))}\n\n{scored_text(found[0].scored)}\n")
+    else:
+        print(f"{name}\n\n{table_of(rows_of(record['networks']))}\n")
+        print(f"{scored_text(found[0].scored)}\n")
     if arguments.alignments:
         for x in found:
             print(f"{x.name}\n{_alignments(x)}")
-
-
-def _record(x: Evaluated, first: Evaluated, parameters: dict[str, int]) -> dict[str, Any]:
-    record = {"network": x.name, "parameters": parameters[x.name], **x.rates(), **x.scored}
-    if x is not first:
-        record["WER difference"] = x.against(first).to_dict()
-    return record
+    if arguments.output:
+        texts = [json.dumps(record, indent=1) + "\n", *map(_alignments, found)]
+        files = zip(_files(name, labels), texts, strict=True)
+        write_own(arguments.output, {key: text.encode() for key, text in files})
 
 
 def _alignments(x: Evaluated) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from todm_sb.dataio.faults import EMPTY, Undecodable
 from todm_sb.dataio.manifest import Row
 from todm_sb.dataio.reading import AS_WRITTEN, Reading
 from todm_sb.dataio.text import words_of_text
-from todm_sb.experiments.compare.bootstrap import Interval, relative_difference
+from todm_sb.experiments.compare.results import Tested, compare_error_rates
+from todm_sb.experiments.compare.tables import difference_text
 from todm_sb.inference.recogniser import Cutting, Recogniser, transcribe_sources
 from todm_sb.inference.sources import Source
 from todm_sb.training.error_rates import ErrorRates
@@ -24,6 +25,8 @@ from todm_sb.utils.errors import DataError
 
 # What the network cannot take as it is: the rate is changed, channels are mixed down.
 CONVERSION = Conversion(resample=True, mixdown=True)
+EDITS = ("insertions", "deletions", "substitutions")
+RATES = ("WER", "CER", *EDITS)
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,34 @@ class EvaluationSet:
         left_out = {**self.left_out, EMPTY: self.left_out.get(EMPTY, 0) + n}
         return EvaluationSet(self.name, rows, left_out, lost)
 
+    def check_words(self, tokenizers: Mapping[str, Any]) -> None:
+        """Makes sure that networks are judged by the same words, before anything is decoded.
+
+        Args:
+            tokenizers: of the networks, by name.
+
+        Raises:
+            DataError: if a transcript is of more words for one tokenizer than for another, as they
+                normalise text in different ways.
+        """
+        texts = {row.ID: row.wrds for row in self.rows}
+        texts |= {x.fault.id: x.words for x in self.undecodable}
+        (first, its), *others = tokenizers.items()
+        for id_, text in texts.items():
+            n = len(words_of_text(its, text))
+            for name, tokenizer in others:
+                if (m := len(words_of_text(tokenizer, text))) != n:
+                    raise DataError(
+                        f"{self.name}: the transcript of {id_} is {n} words for {first} and {m} for"
+                        f" {name}: change it, leave it out, or evaluate the two apart"
+                    )
+
+    def speakers(self) -> dict[str, str]:
+        """Who says each utterance, by id; of one whose speaker nobody knows, its id."""
+        told = {row.ID: row.spk_id for row in self.rows}
+        told |= {x.fault.id: x.speaker for x in self.undecodable}
+        return {id_: speaker or id_ for id_, speaker in told.items()}
+
     @property
     def sources(self) -> list[Source]:
         """The audio; names are the utterances' ids."""
@@ -106,45 +137,55 @@ class Evaluated:
     Args:
         name: of the recogniser.
         errors: its error rates.
-        left_out: of the test set.
+        test_set: that they are of.
         faults: why utterances could not be decoded; their words count as deleted.
     """
 
     def __init__(
-        self, name: str, errors: ErrorRates, left_out: dict[str, int], faults: list[str]
+        self, name: str, errors: ErrorRates, test_set: EvaluationSet, faults: list[str]
     ) -> None:
         self.name = name
         self.errors = errors
-        self.left_out = left_out
+        self.test_set = test_set
         self.faults = faults
 
     @property
     def scored(self) -> dict[str, Any]:
         """What the error rates are of, see :func:`todm_sb.utils.tables.scored_text`."""
-        return {**self.errors.scored(), "left_out": self.left_out}
+        return {**self.errors.scored(), "left_out": self.test_set.left_out}
 
     def rates(self) -> dict[str, float]:
         """``WER``, ``CER``, and insertions, deletions and substitutions, in percent of words."""
         words = self.errors.words[self.name].summarize()
-        kinds = ("insertions", "deletions", "substitutions")
         total = max(1, words["num_scored_tokens"])
         return {
             **self.errors.rates()[self.name],
-            **{kind: 100 * words[kind] / total for kind in kinds},
+            **{kind: 100 * words[kind] / total for kind in EDITS},
         }
 
-    def by_utterance(self) -> list[int]:
-        """Word errors of each utterance, in the order of their ids."""
-        return self.errors.by_utterance()["errors"][self.name]
+    def tested(self) -> Tested:
+        """Words, word errors and speaker of each utterance."""
+        found = self.errors.by_utterance()
+        ids, errors = found["utterances"], found["errors"][self.name]
+        speakers = self.test_set.speakers()
+        return Tested(
+            dict(zip(ids, found["words"], strict=True)),
+            dict(zip(ids, errors, strict=True)),
+            {id_: speakers[id_] for id_ in ids},
+        )
 
-    def against(self, other: Evaluated) -> Interval:
+    def against(self, other: Evaluated) -> dict[str, Any]:
         """How much higher the word error rate is than another's, relative to it, in percent, with
-        the interval of a paired bootstrap.
+        the interval of a paired bootstrap over speakers or, where they are not told, utterances.
 
         Args:
-            other: on the same test set.
+            other: on the same test set; see :meth:`EvaluationSet.check_words`.
+
+        Returns:
+            ``value``, ``low``, ``high``, and over how many ``units`` of what (``unit``).
         """
-        return relative_difference(self.by_utterance(), other.by_utterance())
+        found = compare_error_rates({"": [(self.tested(), other.tested())]})
+        return {**found["relative difference"], "unit": found["unit"], "units": found["units"]}
 
 
 def evaluate(
@@ -181,23 +222,38 @@ def evaluate(
         else:
             found = words_of_text(tokenizer, done.transcript.text)
             errors.append(name, [done.source.name], [found], [spoken])
-    return Evaluated(name, errors, test_set.left_out, faults)
+    return Evaluated(name, errors, test_set, faults)
 
 
-def rows_of(found: Sequence[Evaluated], parameters: dict[str, int]) -> list[dict[str, str]]:
-    """A row a recogniser: parameters and error rates, and for all but the first the difference
-    from it.
+def records_of(found: Sequence[Evaluated], parameters: Mapping[str, int]) -> list[dict[str, Any]]:
+    """What is known of each recogniser, for JSON: parameters, error rates and what they are of,
+    and for all but the first the ``WER difference`` from it.
 
     Args:
         found: on the same test set.
         parameters: by name.
     """
-    rows = []
+    records = []
     for one in found:
-        row = {"network": one.name, "parameters": f"{parameters[one.name]:,}"}
-        row |= {f"{key} %": f"{value:.2f}" for key, value in one.rates().items()}
+        record = {"network": one.name, "parameters": parameters[one.name]}
+        record |= {**one.rates(), **one.scored}
         if one is not found[0]:
-            x = one.against(found[0])
-            row["WER difference %"] = f"{x.value:+.1f} ({x.low:+.1f} to {x.high:+.1f})"
+            record["WER difference"] = one.against(found[0])
+        records.append(record)
+    return records
+
+
+def rows_of(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The same as rows of a table.
+
+    Args:
+        records: of :func:`records_of`.
+    """
+    rows = []
+    for record in records:
+        row = {"network": record["network"], "parameters": f"{record['parameters']:,}"}
+        row |= {f"{key} %": f"{record[key]:.2f}" for key in RATES}
+        if x := record.get("WER difference"):
+            row[f"WER difference %, {x['units']} {x['unit']}"] = difference_text(x)
         rows.append(row)
     return rows

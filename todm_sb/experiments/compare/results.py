@@ -26,7 +26,7 @@ class Tested:
     Args:
         words: words of each utterance.
         errors: errors in each.
-        speakers: who says it; empty where nobody knows.
+        speakers: who says it; an utterance whose speaker nobody knows is its own.
         scored: what the error rates are of, see :func:`todm_sb.utils.tables.scored_text`; empty of
             a network that is no run of ours.
     """
@@ -37,12 +37,16 @@ class Tested:
     scored: dict[str, Any] = field(default_factory=dict)
 
     def within(self, fold: str) -> Tested:
-        """The same with the fold's name before the ids, which are unique only within a fold."""
+        """The same with the fold's name before the ids, which are unique only within a fold, as
+        speakers are whom nobody knows."""
         return replace(
             self,
             words={f"{fold}/{key}": n for key, n in self.words.items()},
             errors={f"{fold}/{key}": n for key, n in self.errors.items()},
-            speakers={f"{fold}/{key}": name for key, name in self.speakers.items()},
+            speakers={
+                f"{fold}/{key}": f"{fold}/{key}" if name == key else name
+                for key, name in self.speakers.items()
+            },
         )
 
 
