@@ -57,6 +57,28 @@ def test_an_archive_tells_no_place_and_other_data_may_lie_elsewhere(runs, cells,
     assert there.state(cells[0]) is State.FINISHED
 
 
+def test_manifests_of_ones_own_may_lie_elsewhere_as_may_noise(runs, cells, tmp_path):  # noqa: F811
+    def own(place, noise):
+        csvs = f"train_csv: {place}/a.csv\nvalid_csv: {place}/b.csv\ntest_csvs: [{place}/test.csv]"
+        return f"{csvs}\nnoise_folder: {noise}\n"
+
+    recipe = runs.hparams_file.read_text()
+    runs.hparams_file.write_text(recipe + own("/here", "/here/noise"))
+    runs.freeze()
+    for cell in cells:
+        if runs.folder(cell).exists():
+            (runs.folder(cell) / "options.json").write_text(json.dumps(runs.options(cell)))
+    archive_cells(runs, cells, tmp_path / "kept")
+    assert all("/here" not in f.read_text() for f in (tmp_path / "kept").rglob("*.json"))
+    there = elsewhere(runs, own("/there", "/there/noise"))
+    restore_cells(there, cells, tmp_path / "kept")
+    assert there.state(cells[0]) is State.FINISHED
+    runs.hparams_file.write_text(recipe + own("/here", "null"))
+    with pytest.raises(DataError, match=r"other options \(noise_folder was a folder"):
+        archive = tmp_path / "kept"
+        restore_cells(Runs(tmp_path / "quiet", Recipe(runs.hparams_file)), cells, archive)
+
+
 def test_cells_of_other_options_are_refused_and_nothing_is_written(runs, cells, tmp_path):  # noqa: F811
     archive_cells(runs, cells, tmp_path / "kept")
     runs.hparams_file.write_text(runs.hparams_file.read_text() + "lr: 0.5\n")

@@ -23,6 +23,17 @@ def test_utterances_of_two_folds_that_share_an_id_are_two():
     assert found["WER"] == 100 * 18 / 40
 
 
+def test_speakers_whom_nobody_knows_are_utterances_of_their_folds():
+    """A run writes an utterance's id in place of its speaker."""
+    unknown = ["0", "1"]
+    found = compare_error_rates(
+        {"a-1": pair([9, 1], [5, 4], unknown), "b-1": pair([5, 3], [5, 2], unknown)}
+    )
+    ours, theirs = [[9, 1, 0, 0], [0, 0, 5, 3]], [[5, 4, 0, 0], [0, 0, 5, 2]]
+    assert found["relative difference"] == relative_difference(ours, theirs).to_dict()
+    assert (found["units"], found["unit"]) == (4, "utterances")
+
+
 def test_an_utterance_of_two_seeds_is_one():
     expected = relative_difference([[9, 1], [5, 3]], [[5, 4], [5, 2]]).to_dict()
     for seeds in ([1, 2], ["a-1", "a-2"]):

@@ -15,8 +15,10 @@ from todm_sb.training.curves import TrainingHistory
 from todm_sb.utils.errors import DataError
 from todm_sb.utils.files import read_record, write_atomic
 
-# What a key of the recipe is called that says where this machine has the data.
-PLACE = "data_folder"
+# Keys of a recipe that say where this machine has the data, whose fingerprints tell what they are.
+PLACES = {"data_folder", "data_root", "train_csv", "valid_csv", "test_csvs"}
+# Of what has no fingerprint it is told that it is there.
+UNTOLD = {"noise_folder": "a folder"}
 AGAIN = "delete it, and the cell is run again"
 
 # A finished cell, its files by name, and what was measured after each epoch.
@@ -127,4 +129,6 @@ def _path(archive: Path, cell: Cell) -> Path:
 
 
 def _placeless(options: Mapping[str, str]) -> dict[str, str]:
-    return {key: value for key, value in options.items() if key.split(".")[-1] != PLACE}
+    told = {key: value for key, value in options.items() if PLACES.isdisjoint(key.split("."))}
+    there = [key for key in told.keys() & UNTOLD if told[key] not in ("", "null")]
+    return told | {key: UNTOLD[key] for key in there}
