@@ -69,11 +69,27 @@ def test_a_training_shorter_than_its_cooldown_begins_at_the_full_rate():
 
 @pytest.mark.parametrize(
     "options",
-    [{"cooldown": 0}, {"cooldown": 2}, {"cooldown": "x"}, {"cooldown_epoch": math.nan}],
+    [
+        {"cooldown": 0},
+        {"cooldown": 2},
+        {"cooldown": "x"},
+        {"cooldown_epoch": math.nan},
+        {"cooldown_epoch": "last"},
+    ],
 )
 def test_a_cooldown_out_of_range_is_refused(options):
     with pytest.raises(ConfigError, match="Eden: cooldown"):
         Eden(1.0, 1, 1, **options)
+
+
+def test_a_cooldown_may_never_come():
+    rates = []
+    for options in ({}, {"cooldown_epoch": None}, {"cooldown_epoch": math.inf}):
+        eden = Eden(1.0, lr_batches=10, lr_epochs=2, cooldown=0.5, **options)
+        eden.set_epoch(1000)
+        rates.append(eden.factor())
+    assert rates == [rates[0]] * 3
+    assert rates[0] == pytest.approx(0.5 * (1 + 500**2) ** -0.25)
 
 
 def test_no_warmup_is_a_length_of_zero():

@@ -364,6 +364,7 @@ def test_each_study_of_a_search_keeps_its_own_results(run, tmp_path):
         (["--seed", "1"], "study 'params' is of another seed"),
         (["--population", "3"], "study 'params' is of another population"),
         (["--study", "../s2"], r"cannot be '\.\./s2'"),
+        (["--study", ".."], r"cannot be '\.\.'"),
         (["--cost", "macs", "--budget", "1"], "budget 1 is below the smallest subnet"),
     ):
         with pytest.raises(ConfigError, match=message):

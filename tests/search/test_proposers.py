@@ -148,13 +148,6 @@ def test_local_search_finds_a_better_front_than_random_search(seed):
     assert local < others
 
 
-def test_a_neighbourhood_that_is_known_gives_way_to_random_subnets(tmp_path):
-    study = SharedStudy(tmp_path / "study.db", population_size=2)
-    task = Task(SMALL, study, lambda c: costs(c)["params"], 9e9, 0)
-    trial = SimpleNamespace(number=0)
-    assert [*proposer_class("local")(task).candidates(trial, random.Random(0))] == []
-
-
 class OneAfterAnother:
     """An algorithm that nobody but this file knows."""
 
@@ -171,9 +164,12 @@ class OneAfterAnother:
 
 
 def test_an_algorithm_of_ones_own_is_named_by_its_place(tmp_path):
-    study, result = search(tmp_path, f"{__name__}.OneAfterAnother", space=SMALL, n=3)
-    assert found(study) == SMALL.neighbours(SMALL.max)[:3]
+    budgets = [costs(SMALL.min)["params"], costs(SMALL.max)["params"]]
+    name = f"{__name__}.OneAfterAnother"
+    study, result = search(tmp_path, name, space=SMALL, n=4, budgets=budgets)
+    assert found(study) == [SMALL.max, SMALL.min, *SMALL.neighbours(SMALL.max)[:2]]
     assert [*result.methods] == ["one after another"]
+    assert [result.best(budget).config for budget in budgets] == [SMALL.min, SMALL.max]
 
 
 @pytest.mark.parametrize(
@@ -236,4 +232,4 @@ def test_a_proposal_outside_the_space_is_refused_by_its_name(tmp_path, monkeypat
     proposes = type("Strange", (Own,), {method: lambda self, *_: [outside]})
     monkeypatch.setitem(sys.modules, "own_proposers", SimpleNamespace(Strange=proposes))
     with pytest.raises(ConfigError, match="outside the search space"):
-        search(tmp_path, "own_proposers.Strange", n=2)
+        search(tmp_path, "own_proposers.Strange", n=3)

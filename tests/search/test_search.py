@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import signal
+import time
 from statistics import fmean
 
 import optuna
@@ -261,6 +262,45 @@ def test_the_first_workers_measurements_stand_and_another_task_is_refused(url):
         SharedStudy(url).agree({**task, "checkpoint": "abd"}, dict)
     with pytest.raises(ConfigError, match="an earlier version, which did not record its seed: ch"):
         SharedStudy(url).agree({**task, "seed": 1}, dict)
+
+
+@pytest.mark.parametrize("n_trials", [0, 2])
+def test_a_study_of_another_program_is_refused_and_left_as_it_is(url, n_trials):
+    study = optuna.create_study(storage=url, study_name="params")
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials)
+    with pytest.raises(ConfigError, match=r"study 'params' of .* is not of todm-sb search"):
+        SharedStudy(url, "params").agree({"cost": "params"}, dict)
+    assert len(study.trials) == n_trials
+
+
+def test_a_sign_of_life_that_fails_is_followed_by_others(url, monkeypatch):
+    monkeypatch.setattr("todm_sb.search.study.HEARTBEAT", 0.01)
+    study, beats = SharedStudy(url), []
+
+    def record(trial):
+        beats.append(trial)
+        if len(beats) == 2:
+            raise optuna.exceptions.StorageInternalError("the connection was closed")
+
+    monkeypatch.setattr(study.storage, "record_heartbeat", record)
+
+    def slow(config):
+        while len(beats) < 4:
+            time.sleep(0.01)
+        return 5.0
+
+    assert study.evaluate_one(SEARCH, lambda _: SPACE.min, slow, lambda _: 1.0, 9.0)
+    assert study.finished() == {SPACE.min.id: (SPACE.min, 5.0)}
+
+
+def test_what_died_in_its_first_evaluation_holds_no_other_budget_up(url, tmp_path):
+    log = Log(tmp_path / "log", die_at=1)
+    assert in_processes(1, run, url, log, n=4, budgets=[4000.0]) == [-signal.SIGKILL]
+    deadline = time.monotonic() + 30
+    while SharedStudy(url, grace=1).limits() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    log.die_at = None
+    assert len(run(url, log, n=4, budgets=[5000.0], grace=1).methods[NSGA2.name]) == 4
 
 
 @pytest.mark.parametrize(

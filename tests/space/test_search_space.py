@@ -131,6 +131,12 @@ def test_what_is_no_subnet_is_refused_in_one_line(text):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("wrong", [None, {"layers": [0], "ffn_dims": [1]}, 3])
+def test_what_is_no_name_of_a_subnet_is_refused_in_one_line(wrong):
+    with pytest.raises(ConfigError, match=r"unknown subnet .*: give one of max, min, or JSON"):
+        SearchSpace(2, 1, ffn_dims=(1, 2)).named(wrong)
+
+
 @small_spaces
 def test_the_size_is_the_number_of_different_subnets(space):
     assert space.size == len(all_subnets(space))

@@ -708,8 +708,9 @@ def test_a_loss_without_its_head_is_refused(make_transducer):
 
 
 def test_a_ctc_head_that_learns_nothing_is_of_no_use():
-    with pytest.raises(ConfigError, match="a band by ctc needs a CTC head that learns: set ctc"):
-        Objective(pruning=Pruning(by="ctc"))
+    for never in (0.0, Schedule(0.0)):
+        with pytest.raises(ConfigError, match="a band by ctc needs a CTC head that learns: set"):
+            Objective(never, pruning=Pruning(by="ctc"))
     # All views would be alike soon, and tell nothing.
     with pytest.raises(ConfigError, match="consistency_weight needs a CTC head that learns: set"):
         Objective(consistency_weight=0.2)

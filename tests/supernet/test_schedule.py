@@ -40,6 +40,12 @@ def test_a_schedule_that_makes_no_sense_is_refused(options, message):
         Schedule(**options)
 
 
+def test_a_schedule_is_true_if_it_is_ever_above_zero():
+    assert not Schedule(0.0)
+    assert not Schedule(0.0, 0.0, 1, 2)
+    assert all((Schedule(0.3), Schedule(0.0, 0.1), Schedule(0.1, 0.0)))
+
+
 @pytest.mark.parametrize("wrong", ["0.3", -0.1, None, Schedule, math.nan])
 def test_a_weight_is_a_number_or_what_gives_one(wrong):
     with pytest.raises(ConfigError, match="ctc_weight must be a number"):

@@ -92,12 +92,12 @@ def main(argv: list[str]) -> int:
     try:
         experiment.run(arguments.jobs, not arguments.noprogressbar)
     finally:
-        experiment.keep()
         command = shlex.join(["todm-sb", *imports, "compare", *argv])
         data = {"command": command, **experiment.tables()}
         text = "# Comparison\n\n" + comparison_markdown(data)
         contents = (f"{json.dumps(data, indent=1)}\n".encode(), text.encode(), drawn(data))
         write_own(runs.root, dict(zip(FILES, contents, strict=True)))
+        experiment.keep()
     print(comparison_markdown(data))
     return OK
 

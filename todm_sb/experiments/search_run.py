@@ -37,7 +37,7 @@ from todm_sb.training.runs import (
     search_folder,
     weights_id,
 )
-from todm_sb.training.searcher import decoding_of, searcher_of
+from todm_sb.training.searcher import decoding_of, max_symbols_of, searcher_of
 from todm_sb.utils.devices import usable_device
 from todm_sb.utils.errors import ConfigError
 
@@ -114,7 +114,7 @@ def search_run(options: SearchOptions, deploy: Deploy | None = None) -> tuple[Se
         ConfigError: if the run, a budget, the study or its storage is not as it should be.
     """
     # It needs the extra `search`, and says so where that is missing.
-    from todm_sb.search.search import SubnetSearch, check_budgets
+    from todm_sb.search.search import SubnetSearch, check_budgets, check_limit
 
     cost, seconds = options.cost, options.seconds
     _check(options)
@@ -136,14 +136,12 @@ def search_run(options: SearchOptions, deploy: Deploy | None = None) -> tuple[Se
             return {}
         sample = speech(dev_utterances(hparams, dataset, torch.device("cpu")), n_features)
         on_cpu = copy.deepcopy(model).cpu()
-        return LatencyTable.measure(on_cpu, space, sample).to_dict()
+        max_symbols = max_symbols_of(hparams, model)
+        return LatencyTable.measure(on_cpu, space, sample, max_symbols=max_symbols).to_dict()
 
-    if cost != "latency":  # which is not known yet
-        check_budgets(options.budgets, Costs(model, n_features)(space.min)[cost], cost)
-    if deploy is None:
-        dev_set: DevSet | DeployedDevSet = _dev_set(options, hparams, dataset, tokenizer)
-    else:
-        dev_set = _deployed_dev_set(hparams, tokenizer, deploy(options.run_folder, hparams))
+    if cost != "latency" or given is not None:  # else it is not known yet
+        check_budgets(options.budgets, Costs(model, n_features, given)(space.min)[cost], cost)
+    device = _device(options)
     task = _task(options, hparams, tokenizer, given)
     study = _study(options)
     table = study.agree(task, measure)
@@ -151,6 +149,11 @@ def search_run(options: SearchOptions, deploy: Deploy | None = None) -> tuple[Se
     budgets = list(options.budgets) or evenly_spaced_budgets(
         costs(space.min)[cost], costs(space.max)[cost]
     )
+    check_limit(study, max(budgets), cost)
+    if deploy is None:
+        dev_set: DevSet | DeployedDevSet = _dev_set(device, hparams, dataset, tokenizer)
+    else:
+        dev_set = _deployed_dev_set(hparams, tokenizer, deploy(options.run_folder, hparams))
     drawn = (options.seed, options.algorithm)
     search = SubnetSearch(study, space, dev_set.error_rate, costs, cost, seconds, budgets, *drawn)
     result = search.run(options.evaluations, options.baselines)
@@ -207,13 +210,17 @@ def _write(result: SearchResult, folder: Path) -> None:
     write_html(result, folder / "pareto.html")
 
 
-def _dev_set(
-    options: SearchOptions, hparams: dict[str, Any], dataset: SpeechDataset, tokenizer: Any
-) -> DevSet:
-    """The utterances that subnets are evaluated on, and the supernet, on their device."""
+def _device(options: SearchOptions) -> torch.device:
+    """Where subnets are evaluated."""
     # Of torchrun's processes on a machine each takes its own GPU.
     own = f":{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else ""
-    device = usable_device(options.device + (own if options.device == "cuda" else ""))
+    return usable_device(options.device + (own if options.device == "cuda" else ""))
+
+
+def _dev_set(
+    device: torch.device, hparams: dict[str, Any], dataset: SpeechDataset, tokenizer: Any
+) -> DevSet:
+    """The utterances that subnets are evaluated on, and the supernet, on their device."""
     model = hparams["model"].to(device)
     return DevSet(
         model,
@@ -230,8 +237,7 @@ def _deployed_dev_set(
 ) -> DeployedDevSet:
     """The same utterances for networks that are made of each subnet."""
     utterances = EvaluationSet.read(Path(hparams["valid_csv"]), reading_of(hparams))
-    smallest = hparams["space"].check(hparams["space"].min)
-    return DeployedDevSet(utterances, tokenizer, recogniser_of, smallest)
+    return DeployedDevSet(utterances, tokenizer, recogniser_of, hparams["space"].min)
 
 
 def _task(

@@ -39,7 +39,7 @@ class Eden:
         warmup_batches: length of the warm-up; 0 for none.
         warmup_start: share of the rate at batch 0, in [0, 1].
         cooldown_epoch: epochs after which each further one multiplies the rate by ``cooldown``;
-            below 0, as of a training that is shorter than its cooldown, is 0.
+            below 0, as of a training that is shorter than its cooldown, is 0; None for never.
         cooldown: in (0, 1].
 
     Raises:
@@ -61,7 +61,7 @@ class Eden:
         lr_epochs: float,
         warmup_batches: float = 500,
         warmup_start: float = 0.5,
-        cooldown_epoch: float = math.inf,
+        cooldown_epoch: float | None = None,
         cooldown: float = 1.0,
     ) -> None:
         for name, value in (
@@ -72,8 +72,10 @@ class Eden:
             positive_or_infinite(value, f"Eden: {name}")
         number(0, math.inf)(warmup_batches, "Eden: warmup_batches")
         number(0, 1)(warmup_start, "Eden: warmup_start")
-        if not cooldown_epoch <= 0:  # a recipe's "all but two" may be none
-            positive_or_infinite(cooldown_epoch, "Eden: cooldown_epoch")
+        if cooldown_epoch is None:
+            cooldown_epoch = math.inf
+        if cooldown_epoch != math.inf:  # a recipe's "all but two" may be below 0
+            number(-math.inf, math.inf)(cooldown_epoch, "Eden: cooldown_epoch")
         number(1e-6, 1)(cooldown, "Eden: cooldown")
         self.lr_initial = lr_initial
         self.lr_batches = lr_batches

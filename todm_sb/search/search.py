@@ -55,6 +55,26 @@ def check_budgets(budgets: Sequence[float], smallest: float, cost: str) -> None:
         )
 
 
+def check_limit(study: SharedStudy, limit: float, cost: str) -> None:
+    """Refuses a study that was searched within another largest budget.
+
+    Args:
+        study: shared with the other workers.
+        limit: the largest budget, in the unit of the cost.
+        cost: what is searched by.
+
+    Raises:
+        ConfigError: if it was, or its storage cannot be reached.
+    """
+    with study.connected():
+        for other in study.limits() - {limit}:
+            was, now = (format_cost(x, cost) for x in (other, limit))
+            raise ConfigError(
+                f"study {study.name!r} was searched up to {was}, not {now}: choose another "
+                "name with --study"
+            )
+
+
 class SubnetSearch:
     """The search, as one worker does it.
 
@@ -99,7 +119,9 @@ class SubnetSearch:
         limit = max(self.budgets, default=math.inf)
         self.task = Task(space, study, self._cost, limit, seed)
         self.proposer = proposer_class(algorithm)(self.task)
-        self._first = [space.check(config) for config in self.proposer.first()]
+        # Of these every budget and every picture knows.
+        ends = (space.max, space.min)
+        self._first = [space.check(c) for c in dict.fromkeys([*ends, *self.proposer.first()])]
 
     def run(self, n: int, baselines: bool = True, progressbar: bool = True) -> SearchResult:
         """Searches until ``n`` subnets have been evaluated, by all workers and runs together.
@@ -117,7 +139,7 @@ class SubnetSearch:
         lists = {RANDOM: self.task.random(n), EVENLY_SPACED: self.task.evenly_spaced(n)}
         lists.pop(self.proposer.name, None)  # random search needs no such baseline
         with self.study.connected():
-            self._check_limit()
+            check_limit(self.study, self.task.limit, self.cost)
             self._search(n, progressbar)
             # What a worker that died had claimed of the first subnets is still to be evaluated.
             self._evaluate_all(self._first[:n], SEARCH, progressbar)
@@ -145,14 +167,6 @@ class SubnetSearch:
         return SearchResult(
             self.cost, self.seconds, self.space, subnets, methods, tuple(self.budgets)
         )
-
-    def _check_limit(self) -> None:
-        for limit in self.study.limits() - {self.task.limit}:
-            was, now = (format_cost(x, self.cost) for x in (limit, self.task.limit))
-            raise ConfigError(
-                f"study {self.study.name!r} was searched up to {was}, not {now}: choose another "
-                "name with --study"
-            )
 
     # Evaluation
 

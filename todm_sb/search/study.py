@@ -19,7 +19,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,9 @@ GRACE = 60
 PAUSE = 0.2
 
 SEARCH, BASELINE = "search", "baseline"
+DATABASE_ERRORS = (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError)
+# Of error rate and cost.
+DIRECTIONS = [optuna.study.StudyDirection.MINIMIZE] * 2
 
 
 class SharedStudy:
@@ -79,7 +82,7 @@ class SharedStudy:
                 storage=self.storage,
                 sampler=optuna.samplers.RandomSampler(),
                 study_name=name,
-                directions=["minimize", "minimize"],
+                directions=DIRECTIONS,
                 load_if_exists=True,
             )
             # Trials of another sampler belong to no generation: NSGA-II does not breed from them.
@@ -102,7 +105,7 @@ class SharedStudy:
                 f"storage {_shown(self._place)} needs a driver ({error}); for PostgreSQL: "
                 f"{installing('postgres')}"
             ) from None
-        except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        except DATABASE_ERRORS as error:
             cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
             reason = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
             raise ConfigError(
@@ -120,9 +123,16 @@ class SharedStudy:
             The first worker's measurements.
 
         Raises:
-            ConfigError: if the study is of another task, or the storage cannot be reached.
+            ConfigError: if the study is of another task, or not a search's, or the storage cannot
+                be reached.
         """
         with self.connected():
+            others = self.search.trials and not self._agreements()
+            if others or self.search.directions != DIRECTIONS:
+                raise ConfigError(
+                    f"study {self.name!r} of {_shown(self._place)} is not of todm-sb search: "
+                    "choose another name with --study"
+                )
             if not self._agreements():
                 # A study's attributes can be overwritten; the first of its trials cannot.
                 attributes = {"agreement": {"task": task, "measured": measure()}}
@@ -159,15 +169,15 @@ class SharedStudy:
         }
 
     def limits(self) -> set[float]:
-        """The limits that subnets were searched within."""
+        """The limits that subnets were searched within, the dead workers' left out."""
+        self._fail_the_dead()
         trials = self._trials(TrialState.COMPLETE, TrialState.RUNNING)
         claims = [t.user_attrs["subnet"] for t in trials if "subnet" in t.user_attrs]
         return {claim["limit"] for claim in claims if claim["by"] == SEARCH}
 
     def running(self, by: str | None = None) -> set[str]:
         """The ids of the subnets that are being evaluated, the dead ones' left out."""
-        with _quiet():
-            optuna.storages.fail_stale_trials(self._studies[SEARCH])
+        self._fail_the_dead()
         claims = [t.user_attrs.get("subnet") for t in self._trials(TrialState.RUNNING)]
         return {claim["id"] for claim in claims if claim and by in (None, claim["by"])}
 
@@ -239,6 +249,10 @@ class SharedStudy:
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self._studies[SEARCH].get_trials(deepcopy=False, states=states)
 
+    def _fail_the_dead(self) -> None:
+        with _quiet():
+            optuna.storages.fail_stale_trials(self._studies[SEARCH])
+
     @contextmanager
     def _heartbeat(self, trial_id: int) -> Iterator[None]:
         """Signs of life while the block runs, the first before it: no claim without one."""
@@ -247,7 +261,9 @@ class SharedStudy:
 
         def beat() -> None:
             while not ended.wait(HEARTBEAT):
-                self.storage.record_heartbeat(trial_id)
+                # One that is missed does no harm: the next one comes in time.
+                with suppress(*DATABASE_ERRORS):
+                    self.storage.record_heartbeat(trial_id)
 
         thread = threading.Thread(target=beat, daemon=True)
         thread.start()

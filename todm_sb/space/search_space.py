@@ -198,9 +198,9 @@ class SearchSpace:
         recorded = {"max": self.max, "min": self.min, **(recorded or {})}
         if isinstance(subnet, SubnetConfig):
             return self.check(subnet)
-        if subnet in recorded:
+        if isinstance(subnet, str) and subnet in recorded:
             return self.check(recorded[subnet])
-        if subnet.lstrip().startswith("{"):
+        if isinstance(subnet, str) and subnet.lstrip().startswith("{"):
             return self.check(SubnetConfig.from_json(subnet))
         raise ConfigError(
             f"unknown subnet {quoted(subnet)}: give one of {', '.join([*recorded][:20])}, or JSON "

@@ -46,6 +46,10 @@ class Schedule:
                 f"({self.first_batch})"
             )
 
+    def __bool__(self) -> bool:
+        """Whether the weight is ever above 0, as a number is true."""
+        return bool(self.start or self.end)
+
     def __call__(self, batches: float | None) -> float:
         """The weight after so many reference batches; None for the end of training."""
         end = self.start if self.end is None else self.end

@@ -61,7 +61,8 @@ class TrainingHistory:
     def _draw(self, records: list[dict]) -> None:
         epochs = [r["epoch"] for r in records]
         wer_of = records[-1]["wer_of"]
-        valid = [r["valid"] if r["wer_of"] == wer_of else {} for r in records]
+        # A record of an earlier version does not tell.
+        valid = [r["valid"] if r.get("wer_of") == wer_of else {} for r in records]
         figure = Figure(figsize=(10, 4), layout="constrained")
         losses, rates = figure.subplots(1, 2)
         for name in records[-1]["train"]:

@@ -155,7 +155,7 @@ def search_folder(
     folder = run / "search" / "-".join(parts)
     if study in (None, folder.name):
         return folder
-    if Path(study).name != study or not study.isprintable():
+    if Path(study).name != study or study == ".." or not study.isprintable():
         raise ConfigError(f"a study has a folder of its name, which cannot be {quoted(study)}")
     return folder / study
 

@@ -74,9 +74,9 @@ def test_manifests_of_ones_own_may_lie_elsewhere_as_may_noise(runs, cells, tmp_p
     restore_cells(there, cells, tmp_path / "kept")
     assert there.state(cells[0]) is State.FINISHED
     runs.hparams_file.write_text(recipe + own("/here", "null"))
+    quiet = Runs(tmp_path / "quiet", Recipe(runs.hparams_file))
     with pytest.raises(DataError, match=r"other options \(noise_folder was a folder"):
-        archive = tmp_path / "kept"
-        restore_cells(Runs(tmp_path / "quiet", Recipe(runs.hparams_file)), cells, archive)
+        restore_cells(quiet, cells, tmp_path / "kept")
 
 
 def test_cells_of_other_options_are_refused_and_nothing_is_written(runs, cells, tmp_path):  # noqa: F811

@@ -70,6 +70,29 @@ def starts(runs, cell):
 A, B = Cell("a", 1, {}), Cell("b", 1, {"lr": "0.2"})
 
 
+@pytest.mark.parametrize(
+    ("visible", "options", "expected"),
+    [
+        (None, [], ["0", "1", "0"]),
+        ("5,7", [], ["5", "7", "5"]),
+        ("5,7", ["--device=cuda:1"], ["5,7"] * 3),
+    ],
+)
+def test_cells_side_by_side_have_gpus_of_their_own(
+    make_runs, tmp_path, monkeypatch, visible, options, expected
+):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    runs = make_runs("seconds: 0.5", run_options=options)
+    with (tmp_path / "train.py").open("a") as script:
+        script.write('(folder / "gpu").write_text(os.environ["CUDA_VISIBLE_DEVICES"])\n')
+    cells = [Cell(name, 1, {}) for name in "abc"]
+    run_cells(runs, cells, jobs=3, progressbar=False)
+    assert [(runs.folder(cell) / "gpu").read_text() for cell in cells] == expected
+
+
 def test_a_finished_cell_is_kept(make_runs):
     runs = make_runs()
     assert runs.state(A) is State.NEW

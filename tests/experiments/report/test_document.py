@@ -21,6 +21,14 @@ SPACE = SearchSpace(2, 1, ffn_dims=(16, 32))
 SCORED = {"utterances": 20, "words": 99, "undecodable": 0, "left_out": {}}
 
 
+def test_a_history_goes_on_whose_first_records_do_not_tell_what_they_are_of(tmp_path):
+    history = TrainingHistory(tmp_path)
+    history.write([{"epoch": 1, "train": {"max": 2.0}, "valid": {"WER max": 9.0}}])
+    history.add(2, {"max": 1.0}, {"WER max": 8.0}, {"dev set": "a"})
+    assert [record["epoch"] for record in history.read()] == [1, 2]
+    assert (tmp_path / "curves.png").is_file()
+
+
 @pytest.fixture
 def run(tmp_path):
     """The folder of a training run of one epoch."""

@@ -8,6 +8,8 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 
+import torch
+
 from todm_sb.experiments.compare.cells import Cell, Runs, State
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.progress import bar
@@ -31,7 +33,8 @@ def run_cells(
     Args:
         runs: where the cells are.
         cells: in this order.
-        jobs: cells at a time; they share the cores evenly, unless OMP_NUM_THREADS is set.
+        jobs: cells at a time; they share the cores evenly, unless OMP_NUM_THREADS is set, and
+            each has a GPU of its own, as long as there is one more and no ``--device`` names one.
         progressbar: show how many are finished, and what runs.
         ended: called with each cell that was run here, failed ones too, as soon as it ends.
 
@@ -41,9 +44,9 @@ def run_cells(
     """
     refuse_other_options(runs, cells)
     waiting = [cell for cell in cells if runs.state(cell) is not State.FINISHED]
-    running: dict[str, tuple[Cell, subprocess.Popen]] = {}
+    running: dict[str, tuple[Cell, subprocess.Popen, str | None]] = {}
     problems: list[str] = []
-    environment = _environment(jobs)
+    environment, gpus = _environment(jobs), _gpus(runs)
     done = len(cells) - len(waiting)
     with bar(total=len(cells), initial=done, unit="cell", show=progressbar) as shown:
         try:
@@ -51,8 +54,11 @@ def run_cells(
                 for cell in list(waiting):
                     if len(running) == jobs:
                         break
-                    if process := runs.start(cell, environment):
-                        running[cell.id] = (cell, process)
+                    taken = [gpu for _, _, gpu in running.values()]
+                    gpu = min(gpus, key=taken.count, default=None)
+                    own = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
+                    if process := runs.start(cell, {**environment, **own}):
+                        running[cell.id] = (cell, process, gpu)
                     elif runs.state(cell) is State.FINISHED:
                         shown.update()
                     elif problem := _other_options(runs, cell):
@@ -63,7 +69,7 @@ def run_cells(
                 elsewhere = [f"{cell.id} elsewhere" for cell in waiting[:1]]
                 shown.set_postfix_str(", ".join(list(running) or elsewhere))
                 time.sleep(POLL)
-                for cell, process in list(running.values()):
+                for cell, process, _ in list(running.values()):
                     if process.poll() is not None:
                         del running[cell.id]
                         shown.update()
@@ -71,7 +77,7 @@ def run_cells(
                         if process.returncode:
                             problems.append(_failure(runs, cell, process.returncode))
         finally:
-            for _, process in running.values():
+            for _, process, _ in running.values():
                 process.terminate()
                 process.wait()
     if problems:
@@ -106,6 +112,16 @@ def _environment(jobs: int) -> dict[str, str]:
     # Threads that spin while they wait take the cores from the other cells.
     defaults = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
     return {**defaults, **os.environ}
+
+
+def _gpus(runs: Runs) -> list[str]:
+    """Those that cells are spread over, as CUDA_VISIBLE_DEVICES calls them; none where a cell
+    takes the one that there is, or that is named."""
+    n = torch.cuda.device_count()
+    if n < 2 or any(option.startswith("--device=cuda:") for option in runs.run_options):
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",")[:n] if visible else [str(i) for i in range(n)]
 
 
 def _failure(runs: Runs, cell: Cell, returncode: int) -> str:

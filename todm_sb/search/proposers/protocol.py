@@ -89,7 +89,7 @@ class Proposer(Protocol):
     def __init__(self, task: Task) -> None: ...
 
     def first(self) -> list[SubnetConfig]:
-        """What it begins with, in this order."""
+        """What it begins with, in this order, after max and min."""
         ...
 
     def candidates(self, trial: FrozenTrial, rng: random.Random) -> Iterator[SubnetConfig]:
