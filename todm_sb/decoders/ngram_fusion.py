@@ -15,7 +15,7 @@ from torch import Tensor
 from todm_sb.dataio.detokenizer import Detokenizer
 from todm_sb.dataio.script import WORD_MARK, begins_word, is_wide, split_words
 from todm_sb.decoders.fusion import Fusion
-from todm_sb.decoders.ngram import END, START, Context, NGram
+from todm_sb.decoders.ngram import END, START, UNKNOWN, Context, NGram
 from todm_sb.decoders.spelling import known_spelling
 from todm_sb.nnet.predictor import State
 from todm_sb.utils.errors import ConfigError, quoted
@@ -132,9 +132,8 @@ class PieceNGramFusion(_NGramFusion):
         return self._row_after(history.context)
 
     def _computed(self, context: Context) -> Tensor:
-        levels = [*self.model.backed_off(context)]
-        row = torch.full((len(self.pieces),), levels[-1][0] + self.model.unknown)
-        for total, listed in reversed(levels):
+        row = torch.full((len(self.pieces),), self.model.log_prob(context, UNKNOWN))
+        for total, listed in reversed([*self.model.backed_off(context)]):
             known = [(self._labels[x], total + p) for x, p in listed.items() if x in self._labels]
             if known:
                 labels, log_probs = zip(*known, strict=True)
