@@ -162,6 +162,7 @@ def test_any_config_of_the_space_can_be_chosen(measured):
         ({"max_latency_ms": 1}, "no recorded subnet has latency <= 1 ms; least is 10 ms"),
         ({"subnet": "min", "max_params": 10**9}, "not both"),
         ({"subnet": "huge"}, "unknown subnet 'huge': give one of max, min, deep, wide"),
+        ({"subnet": ""}, "unknown subnet ''"),
         ({"subnet": SubnetConfig((0,), ffn_dims=(7,))}, "outside the search space"),
     ],
 )

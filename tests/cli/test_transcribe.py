@@ -134,6 +134,7 @@ def test_the_subnet_can_be_chosen_by_name_or_limit(bundle, audio, capsys):
     ("options", "message"),
     [
         (["--subnet", "huge"], "unknown subnet 'huge'"),
+        (["--subnet", ""], "unknown subnet ''"),
         (["--max-params", "1"], "no recorded subnet has params <= 1"),
         (["--max-params", "many"], "budget 'many'"),
         (["--max-params", ""], "budget ''"),
@@ -148,6 +149,11 @@ def test_a_yaml_that_could_run_code_is_not_read_unless_trusted(audio, tmp_path, 
     (tmp_path / "hyperparams.yaml").write_text(f"x: !apply:os.mkdir ['{tmp_path / 'pwned'}']")
     assert "add --trusted" in refusal(["transcribe", audio[0], "--model", str(tmp_path)])
     assert not (tmp_path / "pwned").exists()
+
+
+def test_an_empty_name_of_a_subnet_is_none_of_a_speechbrain_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(SubnetASR, "from_supernet", lambda folder, subnet, run_opts: subnet)
+    assert load(tmp_path, subnet="", trusted=True) == ""
 
 
 @pytest.fixture

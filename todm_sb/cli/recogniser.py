@@ -131,6 +131,6 @@ def load(
         )
     if (max_params, max_latency) != (None, None):
         raise ConfigError(f"{place} is no bundle: a limit has nothing to choose from")
-    if subnet:
+    if subnet is not None:
         return SubnetASR.from_supernet(folder, subnet, run_opts=run_opts)
     return SubnetASR.from_hparams(folder, run_opts=run_opts)
