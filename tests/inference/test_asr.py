@@ -7,8 +7,10 @@ import torch
 from speechbrain.utils.fetching import LocalStrategy
 
 from todm_sb.decoders.greedy import greedy_search
+from todm_sb.decoders.hypothesis import Hypothesis
 from todm_sb.export.speechbrain import export_folder
 from todm_sb.inference import StreamingSubnetASR, SubnetASR
+from todm_sb.inference.decoding import Decoding
 from todm_sb.training.runs import weights_id
 from todm_sb.utils.errors import ConfigError, DataError
 
@@ -58,6 +60,30 @@ def test_a_bundle_reads_as_the_network_it_was_written_from(bundle_parts, asr, no
     encoded, lengths = bundle_parts["model"].encoder(*features)
     expected = greedy_search(bundle_parts["model"], encoded, lengths, bundle_parts["max_symbols"])
     assert tokens == [expected[0].tokens]
+
+
+def test_alternatives_are_the_best_of_each_text(asr, noise, monkeypatch):
+    mark, one, two = map(asr.tokenizer.piece_to_id, ("\u2581", "O", "T"))
+    spelt = [[one], [mark, one], [two], [mark, two], [one, two], []]
+    found = [
+        Hypothesis(labels, [*range(len(labels))], [-0.5] * len(labels), -float(i))
+        for i, labels in enumerate(spelt)
+    ]
+
+    def alternatives(nbest):
+        recogniser = asr.recogniser(Decoding(8, nbest))
+        monkeypatch.setattr(recogniser.searcher, "search", lambda *_: [found])
+        return [(x.text, x.score) for x in recogniser.recognise([noise])[0]]
+
+    assert alternatives(8) == [("O", 0.0), ("T", -2.0), ("OT", -4.0), ("", -5.0)]
+    assert alternatives(3) == alternatives(8)[:3]
+    assert alternatives(1) == [("O", 0.0)]
+
+
+def test_as_many_alternatives_are_told_as_the_beam_has_texts_for(asr, noise):
+    beam = [x.text for x in asr.recogniser(Decoding(8, 8)).recognise([noise])[0]]
+    assert len({*beam}) == len(beam) > 2
+    assert [x.text for x in asr.recogniser(Decoding(8, 2)).recognise([noise])[0]] == beam[:2]
 
 
 def test_a_network_that_has_transcribed_can_still_learn(asr, noise):

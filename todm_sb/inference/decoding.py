@@ -31,7 +31,7 @@ class Decoding:
     Args:
         beam_size: hypotheses kept; 1 is greedy search. None for what the network was exported
             with, or, where that is greedy and does not do, :data:`BEAM` or ``nbest``.
-        nbest: alternatives wanted.
+        nbest: alternatives wanted, of different texts: fewer where the beam holds no more.
         hotwords: phrases to prefer, spelt as the transcripts of training are, each with its boost
             a word; or without, then each has :data:`todm_sb.decoders.hotword_file.BOOST`.
         lm: a language model: an n-gram model, a network as of
@@ -75,7 +75,7 @@ class Decoding:
     def searcher(
         self, base: TransducerSearcher, tokenizer: SentencePieceProcessor, device: Any
     ) -> TransducerSearcher:
-        """What searches so.
+        """What searches so; where alternatives are wanted, it finds all that its beam holds.
 
         Args:
             base: of the network, with all that is not said here.
@@ -93,7 +93,7 @@ class Decoding:
             base.model,
             beam_size,
             base.max_symbols,
-            self.nbest,
+            beam_size if self.nbest > 1 else 1,  # some may be of one text
             base.lm if kept else None,
             base.lm_weight if kept else 0.0,
             base.state_beam,
