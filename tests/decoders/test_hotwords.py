@@ -130,6 +130,7 @@ def test_a_list_has_a_phrase_a_line_and_boosts(tmp_path):
         (b"", "lists no hot word"),
         (b"ONE :much\n", "line 1: the boost 'much' is no number"),
         (b"TWO\nONE :inf\n", "line 2: the boost 'inf' is no number"),
+        (b"ONE :-1e308\n", "line 1: the boost '-1e308' is no number up to 10000"),
         (b"\xff\xfe", "is not UTF-8"),
         (None, "No such file"),
     ],

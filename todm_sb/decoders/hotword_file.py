@@ -18,6 +18,8 @@ from todm_sb.utils.text_files import lines, read_text
 
 # Of each word, in log-probability.
 BOOST = 1.0
+# Boosts, and weights of language models, beyond which single precision loses what the network says.
+LARGEST_BOOST = 1e4
 _LINE = re.compile(r"(?P<phrase>.*?)(?:\s+:(?P<boost>\S+))?\s*", re.ASCII)
 
 
@@ -34,7 +36,8 @@ def read_hotwords(path: str | Path, boost: float = BOOST) -> dict[str, float]:
         The boost of each word by phrase.
 
     Raises:
-        ConfigError: if the file is missing, lists nothing, or a boost is no number.
+        ConfigError: if the file is missing, lists nothing, or a boost is no number up to
+            :data:`LARGEST_BOOST`.
     """
     try:
         text = read_text(path)
@@ -59,8 +62,11 @@ def _number(text: str, where: str) -> float:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not math.isfinite(number):
-        raise ConfigError(f"{where}: the boost {quoted(text)} is no number: write it as in CAT :2")
+    if not abs(number) <= LARGEST_BOOST:
+        raise ConfigError(
+            f"{where}: the boost {quoted(text)} is no number up to {LARGEST_BOOST:g}: "
+            "write it as in CAT :2"
+        )
     return number
 
 

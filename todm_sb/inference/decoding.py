@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from sentencepiece import SentencePieceProcessor
 from torch import nn
 
 from todm_sb.decoders.fusion import Fusion
-from todm_sb.decoders.hotword_file import BOOST, hotword_graph
+from todm_sb.decoders.hotword_file import BOOST, LARGEST_BOOST, hotword_graph
 from todm_sb.decoders.ngram import NGram, read_arpa
 from todm_sb.decoders.ngram_fusion import ngram_fusion
 from todm_sb.decoders.transducer import TransducerSearcher
@@ -60,8 +59,11 @@ class Decoding:
                 f"hotwords {quoted(self.hotwords)} is one text: give a list, or a dict"
             )
         boosts = self.hotwords.values() if isinstance(self.hotwords, Mapping) else ()
-        if not all(map(math.isfinite, (*boosts, self.lm_weight))):
-            raise ConfigError("boosts of hot words and the language model's weight must be finite")
+        if not all(abs(x) <= LARGEST_BOOST for x in (*boosts, self.lm_weight)):
+            raise ConfigError(
+                "boosts of hot words and the language model's weight must be finite, and "
+                f"{LARGEST_BOOST:g} at most"
+            )
         if self.beam_size == 1 and self._needs_beam:
             raise ConfigError(
                 "a beam of 1 is greedy search, which knows no hot words or language model: "
