@@ -193,7 +193,7 @@ def test_unk_stands_for_words_that_are_not_listed_after_others_and_before(tmp_pa
         ("XYZ", "THE", -0.1 - 1),
         ("CAT", "XYZ", -0.1 - 3),
     ):
-        found = model.log_prob(model.context((history,)), word) / math.log(10)
+        found = model.log_prob((history,), word) / math.log(10)
         assert found == pytest.approx(expected)
     fusion = PieceNGramFusion(model, [" ", "THE", "XYZ", "CAT"], math.log10(math.e))
     _, state = fusion.predict(torch.zeros(2, dtype=torch.long))

@@ -63,7 +63,7 @@ class NGram:
         return word if word in words or word == START or UNKNOWN not in words else UNKNOWN
 
     def backed_off(self, context: Context) -> Iterator[tuple[float, dict[str, float]]]:
-        """Where a word after a context is looked for, the longest context first.
+        """Where a word after a context of :meth:`context` is looked for, the longest one first.
 
         Yields:
             What is added to the log-probabilities, and these, by word.
@@ -77,11 +77,11 @@ class NGram:
         """Log-probability of a word.
 
         Args:
-            context: words before it, as :meth:`context` gives them.
+            context: words before it.
             word: it, or ``</s>`` for the end.
         """
         total, word = 0.0, self._listed(word)
-        for total, words in self.backed_off(context):
+        for total, words in self.backed_off(self.context(context)):
             if word in words:
                 return total + words[word]
         return total + self.unknown
