@@ -3,7 +3,7 @@
 import copy
 
 JUNK = (
-    *(None, True, False, 0, -1, 1, 2, 3, 17, 2**31, 2**63, 10**30, 0.5, -0.0, 1e308),
+    *(None, True, False, 0, -1, 1, 2, 3, 17, 2**31, 2**63, 10**30, 10**400, 0.5, -0.0, 1e308),
     *(float("nan"), float("inf"), "", "../x", "\0", "\n", "\x1b[2J", "x" * 10_000),
     *("any", "three", "lstm", "kaldi", "todm_sb bundle"),
     *([], {}, [[]], [1], [0] * 1000, [3, 2, 1], {"a": 1}),
@@ -25,7 +25,7 @@ def mutated(data, rng):
     for _ in range(rng.choice((1, 1, 2))):
         container, key = rng.choice(list(places(whole)))
         value, kind = container[key], rng.randrange(5)
-        if kind == 0 and type(value) in (int, float):
+        if kind == 0 and type(value) in (int, float) and abs(value) < 1e300:
             container[key] = value + rng.choice((-1, 1, 1000)) * rng.choice((1, 0.5))
         elif kind == 1 and container is not whole:
             del container[key]

@@ -162,6 +162,7 @@ def test_any_config_of_the_space_can_be_chosen(measured):
         ({"max_latency_ms": 1}, "no recorded subnet has latency <= 1 ms; least is 10 ms"),
         ({"subnet": "min", "max_params": 10**9}, "not both"),
         ({"subnet": "huge"}, "unknown subnet 'huge': give one of max, min, deep, wide"),
+        ({"subnet": ""}, "unknown subnet ''"),
         ({"subnet": SubnetConfig((0,), ffn_dims=(7,))}, "outside the search space"),
     ],
 )
@@ -365,6 +366,27 @@ def test_a_tokenizer_of_other_pieces_is_refused(bundle):
     # Field 1 of the protobuf is a repeated piece: one more makes 18.
     rewrite(bundle, tokenizer=whole + b"\x0a\x08\x0a\x01#\x15\0\0\0\0")
     assert "18 pieces, but the network 17 labels" in refusal(bundle)
+
+
+def field(number, data):
+    """A field of bytes in protobuf's form."""
+    length, rest = b"", len(data)
+    while rest > 127:
+        length, rest = length + bytes([rest & 127 | 128]), rest >> 7
+    return bytes([number << 3 | 2]) + length + bytes([rest]) + data
+
+
+TRIE = b"\0\xfc\xff\x7f\0\xff\xff\x7f" * 128  # its nodes lead far out of it
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [field(1, field(1, b"A" * 2_000_000)), field(3, field(2, b"\0\4\0\0" + TRIE + b"\0"))],
+    ids=["a long piece", "a map of characters that leads out of itself"],
+)
+def test_a_tokenizer_that_crashes_older_versions_of_sentencepiece_is_refused(bundle, attack):
+    rewrite(bundle, tokenizer=(bundle / "tokenizer.model").read_bytes() + attack)
+    assert "no SentencePiece model" in refusal(bundle)
 
 
 def test_a_tokenizer_cannot_command_a_terminal(bundle):

@@ -134,6 +134,7 @@ def test_the_subnet_can_be_chosen_by_name_or_limit(bundle, audio, capsys):
     ("options", "message"),
     [
         (["--subnet", "huge"], "unknown subnet 'huge'"),
+        (["--subnet", ""], "unknown subnet ''"),
         (["--max-params", "1"], "no recorded subnet has params <= 1"),
         (["--max-params", "many"], "budget 'many'"),
         (["--max-params", ""], "budget ''"),
@@ -148,6 +149,11 @@ def test_a_yaml_that_could_run_code_is_not_read_unless_trusted(audio, tmp_path, 
     (tmp_path / "hyperparams.yaml").write_text(f"x: !apply:os.mkdir ['{tmp_path / 'pwned'}']")
     assert "add --trusted" in refusal(["transcribe", audio[0], "--model", str(tmp_path)])
     assert not (tmp_path / "pwned").exists()
+
+
+def test_an_empty_name_of_a_subnet_is_none_of_a_speechbrain_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(SubnetASR, "from_supernet", lambda folder, subnet, run_opts: subnet)
+    assert load(tmp_path, subnet="", trusted=True) == ""
 
 
 @pytest.fixture
@@ -175,8 +181,9 @@ def test_folders_and_lists_name_what_is_in_them_and_order_stays(bundle, folder, 
     one_by_one = [lines_of(capsys, [folder / x, "--model", bundle])[0] for x in names]
     assert lines_of(capsys, [folder, "--model", bundle]) == one_by_one
     # Batches of one and of all give the same.
-    short = [folder, "--model", bundle, "--batch-seconds", 0.1]
-    assert lines_of(capsys, short) == one_by_one
+    for seconds in (0.1, 1e308):
+        argv = [folder, "--model", bundle, "--batch-seconds", seconds]
+        assert lines_of(capsys, argv) == one_by_one
     (folder / "list").write_text("b.wav\n\na.flac\n")
     listed = lines_of(capsys, ["--list", folder / "list", "--model", bundle])
     assert listed == [one_by_one[1], one_by_one[0]]
@@ -307,6 +314,8 @@ def test_long_audio_is_cut_unless_it_is_told_not_to_be(bundle, tmp_path, capsys)
         (["AUDIO", "--beam-size", "1", "--hotwords", "HOT"], "a beam of 1 is greedy search"),
         (["AUDIO", "--hotwords", "nowhere"], "hot words nowhere: No such file"),
         (["AUDIO", "--hotwords", "HOT", "--hotwords-boost", "nan"], "--hotwords-boost nan"),
+        (["AUDIO", "--hotwords", "HOT", "--hotwords-boost", "1e5"], "boost 100000 is no number up"),
+        (["AUDIO", "--lm", "LM", "--lm-weight", "1e308"], r"weight 1e\+308 is no number up"),
         (["AUDIO", "--hotwords-boost", "3"], "--hotwords-boost is of --hotwords FILE"),
         (["AUDIO", "--lm", "nowhere"], "nowhere cannot be read"),
         (["AUDIO", "--lm-weight", "3"], "--lm-weight is of --lm FILE"),
@@ -317,6 +326,10 @@ def test_long_audio_is_cut_unless_it_is_told_not_to_be(bundle, tmp_path, capsys)
         (["AUDIO", "--format", "ctm", "--reference"], "no place for a --reference"),
         (["AUDIO", "AUDIO", "--output", "OUT"], "would both be written as good"),
         (["AUDIO", "--output", "HOT"], "is a file: name a folder"),
+        (
+            [".written.wav", "--format", "json", "--output", "OUT"],
+            r"out/\.written\.json is the list of what this command wrote: choose another name",
+        ),
         (["AUDIO", "AUDIO", "--format", "ctm"], "would both be written as good"),
         (["my file.wav", "my_file.flac", "--format", "ctm"], "would both be written as my_file"),
         ([], "nothing to transcribe"),

@@ -134,8 +134,10 @@ def assert_all_get(gain, model, encoded, lengths, fusion):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("blank", [0, 3])
 @pytest.mark.parametrize(("max_symbols", "n_frames"), [(1, (4, 3)), (2, (2, 1))])
-def test_a_beam_that_holds_everything_sums_all_alignments(model, max_symbols, n_frames):
+def test_a_beam_that_holds_everything_sums_all_alignments(model, max_symbols, n_frames, blank):
+    model.blank = model.predictor.blank = blank
     encoded, lengths = frames_of(model, *n_frames)
     size = 3**5
     options = {"max_symbols": max_symbols, "state_beam": math.inf}

@@ -6,7 +6,7 @@ import random
 
 import pytest
 import torch
-from sentencepiece import SentencePieceProcessor
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from speechbrain.utils.edit_distance import wer_details_for_batch
 from test_beam_search import assert_all_get, frames_of
 
@@ -130,6 +130,7 @@ def test_a_list_has_a_phrase_a_line_and_boosts(tmp_path):
         (b"", "lists no hot word"),
         (b"ONE :much\n", "line 1: the boost 'much' is no number"),
         (b"TWO\nONE :inf\n", "line 2: the boost 'inf' is no number"),
+        (b"ONE :-1e308\n", "line 1: the boost '-1e308' is no number up to 10000"),
         (b"\xff\xfe", "is not UTF-8"),
         (None, "No such file"),
     ],
@@ -197,22 +198,54 @@ def test_a_tokenizer_of_both_cases_takes_rare_capitals_in_bytes_as_in_training(
     hotword_graph({word: 1.0}, tokenizer)
 
 
-def test_phrases_of_scripts_without_spaces_are_found_within_a_text(tmp_path):
-    from sentencepiece import SentencePieceTrainer
+@pytest.fixture
+def make_tokenizer(tmp_path):
+    """Builds a tokenizer of the characters of some texts."""
 
-    SentencePieceTrainer.train(
-        sentence_iterator=iter(["我要去北京", "北京在哪里", "今天天气好"]),
-        model_prefix=str(tmp_path / "han"),
-        model_type="char",
-        bos_id=-1,
-        eos_id=-1,
-        character_coverage=1.0,
-        vocab_size=15,
+    def make(*texts):
+        SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_prefix=str(tmp_path / "chars"),
+            model_type="char",
+            bos_id=-1,
+            eos_id=-1,
+            character_coverage=1.0,
+            vocab_size=len({*"".join(texts)} - {" "}) + 2,
+        )
+        return SentencePieceProcessor(model_file=str(tmp_path / "chars.model"))
+
+    return make
+
+
+@pytest.mark.parametrize("text", ["Call Anna.", "Anna, call!", "Is Anna's?", "Is it (Joe, Anna)?"])
+def test_punctuation_ends_a_word(make_tokenizer, text):
+    tokenizer = make_tokenizer(text, "Annas Anna\u0308")
+    graph = hotword_graph({"Anna": 2.0}, tokenizer)
+    assert walk(graph, [tokenizer.encode_as_ids(text)])[1].item() == pytest.approx(2.0)
+    for other in ("Annas", "Anna\u0308"):
+        assert walk(graph, [tokenizer.encode_as_ids(other)])[1].item() == 0
+
+
+@pytest.mark.parametrize(
+    ("phrase", "text", "other"),
+    [
+        ("北京", "我要去北京北", "今天天气好气"),
+        ("กรุงเทพ", "ฉันไปกรุงเทพวันนี้", "ฉันไปวันนี้"),
+        ("ວຽງ", "ຢູ່ວຽງຈັນ", "ຢູ່ຈັນ"),
+        ("ភ្នំ", "ទៅភ្នំពេញ", "ទៅពេញ"),
+        ("ရန်ကုန်", "သူရန်ကုန်မှာ", "သူမှာ"),
+    ],
+)
+def test_phrases_of_scripts_without_spaces_are_found_within_a_text(
+    make_tokenizer, phrase, text, other
+):
+    tokenizer = make_tokenizer(phrase, text, other)
+    graph = hotword_graph({phrase: 1.0}, tokenizer)
+    whole, within, none = (
+        walk(graph, [tokenizer.encode_as_ids(x)])[1].item() for x in (phrase, text, other)
     )
-    tokenizer = SentencePieceProcessor(model_file=str(tmp_path / "han.model"))
-    graph = hotword_graph({"北京": 1.0}, tokenizer)
-    _, scores = walk(graph, [tokenizer.encode_as_ids(x) for x in ("我要去北京", "今天天气好")])
-    assert scores.tolist() == [2.0, 0.0]
+    assert whole == within == pytest.approx(2.0 if phrase == "北京" else 1.0)
+    assert none == 0
 
 
 class Heard:

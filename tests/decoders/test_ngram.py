@@ -41,12 +41,14 @@ def arpa_text(ngrams, separator="\t"):
     return text + "\n\\end\\\n"
 
 
+def listed(words):
+    return tuple(word if word in WORDS else "<unk>" for word in words)
+
+
 def katz(ngrams, history, word):
-    """Base 10, as in the textbook."""
+    """Base 10, as in the textbook, of words that are listed."""
     if (*history, word) in ngrams:
         return ngrams[(*history, word)][0]
-    if not history:
-        return ngrams[("<unk>",)][0]
     weight = ngrams[history][1] if history in ngrams else 0.0
     return weight + katz(ngrams, history[1:], word)
 
@@ -66,15 +68,15 @@ def test_a_model_is_katzs_formula(ngrams, path):
     assert model.words == ["A", "B", "C"]
     for *history, word in itertools.product([*WORDS, "NEVER"], repeat=4):
         context = model.context(tuple(history))
-        assert context == tuple(history[1:])
-        expected = math.log(10) * katz(ngrams, context, word)
+        assert context == listed(history[1:])
+        expected = math.log(10) * katz(ngrams, context, *listed([word]))
         assert model.log_prob(context, word) == pytest.approx(expected, abs=1e-9)
 
 
 def sentence_score(ngrams, words):
     """Natural logarithm of a sentence's probability, its end among it."""
     history, total = ("<s>",), 0.0
-    for word in (*words, "</s>"):
+    for word in (*listed(words), "</s>"):
         total += katz(ngrams, history[-2:], word)
         history += (word,)
     return math.log(10) * total
@@ -176,6 +178,27 @@ def test_bytes_are_units_of_a_model_of_pieces(tmp_path, byte_tokenizer_path):
     labels = [tokenizer.piece_to_id(x) for x in ("E", "<0x5A>", "<0xC5>", "<0xC4>")]
     found = gains[0, labels] / math.log(10)
     assert found.tolist() == pytest.approx([-2, -1, -1, -2])
+
+
+def test_unk_stands_for_words_that_are_not_listed_after_others_and_before(tmp_path):
+    path = tmp_path / "unk.arpa"
+    path.write_text(
+        "\\1-grams:\n-3 <unk> -0.1\n-1 THE -0.5\n-1 </s>\n-1 <s> -0.2\n-1 CAT -0.1\n"
+        "\\2-grams:\n-0.3 THE <unk>\n-0.2 <unk> CAT\n\\end\\\n"
+    )
+    model = read_arpa(path)
+    for history, word, expected in (
+        ("THE", "XYZ", -0.3),
+        ("XYZ", "CAT", -0.2),
+        ("XYZ", "THE", -0.1 - 1),
+        ("CAT", "XYZ", -0.1 - 3),
+    ):
+        found = model.log_prob((history,), word) / math.log(10)
+        assert found == pytest.approx(expected)
+    fusion = PieceNGramFusion(model, [" ", "THE", "XYZ", "CAT"], math.log10(math.e))
+    _, state = fusion.predict(torch.zeros(2, dtype=torch.long))
+    gains, _ = fusion.predict(torch.tensor([1, 2]), state)
+    assert gains.flatten().tolist() == pytest.approx([0, -1.5, -0.3, -1.5, 0, -1.1, -3.1, -0.2])
 
 
 def test_a_word_that_is_not_known_is_as_rare_as_the_rarest_not_as_the_start(tmp_path):

@@ -7,8 +7,11 @@ import torch
 from speechbrain.utils.fetching import LocalStrategy
 
 from todm_sb.decoders.greedy import greedy_search
+from todm_sb.decoders.hypothesis import Hypothesis
 from todm_sb.export.speechbrain import export_folder
-from todm_sb.inference import StreamingSubnetASR, SubnetASR
+from todm_sb.inference import StreamingSubnetASR, SubnetASR, recogniser
+from todm_sb.inference.decoding import Decoding
+from todm_sb.inference.subnet_recogniser import SubnetRecogniser
 from todm_sb.training.runs import weights_id
 from todm_sb.utils.errors import ConfigError, DataError
 
@@ -58,6 +61,56 @@ def test_a_bundle_reads_as_the_network_it_was_written_from(bundle_parts, asr, no
     encoded, lengths = bundle_parts["model"].encoder(*features)
     expected = greedy_search(bundle_parts["model"], encoded, lengths, bundle_parts["max_symbols"])
     assert tokens == [expected[0].tokens]
+
+
+def test_of_many_files_few_are_held_and_each_reads_as_alone(asr, noise, save, monkeypatch):
+    monkeypatch.setattr(recogniser, "WINDOW_FILES", 2)
+    lengths = (RATE, 300, RATE // 2, 4000, RATE)
+    paths = [save(noise[:n], name=f"{i}.wav") for i, n in enumerate(lengths)]
+    heard, own_load, own_recognise = [], SubnetRecogniser.load, SubnetRecogniser.recognise
+
+    def load(self, path):
+        heard.append(path)
+        return own_load(self, path)
+
+    def recognise(self, waves):
+        heard.append(len(waves))
+        return own_recognise(self, waves)
+
+    monkeypatch.setattr(SubnetRecogniser, "load", load)
+    monkeypatch.setattr(SubnetRecogniser, "recognise", recognise)
+    found = asr.transcribe(paths)
+    assert heard == [*paths[:2], 2, *paths[2:4], 2, paths[4], 1]
+    assert [x.text for x in found] == [asr.transcribe([path])[0].text for path in paths]
+    assert [x.seconds for x in found] == [n / RATE for n in lengths]
+    for missing in ("x.wav", "y.wav"):
+        paths.insert(1, missing)
+    with pytest.raises(DataError, match=r"^audio file y\.wav does not exist$"):
+        asr.transcribe(paths)
+
+
+def test_alternatives_are_the_best_of_each_text(asr, noise, monkeypatch):
+    mark, one, two = map(asr.tokenizer.piece_to_id, ("\u2581", "O", "T"))
+    spelt = [[one], [mark, one], [two], [mark, two], [one, two], []]
+    found = [
+        Hypothesis(labels, [*range(len(labels))], [-0.5] * len(labels), -float(i))
+        for i, labels in enumerate(spelt)
+    ]
+
+    def alternatives(nbest):
+        found_by = asr.recogniser(Decoding(8, nbest))
+        monkeypatch.setattr(found_by.searcher, "search", lambda *_: [found])
+        return [(x.text, x.score) for x in found_by.recognise([noise])[0]]
+
+    assert alternatives(8) == [("O", 0.0), ("T", -2.0), ("OT", -4.0), ("", -5.0)]
+    assert alternatives(3) == alternatives(8)[:3]
+    assert alternatives(1) == [("O", 0.0)]
+
+
+def test_as_many_alternatives_are_told_as_the_beam_has_texts_for(asr, noise):
+    beam = [x.text for x in asr.recogniser(Decoding(8, 8)).recognise([noise])[0]]
+    assert len({*beam}) == len(beam) > 2
+    assert [x.text for x in asr.recogniser(Decoding(8, 2)).recognise([noise])[0]] == beam[:2]
 
 
 def test_a_network_that_has_transcribed_can_still_learn(asr, noise):

@@ -1,5 +1,7 @@
+import itertools
 import json
 import math
+import random
 import unicodedata
 
 import pytest
@@ -81,6 +83,20 @@ def test_subtitles_are_short_enough_to_be_read():
     texts = [block.split("\n")[2:] for block in blocks]
     assert all(len(lines) <= 2 and max(map(len, lines)) <= 42 for lines in texts)
     assert " ".join(" ".join(lines) for lines in texts).split() == [w[0] for w in words]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_line_of_a_subtitle_is_too_long_and_none_is_needlessly_short(seed):
+    rng = random.Random(seed)
+    words = ["X" * rng.choice((1, 8, 20, 26, 41, 42, 43, 60, 84)) for _ in range(100)]
+    cues = cues_of(transcript(*((w, 0.01 * i, 0.01 * i, 1.0) for i, w in enumerate(words))))
+    lines = [cue.text.split("\n") for cue in cues]
+    assert all(len(own) <= 2 and max(map(len, own)) <= 42 for own in lines)
+    assert "".join(cue.text for cue in cues).replace("\n", "").replace(" ", "") == "".join(words)
+    for own, following in itertools.pairwise(lines):
+        more = [*" ".join(own).split(), following[0].split()[0]]
+        splits = [(" ".join(more[:i]), " ".join(more[i:])) for i in range(len(more))]
+        assert all(max(map(len, split)) > 42 for split in splits)
 
 
 def test_a_word_that_no_subtitle_holds_has_several():

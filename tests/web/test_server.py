@@ -10,7 +10,7 @@ import pytest
 from todm_sb.utils.errors import ConfigError
 from todm_sb.utils.hub import ONNX_FILES
 from todm_sb.web.models import find_models
-from todm_sb.web.server import PAGE, PageServer
+from todm_sb.web.server import PAGE, PageServer, _Handler
 
 
 @pytest.fixture
@@ -51,6 +51,18 @@ def test_the_page_the_runtime_and_the_models_are_served(web_export, serve, web_r
     for name in ONNX_FILES:
         status, _, body = get(f"/models/min/int8/{name}")
         assert (status, body) == (200, (folder / "min" / "int8" / name).read_bytes())
+
+
+def test_an_idle_connection_is_closed_in_silence(tmp_path, monkeypatch, capsys):
+    assert 1 < _Handler.timeout <= 60
+    monkeypatch.setattr(_Handler, "timeout", 0.1)
+    server = PageServer([], tmp_path, "127.0.0.1", 0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with socket.create_connection(server.server_address, timeout=10) as connection:
+        assert connection.recv(1) == b""
+    server.shutdown()
+    server.server_close()
+    assert capsys.readouterr().err == ""
 
 
 def test_the_list_says_where_the_models_are(web_export, serve):

@@ -265,12 +265,7 @@ class Manifest:
             limits["latency"] = max_latency_ms / 1e3
         if subnet is not None and limits:
             raise ConfigError("give a subnet or limits to choose it by, not both")
-        if limits:
-            found = best_within(self.subnets, limits).config
-        elif subnet is None and self.space is not None:
-            found = self.space.max
-        else:
-            found = self._named(subnet)
+        found = best_within(self.subnets, limits).config if limits else self._named(subnet)
         return None if self.space is None else found
 
     def _named(self, subnet: SubnetConfig | str | None) -> SubnetConfig:
@@ -283,7 +278,7 @@ class Manifest:
             if asked in (None, config, *recorded):
                 return config
             raise ConfigError(f"holds the single subnet {next(iter(recorded))}, not {subnet!r}")
-        return self.space.named(subnet or "max", recorded)
+        return self.space.named("max" if subnet is None else subnet, recorded)
 
 
 def _check_version(data: Any) -> None:

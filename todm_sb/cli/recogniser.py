@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import math
 from dataclasses import replace
 from pathlib import Path
 
 from todm_sb.bundle.bundle import MANIFEST
 from todm_sb.cli.cutting import add_cutting_arguments
-from todm_sb.decoders.hotword_file import BOOST, read_hotwords
+from todm_sb.decoders.hotword_file import BOOST, LARGEST_BOOST, read_hotwords
 from todm_sb.inference import SubnetASR
 from todm_sb.inference.decoding import BEAM, LM_WEIGHT, Decoding
 from todm_sb.inference.language_models import load_language_model
@@ -68,8 +67,10 @@ def decoding_of(arguments: argparse.Namespace, nbest: int = 1) -> Decoding:
     Raises:
         ConfigError: if they do not fit together, or a list or model is not as it should be.
     """
-    if arguments.hotwords_boost is not None and not math.isfinite(arguments.hotwords_boost):
-        raise ConfigError(f"--hotwords-boost {arguments.hotwords_boost} is no number")
+    for option in ("--hotwords-boost", "--lm-weight"):
+        value = getattr(arguments, option[2:].replace("-", "_"))
+        if value is not None and not abs(value) <= LARGEST_BOOST:
+            raise ConfigError(f"{option} {value:g} is no number up to {LARGEST_BOOST:g}")
     check_given_with(arguments, "--hotwords FILE", "--hotwords-boost")
     check_given_with(arguments, "--lm FILE|FOLDER", "--lm-weight")
     lm_weight = LM_WEIGHT if arguments.lm_weight is None else arguments.lm_weight
@@ -131,6 +132,6 @@ def load(
         )
     if (max_params, max_latency) != (None, None):
         raise ConfigError(f"{place} is no bundle: a limit has nothing to choose from")
-    if subnet:
+    if subnet is not None:
         return SubnetASR.from_supernet(folder, subnet, run_opts=run_opts)
     return SubnetASR.from_hparams(folder, run_opts=run_opts)

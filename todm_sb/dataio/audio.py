@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import soundfile
 
+from todm_sb.dataio.mp3 import is_longer
 from todm_sb.dataio.resampling import convertible, resampled
 from todm_sb.utils.errors import DataError
 
@@ -74,11 +74,11 @@ class _FaultError(Exception):
     """Cause and detail of what is wrong with an audio file."""
 
 
-def sound_file(source: str | bytes | Path | BinaryIO) -> soundfile.SoundFile:
+def sound_file(source: str | bytes | Path | io.BytesIO) -> soundfile.SoundFile:
     """Opens audio for reading.
 
     Args:
-        source: a path, or a file that is open.
+        source: a path, or the content of a file.
 
     Raises:
         OSError, soundfile.SoundFileError: if it is none, or does not tell its rate or its length.
@@ -90,6 +90,9 @@ def sound_file(source: str | bytes | Path | BinaryIO) -> soundfile.SoundFile:
     if file.frames == UNKNOWN_LENGTH:
         file.close()
         raise soundfile.SoundFileError("it does not tell its length: convert it to WAV")
+    if file.subtype == "MPEG_LAYER_III" and is_longer(source, file.frames):
+        file.close()
+        raise soundfile.SoundFileError("it does not tell its length: convert it to WAV or FLAC")
     return file
 
 

@@ -6,6 +6,9 @@ import unicodedata
 from collections.abc import Iterable
 
 WORD_MARK = "\u2581"
+# What the names of letters begin with in scripts that have no spaces between words, and in which a
+# character is no word either.
+_UNSPACED = ("THAI ", "LAO ", "KHMER ", "MYANMAR ")
 
 
 def is_wide(text: str) -> bool:
@@ -22,6 +25,24 @@ def begins_word(piece: str | int) -> bool:
         piece: of :class:`todm_sb.dataio.detokenizer.Detokenizer`; a byte begins none.
     """
     return isinstance(piece, str) and (piece[:1] == WORD_MARK or is_wide(piece[:1] or " "))
+
+
+def is_unspaced(text: str) -> bool:
+    """Whether a text begins with a character of a script without spaces between words."""
+    return is_wide(text) or unicodedata.name(text[0], "").startswith(_UNSPACED)
+
+
+def ends_word(piece: str | int) -> bool:
+    """Whether a word ends before a piece: at another one, at punctuation or a symbol, and, in a
+    script without spaces, perhaps at any letter.
+
+    Args:
+        piece: see :func:`begins_word`.
+    """
+    if not isinstance(piece, str) or not piece:
+        return False
+    kind = unicodedata.category(piece[0])[0]
+    return begins_word(piece) or kind in "PS" or (is_unspaced(piece) and kind != "M")
 
 
 def split_words(text: str) -> list[str]:

@@ -159,8 +159,9 @@ class _Search:
         self.memories = [_Memory(predict, blank.flatten()) for predict in predictors]
         scores = torch.full((batch, beam_size), -math.inf, device=device)
         scores[:, 0] = 0
-        zeros, rows = torch.zeros_like(blank), torch.arange(blank.numel(), device=device)
-        return _Beam(scores, zeros, zeros - 1, rows.view_as(blank), blank)
+        # The hash of no labels is not 0, which label 0 would leave as it is.
+        ones, rows = torch.ones_like(blank), torch.arange(blank.numel(), device=device)
+        return _Beam(scores, ones, -ones, rows.view_as(blank), blank)
 
     def advance(self, beam: _Beam, frame: Tensor, t: int) -> _Beam:
         """Takes the beam over one frame, (utterances, 1, d_encoder), number t.

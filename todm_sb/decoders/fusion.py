@@ -13,7 +13,7 @@ class Fusion(Protocol):
     """Scores labels beside the network: a language model, or hot words.
 
     A search asks :meth:`predict` once with the start symbol and no state, and begins anew whenever
-    it does. Fusions need not serve two searches at the same time.
+    it does. Each of several threads may be at a search of its own; a thread is at one at a time.
     """
 
     def predict(self, labels: Tensor, state: State | None = None) -> tuple[Tensor, State]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from sentencepiece import SentencePieceProcessor
 
 from todm_sb.dataio.detokenizer import WORD_MARK, Detokenizer
-from todm_sb.dataio.script import begins_word, is_wide
+from todm_sb.dataio.script import begins_word, ends_word, is_unspaced
 from todm_sb.decoders.hotwords import HotwordGraph
 from todm_sb.decoders.spelling import known_spelling, strange_characters
 from todm_sb.utils.errors import ConfigError, DataError, quoted
@@ -18,6 +18,8 @@ from todm_sb.utils.text_files import lines, read_text
 
 # Of each word, in log-probability.
 BOOST = 1.0
+# Boosts, and weights of language models, beyond which single precision loses what the network says.
+LARGEST_BOOST = 1e4
 _LINE = re.compile(r"(?P<phrase>.*?)(?:\s+:(?P<boost>\S+))?\s*", re.ASCII)
 
 
@@ -34,7 +36,8 @@ def read_hotwords(path: str | Path, boost: float = BOOST) -> dict[str, float]:
         The boost of each word by phrase.
 
     Raises:
-        ConfigError: if the file is missing, lists nothing, or a boost is no number.
+        ConfigError: if the file is missing, lists nothing, or a boost is no number up to
+            :data:`LARGEST_BOOST`.
     """
     try:
         text = read_text(path)
@@ -59,8 +62,11 @@ def _number(text: str, where: str) -> float:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not math.isfinite(number):
-        raise ConfigError(f"{where}: the boost {quoted(text)} is no number: write it as in CAT :2")
+    if not abs(number) <= LARGEST_BOOST:
+        raise ConfigError(
+            f"{where}: the boost {quoted(text)} is no number up to {LARGEST_BOOST:g}: "
+            "write it as in CAT :2"
+        )
     return number
 
 
@@ -78,13 +84,13 @@ def hotword_graph(
     Raises:
         ConfigError: if the tokenizer does not know a letter of a phrase, or only its other case.
     """
-    begins = [begins_word(piece) for piece in Detokenizer.of_tokenizer(tokenizer).pieces]
+    pieces = Detokenizer.of_tokenizer(tokenizer).pieces
     boosts = {}
     for phrase, boost in phrases.items():
         for form in _forms(phrase, tokenizer):
-            n_words = max(1, sum(begins[label] for label in form))
+            n_words = max(1, sum(begins_word(pieces[label]) for label in form))
             boosts[form] = boost * n_words / len(form)
-    return HotwordGraph(boosts, begins, blank)
+    return HotwordGraph(boosts, [*map(ends_word, pieces)], blank)
 
 
 def _forms(phrase: str, tokenizer: SentencePieceProcessor) -> list[tuple[int, ...]]:
@@ -97,12 +103,12 @@ def _forms(phrase: str, tokenizer: SentencePieceProcessor) -> list[tuple[int, ..
         raise ConfigError(f"hot word {quoted(phrase)}: {_mend(phrase, tokenizer)}")
     forms = [tuple(labels)]
     first = tokenizer.id_to_piece(labels[0])
-    if is_wide(phrase.strip()[0]) and first.startswith(WORD_MARK):
+    if is_unspaced(phrase.strip()[0]) and first.startswith(WORD_MARK):
         within = first.removeprefix(WORD_MARK)
-        own = tokenizer.piece_to_id(within) if within else None
-        if own is None:
-            forms.append(tuple(labels[1:]))
-        elif own != tokenizer.unk_id():
+        if not within:  # the mark is a label by itself, and what follows it stands within a text
+            return [tuple(labels[1:])]
+        own = tokenizer.piece_to_id(within)
+        if own != tokenizer.unk_id():
             forms.append((own, *labels[1:]))
     return forms
 

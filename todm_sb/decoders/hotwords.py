@@ -44,19 +44,19 @@ class HotwordGraph(nn.Module):
 
     The state of a hypothesis is a node. With ``P(s)``, what has been advanced at node s (the
     ``credit``, and the ``boost`` of phrases that end here), label v brings ``P(s') - P(s)``, and
-    keeps the boosts of s if it begins another word; so does the end of the utterance.
+    keeps the boosts of s if a word ends before it; so does the end of the utterance.
 
     Args:
         phrases: boost of each label of a phrase, by the phrase's labels. A negative boost is for
             phrases that were not said.
-        begins_word: (V,), whether a label begins a word.
+        ends_word: (V,), whether a word ends before a label.
         blank: id of blank.
     """
 
     def __init__(
         self,
         phrases: Mapping[tuple[int, ...], float],
-        begins_word: Sequence[bool],
+        ends_word: Sequence[bool],
         blank: int = 0,
     ) -> None:
         super().__init__()
@@ -65,9 +65,9 @@ class HotwordGraph(nn.Module):
         tables = _link(nodes)
         kept = [node.boost for node in nodes]
         advanced = [node.credit + node.boost for node in nodes]
-        first = [nodes[ROOT].next.get(v, ROOT) for v in range(len(begins_word))]
+        first = [nodes[ROOT].next.get(v, ROOT) for v in range(len(ends_word))]
         counts = torch.tensor([len(table) for table in tables])
-        self.begins: Tensor
+        self.ends: Tensor
         self.kept: Tensor
         self.advanced: Tensor
         self.first: Tensor
@@ -75,7 +75,7 @@ class HotwordGraph(nn.Module):
         self.starts: Tensor
         self.labels: Tensor
         self.targets: Tensor
-        self.register_buffer("begins", torch.tensor(begins_word, dtype=torch.float32))
+        self.register_buffer("ends", torch.tensor(ends_word, dtype=torch.float32))
         self.register_buffer("kept", torch.tensor(kept))
         self.register_buffer("advanced", torch.tensor(advanced))
         self.register_buffer("first", torch.tensor(first))
@@ -106,7 +106,7 @@ class HotwordGraph(nn.Module):
         gains = self.advanced[self.first].repeat(len(nodes), 1)
         rows, arcs = self._arcs(nodes)
         gains[rows, self.labels[arcs]] = self.advanced[self.targets[arcs]]
-        gains += self.kept[nodes].unsqueeze(1) * self.begins - self.advanced[nodes].unsqueeze(1)
+        gains += self.kept[nodes].unsqueeze(1) * self.ends - self.advanced[nodes].unsqueeze(1)
         gains[:, self.blank] = 0
         return gains
 

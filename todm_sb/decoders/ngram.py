@@ -1,8 +1,9 @@
 """Back-off n-gram language models in the ARPA form that SRILM, KenLM and others write.
 
 Katz (1987): ``P(w | h) = P*(w | h)`` where the n-gram (h, w) is listed, else
-``backoff(h) P(w | h')``, h' being h without its first word. Logarithms are natural here; the file
-has those of base 10.
+``backoff(h) P(w | h')``, h' being h without its first word. Where the file lists ``<unk>``, that
+stands for all words that it does not list by themselves, also as what others follow (SRILM's
+``-unk``, KenLM). Logarithms are natural here; the file has those of base 10.
 """
 
 from __future__ import annotations
@@ -54,10 +55,15 @@ class NGram:
 
     def context(self, words: Context) -> Context:
         """As much of a history as counts."""
-        return words[max(0, len(words) - self.order + 1) :]
+        return tuple(map(self._listed, words[max(0, len(words) - self.order + 1) :]))
+
+    def _listed(self, word: str) -> str:
+        """The word, or ``<unk>`` if that stands for it."""
+        words = self.following[()]
+        return word if word in words or word == START or UNKNOWN not in words else UNKNOWN
 
     def backed_off(self, context: Context) -> Iterator[tuple[float, dict[str, float]]]:
-        """Where a word after a context is looked for, the longest context first.
+        """Where a word after a context of :meth:`context` is looked for, the longest one first.
 
         Yields:
             What is added to the log-probabilities, and these, by word.
@@ -71,11 +77,11 @@ class NGram:
         """Log-probability of a word.
 
         Args:
-            context: words before it, the last ones that :meth:`context` leaves.
+            context: words before it.
             word: it, or ``</s>`` for the end.
         """
-        total = 0.0
-        for total, words in self.backed_off(context):
+        total, word = 0.0, self._listed(word)
+        for total, words in self.backed_off(self.context(context)):
             if word in words:
                 return total + words[word]
         return total + self.unknown

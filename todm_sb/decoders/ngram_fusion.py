@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -13,7 +15,7 @@ from torch import Tensor
 from todm_sb.dataio.detokenizer import Detokenizer
 from todm_sb.dataio.script import WORD_MARK, begins_word, is_wide, split_words
 from todm_sb.decoders.fusion import Fusion
-from todm_sb.decoders.ngram import END, START, Context, NGram
+from todm_sb.decoders.ngram import END, START, UNKNOWN, Context, NGram
 from todm_sb.decoders.spelling import known_spelling
 from todm_sb.nnet.predictor import State
 from todm_sb.utils.errors import ConfigError, quoted
@@ -37,6 +39,30 @@ class _History(NamedTuple):
     pending: tuple[int, ...] = ()
 
 
+class _Histories(threading.local):
+    """Numbers of histories; each thread, with the one search that it is at, has its own."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Begins anew."""
+        self._numbers: dict[_History, int] = {}
+        self._histories: list[_History] = []
+
+    def numbers_of(self, histories: Sequence[_History]) -> Tensor:
+        """(histories,), integers; what is new gets the next one."""
+        for history in histories:
+            if history not in self._numbers:
+                self._numbers[history] = len(self._histories)
+                self._histories.append(history)
+        return torch.tensor([*map(self._numbers.__getitem__, histories)], dtype=torch.long)
+
+    def of_numbers(self, numbers: Tensor) -> list[_History]:
+        """The inverse."""
+        return [self._histories[number] for number in numbers.tolist()]
+
+
 class _NGramFusion(ABC):
     """Keeps the histories of hypotheses; their numbers are the states.
 
@@ -54,21 +80,17 @@ class _NGramFusion(ABC):
         self.pieces = pieces
         self.weight = weight
         self.blank = blank
-        self._begin()
-
-    def _begin(self) -> None:
-        self._numbers: dict[_History, int] = {}
-        self._histories: list[_History] = []
+        self._histories = _Histories()
 
     def predict(self, labels: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """See :class:`todm_sb.decoders.fusion.Fusion`."""
         if state is None:
-            self._begin()
+            self._histories.clear()
             new = [_History(self.model.context((START,)))] * len(labels)
         else:
-            before = self._histories_of(state)
+            before = self._histories.of_numbers(state[0])
             new = [self._after(*x) for x in zip(before, labels.tolist(), strict=True)]
-        numbers = torch.tensor([self._number(history) for history in new], dtype=torch.long)
+        numbers = self._histories.numbers_of(new)
         rows = [self._row(history) for history in new]
         gains = torch.stack(rows) if rows else torch.zeros(0, len(self.pieces))
         gains = self.weight * gains
@@ -77,17 +99,8 @@ class _NGramFusion(ABC):
 
     def final(self, state: State) -> Tensor:
         """See :class:`todm_sb.decoders.fusion.Fusion`: the end of the sentence."""
-        ends = [self._end(history) for history in self._histories_of(state)]
+        ends = [self._end(history) for history in self._histories.of_numbers(state[0])]
         return self.weight * torch.tensor(ends, device=state[0].device)
-
-    def _histories_of(self, state: State) -> list[_History]:
-        return [self._histories[number] for number in state[0].tolist()]
-
-    def _number(self, history: _History) -> int:
-        number = self._numbers.setdefault(history, len(self._histories))
-        if number == len(self._histories):
-            self._histories.append(history)
-        return number
 
     @abstractmethod
     def _after(self, history: _History, label: int) -> _History:
@@ -119,9 +132,8 @@ class PieceNGramFusion(_NGramFusion):
         return self._row_after(history.context)
 
     def _computed(self, context: Context) -> Tensor:
-        levels = [*self.model.backed_off(context)]
-        row = torch.full((len(self.pieces),), levels[-1][0] + self.model.unknown)
-        for total, listed in reversed(levels):
+        row = torch.full((len(self.pieces),), self.model.log_prob(context, UNKNOWN))
+        for total, listed in reversed([*self.model.backed_off(context)]):
             known = [(self._labels[x], total + p) for x, p in listed.items() if x in self._labels]
             if known:
                 labels, log_probs = zip(*known, strict=True)

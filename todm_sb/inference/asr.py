@@ -19,13 +19,14 @@ from todm_sb.dataio.detokenizer import Detokenizer
 from todm_sb.decoders.transducer import TransducerSearcher
 from todm_sb.inference.audio_file import check_batch, open_audio, read_audio
 from todm_sb.inference.decoding import Decoding
-from todm_sb.inference.recogniser import Cutting, transcribe_waves
+from todm_sb.inference.recogniser import Cutting, transcribe_sources, transcribe_waves
 from todm_sb.inference.results import Transcript
+from todm_sb.inference.sources import Source
 from todm_sb.inference.subnet_recogniser import SubnetRecogniser, without_gradients
 from todm_sb.nnet.features import SpeechFeatures
 from todm_sb.nnet.transducer import Transducer
 from todm_sb.supernet import SubnetConfig, extract_subnet
-from todm_sb.utils.errors import ConfigError
+from todm_sb.utils.errors import ConfigError, DataError
 from todm_sb.utils.hub import BUNDLE_FILES, SPEECHBRAIN_FILES, model_folder
 
 
@@ -202,7 +203,8 @@ class SubnetASR(EncoderDecoderASR):
     def transcribe(
         self, paths: Sequence[str | Path], decoding: Decoding | None = None
     ) -> list[Transcript]:
-        """Transcribes files, long or short, in batches, with times and confidences.
+        """Transcribes files, long or short, in batches, with times and confidences; however many
+        they are, the samples of few are held in memory.
 
         Example:
             >>> hotwords = Decoding(hotwords={"ANNA": 2.0})  # doctest: +SKIP
@@ -216,13 +218,17 @@ class SubnetASR(EncoderDecoderASR):
 
         Raises:
             ConfigError: see :meth:`recogniser`.
-            DataError: see :meth:`load_audio`.
+            DataError: see :meth:`load_audio`; of the first file that is at fault.
         """
         if isinstance(paths, str | Path):
             raise ConfigError(f"{paths} is one path: give a list, or call transcribe_file")
-        recogniser = self.recogniser(decoding)
-        waves = [recogniser.load(str(path)) for path in paths]
-        return transcribe_waves(recogniser, waves, self.cutting)
+        sources = [Source.of_file(str(path)) for path in paths]
+        transcripts = []
+        for done in transcribe_sources(self.recogniser(decoding), sources, self.cutting):
+            if done.transcript is None:
+                raise DataError(done.error)
+            transcripts.append(done.transcript)
+        return transcripts
 
     def transcribe_file(self, path: str | Path, **kwargs: Any) -> str:
         """Transcribes a file; if it is longer than the utterances of training, in parts.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from sentencepiece import SentencePieceProcessor
 from torch import nn
 
 from todm_sb.decoders.fusion import Fusion
-from todm_sb.decoders.hotword_file import BOOST, hotword_graph
+from todm_sb.decoders.hotword_file import BOOST, LARGEST_BOOST, hotword_graph
 from todm_sb.decoders.ngram import NGram, read_arpa
 from todm_sb.decoders.ngram_fusion import ngram_fusion
 from todm_sb.decoders.transducer import TransducerSearcher
@@ -31,7 +30,7 @@ class Decoding:
     Args:
         beam_size: hypotheses kept; 1 is greedy search. None for what the network was exported
             with, or, where that is greedy and does not do, :data:`BEAM` or ``nbest``.
-        nbest: alternatives wanted.
+        nbest: alternatives wanted, of different texts: fewer where the beam holds no more.
         hotwords: phrases to prefer, spelt as the transcripts of training are, each with its boost
             a word; or without, then each has :data:`todm_sb.decoders.hotword_file.BOOST`.
         lm: a language model: an n-gram model, a network as of
@@ -60,8 +59,11 @@ class Decoding:
                 f"hotwords {quoted(self.hotwords)} is one text: give a list, or a dict"
             )
         boosts = self.hotwords.values() if isinstance(self.hotwords, Mapping) else ()
-        if not all(map(math.isfinite, (*boosts, self.lm_weight))):
-            raise ConfigError("boosts of hot words and the language model's weight must be finite")
+        if not all(abs(x) <= LARGEST_BOOST for x in (*boosts, self.lm_weight)):
+            raise ConfigError(
+                "boosts of hot words and the language model's weight must be finite, and "
+                f"{LARGEST_BOOST:g} at most"
+            )
         if self.beam_size == 1 and self._needs_beam:
             raise ConfigError(
                 "a beam of 1 is greedy search, which knows no hot words or language model: "
@@ -75,7 +77,7 @@ class Decoding:
     def searcher(
         self, base: TransducerSearcher, tokenizer: SentencePieceProcessor, device: Any
     ) -> TransducerSearcher:
-        """What searches so.
+        """What searches so; where alternatives are wanted, it finds all that its beam holds.
 
         Args:
             base: of the network, with all that is not said here.
@@ -93,7 +95,7 @@ class Decoding:
             base.model,
             beam_size,
             base.max_symbols,
-            self.nbest,
+            beam_size if self.nbest > 1 else 1,  # some may be of one text
             base.lm if kept else None,
             base.lm_weight if kept else 0.0,
             base.state_beam,

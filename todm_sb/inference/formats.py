@@ -8,6 +8,7 @@ import json
 import math
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,7 @@ SUFFIXES["ctm"] = ".ctm"
 TOGETHER = ("text", "json", "jsonl", "ctm")
 
 # Subtitles: two lines of 42 letters, as broadcasters have it, and as long as one can read.
-CUE_LETTERS, LINE_LETTERS = 84, 42
+LINE_LETTERS = 42
 CUE_SECONDS = 6.0
 # What ends no later than it begins is not shown, nor allowed in WebVTT.
 SHORTEST_CUE = 0.1
@@ -117,9 +118,9 @@ def _groups(words: Sequence[Word]) -> Iterator[list[Word]]:
 
 
 def _parts(word: Word) -> Iterator[Word]:
-    """A word; of one that no subtitle holds, such as a sentence in Thai, parts of a line. Their
+    """A word; of one that no line holds, such as a sentence in Thai, parts of a line each. Their
     times are by their letters, and none begins with a mark of the letter before it."""
-    if len(word.text) <= CUE_LETTERS:
+    if len(word.text) <= LINE_LETTERS:
         yield word
         return
     n_parts = math.ceil(len(word.text) / LINE_LETTERS)
@@ -137,9 +138,13 @@ def _parts(word: Word) -> Iterator[Word]:
 
 
 def _fits(group: list[Word], word: Word) -> bool:
-    letters = len(join_words(w.text for w in (*group, word)))
-    in_time = word.end - group[0].start <= CUE_SECONDS
-    return in_time and letters <= CUE_LETTERS and word.start - group[-1].end <= CUE_PAUSE
+    """Whether two lines hold the word, too: as much as goes on the first, and the rest."""
+    if word.end - group[0].start > CUE_SECONDS or word.start - group[-1].end > CUE_PAUSE:
+        return False
+    texts = [printable(w.text) for w in (*group, word)]
+    counts = range(1, len(texts) + 1)
+    first = bisect_right(counts, LINE_LETTERS, key=lambda n: len(join_words(texts[:n])))
+    return len(join_words(texts[first:])) <= LINE_LETTERS
 
 
 def _lines(words: Sequence[str]) -> list[str]:

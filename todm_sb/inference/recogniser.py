@@ -5,6 +5,7 @@ Nothing here needs torch: a recogniser may be a network of PyTorch or of onnxrun
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -118,7 +119,8 @@ def transcribe_waves(
         for begin, end in _cut(wave, rate, longest)
     ]
     found: dict[_Part, list[Alternative]] = {}
-    for batch in _batches(parts, round(cutting.batch_seconds * rate)):
+    most = round(min(cutting.batch_seconds * rate, sys.maxsize))
+    for batch in _batches(parts, most):
         audio = [waves[part.wave][part.begin : part.end] for part in batch]
         found.update(zip(batch, recogniser.recognise(audio), strict=True))
     segments: list[list[Segment]] = [[] for _ in waves]

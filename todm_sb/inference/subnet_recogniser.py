@@ -42,10 +42,10 @@ class SubnetRecogniser:
     """
 
     def __init__(self, asr: SubnetASR, decoding: Decoding | None = None) -> None:
+        decoding = decoding or Decoding()
         self.asr = asr
-        self.searcher = (decoding or Decoding()).searcher(
-            asr.mods.decoder, asr.tokenizer, asr.device
-        )
+        self.nbest = decoding.nbest
+        self.searcher = decoding.searcher(asr.mods.decoder, asr.tokenizer, asr.device)
         hop = asr.mods.encoder.features.hop
         subsampling = _MANY / asr.mods.encoder.model.encoder.n_frames(_MANY)
         self.frame_seconds = hop * subsampling / self.sample_rate
@@ -80,9 +80,17 @@ class SubnetRecogniser:
         encoded, n_frames = network.model.encoder(*network.features(wavs, fractions))
         found = self.searcher.search(encoded, n_frames)
         return [
-            [self._alternative(hypothesis, size / self.sample_rate) for hypothesis in hypotheses]
+            self._alternatives(hypotheses, size / self.sample_rate)
             for hypotheses, size in zip(found, sizes.tolist(), strict=True)
         ]
+
+    def _alternatives(self, found: Sequence[Hypothesis], seconds: float) -> list[Alternative]:
+        """The best of each text: one may be spelt by several sequences of labels."""
+        by_text: dict[str, Alternative] = {}
+        for hypothesis in found:
+            alternative = self._alternative(hypothesis, seconds)
+            by_text.setdefault(alternative.text, alternative)
+        return [*by_text.values()][: self.nbest]
 
     def _alternative(self, found: Hypothesis, seconds: float) -> Alternative:
         labels = Labels(found.tokens, found.frames, found.log_probs)

@@ -43,13 +43,15 @@ def check_own(folder: Path, names: Iterable[str]) -> None:
 
     Raises:
         ConfigError: if one of them was not written by :func:`write_own`, or was changed since, or
-            the folder is a file.
+            has the name of the list, or the folder is a file.
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file: name a folder")
     written = read_record(folder / RECORD)
     for name in names:
         path = folder / name
+        if path == folder / RECORD:
+            raise ConfigError(f"{path} is the list of what this command wrote: choose another name")
         if path.exists() and not (path.is_file() and sha256_of(path) in written.get(name, [])):
             raise ConfigError(
                 f"{path} was not written by this command, or was changed since: move it away"

@@ -11,6 +11,7 @@ import json
 import math
 import re
 import reprlib
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -35,7 +36,7 @@ def number(low: float, high: float) -> Check:
     wanted = f"a number in {low:g}..{high:g}" if high < math.inf else f"a number from {low:g} on"
 
     def check(value: Any, where: str) -> None:
-        if type(value) not in (int, float) or not (math.isfinite(value) and low <= value <= high):
+        if not (_is_finite(value) and low <= value <= high):
             raise _wrong(where, wanted, value)
 
     return check
@@ -43,7 +44,7 @@ def number(low: float, high: float) -> Check:
 
 def positive(value: Any, where: str) -> None:
     """A finite integer or float above 0."""
-    if type(value) not in (int, float) or not 0 < value < math.inf:
+    if not (_is_finite(value) and value > 0):
         raise _wrong(where, "a number above 0", value)
 
 
@@ -175,6 +176,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _not_a_number(name: str) -> None:
     raise ValueError(f"{name} is not a number")
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether it is a number that a float holds; 10**400 is none."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def _wrong(where: str, wanted: str, value: Any) -> ConfigError:

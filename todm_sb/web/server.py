@@ -113,6 +113,7 @@ def _location(model: WebModel) -> str:
 
 class _Handler(SimpleHTTPRequestHandler):
     server: PageServer
+    timeout = 30  # seconds that a connection on which nothing moves keeps its thread
     tag: str | None = None  # of the file that is sent
     extensions_map = {  # noqa: RUF012
         ".html": "text/html; charset=utf-8",
@@ -168,6 +169,11 @@ class _Handler(SimpleHTTPRequestHandler):
         for name, value in HEADERS.items():
             self.send_header(name, value)
         super().end_headers()
+
+    def log_error(self, format: str, *args: Any) -> None:
+        """Says nothing of connections that browsers open in advance and do not use."""
+        if not any(isinstance(arg, TimeoutError) for arg in args):
+            super().log_error(format, *args)
 
     def log_request(self, code: Any = "-", size: Any = "-") -> None:
         """Says nothing of what went well."""
