@@ -20,7 +20,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 .PHONY: help demo test test-all lint bench gpu-check docs clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -47,7 +47,7 @@ lint: $(INSTALLED) ## ruff, rules and format; imports that respect the floors; t
 	$(BIN)/mypy
 
 bench: $(INSTALLED) ## the claims of benchmarks/README.md that need no trained network, measured here
-	for script in $(filter-out %/measure.py %/synthetic_transducer.py %/engines.py %/deployment.py %/streaming.py %/versions.py %/cold_start.py %/device_latency.py %/hotwords.py %/one_utterance.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	for script in $(filter-out %/measure.py %/synthetic_transducer.py %/engines.py %/deployment.py %/streaming.py %/versions.py %/cold_start.py %/device_latency.py %/hotwords.py %/one_utterance.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; OMP_NUM_THREADS=1 $(BIN)/python $$script || exit 1; done
 
 gpu-check: $(INSTALLED) ## all that only a GPU can show, in five minutes; without one a test of itself
 	$(BIN)/python benchmarks/gpu_check --out $(OUT)

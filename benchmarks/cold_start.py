@@ -53,7 +53,8 @@ class Start:
 def start(python: Path, model: Path, audio: Sequence[Path]) -> Start:
     """Runs ``todm-sb transcribe`` once."""
     command = [str(python), "-c", TRANSCRIBE, "transcribe", "--model", str(model), *map(str, audio)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    path = str(Path(__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     begin = time.perf_counter()
     done = subprocess.run(command, stdout=subprocess.PIPE, env=environment, text=True)
     seconds = time.perf_counter() - begin

@@ -1,6 +1,6 @@
 """What hot words do to the errors of the words that are listed, and to those of all others.
 
-    python benchmarks/hotwords.py exported/all --subnet max
+    python benchmarks/hotwords.py bundles/all --subnet max
 
 A network of the mini recipe's hears new commands of unknown voices under white noise. Lists are
 of a few words of the grammar, or of its phrases, and of names that nobody says; each is tried on
@@ -32,6 +32,7 @@ from todm_sb.decoders.hotword_file import BOOST, hotword_graph
 from todm_sb.decoders.hotwords import HotwordGraph
 from todm_sb.inference import SubnetASR
 from todm_sb.inference.decoding import BEAM, Decoding
+from todm_sb.utils.errors import one_line_errors
 
 # Of the grammar, spoken as one.
 PHRASES = [
@@ -206,4 +207,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

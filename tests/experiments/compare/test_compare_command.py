@@ -6,7 +6,9 @@ import pytest
 
 from todm_sb.cli import compare
 
-MINI = Path(__file__).parents[3] / "recipes" / "LibriSpeech" / "todm" / "hparams" / "mini.yaml"
+ROOT = Path(__file__).parents[3]
+MINI = ROOT / "recipes" / "LibriSpeech" / "todm" / "hparams" / "mini.yaml"
+TABLE = ROOT / "benchmarks" / "results" / "table"
 
 
 def test_tables_are_written_though_the_archive_cannot_be(tmp_path, monkeypatch):
@@ -19,3 +21,21 @@ def test_tables_are_written_though_the_archive_cannot_be(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         compare.main([str(MINI), f"--output_folder={tmp_path / 'out'}"])
     assert {path.name for path in (tmp_path / "out").glob("comparison.*")} == set(compare.FILES)
+
+
+def test_the_shipped_table_goes_on_from_its_archive(capsys):
+    argv = [
+        *(str(MINI.with_name("mini_librispeech_table.yaml")), "--data_folder=/data/{fold}"),
+        *("--folds=fold-1,fold-2,fold-3", "--sizes=named", "--tune=4x384", "--dry-run"),
+        "--adamw_lr=0.0005,0.001,0.002,0.004,0.008",
+        *("--cells=supernet,individual-*,tuned-*,ablation-adamw", f"--archive={TABLE}"),
+    ]
+    assert compare.main(argv) == 0
+    lines = [line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    states = {name: state for state, name in lines}
+    # A choice among trials is made when they are restored.
+    assert {name.split("/")[0] for name in states if states[name] != "finished"} <= {
+        "tuned-4x384",
+        "ablation-adamw",
+    }
+    assert sum(state == "finished" for state in states.values()) >= 12 + 7 + 5

@@ -90,7 +90,7 @@ def archived_cells(runs: Runs, cells: Sequence[Cell], archive: Path) -> list[Arc
         if not path.exists() or runs.state(cell) is not State.NEW:
             continue
         was, files, history = _read(path)
-        difference = first_difference(was, _placeless(runs.options(cell)))
+        difference = first_difference(_placeless(was), _placeless(runs.options(cell)))
         if difference := difference or other_data(files[DATA_FILE], runs.data(cell)):
             raise DataError(
                 f"{path} ran with other options ({difference}): give another --archive, or "
