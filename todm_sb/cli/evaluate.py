@@ -225,13 +225,14 @@ def _show(
     parameters: dict[str, int],
     arguments: argparse.Namespace,
 ) -> None:
-    record = {"test set": name, "networks": records_of(found, parameters)}
+    records = records_of(found, parameters)
+    record = {"test set": name, "networks": records}
     for fault in dict.fromkeys(fault for x in found for fault in x.faults):
         print(f"error: {printable(fault)}", file=sys.stderr)
     if arguments.json:
         print(json.dumps(record))
     else:
-        print(f"{name}\n\n{table_of(rows_of(record['networks']))}\n")
+        print(f"{name}\n\n{table_of(rows_of(records))}\n")
         print(f"{scored_text(found[0].scored)}\n")
     if arguments.alignments:
         for x in found:
