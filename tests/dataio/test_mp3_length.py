@@ -91,11 +91,21 @@ def test_frames_of_one_size_tell_the_length_without_saying_it(rate, tmp_path):
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
 def test_samples_are_counted_as_a_decoder_counts_them(rate, mode):
-    """Those of one frame more are more, beyond what encoders put before and after the audio."""
+    """Those of one frame more are more, beyond what encoders put before and after the audio, and
+    what a tag can tell of that."""
     content = encoded(3.0, rate, mode)
     n, frame = n_decoded(content), 1152 if rate >= 32000 else 576
     assert not is_longer(io.BytesIO(content), n)
-    assert is_longer(io.BytesIO(content), n - 5 * frame)
+    assert is_longer(io.BytesIO(content), n - 5 * frame - 2 * 4095)
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_what_a_tag_tells_to_be_left_off_is_not_missed(rate, tmp_path):
+    content, n = bytearray(encoded(3.0, rate)), round(3.0 * rate)
+    at = content.index(b"LAME") + 21
+    content[at : at + 3] = (3000 << 12 | 3500).to_bytes(3, "big")
+    (tmp_path / "a.mp3").write_bytes(content)
+    assert open_audio(tmp_path / "a.mp3").frames < n - 3000
 
 
 def test_what_is_no_mp3_has_no_samples():

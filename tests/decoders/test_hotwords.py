@@ -200,17 +200,17 @@ def test_a_tokenizer_of_both_cases_takes_rare_capitals_in_bytes_as_in_training(
 
 @pytest.fixture
 def make_tokenizer(tmp_path):
-    """Builds a tokenizer of the characters of some texts."""
+    """Builds a tokenizer of the characters of some texts, or another one."""
 
-    def make(*texts):
+    def make(*texts, **options):
+        given = {"model_type": "char", "vocab_size": len({*"".join(texts)} - {" "}) + 2, **options}
         SentencePieceTrainer.train(
             sentence_iterator=iter(texts),
             model_prefix=str(tmp_path / "chars"),
-            model_type="char",
             bos_id=-1,
             eos_id=-1,
             character_coverage=1.0,
-            vocab_size=len({*"".join(texts)} - {" "}) + 2,
+            **given,
         )
         return SentencePieceProcessor(model_file=str(tmp_path / "chars.model"))
 
@@ -246,6 +246,24 @@ def test_phrases_of_scripts_without_spaces_are_found_within_a_text(
     )
     assert whole == within == pytest.approx(2.0 if phrase == "北京" else 1.0)
     assert none == 0
+
+
+@pytest.mark.parametrize(
+    ("phrase", "within", "boost"), [("北京", "我在北京", 2.0), ("น้ำ", "ใจน้ำ", 1.0)]
+)
+def test_such_a_phrase_is_found_where_a_text_spells_it_otherwise(
+    make_tokenizer, phrase, within, boost
+):
+    """Of pieces that only the beginning of a text has."""
+    texts = ["北京大学 今天天气很好", "我在东京大学", "北京", "大学生活"]
+    texts += ["สวัสดีครับ", "น้ำ ใจ น้ำใจ", "กะทิ กา กาแฟ"]
+    options = {"model_type": "unigram", "vocab_size": 75, "hard_vocab_limit": False}
+    tokenizer = make_tokenizer(*30 * texts, **options)
+    assert len(tokenizer.encode_as_ids(phrase)) == 1
+    assert len(tokenizer.encode_as_ids(within)) > 3
+    graph = hotword_graph({phrase: 1.0}, tokenizer)
+    for text in (phrase, within):
+        assert walk(graph, [tokenizer.encode_as_ids(text)])[1].item() == pytest.approx(boost)
 
 
 class Heard:

@@ -1,5 +1,6 @@
 """n-gram models against Katz's formula, as it is written, and all sentences of a small beam."""
 
+import copy
 import gzip
 import itertools
 import math
@@ -132,6 +133,17 @@ def arpa_of_words(tmp_path, words):
     unigrams = "".join(f"-1.5\t{word}\n" for word in ["</s>", *words])
     path.write_text(f"\\data\\\n\\1-grams:\n{unigrams}\\end\\\n", encoding="utf-8")
     return read_arpa(path)
+
+
+def test_a_fusion_that_was_copied_begins_anew(ngrams, path):
+    model = read_arpa(path)
+    pieces = ["<blk>", *sorted({f"\u2581{word}" for word in model.following[()]})]
+    fusion = WordNGramFusion(model, pieces, 0.5)
+    start = torch.tensor([0])
+    before, state = fusion.predict(start)
+    copied = copy.deepcopy(fusion)
+    assert torch.equal(copied.predict(start)[0], before)
+    assert torch.equal(fusion.predict(start, state)[0], copied.predict(start, state)[0])
 
 
 def test_a_model_is_told_to_be_of_pieces_or_of_words(tmp_path, char_tokenizer_path):

@@ -92,7 +92,9 @@ def test_so_does_what_has_no_audio_by_its_row_alone(bundle, manifest, capsys):
     assert after["deletions"] == pytest.approx((before["deletions"] * 3 + 200) / 5)
 
 
-def test_a_transcript_of_which_the_tokenizer_leaves_no_word_is_empty(bundle, manifest, capsys):
+def test_a_transcript_of_which_the_tokenizer_leaves_no_word_is_empty(
+    bundle, manifest, capsys, monkeypatch
+):
     rows = manifest.read_text() + f"z,1.0,{manifest.parent / 'a.wav'},s,\u200b\n"
     manifest.with_name("blank.csv").write_text(rows)
     argv = [bundle, manifest, manifest.with_name("blank.csv"), "--json"]
@@ -101,8 +103,9 @@ def test_a_transcript_of_which_the_tokenizer_leaves_no_word_is_empty(bundle, man
     assert plain.pop("left_out") == {"empty transcript": 1}
     assert found == plain
     manifest.with_name("none.csv").write_text(f"{rows.splitlines()[0]}\n{rows.splitlines()[-1]}\n")
+    monkeypatch.setattr("todm_sb.cli.evaluate.evaluate", None)  # before the first is decoded
     with pytest.raises(SystemExit):
-        main(["evaluate", str(bundle), str(manifest.with_name("none.csv"))])
+        main(["evaluate", str(bundle), str(manifest), str(manifest.with_name("none.csv"))])
     assert "none: all transcripts are empty" in capsys.readouterr().err
 
 
@@ -179,6 +182,21 @@ def test_all_networks_are_found_before_any_is_decoded_with(bundle, manifest, cap
         with pytest.raises(SystemExit):
             main(["evaluate", str(bundle), str(manifest), *against, *given])
         assert "unknown subnet 'mni'" in capsys.readouterr().err
+
+
+def test_what_is_decoded_is_printed_whatever_becomes_of_the_files(
+    bundle, manifest, tmp_path, capsys, monkeypatch
+):
+    manifest.with_name("again.csv").write_text(manifest.read_text())
+    monkeypatch.setattr("todm_sb.cli.evaluate.write_own", lambda *_: 1 / 0)
+    argv = [str(bundle), str(manifest), str(manifest.with_name("again.csv"))]
+    with pytest.raises(ZeroDivisionError):
+        main(["evaluate", *argv, "--output", str(tmp_path / "out"), "--json"])
+    told = [json.loads(line)["test set"] for line in capsys.readouterr().out.splitlines()]
+    assert told == ["test", "again"]
+    with pytest.raises(SystemExit):
+        main(["evaluate", "nowhere", *argv[1:], "--output", str(tmp_path / "a" / "typo")])
+    assert not (tmp_path / "a").exists()
 
 
 def test_networks_are_judged_by_the_same_words(

@@ -83,10 +83,13 @@ def test_of_many_files_few_are_held_and_each_reads_as_alone(asr, noise, save, mo
     assert heard == [*paths[:2], 2, *paths[2:4], 2, paths[4], 1]
     assert [x.text for x in found] == [asr.transcribe([path])[0].text for path in paths]
     assert [x.seconds for x in found] == [n / RATE for n in lengths]
+    # One that is missing is told before anything is heard.
+    heard.clear()
     for missing in ("x.wav", "y.wav"):
-        paths.insert(1, missing)
+        paths.insert(4, missing)
     with pytest.raises(DataError, match=r"^audio file y\.wav does not exist$"):
         asr.transcribe(paths)
+    assert heard == []
 
 
 def test_alternatives_are_the_best_of_each_text(asr, noise, monkeypatch):

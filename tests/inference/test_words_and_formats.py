@@ -109,6 +109,13 @@ def test_a_word_that_no_subtitle_holds_has_several():
     assert all(cue.end - cue.start < 8 for cue in cues)
 
 
+def test_lines_are_measured_as_they_are_shown():
+    cues = cues_of(transcript(("\x1b" * 42, 0.0, 3.0, 1.0), ("B", 3.0, 3.1, 1.0)))
+    lines = [line for cue in cues for line in cue.text.split("\n")]
+    assert "".join(lines).count("1b") == 42
+    assert max(map(len, lines)) <= 42
+
+
 def test_a_subtitle_of_the_last_frame_is_seen():
     assert "00:00:02.000 --> 00:00:02.100\nNO" in as_vtt(transcript(("NO", 2.0, 2.0, 1.0)))
 

@@ -229,6 +229,7 @@ def test_options_of_speechbrain_are_told_from_overrides(recipe):
         (["--search_space=["], "not usable YAML"),
         (["--lr=*x"], "not usable YAML"),
         (["--lr=%x"], "not usable YAML"),
+        (["--lr=" + "9" * 5000], "not usable YAML"),
         (["--lr={a: 1}"], "lr: .*cannot be combined with 0.05"),
         (["--"], "not understood"),
     ],

@@ -36,3 +36,5 @@ def test_junk_passes_or_is_refused_in_one_line(check):
 def test_an_integer_that_no_float_holds_is_refused(check, wanted):
     with pytest.raises(ConfigError, match=f"^x must be {wanted}, not 1000"):
         check(10**400, "x")
+    with pytest.raises(ConfigError, match=f"^x must be {wanted}, not a longer one$"):
+        check(10**5000, "x")

@@ -92,14 +92,22 @@ def main(argv: list[str]) -> int:
     try:
         experiment.run(arguments.jobs, not arguments.noprogressbar)
     finally:
-        command = shlex.join(["todm-sb", *imports, "compare", *argv])
-        data = {"command": command, **experiment.tables()}
-        text = "# Comparison\n\n" + comparison_markdown(data)
-        contents = (f"{json.dumps(data, indent=1)}\n".encode(), text.encode(), drawn(data))
-        write_own(runs.root, dict(zip(FILES, contents, strict=True)))
-        experiment.keep()
+        try:
+            data = _write_tables(experiment, argv)
+        finally:
+            experiment.keep()
     print(comparison_markdown(data))
     return OK
+
+
+def _write_tables(experiment: Experiment, argv: list[str]) -> dict[str, Any]:
+    """The tables of what is finished, which are returned."""
+    command = shlex.join(["todm-sb", *imports, "compare", *argv])
+    data = {"command": command, **experiment.tables()}
+    text = "# Comparison\n\n" + comparison_markdown(data)
+    contents = (f"{json.dumps(data, indent=1)}\n".encode(), text.encode(), drawn(data))
+    write_own(experiment.runs.root, dict(zip(FILES, contents, strict=True)))
+    return data
 
 
 def sizes_of(hparams: dict[str, Any], wanted: int | None) -> list[Size]:

@@ -21,7 +21,7 @@ from dataclasses import replace
 from functools import partial
 from io import StringIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from todm_sb.bundle.bundle import MANIFEST, read_manifest
 from todm_sb.cli.cutting import cutting_of
@@ -108,7 +108,6 @@ def run(arguments: argparse.Namespace) -> int:
                 f"--output would write {twice[0]} twice: leave out a subnet, or rename a manifest"
             )
         check_own(arguments.output, files)
-        arguments.output.mkdir(parents=True, exist_ok=True)
     decoding = decoding_of(arguments)
     evaluated: dict[str, list[Evaluated]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as temporary:
@@ -117,6 +116,8 @@ def run(arguments: argparse.Namespace) -> int:
         recognisers = {name: asr.recogniser(decoding) for name, asr in networks.items()}
         for test_set in test_sets:
             test_set.check_words({name: asr.tokenizer for name, asr in networks.items()})
+        if arguments.output:
+            arguments.output.mkdir(parents=True, exist_ok=True)
         for name, asr in networks.items():
             for test_set in test_sets:
                 shown = partial(bar, total=len(test_set.sources), desc=test_set.name, unit="utt")
@@ -125,8 +126,12 @@ def run(arguments: argparse.Namespace) -> int:
                 )
                 evaluated[test_set.name].append(found)
     parameters = {name: count_parameters(x.mods.encoder.model) for name, x in networks.items()}
-    for name, of_networks in evaluated.items():
-        _show(name, of_networks, labels, parameters, arguments)
+    records = {name: records_of(found, parameters) for name, found in evaluated.items()}
+    for name, found in evaluated.items():
+        _show(name, records[name], found, arguments)
+    if arguments.output:
+        for name, found in evaluated.items():
+            _write(name, records[name], found, labels, arguments.output)
     return FAILED if any(x.faults for found in evaluated.values() for x in found) else OK
 
 
@@ -220,27 +225,32 @@ def _bundle_of(folder: Path, temporary: Path) -> Path:
 
 def _show(
     name: str,
+    records: list[dict[str, Any]],
     found: list[Evaluated],
-    labels: Sequence[str],
-    parameters: dict[str, int],
     arguments: argparse.Namespace,
 ) -> None:
-    records = records_of(found, parameters)
-    record = {"test set": name, "networks": records}
     for fault in dict.fromkeys(fault for x in found for fault in x.faults):
         print(f"error: {printable(fault)}", file=sys.stderr)
     if arguments.json:
-        print(json.dumps(record))
-    else:
-        print(f"{name}\n\n{table_of(rows_of(records))}\n")
-        print(f"{scored_text(found[0].scored)}\n")
+        print(json.dumps({"test set": name, "networks": records}))
+        return
+    print(f"{name}\n\n{table_of(rows_of(records))}\n\n{scored_text(found[0].scored)}\n")
     if arguments.alignments:
         for x in found:
             print(f"{x.name}\n{_alignments(x)}")
-    if arguments.output:
-        texts = [json.dumps(record, indent=1) + "\n", *map(_alignments, found)]
-        files = zip(_files(name, labels), texts, strict=True)
-        write_own(arguments.output, {key: text.encode() for key, text in files})
+
+
+def _write(
+    name: str,
+    records: list[dict[str, Any]],
+    found: list[Evaluated],
+    labels: Sequence[str],
+    folder: Path,
+) -> None:
+    record = {"test set": name, "networks": records}
+    texts = [json.dumps(record, indent=1) + "\n", *map(_alignments, found)]
+    files = zip(_files(name, labels), texts, strict=True)
+    write_own(folder, {key: text.encode() for key, text in files})
 
 
 def _alignments(x: Evaluated) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import mmap
 import os
 import re
 from functools import cache, lru_cache
@@ -20,10 +21,12 @@ _BITRATES = {
 }
 # In Hz, of MPEG 1; MPEG 2 has the halves, MPEG 2.5 the quarters.
 _RATES = (44100, 48000, 32000)
-# Frames beyond those that are told: what encoders put before and after the audio.
-_SPARE_FRAMES = 4
+# Beyond what is told: what encoders put before and after the audio, of which a tag can tell so many
+# samples, twice 12 bits, and libsndfile takes them off; and some frames.
+_SPARE_SAMPLES, _SPARE_FRAMES = 2 * 4095, 4
 # Files of which it is remembered how long they are.
-_REMEMBERED = 1 << 12
+_REMEMBERED = 1 << 16
+_BEGINNING_OF_FRAME = re.compile(rb"\xff[\xe2-\xff]")
 
 
 def tells_length(file: BinaryIO) -> bool:
@@ -51,33 +54,37 @@ def is_longer(source: str | bytes | Path | io.BytesIO, n_samples: int) -> bool:
     else:
         status = os.stat(source)
         n, longest_frame = _samples_of_file(source, status.st_size, status.st_mtime_ns)
-    return n > n_samples + _SPARE_FRAMES * longest_frame
+    return n > n_samples + _SPARE_SAMPLES + _SPARE_FRAMES * longest_frame
 
 
 @lru_cache(_REMEMBERED)
 def _samples_of_file(path: str | bytes | Path, size: int, changed: int) -> tuple[int, int]:
-    with open(path, "rb") as file:
-        return _samples(file.read())
+    with (
+        open(path, "rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
+        return _samples(data)
 
 
-def _samples(data: bytes) -> tuple[int, int]:
+def _samples(data: bytes | mmap.mmap) -> tuple[int, int]:
     """Samples in all frames of Layer III, and in the longest, by their headers."""
     total = longest = at = 0
     in_step = False  # a frame ends here
-    while 0 <= at < len(data) - 4:
+    while at < len(data) - 4:
         size, samples = _frame(data, at)
         if size and (in_step or at + size == len(data) or _frame(data, at + size)[0]):
             tells = not longest and re.search(b"Xing|Info", data[at : at + size])
             total, longest = total + (0 if tells else samples), max(longest, samples)
             at, in_step = at + size, True
-        elif data.startswith(b"ID3", at):
+        elif data[at : at + 3] == b"ID3":
             at += _tag_size(data[at : at + TAG_HEADER])
         else:
-            at, in_step = data.find(b"\xff", at + 1), False
+            found = _BEGINNING_OF_FRAME.search(data, at + 1)
+            at, in_step = found.start() if found else len(data), False
     return total, longest
 
 
-def _frame(data: bytes, at: int) -> tuple[int, int]:
+def _frame(data: bytes | mmap.mmap, at: int) -> tuple[int, int]:
     """Bytes and samples of the frame that begins at a place; 0 where no whole one does."""
     if data[at : at + 1] != b"\xff" or at + 4 > len(data):
         return 0, 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from sentencepiece import SentencePieceProcessor
 
 from todm_sb.dataio.detokenizer import WORD_MARK, Detokenizer
-from todm_sb.dataio.script import begins_word, ends_word, is_unspaced
+from todm_sb.dataio.script import ends_word, is_unspaced, split_words
 from todm_sb.decoders.hotwords import HotwordGraph
 from todm_sb.decoders.spelling import known_spelling, strange_characters
 from todm_sb.utils.errors import ConfigError, DataError, quoted
@@ -88,8 +88,7 @@ def hotword_graph(
     boosts = {}
     for phrase, boost in phrases.items():
         for form in _forms(phrase, tokenizer):
-            n_words = max(1, sum(begins_word(pieces[label]) for label in form))
-            boosts[form] = boost * n_words / len(form)
+            boosts[form] = boost * len(split_words(phrase)) / len(form)
     return HotwordGraph(boosts, [*map(ends_word, pieces)], blank)
 
 
@@ -110,7 +109,21 @@ def _forms(phrase: str, tokenizer: SentencePieceProcessor) -> list[tuple[int, ..
         own = tokenizer.piece_to_id(within)
         if own != tokenizer.unk_id():
             forms.append((own, *labels[1:]))
+        elif behind := _behind_another(phrase.strip(), tokenizer):
+            forms.append(behind)
     return forms
+
+
+def _behind_another(phrase: str, tokenizer: SentencePieceProcessor) -> tuple[int, ...]:
+    """Labels of a phrase within a text, as it is spelt behind some letter of its script; none where
+    it becomes one label with any of them."""
+    for label in range(tokenizer.vocab_size()):
+        letter = tokenizer.id_to_piece(label)
+        if len(letter) == 1 and letter != WORD_MARK and is_unspaced(letter):
+            before, labels = map(tokenizer.encode_as_ids, (letter, letter + phrase))
+            if labels[: len(before)] == before and tokenizer.unk_id() not in labels:
+                return tuple(labels[len(before) :])
+    return ()
 
 
 def _mend(phrase: str, tokenizer: SentencePieceProcessor) -> str:

@@ -45,6 +45,10 @@ class _Histories(threading.local):
     def __init__(self) -> None:
         self.clear()
 
+    def __reduce__(self) -> tuple[type[_Histories], tuple[()]]:
+        """A copy begins anew."""
+        return _Histories, ()
+
     def clear(self) -> None:
         """Begins anew."""
         self._numbers: dict[_History, int] = {}

@@ -91,8 +91,10 @@ class EvaluationSet:
 
         Raises:
             DataError: if a transcript is of more words for one tokenizer than for another, as they
-                normalise text in different ways.
+                normalise text in different ways, or all are empty.
         """
+        for tokenizer in tokenizers.values():
+            self.spoken(tokenizer)
         texts = {row.ID: row.wrds for row in self.rows}
         texts |= {x.fault.id: x.words for x in self.undecodable}
         (first, its), *others = tokenizers.items()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from todm_sb.bundle.bundle import read_bundle
 from todm_sb.dataio.detokenizer import Detokenizer
 from todm_sb.decoders.transducer import TransducerSearcher
-from todm_sb.inference.audio_file import check_batch, open_audio, read_audio
+from todm_sb.inference.audio_file import check_audio, check_batch, open_audio, read_audio
 from todm_sb.inference.decoding import Decoding
 from todm_sb.inference.recogniser import Cutting, transcribe_sources, transcribe_waves
 from todm_sb.inference.results import Transcript
@@ -218,11 +218,14 @@ class SubnetASR(EncoderDecoderASR):
 
         Raises:
             ConfigError: see :meth:`recogniser`.
-            DataError: see :meth:`load_audio`; of the first file that is at fault.
+            DataError: see :meth:`load_audio`; of the first file that is at fault, before anything
+                is decoded if its header tells.
         """
         if isinstance(paths, str | Path):
             raise ConfigError(f"{paths} is one path: give a list, or call transcribe_file")
         sources = [Source.of_file(str(path)) for path in paths]
+        for source in sources:
+            check_audio(source.path)
         transcripts = []
         for done in transcribe_sources(self.recogniser(decoding), sources, self.cutting):
             if done.transcript is None:

@@ -29,6 +29,20 @@ MOST_BYTES = 1 << 30
 LOUDEST = 1e6
 
 
+def check_audio(path: str | Path) -> None:
+    """Refuses at once a file that :func:`open_audio` will refuse; what cannot be wound back is left
+    for then.
+
+    Args:
+        path: where it is, or ``-``.
+
+    Raises:
+        DataError: see :func:`open_audio`.
+    """
+    if str(path) != STDIN and (os.path.isfile(path) or not os.path.exists(path)):
+        open_audio(path).close()
+
+
 def open_audio(path: str | Path) -> soundfile.SoundFile:
     """Opens audio for reading, be it a file or what cannot be wound back, such as a pipe or
     ``/dev/stdin``, which is read whole.

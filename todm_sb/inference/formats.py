@@ -100,7 +100,7 @@ def cues_of(transcript: Transcript) -> list[Cue]:
     """The subtitles of a transcript; none goes across a pause or is too long to read."""
     cues: list[Cue] = []
     for words in _groups(transcript.words):
-        lines = _lines([printable(word.text) for word in words])
+        lines = _lines([word.text for word in words])
         start, end = words[0].start, words[-1].end
         cues.append(Cue(start, max(end, start + SHORTEST_CUE), "\n".join(lines)))
     return cues
@@ -108,7 +108,8 @@ def cues_of(transcript: Transcript) -> list[Cue]:
 
 def _groups(words: Sequence[Word]) -> Iterator[list[Word]]:
     group: list[Word] = []
-    for word in itertools.chain.from_iterable(map(_parts, words)):
+    shown = (Word(printable(x.text), x.start, x.end, x.confidence) for x in words)
+    for word in itertools.chain.from_iterable(map(_parts, shown)):
         if group and not _fits(group, word):
             yield group
             group = []
@@ -141,7 +142,7 @@ def _fits(group: list[Word], word: Word) -> bool:
     """Whether two lines hold the word, too: as much as goes on the first, and the rest."""
     if word.end - group[0].start > CUE_SECONDS or word.start - group[-1].end > CUE_PAUSE:
         return False
-    texts = [printable(w.text) for w in (*group, word)]
+    texts = [w.text for w in (*group, word)]
     counts = range(1, len(texts) + 1)
     first = bisect_right(counts, LINE_LETTERS, key=lambda n: len(join_words(texts[:n])))
     return len(join_words(texts[first:])) <= LINE_LETTERS

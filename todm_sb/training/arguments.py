@@ -91,7 +91,7 @@ def value_of(key: str, text: str | None, present: Any) -> Any:
         return _text(key, text)
     try:
         value, node = yaml_of().load(text), yaml_of().compose(text)
-    except YAMLError as error:
+    except (YAMLError, ValueError) as error:  # the latter of integers of thousands of digits
         reason = " ".join(str(getattr(error, "problem", None) or error).split())
         raise ConfigError(f"--{key}={quoted(text)} is not usable YAML: {reason}") from None
     if isinstance(node, SequenceNode) and _holds_texts(present):

@@ -184,4 +184,8 @@ def _is_finite(value: Any) -> bool:
 
 
 def _wrong(where: str, wanted: str, value: Any) -> ConfigError:
-    return ConfigError(f"{where} must be {wanted}, not {reprlib.repr(value)}")
+    try:
+        shown = reprlib.repr(value)
+    except ValueError:  # Python writes no integer of thousands of digits
+        shown = "a longer one"
+    return ConfigError(f"{where} must be {wanted}, not {shown}")

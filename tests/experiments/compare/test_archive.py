@@ -60,7 +60,8 @@ def test_an_archive_tells_no_place_and_other_data_may_lie_elsewhere(runs, cells,
 def test_manifests_of_ones_own_may_lie_elsewhere_as_may_noise(runs, cells, tmp_path):  # noqa: F811
     def own(place, noise):
         csvs = f"train_csv: {place}/a.csv\nvalid_csv: {place}/b.csv\ntest_csvs: [{place}/test.csv]"
-        return f"{csvs}\nnoise_folder: {noise}\n"
+        noises = f"noise_folder: {noise}\nnoise_augment: {{folder: !ref <noise_folder>}}"
+        return f"{csvs}\n{noises}\n"
 
     recipe = runs.hparams_file.read_text()
     runs.hparams_file.write_text(recipe + own("/here", "/here/noise"))

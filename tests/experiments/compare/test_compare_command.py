@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from todm_sb.cli import compare
+from todm_sb.utils.errors import ConfigError
 
 ROOT = Path(__file__).parents[3]
 MINI = ROOT / "recipes" / "LibriSpeech" / "todm" / "hparams" / "mini.yaml"
@@ -21,6 +22,21 @@ def test_tables_are_written_though_the_archive_cannot_be(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         compare.main([str(MINI), f"--output_folder={tmp_path / 'out'}"])
     assert {path.name for path in (tmp_path / "out").glob("comparison.*")} == set(compare.FILES)
+
+
+def test_the_archive_is_kept_though_no_table_can_be_made(tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr("todm_sb.experiments.compare.experiment.run_cells", lambda *_: None)
+    monkeypatch.setattr("todm_sb.experiments.compare.experiment.prepare_data", lambda *_: None)
+    monkeypatch.setattr(compare.Experiment, "keep", lambda self: kept.append(self))
+    (tmp_path / "comparison.md").write_text("mine")
+    with pytest.raises(ConfigError, match=r"comparison\.md was not written by this command"):
+        compare.main([str(MINI), f"--output_folder={tmp_path}"])
+    assert kept == []  # before anything is run
+    monkeypatch.setattr(compare, "check_own", lambda *_: None)
+    with pytest.raises(ConfigError, match=r"comparison\.md was not written by this command"):
+        compare.main([str(MINI), f"--output_folder={tmp_path}"])
+    assert len(kept) == 1
 
 
 def test_the_shipped_table_goes_on_from_its_archive(capsys):

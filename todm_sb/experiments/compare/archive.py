@@ -17,8 +17,8 @@ from todm_sb.utils.files import read_record, write_atomic
 
 # Keys of a recipe that say where this machine has the data, whose fingerprints tell what they are.
 PLACES = {"data_folder", "data_root", "train_csv", "valid_csv", "test_csvs"}
-# Of what has no fingerprint it is told that it is there.
-UNTOLD = {"noise_folder": "a folder"}
+# Noise has no fingerprint: it is told that there is some.
+NOISE, SOME = "noise_folder", "a folder"
 AGAIN = "delete it, and the cell is run again"
 
 # A finished cell, its files by name, and what was measured after each epoch.
@@ -130,5 +130,7 @@ def _path(archive: Path, cell: Cell) -> Path:
 
 def _placeless(options: Mapping[str, str]) -> dict[str, str]:
     told = {key: value for key, value in options.items() if PLACES.isdisjoint(key.split("."))}
-    there = [key for key in told.keys() & UNTOLD if told[key] not in ("", "null")]
-    return told | {key: UNTOLD[key] for key in there}
+    noise = told.get(NOISE)
+    if noise in (None, "", "null"):
+        return told
+    return {key: SOME if value == noise else value for key, value in told.items()}
