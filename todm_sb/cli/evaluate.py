@@ -126,13 +126,13 @@ def run(arguments: argparse.Namespace) -> int:
                 )
                 evaluated[test_set.name].append(found)
     parameters = {name: count_parameters(x.mods.encoder.model) for name, x in networks.items()}
-    records = {name: records_of(found, parameters) for name, found in evaluated.items()}
-    for name, found in evaluated.items():
-        _show(name, records[name], found, arguments)
+    records = {name: records_of(of_set, parameters) for name, of_set in evaluated.items()}
+    for name, of_set in evaluated.items():
+        _show(name, records[name], of_set, arguments)
     if arguments.output:
-        for name, found in evaluated.items():
-            _write(name, records[name], found, labels, arguments.output)
-    return FAILED if any(x.faults for found in evaluated.values() for x in found) else OK
+        for name, of_set in evaluated.items():
+            _write(name, records[name], of_set, labels, arguments.output)
+    return FAILED if any(x.faults for of_set in evaluated.values() for x in of_set) else OK
 
 
 def _wanted(arguments: argparse.Namespace) -> dict[str, _Wanted]:
