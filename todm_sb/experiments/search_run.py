@@ -130,14 +130,9 @@ def search_run(options: SearchOptions, deploy: Deploy | None = None) -> tuple[Se
     given = _given_table(options, model, space)
 
     def measure() -> dict[str, Any]:
-        if given is not None:
-            return given.to_dict()
-        if cost != "latency":
-            return {}
-        sample = speech(dev_utterances(hparams, dataset, torch.device("cpu")), n_features)
-        on_cpu = copy.deepcopy(model).cpu()
-        max_symbols = max_symbols_of(hparams, model)
-        return LatencyTable.measure(on_cpu, space, sample, max_symbols=max_symbols).to_dict()
+        if given is not None or cost != "latency":
+            return {} if given is None else given.to_dict()
+        return _measured_here(hparams, dataset, n_features).to_dict()
 
     if cost != "latency" or given is not None:  # else it is not known yet
         check_budgets(options.budgets, Costs(model, n_features, given)(space.min)[cost], cost)
@@ -192,6 +187,16 @@ def _given_table(
         "%s: its sums are within %.1f %% of what was measured", options.latency_table, 100 * missed
     )
     return table
+
+
+def _measured_here(
+    hparams: dict[str, Any], dataset: SpeechDataset, n_features: int
+) -> LatencyTable:
+    """The latencies of this machine, of decoding as exports do."""
+    model, space = hparams["model"], hparams["space"]
+    sample = speech(dev_utterances(hparams, dataset, torch.device("cpu")), n_features)
+    max_symbols = max_symbols_of(hparams, model)
+    return LatencyTable.measure(copy.deepcopy(model).cpu(), space, sample, max_symbols=max_symbols)
 
 
 def _digest(table: LatencyTable) -> str:

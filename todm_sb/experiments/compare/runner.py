@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -16,6 +17,15 @@ from todm_sb.utils.progress import bar
 
 # Seconds between looks at the running cells.
 POLL = 0.2
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+class _Running(NamedTuple):
+    """A cell that runs here, and the environment that names its GPU."""
+
+    cell: Cell
+    process: subprocess.Popen
+    gpu: dict[str, str]
 
 
 def run_cells(
@@ -33,32 +43,30 @@ def run_cells(
     Args:
         runs: where the cells are.
         cells: in this order.
-        jobs: cells at a time; they share the cores evenly, unless OMP_NUM_THREADS is set, and
-            each has a GPU of its own, as long as there is one more and no ``--device`` names one.
+        jobs: cells at a time; they share the cores evenly, unless OMP_NUM_THREADS is set, and the
+            GPUs, unless ``--device`` names one.
         progressbar: show how many are finished, and what runs.
         ended: called with each cell that was run here, failed ones too, as soon as it ends.
 
     Raises:
         ConfigError: before anything is run, if a cell was run with other options; at the end, if
-            another process has meanwhile run it so, or cells failed.
+            another process has run it so since, or cells failed.
     """
     refuse_other_options(runs, cells)
     waiting = [cell for cell in cells if runs.state(cell) is not State.FINISHED]
-    running: dict[str, tuple[Cell, subprocess.Popen, str | None]] = {}
+    running: dict[str, _Running] = {}
     problems: list[str] = []
     environment, gpus = _environment(jobs), _gpus(runs)
-    done = len(cells) - len(waiting)
-    with bar(total=len(cells), initial=done, unit="cell", show=progressbar) as shown:
+    initial = len(cells) - len(waiting)
+    with bar(total=len(cells), initial=initial, unit="cell", show=progressbar) as shown:
         try:
             while waiting or running:
                 for cell in list(waiting):
                     if len(running) == jobs:
                         break
-                    taken = [gpu for _, _, gpu in running.values()]
-                    gpu = min(gpus, key=taken.count, default=None)
-                    own = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
-                    if process := runs.start(cell, {**environment, **own}):
-                        running[cell.id] = (cell, process, gpu)
+                    gpu = _freest(gpus, [x.gpu for x in running.values()])
+                    if process := runs.start(cell, {**environment, **gpu}):
+                        running[cell.id] = _Running(cell, process, gpu)
                     elif runs.state(cell) is State.FINISHED:
                         shown.update()
                     elif problem := _other_options(runs, cell):
@@ -69,19 +77,23 @@ def run_cells(
                 elsewhere = [f"{cell.id} elsewhere" for cell in waiting[:1]]
                 shown.set_postfix_str(", ".join(list(running) or elsewhere))
                 time.sleep(POLL)
-                for cell, process, _ in list(running.values()):
-                    if process.poll() is not None:
-                        del running[cell.id]
-                        shown.update()
-                        ended(cell)
-                        if process.returncode:
-                            problems.append(_failure(runs, cell, process.returncode))
+                over = [x for x in running.values() if x.process.poll() is not None]
+                for cell, process, _ in over:
+                    del running[cell.id]
+                    shown.update()
+                    ended(cell)
+                    if process.returncode:
+                        problems.append(_failure(runs, cell, process.returncode))
         finally:
-            for _, process, _ in running.values():
-                process.terminate()
-                process.wait()
+            _end(running.values())
     if problems:
         raise ConfigError("; ".join(problems))
+
+
+def _end(running: Iterable[_Running]) -> None:
+    for one in running:
+        one.process.terminate()
+        one.process.wait()
 
 
 def refuse_other_options(runs: Runs, cells: Sequence[Cell]) -> None:
@@ -115,13 +127,18 @@ def _environment(jobs: int) -> dict[str, str]:
 
 
 def _gpus(runs: Runs) -> list[str]:
-    """Those that cells are spread over, as CUDA_VISIBLE_DEVICES calls them; none where a cell
-    takes the one that there is, or that is named."""
+    """Those that cells are spread over, as :data:`VISIBLE` calls them; none where a cell takes the
+    one that there is, or that is named."""
     n = torch.cuda.device_count()
     if n < 2 or any(option.startswith("--device=cuda:") for option in runs.run_options):
         return []
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = os.environ.get(VISIBLE)
     return visible.split(",")[:n] if visible else [str(i) for i in range(n)]
+
+
+def _freest(gpus: Sequence[str], taken: Sequence[dict[str, str]]) -> dict[str, str]:
+    """The GPU that the fewest cells have, as their environment names it; nothing of none."""
+    return min(({VISIBLE: gpu} for gpu in gpus), key=taken.count, default={})
 
 
 def _failure(runs: Runs, cell: Cell, returncode: int) -> str:
