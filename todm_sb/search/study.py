@@ -127,13 +127,14 @@ class SharedStudy:
                 be reached.
         """
         with self.connected():
-            others = self.search.trials and not self._agreements()
+            agreements = self._agreements()
+            others = not agreements and self.search.get_trials(deepcopy=False)
             if others or self.search.directions != DIRECTIONS:
                 raise ConfigError(
                     f"study {self.name!r} of {_shown(self._place)} is not of todm-sb search: "
                     "choose another name with --study"
                 )
-            if not self._agreements():
+            if not agreements:
                 # A study's attributes can be overwritten; the first of its trials cannot.
                 attributes = {"agreement": {"task": task, "measured": measure()}}
                 trial = optuna.trial.create_trial(state=TrialState.FAIL, user_attrs=attributes)
