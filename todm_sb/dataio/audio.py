@@ -87,10 +87,8 @@ def sound_file(source: str | bytes | Path | io.BytesIO) -> soundfile.SoundFile:
         file = soundfile.SoundFile(source)
     except TypeError:  # a name in .raw, for which soundfile wants to be told the rate
         raise soundfile.SoundFileError("it has no header: convert it to WAV") from None
-    if file.frames == UNKNOWN_LENGTH:
-        file.close()
-        raise soundfile.SoundFileError("it does not tell its length: convert it to WAV")
-    if file.subtype == "MPEG_LAYER_III" and is_longer(source, file.frames):
+    longer = file.subtype == "MPEG_LAYER_III" and is_longer(source, file.frames)
+    if file.frames == UNKNOWN_LENGTH or longer:
         file.close()
         raise soundfile.SoundFileError("it does not tell its length: convert it to WAV or FLAC")
     return file
