@@ -126,12 +126,17 @@ def run(arguments: argparse.Namespace) -> int:
                 )
                 evaluated[test_set.name].append(found)
     parameters = {name: count_parameters(x.mods.encoder.model) for name, x in networks.items()}
-    records = {name: records_of(of_set, parameters) for name, of_set in evaluated.items()}
+    records = {
+        name: {"test set": name, "networks": records_of(of_set, parameters)}
+        for name, of_set in evaluated.items()
+    }
     for name, of_set in evaluated.items():
-        _show(name, records[name], of_set, arguments)
+        _show(records[name], of_set, arguments)
     if arguments.output:
         for name, of_set in evaluated.items():
-            _write(name, records[name], of_set, labels, arguments.output)
+            texts = [json.dumps(records[name], indent=1) + "\n", *map(_alignments, of_set)]
+            written = zip(_files(name, labels), texts, strict=True)
+            write_own(arguments.output, {key: text.encode() for key, text in written})
     return FAILED if any(x.faults for of_set in evaluated.values() for x in of_set) else OK
 
 
@@ -223,34 +228,17 @@ def _bundle_of(folder: Path, temporary: Path) -> Path:
     return target
 
 
-def _show(
-    name: str,
-    records: list[dict[str, Any]],
-    found: list[Evaluated],
-    arguments: argparse.Namespace,
-) -> None:
+def _show(record: dict[str, Any], found: list[Evaluated], arguments: argparse.Namespace) -> None:
     for fault in dict.fromkeys(fault for x in found for fault in x.faults):
         print(f"error: {printable(fault)}", file=sys.stderr)
     if arguments.json:
-        print(json.dumps({"test set": name, "networks": records}))
+        print(json.dumps(record))
         return
-    print(f"{name}\n\n{table_of(rows_of(records))}\n\n{scored_text(found[0].scored)}\n")
+    print(f"{record['test set']}\n\n{table_of(rows_of(record['networks']))}\n")
+    print(f"{scored_text(found[0].scored)}\n")
     if arguments.alignments:
         for x in found:
             print(f"{x.name}\n{_alignments(x)}")
-
-
-def _write(
-    name: str,
-    records: list[dict[str, Any]],
-    found: list[Evaluated],
-    labels: Sequence[str],
-    folder: Path,
-) -> None:
-    record = {"test set": name, "networks": records}
-    texts = [json.dumps(record, indent=1) + "\n", *map(_alignments, found)]
-    files = zip(_files(name, labels), texts, strict=True)
-    write_own(folder, {key: text.encode() for key, text in files})
 
 
 def _alignments(x: Evaluated) -> str:
