@@ -103,13 +103,9 @@ def _forms(phrase: str, tokenizer: SentencePieceProcessor) -> list[tuple[int, ..
     forms = [tuple(labels)]
     first = tokenizer.id_to_piece(labels[0])
     if is_unspaced(phrase.strip()[0]) and first.startswith(WORD_MARK):
-        within = first.removeprefix(WORD_MARK)
-        if not within:  # the mark is a label by itself, and what follows it stands within a text
+        if first == WORD_MARK:  # a label by itself, and what follows it stands within a text
             return [tuple(labels[1:])]
-        own = tokenizer.piece_to_id(within)
-        if own != tokenizer.unk_id():
-            forms.append((own, *labels[1:]))
-        elif behind := _behind_another(phrase.strip(), tokenizer):
+        if behind := _behind_another(phrase.strip(), tokenizer):
             forms.append(behind)
     return forms
 
